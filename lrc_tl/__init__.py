@@ -1,5 +1,11 @@
 """Linear Relational Concepts on TransformerLens (arXiv:2311.08968)."""
 
+from lrc_tl.directions import ConceptDirection, ConceptSet, object_activations, subject_activations
+from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
+from lrc_tl.low_rank import numerical_rank, solve_low_rank
+from lrc_tl.lre import LinearRelationalEmbedding
+from lrc_tl.models import HookedModel, ModelError, hook_name, load_model, require_hook
+from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, relation_prompts, tokenize_prompt
 from lrc_tl.relations import (
     Fact,
     Relation,
@@ -10,10 +16,29 @@ from lrc_tl.relations import (
 )
 
 __all__ = [
+    "ConceptDirection",
+    "ConceptSet",
     "Fact",
+    "HookedModel",
+    "LinearRelationalEmbedding",
+    "ModelError",
+    "PositionError",
+    "Prompt",
     "Relation",
     "RelationError",
+    "SubjectObjectJacobian",
+    "TokenizedPrompt",
     "built_in_relations",
+    "hook_name",
+    "load_model",
     "load_relation",
     "load_relations",
+    "numerical_rank",
+    "object_activations",
+    "relation_prompts",
+    "require_hook",
+    "solve_low_rank",
+    "subject_activations",
+    "subject_object_jacobian",
+    "tokenize_prompt",
 ]
