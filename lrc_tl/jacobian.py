@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.models import HookedModel, hook_name, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
 
 ObjectAggregation = Literal["mean", "first_token"]
@@ -64,25 +64,36 @@ def subject_object_jacobian(
     """
     subject_layer, object_layer = check_layers(model, subject_layer, object_layer)
     positions = object_positions(tokens, object_aggregation)
+    if positions[0] < tokens.subject_position:
+        raise ValueError(
+            f"the object is read at position {positions[0]}, before the subject at "
+            f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
+        )
     taken: dict[str, Tensor] = {}
 
     # These hooks return new tensors, so the leaf is what every later layer really uses.
     def replace_subject(residual: Tensor, hook: Any) -> Tensor:
         if residual.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the residual stream is {residual.dtype}; load the model in float32 or float64")
-        leaf = residual[0, tokens.subject_position].detach().clone().requires_grad_(True)
+        leaf = residual[0, subject_at].detach().clone().requires_grad_(True)
         taken["subject"] = leaf
-        at_subject = torch.arange(residual.shape[1], device=residual.device) == tokens.subject_position
+        at_subject = torch.arange(residual.shape[1], device=residual.device) == subject_at
         return torch.where(at_subject[None, :, None], leaf, residual.detach())
 
     def read_object(residual: Tensor, hook: Any) -> None:
-        taken["object"] = residual[0, positions].mean(0)
+        taken["object"] = residual[0, [position - skipped for position in positions]].mean(0)
 
-    ids = torch.tensor([tokens.input_ids], device=model.cfg.device)
     fwd_hooks = [(hook_name(model, subject_layer), replace_subject), (hook_name(model, object_layer), read_object)]
     call: Any = model
-    with torch.inference_mode(False), torch.enable_grad(), model.hooks(fwd_hooks=fwd_hooks):
-        call(ids, stop_at_layer=object_layer + 1)
+    with torch.inference_mode(False), torch.enable_grad():
+        ids = torch.tensor([tokens.input_ids], device=model.cfg.device)
+        # Tokens before the subject do not depend on it: their keys and values stay outside the graph.
+        start = tokens.subject_position
+        cached = prefix_cache(model, ids[:, :start], ids.shape[1] - start, stop_at_layer=object_layer + 1)
+        skipped = start if cached is not None else 0
+        subject_at = start - skipped
+        with model.hooks(fwd_hooks=fwd_hooks):
+            call(ids[:, skipped:], stop_at_layer=object_layer + 1, **(cached or {}))
         subject, object_ = taken["subject"], taken["object"]
         rows = torch.eye(object_.shape[0], dtype=object_.dtype, device=object_.device)
         (jacobian,) = torch.autograd.grad(

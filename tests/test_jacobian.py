@@ -77,6 +77,12 @@ def test_no_hook_is_left_behind(tiny_model):
     assert not any(point.fwd_hooks for point in tiny_model.hook_dict.values())
 
 
+def test_an_object_that_is_read_before_the_subject_is_refused(tiny_model):
+    at = lrc.TokenizedPrompt(prompt=PROMPT, text_ids=(1, 2, 3), object_ids=(4,), subject_position=5)
+    with pytest.raises(ValueError, match="read at position 2, before the subject at 5"):
+        lrc.subject_object_jacobian(tiny_model, at, subject_layer=0, object_layer=2)
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [((0, 3), "layer 3 is outside the model; allowed are -3 to 2"), ((2, 1), "object layer 1 lies below")],

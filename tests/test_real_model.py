@@ -49,6 +49,18 @@ def test_steered_text_is_the_same_with_and_without_the_cache(gemma, fitted):
     assert texts[0] != gemma.generate("My favourite city is", max_new_tokens=8, do_sample=False, verbose=False)
 
 
+def test_reusing_the_prefix_gives_the_jacobian_of_the_whole_sequence(gemma, fitted, monkeypatch):
+    train = fitted[2]
+    tokens = lrc.tokenize_prompt(gemma, lrc.relation_prompts(train, shots=1)[0])
+    assert tokens.subject_position > 5
+    layers = {"subject_layer": 10, "object_layer": 12}
+    reused = lrc.subject_object_jacobian(gemma, tokens, **layers)
+    monkeypatch.setattr("lrc_tl.jacobian.prefix_cache", lambda *args, **kwargs: None)
+    whole = lrc.subject_object_jacobian(gemma, tokens, **layers)
+    for got, expected in ((reused.jacobian, whole.jacobian), (reused.object, whole.object)):
+        assert (got - expected).norm() / expected.norm() < 1e-5
+
+
 def test_no_prompts_is_an_error(gemma, fitted):
     with pytest.raises(ValueError, match="no prompts to fit on"):
         lrc.LinearRelationalEmbedding.fit(gemma, [], subject_layer=8, object_layer=12)
