@@ -1,10 +1,14 @@
 """Linear Relational Concepts on TransformerLens (arXiv:2311.08968)."""
 
-from lrc_tl.directions import ConceptDirection, ConceptSet, object_activations, subject_activations
+from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
+from lrc_tl.directions import ConceptDirection, ConceptSet
+from lrc_tl.errors import FingerprintMismatch, ModelError
+from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
+from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
 from lrc_tl.low_rank import numerical_rank, solve_low_rank
 from lrc_tl.lre import LinearRelationalEmbedding
-from lrc_tl.models import HookedModel, ModelError, hook_name, load_model, require_hook
+from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
 from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, relation_prompts, tokenize_prompt
 from lrc_tl.relations import (
     Fact,
@@ -18,23 +22,30 @@ from lrc_tl.relations import (
 __all__ = [
     "ConceptDirection",
     "ConceptSet",
+    "DroppedPrompt",
     "Fact",
+    "FingerprintMismatch",
     "HookedModel",
+    "KnownPrompts",
     "LinearRelationalEmbedding",
     "ModelError",
+    "ModelFingerprint",
     "PositionError",
     "Prompt",
+    "PromptActivations",
     "Relation",
     "RelationError",
     "SubjectObjectJacobian",
     "TokenizedPrompt",
     "built_in_relations",
+    "filter_known",
     "hook_name",
     "load_model",
     "load_relation",
     "load_relations",
     "numerical_rank",
     "object_activations",
+    "prompt_activations",
     "relation_prompts",
     "require_hook",
     "solve_low_rank",
