@@ -1,13 +1,11 @@
-"""Prompts with exact subject and object token positions, on any tokenizer."""
+"""Prompts with exact subject and object token positions, on any tokenizer. Needs no torch."""
 
 import random
-import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-
-from lrc_tl.relations import Fact, Relation
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 
 class PositionError(ValueError):
@@ -18,10 +16,11 @@ class PositionError(ValueError):
 class Prompt:
     """A text that ends where the object begins, and the subject that it is about.
 
-    The subject that counts is the last occurrence, as a whole word, in the last line of `text`.
+    The subject that counts is the last occurrence, as a whole word, in the last line of `text`, unless
+    `subject_start` says where it is.
 
     Raises:
-        PositionError: the subject is not in the last line as a whole word.
+        PositionError: the subject is not in the last line as a whole word, or not at `subject_start`.
         ValueError: an empty subject, object or text.
     """
 
@@ -29,86 +28,102 @@ class Prompt:
     subject: str
     object: str
     relation: str = ""
+    subject_start: int | None = None
+    """Character at which the subject begins, where the rule above would not find it: a template that repeats the
+    subject, goes on over several lines, or glues the subject to a longer word."""
 
     def __post_init__(self) -> None:
         for field in ("text", "subject", "object"):
             if not getattr(self, field).strip():
                 raise ValueError(f"{field} is empty; a prompt needs a text, a subject and an object")
-        self.subject_span()
+        start, end = self.subject_span()
+        if start < 0 or self.text[start:end] != self.subject.strip():
+            raise PositionError(
+                f"subject_start is {start}, but the subject {self.subject!r} does not begin at that character of "
+                f"{self.text!r}; correct subject_start, or leave it out to have the subject found"
+            )
 
     def subject_span(self) -> tuple[int, int]:
         """Character range (start, end) of the subject in `text`."""
-        return find_subject(self.text, self.subject)
+        if self.subject_start is None:
+            return find_subject(self.text, self.subject)
+        return self.subject_start, self.subject_start + len(self.subject.strip())
 
 
 def find_subject(text: str, subject: str) -> tuple[int, int]:
     """Character range of the last whole-word occurrence of `subject` in the last line of `text`.
 
+    White space around `subject` is ignored. Scripts that are written without spaces (Chinese, Japanese, Thai ...)
+    or with glued particles (Korean) show no word boundaries, so there any occurrence counts.
+
     Raises:
         PositionError: there is none.
     """
+    subject = subject.strip()
     start_of_line = text.rstrip().rfind("\n") + 1
-    # Only an end of the subject that is itself a word character can be inside a longer word.
-    before = r"(?<!\w)" if re.match(r"\w", subject) else ""
-    after = r"(?!\w)" if re.search(r"\w$", subject) else ""
-    matches = list(re.finditer(before + re.escape(subject) + after, text[start_of_line:]))
-    if not matches:
-        raise PositionError(
-            f"subject {subject!r} is not in the last statement {text[start_of_line:]!r} as a whole word; "
-            "give the subject exactly as the text spells it"
+    stop = len(text)
+    while subject and (start := text.rfind(subject, start_of_line, stop)) >= 0:
+        end = start + len(subject)
+        inside = (start > 0 and _joined(text[start - 1], text[start])) or (
+            end < len(text) and _joined(text[end - 1], text[end])
         )
-    start, end = matches[-1].span()
-    return start_of_line + start, start_of_line + end
+        if not inside:
+            return start, end
+        stop = end - 1
+    raise PositionError(
+        f"subject {subject!r} is not in the last statement {text[start_of_line:]!r} as a whole word; "
+        "give the subject exactly as the text spells it"
+    )
 
 
-def relation_prompts(
-    relation: Relation,
-    *,
-    shots: int = 0,
-    seed: int = 0,
-    shots_from: Relation | None = None,
-) -> tuple[Prompt, ...]:
-    """One prompt for each fact, its template drawn with `seed`, few-shot with examples from `shots_from`.
+_JOINER = "\u200d"
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
-    Examples use the same template as the prompt, come from distinct objects while these last, and never hold the
-    tested subject. `shots_from` is the training relation; by default `relation` itself. `shots=0` uses the
-    zero-shot templates.
+
+def _joined(left: str, right: str) -> bool:
+    """Whether no word or emoji can end between these two neighbouring characters."""
+    if _JOINER in (left, right) or _extends(right):
+        return True
+    return all(_is_word(side) and not unicodedata.name(side, "").startswith(_UNSPACED) for side in (left, right))
+
+
+def _extends(character: str) -> bool:
+    """Combining marks, variation selectors and emoji skin tones belong to the character before them."""
+    return unicodedata.category(character).startswith("M") or "\U0001f3fb" <= character <= "\U0001f3ff"
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or _extends(character)
+
+
+class HasObject(Protocol):
+    """Anything that tells its object: a fact, a prompt."""
+
+    @property
+    def object(self) -> str:
+        """The object's text."""
+
+
+Item = TypeVar("Item", bound=HasObject)
+
+
+def spread_over_objects(items: Iterable[Item], count: int, generator: random.Random) -> list[Item]:
+    """`count` of the items in random order, each object as often as every other as far as they go.
 
     Raises:
-        ValueError: `shots` is negative, or more than the other facts there are.
+        ValueError: `count` is negative or more than there are items.
     """
-    source = (shots_from or relation).facts
-    if shots < 0:
-        raise ValueError(f"shots is {shots}; it must be 0 or more")
-    templates = relation.templates if shots else relation.zero_shot_templates
-    prompts = []
-    for fact in relation.facts:
-        # One generator a fact: adding or dropping a fact leaves the other prompts as they were.
-        generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
-        template = generator.choice(templates)
-        others = [other for other in source if other.subject.casefold() != fact.subject.casefold()]
-        if shots > len(others):
-            raise ValueError(
-                f"{shots} shots were asked for, but relation {relation.name!r} has only {len(others)} other "
-                "facts to show; lower shots"
-            )
-        examples = spread_over_objects(others, shots, generator)
-        lines = [f"{template.replace('{}', shot.subject)} {shot.object}" for shot in examples]
-        text = "\n".join([*lines, template.replace("{}", fact.subject)])
-        prompts.append(Prompt(text=text, subject=fact.subject, object=fact.object, relation=relation.name))
-    return tuple(prompts)
-
-
-def spread_over_objects(items: Sequence[Fact], count: int, generator: random.Random) -> list[Fact]:
-    """`count` of the items in random order, each object as often as every other as far as they go."""
-    by_object: dict[str, list[Fact]] = defaultdict(list)
+    by_object: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_object[item.object].append(item)
     groups = list(by_object.values())
+    available = sum(len(group) for group in groups)
+    if not 0 <= count <= available:
+        raise ValueError(f"{count} items were asked for; there are {available}, so give 0 to {available}")
     for group in groups:
         generator.shuffle(group)
-    chosen: list[Fact] = []
-    while len(chosen) < count and groups:
+    chosen: list[Item] = []
+    while len(chosen) < count:
         generator.shuffle(groups)
         chosen.extend(group.pop() for group in groups[: count - len(chosen)])
         groups = [group for group in groups if group]
@@ -151,24 +166,36 @@ class TokenizedPrompt:
 def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     """Tokens and positions of `prompt` under the tokenizer of `model`.
 
-    The object's tokens are those of `text.rstrip() + " " + object` beyond those of `text.rstrip()`.
+    The object's tokens are those of `text.rstrip() + " " + object` beyond those of `text.rstrip()`. The last
+    subject token is the last one that holds a character of the subject; it may hold following characters too.
 
     Raises:
-        PositionError: the subject covers no token, or the text's tokens change when the object follows.
+        PositionError: the text's tokens change when the object follows, the text is longer than the model's
+            context, or the tokenizer does not tell which characters a token stands for.
     """
     text = prompt.text.rstrip()
+    whole = f"{text} {prompt.object.strip()}"
     text_ids = _ids(model, text)
-    full_ids = _ids(model, f"{text} {prompt.object}")
+    full_ids = _ids(model, whole)
+    spans = _character_spans(model, whole, full_ids)
     if full_ids[: len(text_ids)] != text_ids or len(full_ids) == len(text_ids):
         raise PositionError(
             f"the tokens of the text change when object {prompt.object!r} follows it: {_shown(model, text_ids)} "
             f"against {_shown(model, full_ids)}; end the text where a new word begins"
         )
+    start, end = prompt.subject_span()
+    covering = [
+        index
+        for index, (left, right) in enumerate(spans[: len(text_ids)])
+        if left < min(end, right) and right > start
+    ]
+    if not covering:
+        raise PositionError(f"subject {prompt.subject!r} covers none of the tokens {_shown(model, text_ids)}")
     return TokenizedPrompt(
         prompt=prompt,
         text_ids=tuple(text_ids),
         object_ids=tuple(full_ids[len(text_ids) :]),
-        subject_position=_last_token_of(model, text, text_ids, prompt),
+        subject_position=covering[-1],
     )
 
 
@@ -181,17 +208,52 @@ def _shown(model: Tokenizing, ids: list[int]) -> str:
     return repr([model.tokenizer.decode([token]) for token in ids])
 
 
-def _last_token_of(model: Tokenizing, text: str, text_ids: list[int], prompt: Prompt) -> int:
-    start, end = prompt.subject_span()
-    encoded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    added = len(text_ids) - len(ids)
-    if added < 0 or text_ids[added:] != ids:
+def _character_spans(model: Tokenizing, text: str, ids: list[int]) -> list[tuple[int, int]]:
+    """For each of the model's tokens the characters of `text` that it stands for; (0, 0) for added tokens."""
+    tokenizer = model.tokenizer
+    bos = tokenizer.bos_token or ""
+    # The model may add its beginning-of-sequence token to the text itself, which in some tokenizers changes the
+    # first token of the text, so each way of encoding is tried until one gives the model's own tokens.
+    for added_text, special in (("", False), ("", True), (bos, False)):
+        try:
+            encoded = tokenizer(added_text + text, add_special_tokens=special, return_offsets_mapping=True)
+        except NotImplementedError:  # a tokenizer in plain Python knows no offsets
+            break
+        own, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        # The model may have one token more or one less at the front, its beginning of sequence.
+        more = len(ids) - len(own)
+        if abs(more) > 1 or ids[max(more, 0) :] != own[max(-more, 0) :]:
+            continue
+        if not any(right > left for left, right in offsets):  # some tokenizers give the starts only
+            break
+        shift = len(added_text)
+        spans = [(max(left - shift, 0), max(right - shift, 0)) for left, right in offsets]
+        return [(0, 0)] * max(more, 0) + spans[max(-more, 0) :]
+    return _spans_by_decoding(model, text, ids)
+
+
+def _spans_by_decoding(model: Tokenizing, text: str, ids: list[int]) -> list[tuple[int, int]]:
+    """The same from decoding ever longer beginnings; exact where decoding gives the text back."""
+    tokenizer = model.tokenizer
+    special = set(tokenizer.all_special_ids)
+    first = next((index for index, token in enumerate(ids) if token not in special), len(ids))
+
+    def decoded(stop: int) -> str:
+        result: str = tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False)
+        return result
+
+    whole = decoded(len(ids))
+    shift = len(whole) - len(text)  # a space that the tokenizer puts before the text
+    first_space = (whole[:shift] if shift > 0 else text[:-shift]) if shift else ""
+    if abs(shift) > 1 or first_space.strip() or whole[max(shift, 0) :] != text[max(-shift, 0) :]:
+        limit = getattr(getattr(model, "cfg", None), "n_ctx", None)
+        full = f"; the model's context of {limit} tokens is full: shorten it" if limit == len(ids) else ""
         raise PositionError(
-            f"the model's tokens {_shown(model, text_ids)} do not end with the tokenizer's own "
-            f"{_shown(model, ids)}; pass text without special tokens"
+            f"the tokenizer {type(tokenizer).__name__} does not tell which characters the tokens "
+            f"{_shown(model, ids)} of {text!r} stand for, and decoding them gives {whole!r}{full}"
         )
-    covering = [index for index, (left, right) in enumerate(offsets) if left < end and right > start]
-    if not covering:
-        raise PositionError(f"subject {prompt.subject!r} covers none of the tokens {_shown(model, text_ids)}")
-    return added + covering[-1]
+    ends = [0] * first
+    for stop in range(first + 1, len(ids) + 1):
+        # The bytes of one character may be spread over tokens; it counts as there with the last of them.
+        ends.append(max(len(decoded(stop).rstrip("\ufffd")) - shift, 0))
+    return list(zip([0, *ends[:-1]], ends, strict=True))
