@@ -109,22 +109,15 @@ Item = TypeVar("Item", bound=HasObject)
 
 
 def spread_over_objects(items: Iterable[Item], count: int, generator: random.Random) -> list[Item]:
-    """`count` of the items in random order, each object as often as every other as far as they go.
-
-    Raises:
-        ValueError: `count` is negative or more than there are items.
-    """
+    """At most `count` of the items in random order, each object as often as every other as far as they go."""
     by_object: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_object[item.object].append(item)
     groups = list(by_object.values())
-    available = sum(len(group) for group in groups)
-    if not 0 <= count <= available:
-        raise ValueError(f"{count} items were asked for; there are {available}, so give 0 to {available}")
     for group in groups:
         generator.shuffle(group)
     chosen: list[Item] = []
-    while len(chosen) < count:
+    while len(chosen) < count and groups:
         generator.shuffle(groups)
         chosen.extend(group.pop() for group in groups[: count - len(chosen)])
         groups = [group for group in groups if group]
