@@ -8,11 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrc_tl.directions import ConceptDirection, ConceptSet, object_activations, subject_activations
+    from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
+    from lrc_tl.directions import ConceptDirection, ConceptSet
+    from lrc_tl.errors import FingerprintMismatch, ModelError
+    from lrc_tl.fingerprint import ModelFingerprint
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
+    from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
     from lrc_tl.lre import LinearRelationalEmbedding
-    from lrc_tl.models import HookedModel, ModelError, hook_name, load_model, require_hook
+    from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
     from lrc_tl.relations import Fact, Relation, RelationError
@@ -20,17 +24,23 @@ if TYPE_CHECKING:
 __all__ = [
     "ConceptDirection",
     "ConceptSet",
+    "DroppedPrompt",
     "Fact",
+    "FingerprintMismatch",
     "HookedModel",
+    "KnownPrompts",
     "LinearRelationalEmbedding",
     "ModelError",
+    "ModelFingerprint",
     "PositionError",
     "Prompt",
+    "PromptActivations",
     "Relation",
     "RelationError",
     "SubjectObjectJacobian",
     "TokenizedPrompt",
     "built_in_relations",
+    "filter_known",
     "find_relation",
     "hook_name",
     "load_model",
@@ -38,6 +48,7 @@ __all__ = [
     "load_relations",
     "numerical_rank",
     "object_activations",
+    "prompt_activations",
     "require_hook",
     "solve_low_rank",
     "spread_over_objects",
@@ -47,7 +58,20 @@ __all__ = [
 ]
 
 # Where the names are, in this order: those that need no torch come first.
-_MODULES = ("prompts", "relations", "relation_files", "low_rank", "models", "directions", "jacobian", "lre")
+_MODULES = (
+    "prompts",
+    "relations",
+    "relation_files",
+    "errors",
+    "low_rank",
+    "models",
+    "fingerprint",
+    "activations",
+    "knowledge",
+    "jacobian",
+    "directions",
+    "lre",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """ConceptDirection and ConceptSet: a linear probe and a steering hook in one."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,48 +10,11 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor
 
-from lrc_tl.jacobian import ObjectAggregation, object_positions
-from lrc_tl.models import HookedModel, hook_name, require_hook
-from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
+from lrc_tl.activations import subject_activations
+from lrc_tl.models import HookedModel, require_hook
+from lrc_tl.prompts import Prompt
 
 Hook = Callable[..., Tensor]
-
-
-def _residuals(model: HookedModel, tokens: TokenizedPrompt, name: str) -> Float[Tensor, "pos d_model"]:
-    """Residual stream of one prompt at one hook point, run alone, so no padding is involved."""
-    kept: list[Tensor] = []
-
-    def keep(residual: Tensor, hook: Any) -> None:
-        kept.append(residual[0].detach())
-
-    call: Any = model
-    layer = int(name.split(".")[1])
-    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep)]):
-        call(torch.tensor([tokens.input_ids], device=model.cfg.device), stop_at_layer=layer + 1)
-    return kept[0]
-
-
-def subject_activations(
-    model: HookedModel, prompts: Sequence[Prompt], *, layer: int
-) -> Float[Tensor, "prompt d_model"]:
-    """Residual stream at the last subject token of each prompt."""
-    name = hook_name(model, layer)
-    tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
-    return torch.stack([_residuals(model, tokens, name)[tokens.subject_position] for tokens in tokenized])
-
-
-def object_activations(
-    model: HookedModel, prompts: Sequence[Prompt], *, layer: int, object_aggregation: ObjectAggregation = "mean"
-) -> Float[Tensor, "prompt d_model"]:
-    """Residual stream at the positions that predict the object: their mean, or the first."""
-    name = hook_name(model, layer)
-    tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
-    return torch.stack(
-        [
-            _residuals(model, tokens, name)[object_positions(tokens, object_aggregation)].mean(0)
-            for tokens in tokenized
-        ]
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
