@@ -2,6 +2,7 @@
 
 import random
 import unicodedata
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -108,22 +109,15 @@ Item = TypeVar("Item", bound=HasObject)
 
 
 def spread_over_objects(items: Iterable[Item], count: int, generator: random.Random) -> list[Item]:
-    """`count` of the items in random order, each object as often as every other as far as they go.
-
-    Raises:
-        ValueError: `count` is negative or more than there are items.
-    """
+    """At most `count` of the items in random order, each object as often as every other as far as they go."""
     by_object: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_object[item.object].append(item)
     groups = list(by_object.values())
-    available = sum(len(group) for group in groups)
-    if not 0 <= count <= available:
-        raise ValueError(f"{count} items were asked for; there are {available}, so give 0 to {available}")
     for group in groups:
         generator.shuffle(group)
     chosen: list[Item] = []
-    while len(chosen) < count:
+    while len(chosen) < count and groups:
         generator.shuffle(groups)
         chosen.extend(group.pop() for group in groups[: count - len(chosen)])
         groups = [group for group in groups if group]
@@ -163,11 +157,15 @@ class TokenizedPrompt:
         return self.text_ids + self.object_ids[:-1]
 
 
+_UNKNOWN = "\ufffd"
+
+
 def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     """Tokens and positions of `prompt` under the tokenizer of `model`.
 
     The object's tokens are those of `text.rstrip() + " " + object` beyond those of `text.rstrip()`. The last
-    subject token is the last one that holds a character of the subject; it may hold following characters too.
+    subject token is the one that holds the subject's last character (the last byte of it, where tokens are smaller
+    than characters); it may hold following characters too.
 
     Raises:
         PositionError: the text's tokens change when the object follows, the text is longer than the model's
@@ -177,25 +175,30 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     whole = f"{text} {prompt.object.strip()}"
     text_ids = _ids(model, text)
     full_ids = _ids(model, whole)
-    spans = _character_spans(model, whole, full_ids)
+    span = prompt.subject_span()
+    # Decoding first: offsets are wrong where a tokenizer spells several unknown characters in bytes.
+    position = _position_by_decoding(model, whole, full_ids, span[1])
+    if position is None:
+        position = _position_by_offsets(model, whole, full_ids, span)
+    if position is None:
+        limit = getattr(getattr(model, "cfg", None), "n_ctx", None)
+        full = f"; they fill the model's context of {limit}, so shorten the text" if limit == len(full_ids) else ""
+        maker = type(model.tokenizer).__name__
+        raise PositionError(
+            f"subject {prompt.subject!r} of {whole!r} cannot be located among the tokens "
+            f"{_shown(model, full_ids)}: they do not decode to the text, and {maker} gives no "
+            f"offsets for them{full}"
+        )
     if full_ids[: len(text_ids)] != text_ids or len(full_ids) == len(text_ids):
         raise PositionError(
             f"the tokens of the text change when object {prompt.object!r} follows it: {_shown(model, text_ids)} "
             f"against {_shown(model, full_ids)}; end the text where a new word begins"
         )
-    start, end = prompt.subject_span()
-    covering = [
-        index
-        for index, (left, right) in enumerate(spans[: len(text_ids)])
-        if left < min(end, right) and right > start
-    ]
-    if not covering:
-        raise PositionError(f"subject {prompt.subject!r} covers none of the tokens {_shown(model, text_ids)}")
     return TokenizedPrompt(
         prompt=prompt,
         text_ids=tuple(text_ids),
         object_ids=tuple(full_ids[len(text_ids) :]),
-        subject_position=covering[-1],
+        subject_position=position,
     )
 
 
@@ -208,32 +211,8 @@ def _shown(model: Tokenizing, ids: list[int]) -> str:
     return repr([model.tokenizer.decode([token]) for token in ids])
 
 
-def _character_spans(model: Tokenizing, text: str, ids: list[int]) -> list[tuple[int, int]]:
-    """For each of the model's tokens the characters of `text` that it stands for; (0, 0) for added tokens."""
-    tokenizer = model.tokenizer
-    bos = tokenizer.bos_token or ""
-    # The model may add its beginning-of-sequence token to the text itself, which in some tokenizers changes the
-    # first token of the text, so each way of encoding is tried until one gives the model's own tokens.
-    for added_text, special in (("", False), ("", True), (bos, False)):
-        try:
-            encoded = tokenizer(added_text + text, add_special_tokens=special, return_offsets_mapping=True)
-        except NotImplementedError:  # a tokenizer in plain Python knows no offsets
-            break
-        own, offsets = encoded["input_ids"], encoded["offset_mapping"]
-        # The model may have one token more or one less at the front, its beginning of sequence.
-        more = len(ids) - len(own)
-        if abs(more) > 1 or ids[max(more, 0) :] != own[max(-more, 0) :]:
-            continue
-        if not any(right > left for left, right in offsets):  # some tokenizers give the starts only
-            break
-        shift = len(added_text)
-        spans = [(max(left - shift, 0), max(right - shift, 0)) for left, right in offsets]
-        return [(0, 0)] * max(more, 0) + spans[max(-more, 0) :]
-    return _spans_by_decoding(model, text, ids)
-
-
-def _spans_by_decoding(model: Tokenizing, text: str, ids: list[int]) -> list[tuple[int, int]]:
-    """The same from decoding ever longer beginnings; exact where decoding gives the text back."""
+def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int) -> int | None:
+    """The token with which decoding reaches character `end`; None where decoding does not give `text` back."""
     tokenizer = model.tokenizer
     special = set(tokenizer.all_special_ids)
     first = next((index for index, token in enumerate(ids) if token not in special), len(ids))
@@ -243,17 +222,49 @@ def _spans_by_decoding(model: Tokenizing, text: str, ids: list[int]) -> list[tup
         return result
 
     whole = decoded(len(ids))
-    shift = len(whole) - len(text)  # a space that the tokenizer puts before the text
-    first_space = (whole[:shift] if shift > 0 else text[:-shift]) if shift else ""
-    if abs(shift) > 1 or first_space.strip() or whole[max(shift, 0) :] != text[max(-shift, 0) :]:
-        limit = getattr(getattr(model, "cfg", None), "n_ctx", None)
-        full = f"; the model's context of {limit} tokens is full: shorten it" if limit == len(ids) else ""
-        raise PositionError(
-            f"the tokenizer {type(tokenizer).__name__} does not tell which characters the tokens "
-            f"{_shown(model, ids)} of {text!r} stand for, and decoding them gives {whole!r}{full}"
-        )
-    ends = [0] * first
-    for stop in range(first + 1, len(ids) + 1):
-        # The bytes of one character may be spread over tokens; it counts as there with the last of them.
-        ends.append(max(len(decoded(stop).rstrip("\ufffd")) - shift, 0))
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    # Some tokenizers put a space before the text, or drop the one that is there.
+    shift = len(whole) - len(text)
+    if f"{' ' * -shift}{whole}" != f"{' ' * shift}{text}" or abs(shift) > 1 or _UNKNOWN in text:
+        return None
+
+    def reached(beginning: str) -> bool:
+        # The bytes of a character may be spread over tokens, and then some decoders show the whole run of bytes as
+        # unknown until its last character is complete.
+        return len(beginning.rstrip(_UNKNOWN)) >= end + shift
+
+    stop = bisect_left(range(len(ids) + 1), True, lo=first + 1, key=lambda stop: reached(decoded(stop)))
+    if stop > len(ids):
+        return None
+    # So it may be reached, hidden by the bytes that follow, and shown again: go back to the first time.
+    for earlier in range(stop - 1, first, -1):
+        beginning = decoded(earlier)
+        if reached(beginning):
+            stop = earlier
+        elif not beginning.endswith(_UNKNOWN):
+            break
+    return stop - 1 if decoded(stop).startswith(whole[: end + shift]) else None
+
+
+def _position_by_offsets(model: Tokenizing, text: str, ids: list[int], span: tuple[int, int]) -> int | None:
+    """The last token with a character in `span` by the tokenizer's offsets; None where there are none."""
+    tokenizer = model.tokenizer
+    bos = tokenizer.bos_token or ""
+    # The model may put its beginning-of-sequence token before the text, which in some tokenizers changes the first
+    # token of the text, so each way of encoding is tried until one gives the model's own tokens.
+    for added, special in (("", False), ("", True), (bos, False)):
+        encoded = tokenizer(added + text, add_special_tokens=special, return_offsets_mapping=True)
+        if "offset_mapping" not in encoded:  # a tokenizer in plain Python
+            return None
+        own = encoded["input_ids"]
+        # The model may have one token more or one less at the front, its beginning of sequence.
+        more = len(ids) - len(own)
+        if abs(more) > 1 or ids[max(more, 0) :] != own[max(-more, 0) :]:
+            continue
+        start, end = (character + len(added) for character in span)
+        covering = [
+            index
+            for index, (left, right) in enumerate(encoded["offset_mapping"])
+            if left < min(end, right) and right > start
+        ]
+        return covering[-1] + more if covering else None
+    return None
