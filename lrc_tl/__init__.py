@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from lrc_tl.directions import ConceptDirection, ConceptSet
     from lrc_tl.errors import FingerprintMismatch, ModelError
     from lrc_tl.fingerprint import ModelFingerprint
-    from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
+    from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
-    from lrc_tl.lre import LinearRelationalEmbedding
+    from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
@@ -42,6 +42,7 @@ __all__ = [
     "built_in_relations",
     "filter_known",
     "find_relation",
+    "fit_layer_grid",
     "hook_name",
     "load_model",
     "load_relation",
@@ -54,6 +55,7 @@ __all__ = [
     "spread_over_objects",
     "subject_activations",
     "subject_object_jacobian",
+    "subject_object_jacobians",
     "tokenize_prompt",
 ]
 
