@@ -1,4 +1,4 @@
-"""Fourth-order central differences of the object with respect to the subject's residual, one column at a time."""
+"""Fourth-order central differences of the object along given directions of the subject's residual."""
 
 import torch
 
@@ -24,11 +24,14 @@ def object_after_replacing(model, tokens, subject, *, subject_layer, object_laye
     return kept[0][list(tokens.object_positions)[:n_positions]].mean(0)
 
 
-def central_differences(model, tokens, subject, *, subject_layer, object_layer, n_positions, step):
-    """d object / d subject; the step suits the precision that the model really computes in."""
+def central_differences(model, tokens, subject, directions, *, subject_layer, object_layer, n_positions, step):
+    """(d object / d subject) times each row of `directions`, as columns.
+
+    The step must suit the precision that the model really computes in.
+    """
     where = {"subject_layer": subject_layer, "object_layer": object_layer, "n_positions": n_positions}
     columns = []
-    for axis in torch.eye(len(subject), dtype=subject.dtype):
+    for axis in directions:
         values = {
             n: object_after_replacing(model, tokens, subject + n * step * axis, **where) for n in (-2, -1, 1, 2)
         }
