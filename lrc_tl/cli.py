@@ -38,24 +38,47 @@ Concepts = Annotated[
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
 
 
-@app.callback(invoke_without_command=True)
+class _Run:
+    """One command's settings, clock and result file; a file that cannot be written fails before anything runs."""
+
+    def __init__(self, kind: str, arguments: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self.settings = {name: value for name, value in arguments.items() if name != "json_file"}
+        self.file: Path | None = arguments["json_file"]
+        self.started = time.perf_counter()
+        if self.file is not None:
+            check_target(self.file)
+
+    def finish(self, results: Mapping[str, Any], *, model: Any = None) -> None:
+        if self.file is not None:
+            write_result(
+                self.file,
+                kind=self.kind,
+                results=results,
+                settings=self.settings,
+                model=None if model is None else lrc.ModelFingerprint.of(model).to_dict(),
+                seconds=time.perf_counter() - self.started,
+            )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"lrc-tl {version('lrc-tl')}")
+        raise typer.Exit
+
+
+@app.callback()
 def options(
-    context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Linear Relational Concepts on TransformerLens (arXiv:2311.08968)."""
-    if show_version:
-        print(f"lrc-tl {version('lrc-tl')}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-        raise typer.Exit(2)
 
 
 @app.command()
 def relations(
-    context: typer.Context,
     folder: Annotated[
         Path | None,
         typer.Argument(exists=True, file_okay=False, metavar="[DIR]", help="Searched for *.json; else built in."),
@@ -66,7 +89,7 @@ def relations(
     json_file: Json = None,
 ) -> None:
     """List and check relations: those built in, or all files below a folder."""
-    started = _start(json_file)
+    run = _Run("relations", locals())
     if folder is None:
         names = lrc.built_in_relations()
         found = {name: lrc.load_relation(name, strict=strict) for name in names}
@@ -93,7 +116,7 @@ def relations(
         "relations": rows,
         "errors": [{"file": path, "error": error} for path, error in errors.items()],
     }
-    _finish(context, started, json_file, results)
+    run.finish(results)
     for error in errors.values():
         _say(error)
     if errors or not found:
@@ -106,7 +129,6 @@ def relations(
 
 @app.command()
 def fit(
-    context: typer.Context,
     model: Model,
     relation: Annotated[str, typer.Option("--relation", help="A built-in name, or a JSON file.")],
     subject_layer: Annotated[int, typer.Option("--subject-layer", help="Negative layers count from the end.")],
@@ -125,8 +147,8 @@ def fit(
     json_file: Json = None,
 ) -> None:
     """Fit an LRE on the facts that the model knows, and save its concept directions."""
+    run = _Run("fit", locals())
     check_target(out)
-    started = _start(json_file)
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
     loaded = lrc.load_model(model, device=device)
@@ -156,12 +178,11 @@ def fit(
     }
     _print_table([{key: results[key] for key in ("relation", "n_facts", "n_known", "n_lre_prompts", "hook_name")}])
     _print(f"{len(concepts)} concepts saved in {out}: {', '.join(concepts)}")
-    _finish(context, started, json_file, results, model=loaded)
+    run.finish(results, model=loaded)
 
 
 @app.command()
 def probe(
-    context: typer.Context,
     model: Model,
     concepts: Concepts,
     text: Annotated[str, typer.Option("--text", help="A text that names the subject in its last line.")],
@@ -171,17 +192,16 @@ def probe(
     json_file: Json = None,
 ) -> None:
     """Rank the concepts by their score on a subject."""
-    started = _start(json_file)
+    run = _Run("probe", locals())
     loaded = lrc.load_model(model, device=device)
     ranking = _load(concepts, loaded).classify(loaded, text, subject=subject)
     rows = [{"object": object_, "score": score} for object_, score in ranking]
     _print_table(rows[:top])
-    _finish(context, started, json_file, {"ranking": rows}, model=loaded)
+    run.finish({"ranking": rows}, model=loaded)
 
 
 @app.command()
 def steer(
-    context: typer.Context,
     model: Model,
     concepts: Concepts,
     concept: Annotated[str, typer.Option("--concept", help="The object to steer towards.")],
@@ -192,7 +212,7 @@ def steer(
     json_file: Json = None,
 ) -> None:
     """Continue a text greedily, without and with a concept added to the residual stream."""
-    started = _start(json_file)
+    run = _Run("steer", locals())
     loaded = lrc.load_model(model, device=device)
     direction = _load(concepts, loaded)[concept]
 
@@ -203,7 +223,7 @@ def steer(
     with direction.steer(loaded, strength=strength):
         steered = continued()
     _print_table([{"": "unsteered", "text": unsteered}, {"": "steered", "text": steered}])
-    _finish(context, started, json_file, {"text_unsteered": unsteered, "text_steered": steered}, model=loaded)
+    run.finish({"text_unsteered": unsteered, "text_steered": steered}, model=loaded)
 
 
 # What typer raises for every kind of bad usage; it has no public name.
@@ -217,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        code = typer.main.get_command(app).main(given, prog_name="lrc-tl", standalone_mode=False)
+        code = typer.main.get_command(app).main(given or ["--help"], prog_name="lrc-tl", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
@@ -232,13 +252,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if code == 130:
         _say("interrupted")
+    if not given:
+        return 2
     return code if isinstance(code, int) else 0
 
 
-def _load(path: Path, model: "lrc.HookedModel") -> "lrc.ConceptSet":
+def _load(path: Path, model: Any) -> Any:
     concept_set: Any = lrc.ConceptSet
-    loaded: lrc.ConceptSet = concept_set.load(path, model=model)
-    return loaded
+    return concept_set.load(path, model=model)
 
 
 def _described(error: Exception) -> str:
@@ -270,28 +291,3 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         cells = (f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values())
         table.add_row(*(Text(cell) for cell in cells))
     _console().print(table)
-
-
-def _start(json_file: Path | None) -> float:
-    if json_file is not None:
-        check_target(json_file)
-    return time.perf_counter()
-
-
-def _finish(
-    context: typer.Context,
-    started: float,
-    json_file: Path | None,
-    results: Mapping[str, Any],
-    *,
-    model: "lrc.HookedModel | None" = None,
-) -> None:
-    if json_file is not None:
-        write_result(
-            json_file,
-            kind=str(context.info_name),
-            results=results,
-            settings={name: value for name, value in context.params.items() if name != "json_file"},
-            model=None if model is None else lrc.ModelFingerprint.of(model).to_dict(),
-            seconds=time.perf_counter() - started,
-        )
