@@ -61,10 +61,11 @@ class _Run:
             )
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool) -> bool:
     if asked:
         print(f"lrc-tl {version('lrc-tl')}")
         raise typer.Exit
+    return bool(asked)
 
 
 @app.callback()
@@ -161,7 +162,7 @@ def fit(
         object_layer=object_layer,
         object_aggregation="first_token" if first_token else "mean",
     )
-    concepts: Any = lre.concepts(loaded, known.prompts, rank=rank)
+    concepts = lre.concepts(loaded, known.prompts, rank=rank)
     concepts.save(out)
     results = {
         "relation": facts.name,
@@ -194,7 +195,7 @@ def probe(
     """Rank the concepts by their score on a subject."""
     run = _Run("probe", locals())
     loaded = lrc.load_model(model, device=device)
-    ranking = _load(concepts, loaded).classify(loaded, text, subject=subject)
+    ranking = lrc.ConceptSet.load(concepts, model=loaded).classify(loaded, text, subject=subject)
     rows = [{"object": object_, "score": score} for object_, score in ranking]
     _print_table(rows[:top])
     run.finish({"ranking": rows}, model=loaded)
@@ -214,7 +215,7 @@ def steer(
     """Continue a text greedily, without and with a concept added to the residual stream."""
     run = _Run("steer", locals())
     loaded = lrc.load_model(model, device=device)
-    direction = _load(concepts, loaded)[concept]
+    direction = lrc.ConceptSet.load(concepts, model=loaded)[concept]
 
     def continued() -> Any:
         return loaded.generate(text, max_new_tokens=max_new_tokens, do_sample=False, verbose=False)
@@ -255,11 +256,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given:
         return 2
     return code if isinstance(code, int) else 0
-
-
-def _load(path: Path, model: Any) -> Any:
-    concept_set: Any = lrc.ConceptSet
-    return concept_set.load(path, model=model)
 
 
 def _described(error: Exception) -> str:
