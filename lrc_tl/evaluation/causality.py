@@ -15,7 +15,6 @@ from torch import Tensor
 from lrc_tl.forward import Hooks, logits_at
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt, tokenize_prompt
-from lrc_tl.steering import swap_edit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +144,8 @@ def _all_layer_edit(model: HookedModel, differences: Tensor, *, beta: float) -> 
         def edit(residual: Tensor, hook: Any) -> Tensor:
             changed = residual.clone()
             add = added.to(residual)
-            changed[rows, columns] = swap_edit(residual[rows, columns], torch.zeros_like(add), add, beta=beta)
+            h = residual[rows, columns]
+            changed[rows, columns] = h + beta * h.norm(dim=-1, keepdim=True) * add
             return changed
 
         return [(name, edit) for name in names]
