@@ -115,7 +115,7 @@ def rescaled(edited: Tensor, h: Tensor) -> Tensor:
     """`keep_norm` without checks, for hooks."""
     wide = wide_of(edited)
     length = wide.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
-    kept: Tensor = wide * (wide_of(h).norm(dim=-1, keepdim=True) / length)
+    kept: Tensor = (wide / length) * wide_of(h).norm(dim=-1, keepdim=True)
     return kept.to(h.dtype)
 
 

@@ -241,31 +241,29 @@ class _Tracker:
 
     def _check_padding(self, ids: Tensor, real: Tensor, width: int | None) -> Tensor:
         """`real` without padding that no mask shows; on the left it is refused: the model is wrong there."""
+        columns = ids.shape[1] if width is None else min(width, ids.shape[1])
         pad = getattr(self._tokenizer, "pad_token_id", None)
-        if pad is None:
-            return real
         # A pad token that is also an end or beginning of sequence may stand alone in front of a text.
         shared = pad in (getattr(self._tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
-        is_pad = (ids == pad) & real
+        is_pad = (ids == pad) & real if pad is not None else torch.zeros_like(real)
         leading = (is_pad | ~real).long().cumprod(1).bool() & is_pad
         if bool((leading.sum(1) > (1 if shared else 0)).any()):
             raise ValueError(
                 "a row begins with pad tokens that no attention mask covers, so the model takes them for text; "
                 "pass attention_mask, padding_side='left', or a list of strings"
             )
-        columns = ids.shape[1] if width is None else min(width, ids.shape[1])
         trailing = is_pad[:, :columns].flip(1).long().cumprod(1).bool().flip(1)
-        if not bool(trailing.any()) or ids.shape[0] == 1:
-            return real
         if self._generating is not None:
-            if shared:
-                return real
-            raise ValueError(
-                "a prompt ends with pad tokens, so generation would go on from padding; pad on the left instead"
-            )
-        real = real.clone()
-        real[:, :columns] &= ~trailing
-        return real
+            if bool((~real[:, columns - 1]).any()) or (not shared and bool(trailing.any())):
+                raise ValueError(
+                    "a prompt ends with padding, from which generation would go on; pad on the left instead"
+                )
+            return real
+        if ids.shape[0] == 1 or not bool(trailing.any()):
+            return real
+        text = real.clone()
+        text[:, :columns] &= ~trailing
+        return text
 
 
 _trackers: "WeakKeyDictionary[Any, _Tracker]" = WeakKeyDictionary()
