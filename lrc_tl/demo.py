@@ -77,18 +77,20 @@ def run_demo(
         ValueError: the model knows too few of the facts.
     """
     train, test = relation.split(seed=seed)
-    say(f"1. What the model knows of {relation.name}: {len(train.facts)} training and {len(test.facts)} test facts")
+    say(f"1. What the model knows of {relation.name} ({len(train.facts)} training, {len(test.facts)} test facts)")
     known = filter_known(model, train.prompts(shots=shots, seed=seed), seed=seed)
     known.require_some()
     unseen = one_prompt_a_fact(filter_known(model, test.prompts(templates="all"), seed=seed))
     unseen.require_some()
-    say(f"   known: {len(known.prompts)} training prompts ({shots}-shot), {len(unseen.prompts)} test facts (zero-shot)")
+    say(
+        f"   {len(known.prompts)} training prompts ({shots}-shot) and {len(unseen.prompts)} test facts (zero-shot)"
+    )
 
     say("2. Layers, rank and beta, chosen on held-out training facts (select_settings)")
     settings = select_settings(model, train, shots=shots, seed=seed, progress=progress)
     say(
-        f"   subject layer {settings.subject_layer}, object layer {settings.object_layer}, rank {settings.rank}, beta "
-        f"{settings.beta:g} (accuracy {settings.accuracy:.2f}, causality {settings.causality:.2f} on "
+        f"   subject layer {settings.subject_layer}, object layer {settings.object_layer}, rank {settings.rank}, "
+        f"beta {settings.beta:g} (accuracy {settings.accuracy:.2f}, causality {settings.causality:.2f} on "
         f"{settings.n_validation} held-out facts)"
     )
 
@@ -112,8 +114,8 @@ def run_demo(
     (control,) = causality_curve(model, result.edits, differences, betas=[settings.beta])
     found = result.classification
     say(
-        f"   accuracy {found.accuracy:.3f} ({found.n_correct} of {found.n_prompts}, {len(concepts)} objects; chance "
-        f"{found.chance:.3f}, mean-activation baseline {baseline.accuracy:.3f})"
+        f"   accuracy {found.accuracy:.3f} ({found.n_correct} of {found.n_prompts}, {len(concepts)} objects; "
+        f"chance {found.chance:.3f}, mean-activation baseline {baseline.accuracy:.3f})"
     )
     say(
         f"   causality {result.causality:.3f} over {len(result.edits)} swaps (random directions of the same norm "
@@ -171,13 +173,11 @@ def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
     return KnownPrompts(prompts=tuple(first.values()), dropped=known.dropped)
 
 
-def _steering(
-    model: HookedModel, concepts: ConceptSet, train: Relation, text: str
-) -> tuple[str, float, str, str]:
+def _steering(model: HookedModel, concepts: ConceptSet, train: Relation, text: str) -> tuple[str, float, str, str]:
     """Concept and smallest strength whose text names the concept or one of its training subjects."""
     subjects = {name: [fact.subject for fact in train.facts if fact.object == name] for name in concepts}
     unsteered = _continued(model, text)
-    order = sorted((name for name in concepts if not _names(unsteered, [name, *subjects[name]])))
+    order = sorted(name for name in concepts if not _names(unsteered, [name, *subjects[name]]))
     for strength in STRENGTHS:
         for name in order:
             steered = _steered(model, concepts[name], text, strength)

@@ -70,8 +70,8 @@ def select_settings(
     """Layers and rank by accuracy, then beta by causality, on held-out training facts.
 
     The facts of `train` are split again: LREs and directions come from known few-shot prompts of the one part, and
-    are judged on known zero-shot prompts of the other (few-shot ones where fewer than five are known zero-shot). Ties
-    go to the higher mean reciprocal rank, then to the smaller rank; for beta, to the smaller one.
+    are judged on known zero-shot prompts of the other (few-shot ones where fewer than five are known zero-shot).
+    Ties go to the higher mean reciprocal rank, then to the smaller rank; for beta, to the smaller one.
 
     Args:
         subject_layers: layers to try; by default three around the middle of the model.

@@ -108,14 +108,16 @@ def causality_curve(
 ) -> tuple[CausalityResult, ...]:
     """The effect of adding `beta |h^(l)| difference` to the last subject token at every layer l, for each beta.
 
-    `differences` holds `v_o' - v_o` for each edit, or a control of the same norm. |h^(l)| is the norm in the edited
-    run. The unedited run is made once.
+    `differences` holds `v_o' - v_o` for each edit, or a control of the same norm. |h^(l)| is the norm in the
+    edited run. The unedited run is made once.
 
     Raises:
         ValueError: no edits, as many differences as edits are not given, or a beta that is not finite.
     """
     if not edits or len(edits) != len(differences):
-        raise ValueError(f"{len(edits)} edits and {len(differences)} differences were given; give one for each edit")
+        raise ValueError(
+            f"{len(edits)} edits and {len(differences)} differences were given; give one for each edit"
+        )
     for beta in betas:
         if not torch.isfinite(torch.tensor(float(beta))):
             raise ValueError(f"beta is {beta}; it must be a finite number")

@@ -71,7 +71,7 @@ def evaluate(
     seed: int = 0,
     edits_per_object: int = 5,
 ) -> Evaluation:
-    """Accuracy on the prompts' subjects and causality of swaps between their objects (arXiv:2311.08968, section 4).
+    """Accuracy on the prompts' subjects, causality of swaps between their objects (arXiv:2311.08968, section 4).
 
     Give prompts that the model answers correctly (`filter_known`), of subjects that the set was not made from. A
     prompt whose object has no direction counts as wrong and takes no part in the edits.
