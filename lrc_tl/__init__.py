@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
+    from lrc_tl.artifacts import ArtifactError
+    from lrc_tl.baselines import mean_concepts
     from lrc_tl.directions import ConceptDirection, ConceptSet
     from lrc_tl.errors import FingerprintMismatch, ModelError
+    from lrc_tl.evaluation import (
+        CausalityResult,
+        Classification,
+        Edit,
+        Evaluation,
+        causality_curve,
+        classification,
+        counterfactual_edits,
+        evaluate,
+    )
     from lrc_tl.fingerprint import ModelFingerprint
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
@@ -20,13 +32,23 @@ if TYPE_CHECKING:
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
     from lrc_tl.relations import Fact, Relation, RelationError
+    from lrc_tl.selection import Settings, select_settings
+    from lrc_tl.steering import Add, Clamp, Gate, Reflect, Schedule, Steering, Swap, steer, swap_edit
 
 __all__ = [
+    "Add",
+    "ArtifactError",
+    "CausalityResult",
+    "Clamp",
+    "Classification",
     "ConceptDirection",
     "ConceptSet",
     "DroppedPrompt",
+    "Edit",
+    "Evaluation",
     "Fact",
     "FingerprintMismatch",
+    "Gate",
     "HookedModel",
     "KnownPrompts",
     "LinearRelationalEmbedding",
@@ -35,25 +57,38 @@ __all__ = [
     "PositionError",
     "Prompt",
     "PromptActivations",
+    "Reflect",
     "Relation",
     "RelationError",
+    "Schedule",
+    "Settings",
+    "Steering",
     "SubjectObjectJacobian",
+    "Swap",
     "TokenizedPrompt",
     "built_in_relations",
+    "causality_curve",
+    "classification",
+    "counterfactual_edits",
+    "evaluate",
     "filter_known",
     "find_relation",
     "hook_name",
     "load_model",
     "load_relation",
     "load_relations",
+    "mean_concepts",
     "numerical_rank",
     "object_activations",
     "prompt_activations",
     "require_hook",
+    "select_settings",
     "solve_low_rank",
     "spread_over_objects",
+    "steer",
     "subject_activations",
     "subject_object_jacobian",
+    "swap_edit",
     "tokenize_prompt",
 ]
 
@@ -71,6 +106,11 @@ _MODULES = (
     "jacobian",
     "directions",
     "lre",
+    "evaluation",
+    "baselines",
+    "selection",
+    "steering",
+    "artifacts",
 )
 
 
