@@ -34,6 +34,7 @@ from lrc_tl.prompts import find_subject
         ('The "cat", a pet', "cat", 5),
         ("A cat-like cat.", "cat", 11),
         (" cat is", " cat ", 1),
+        ("a a ab is", "a a", 0),
     ],
 )
 def test_the_subject_is_the_last_whole_word_of_the_last_statement(text, subject, start):

@@ -226,6 +226,25 @@ def test_word_pieces_of_the_text_up_to_the_subject_are_its_first_tokens(policy):
         assert list(tokens.text_ids[: len(beginning)]) == beginning
 
 
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+@pytest.mark.parametrize(("policy", "template"), [("text", None), ("none", "<s> <s> $A"), ("id", "<s> <s> $A")])
+def test_where_decoding_gives_another_text_the_offsets_are_those_of_the_models_own_tokens(
+    policy, template, scheme
+):
+    tokenizer = unigram(prepend_scheme=scheme)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    if template is not None:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[("<s>", 0)]
+        )
+    model = FakeModel(tokenizer, policy)
+    for text in ("PARIS is in the", "The capital PARIS", "Of PARIS, the capital is"):
+        tokens = lrc.tokenize_prompt(model, lrc.Prompt(text=text, subject="PARIS", object="FRANCE"))
+        ends = byte_ends(tokenizer, tokens.text_ids, text.lower())
+        wanted = text.index("PARIS") + len("PARIS")
+        assert tokens.subject_position == next(i for i, end in enumerate(ends) if end >= wanted)
+
+
 class Characters(PreTrainedTokenizer):
     """A tokenizer in plain Python, one token a character; it knows no offsets."""
 
