@@ -127,7 +127,8 @@ def test_every_template_can_be_asked_for():
     )
     texts = [prompt.text for prompt in relation.prompts(templates="all")]
     assert texts == ["a is", "the a is", "b is", "the b is"]
-    with pytest.raises(ValueError, match="templates is 'some'; it must be 'one' or 'all'"):
+    # A TypeError where the tests run with every signature checked.
+    with pytest.raises((ValueError, TypeError), match=r"(?s)templates.*'some'.*'one'.*'all'"):
         relation.prompts(templates="some")
     with pytest.raises(ValueError, match="shots is -1; it must be 0 or more"):
         relation.prompts(shots=-1)
