@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Edit,
         Evaluation,
         causality_curve,
-        classification,
+        classify_activations,
         counterfactual_edits,
         evaluate,
     )
@@ -68,7 +68,7 @@ __all__ = [
     "TokenizedPrompt",
     "built_in_relations",
     "causality_curve",
-    "classification",
+    "classify_activations",
     "counterfactual_edits",
     "evaluate",
     "filter_known",
