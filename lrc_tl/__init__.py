@@ -1,26 +1,29 @@
-"""Linear Relational Concepts on TransformerLens (arXiv:2311.08968)."""
+"""Linear Relational Concepts on TransformerLens (arXiv:2311.08968).
 
-from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
-from lrc_tl.artifacts import ArtifactError
-from lrc_tl.directions import ConceptDirection, ConceptSet
-from lrc_tl.display import TokenScores
-from lrc_tl.errors import FingerprintMismatch, ModelError
-from lrc_tl.fingerprint import ModelFingerprint
-from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
-from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
-from lrc_tl.low_rank import numerical_rank, solve_low_rank
-from lrc_tl.lre import LinearRelationalEmbedding
-from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
-from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, relation_prompts, tokenize_prompt
-from lrc_tl.relations import (
-    Fact,
-    Relation,
-    RelationError,
-    built_in_relations,
-    load_relation,
-    load_relations,
-)
-from lrc_tl.steering import Add, Clamp, Gate, Reflect, Schedule, Steering, Swap, steer, swap_edit
+Names are loaded when they are first used, so importing the package (or asking the command line for help) needs
+no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
+    from lrc_tl.artifacts import ArtifactError
+    from lrc_tl.directions import ConceptDirection, ConceptSet
+    from lrc_tl.display import TokenScores
+    from lrc_tl.edits import Add, Clamp, Reflect, Swap, swap_edit
+    from lrc_tl.errors import FingerprintMismatch, ModelError
+    from lrc_tl.fingerprint import ModelFingerprint
+    from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
+    from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
+    from lrc_tl.low_rank import numerical_rank, solve_low_rank
+    from lrc_tl.lre import LinearRelationalEmbedding
+    from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
+    from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
+    from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
+    from lrc_tl.relations import Fact, Relation, RelationError
+    from lrc_tl.steering import Gate, Schedule, Steering, steer
 
 __all__ = [
     "Add",
@@ -51,6 +54,7 @@ __all__ = [
     "TokenizedPrompt",
     "built_in_relations",
     "filter_known",
+    "find_relation",
     "hook_name",
     "load_model",
     "load_relation",
@@ -58,12 +62,48 @@ __all__ = [
     "numerical_rank",
     "object_activations",
     "prompt_activations",
-    "relation_prompts",
     "require_hook",
     "solve_low_rank",
+    "spread_over_objects",
     "steer",
     "subject_activations",
     "subject_object_jacobian",
     "swap_edit",
     "tokenize_prompt",
 ]
+
+# Where the names are, in this order: those that need no torch come first.
+_MODULES = (
+    "prompts",
+    "relations",
+    "relation_files",
+    "errors",
+    "low_rank",
+    "models",
+    "fingerprint",
+    "activations",
+    "knowledge",
+    "jacobian",
+    "artifacts",
+    "display",
+    "edits",
+    "steering",
+    "directions",
+    "lre",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"lrc_tl.{name}")
+    if name in __all__:
+        for module_name in _MODULES:
+            module = import_module(f"lrc_tl.{module_name}")
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module 'lrc_tl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *globals()]

@@ -1,13 +1,12 @@
-"""Prompts with exact subject and object token positions, on any tokenizer."""
+"""Prompts with exact subject and object token positions, on any tokenizer. Needs no torch."""
 
 import random
-import re
+import unicodedata
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-
-from lrc_tl.relations import Fact, Relation
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 
 class PositionError(ValueError):
@@ -18,10 +17,11 @@ class PositionError(ValueError):
 class Prompt:
     """A text that ends where the object begins, and the subject that it is about.
 
-    The subject that counts is the last occurrence, as a whole word, in the last line of `text`.
+    The subject that counts is the last occurrence, as a whole word, in the last line of `text`, unless
+    `subject_start` says where it is.
 
     Raises:
-        PositionError: the subject is not in the last line as a whole word.
+        PositionError: the subject is not in the last line as a whole word, or not at `subject_start`.
         ValueError: an empty subject, object or text.
     """
 
@@ -29,85 +29,94 @@ class Prompt:
     subject: str
     object: str
     relation: str = ""
+    subject_start: int | None = None
+    """Character at which the subject begins, where the rule above would not find it: a template that repeats the
+    subject, goes on over several lines, or glues the subject to a longer word."""
 
     def __post_init__(self) -> None:
         for field in ("text", "subject", "object"):
             if not getattr(self, field).strip():
                 raise ValueError(f"{field} is empty; a prompt needs a text, a subject and an object")
-        self.subject_span()
+        start, end = self.subject_span()
+        if start < 0 or self.text[start:end] != self.subject.strip():
+            raise PositionError(
+                f"subject_start is {start}, but the subject {self.subject!r} does not begin at that character of "
+                f"{self.text!r}; correct subject_start, or leave it out to have the subject found"
+            )
 
     def subject_span(self) -> tuple[int, int]:
         """Character range (start, end) of the subject in `text`."""
-        return find_subject(self.text, self.subject)
+        if self.subject_start is None:
+            return find_subject(self.text, self.subject)
+        return self.subject_start, self.subject_start + len(self.subject.strip())
 
 
 def find_subject(text: str, subject: str) -> tuple[int, int]:
     """Character range of the last whole-word occurrence of `subject` in the last line of `text`.
 
+    White space around `subject` is ignored. Scripts that are written without spaces (Chinese, Japanese, Thai ...)
+    or with glued particles (Korean) show no word boundaries, so there any occurrence counts.
+
     Raises:
         PositionError: there is none.
     """
+    subject = subject.strip()
     start_of_line = text.rstrip().rfind("\n") + 1
-    # Only an end of the subject that is itself a word character can be inside a longer word.
-    before = r"(?<!\w)" if re.match(r"\w", subject) else ""
-    after = r"(?!\w)" if re.search(r"\w$", subject) else ""
-    matches = list(re.finditer(before + re.escape(subject) + after, text[start_of_line:]))
-    if not matches:
-        raise PositionError(
-            f"subject {subject!r} is not in the last statement {text[start_of_line:]!r} as a whole word; "
-            "give the subject exactly as the text spells it"
+    stop = len(text)
+    while subject and (start := text.rfind(subject, start_of_line, stop)) >= 0:
+        end = start + len(subject)
+        inside = (start > 0 and _joined(text[start - 1], text[start])) or (
+            end < len(text) and _joined(text[end - 1], text[end])
         )
-    start, end = matches[-1].span()
-    return start_of_line + start, start_of_line + end
+        if not inside:
+            return start, end
+        stop = end - 1
+    raise PositionError(
+        f"subject {subject!r} is not in the last statement {text[start_of_line:]!r} as a whole word; "
+        "give the subject exactly as the text spells it"
+    )
 
 
-def relation_prompts(
-    relation: Relation,
-    *,
-    shots: int = 0,
-    seed: int = 0,
-    shots_from: Relation | None = None,
-) -> tuple[Prompt, ...]:
-    """One prompt for each fact, its template drawn with `seed`, few-shot with examples from `shots_from`.
-
-    Examples use the same template as the prompt, come from distinct objects while these last, and never hold the
-    tested subject. `shots_from` is the training relation; by default `relation` itself. `shots=0` uses the
-    zero-shot templates.
-
-    Raises:
-        ValueError: `shots` is negative, or more than the other facts there are.
-    """
-    source = (shots_from or relation).facts
-    if shots < 0:
-        raise ValueError(f"shots is {shots}; it must be 0 or more")
-    templates = relation.templates if shots else relation.zero_shot_templates
-    prompts = []
-    for fact in relation.facts:
-        # One generator a fact: adding or dropping a fact leaves the other prompts as they were.
-        generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
-        template = generator.choice(templates)
-        others = [other for other in source if other.subject.casefold() != fact.subject.casefold()]
-        if shots > len(others):
-            raise ValueError(
-                f"{shots} shots were asked for, but relation {relation.name!r} has only {len(others)} other "
-                "facts to show; lower shots"
-            )
-        examples = spread_over_objects(others, shots, generator)
-        lines = [f"{template.replace('{}', shot.subject)} {shot.object}" for shot in examples]
-        text = "\n".join([*lines, template.replace("{}", fact.subject)])
-        prompts.append(Prompt(text=text, subject=fact.subject, object=fact.object, relation=relation.name))
-    return tuple(prompts)
+_JOINER = "\u200d"
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
-def spread_over_objects(items: Sequence[Fact], count: int, generator: random.Random) -> list[Fact]:
-    """`count` of the items in random order, each object as often as every other as far as they go."""
-    by_object: dict[str, list[Fact]] = defaultdict(list)
+def _joined(left: str, right: str) -> bool:
+    """Whether no word or emoji can end between these two neighbouring characters."""
+    if _JOINER in (left, right) or _extends(right):
+        return True
+    return all(_is_word(side) and not unicodedata.name(side, "").startswith(_UNSPACED) for side in (left, right))
+
+
+def _extends(character: str) -> bool:
+    """Combining marks, variation selectors and emoji skin tones belong to the character before them."""
+    return unicodedata.category(character).startswith("M") or "\U0001f3fb" <= character <= "\U0001f3ff"
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or _extends(character)
+
+
+class HasObject(Protocol):
+    """Anything that tells its object: a fact, a prompt."""
+
+    @property
+    def object(self) -> str:
+        """The object's text."""
+
+
+Item = TypeVar("Item", bound=HasObject)
+
+
+def spread_over_objects(items: Iterable[Item], count: int, generator: random.Random) -> list[Item]:
+    """At most `count` of the items in random order, each object as often as every other as far as they go."""
+    by_object: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_object[item.object].append(item)
     groups = list(by_object.values())
     for group in groups:
         generator.shuffle(group)
-    chosen: list[Fact] = []
+    chosen: list[Item] = []
     while len(chosen) < count and groups:
         generator.shuffle(groups)
         chosen.extend(group.pop() for group in groups[: count - len(chosen)])
@@ -148,17 +157,38 @@ class TokenizedPrompt:
         return self.text_ids + self.object_ids[:-1]
 
 
+_UNKNOWN = "\ufffd"
+
+
 def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     """Tokens and positions of `prompt` under the tokenizer of `model`.
 
-    The object's tokens are those of `text.rstrip() + " " + object` beyond those of `text.rstrip()`.
+    The object's tokens are those of `text.rstrip() + " " + object` beyond those of `text.rstrip()`. The last
+    subject token is the one that holds the subject's last character (the last byte of it, where tokens are smaller
+    than characters); it may hold following characters too.
 
     Raises:
-        PositionError: the subject covers no token, or the text's tokens change when the object follows.
+        PositionError: the text's tokens change when the object follows, the text is longer than the model's
+            context, or the tokenizer does not tell which characters a token stands for.
     """
     text = prompt.text.rstrip()
+    whole = f"{text} {prompt.object.strip()}"
     text_ids = _ids(model, text)
-    full_ids = _ids(model, f"{text} {prompt.object}")
+    full_ids = _ids(model, whole)
+    span = prompt.subject_span()
+    # Decoding first: offsets are wrong where a tokenizer spells several unknown characters in bytes.
+    position = _position_by_decoding(model, whole, full_ids, span[1])
+    if position is None:
+        position = _position_by_offsets(model, whole, full_ids, span)
+    if position is None:
+        limit = getattr(getattr(model, "cfg", None), "n_ctx", None)
+        full = f"; they fill the model's context of {limit}, so shorten the text" if limit == len(full_ids) else ""
+        maker = type(model.tokenizer).__name__
+        raise PositionError(
+            f"subject {prompt.subject!r} of {whole!r} cannot be located among the tokens "
+            f"{_shown(model, full_ids)}: they do not decode to the text, and {maker} gives no "
+            f"offsets for them{full}"
+        )
     if full_ids[: len(text_ids)] != text_ids or len(full_ids) == len(text_ids):
         raise PositionError(
             f"the tokens of the text change when object {prompt.object!r} follows it: {_shown(model, text_ids)} "
@@ -168,7 +198,7 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
         prompt=prompt,
         text_ids=tuple(text_ids),
         object_ids=tuple(full_ids[len(text_ids) :]),
-        subject_position=_last_token_of(model, text, text_ids, prompt),
+        subject_position=position,
     )
 
 
@@ -181,17 +211,60 @@ def _shown(model: Tokenizing, ids: list[int]) -> str:
     return repr([model.tokenizer.decode([token]) for token in ids])
 
 
-def _last_token_of(model: Tokenizing, text: str, text_ids: list[int], prompt: Prompt) -> int:
-    start, end = prompt.subject_span()
-    encoded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    added = len(text_ids) - len(ids)
-    if added < 0 or text_ids[added:] != ids:
-        raise PositionError(
-            f"the model's tokens {_shown(model, text_ids)} do not end with the tokenizer's own "
-            f"{_shown(model, ids)}; pass text without special tokens"
-        )
-    covering = [index for index, (left, right) in enumerate(offsets) if left < end and right > start]
-    if not covering:
-        raise PositionError(f"subject {prompt.subject!r} covers none of the tokens {_shown(model, text_ids)}")
-    return added + covering[-1]
+def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int) -> int | None:
+    """The token with which decoding reaches character `end`; None where decoding does not give `text` back."""
+    tokenizer = model.tokenizer
+    special = set(tokenizer.all_special_ids)
+    first = next((index for index, token in enumerate(ids) if token not in special), len(ids))
+
+    def decoded(stop: int) -> str:
+        result: str = tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False)
+        return result
+
+    whole = decoded(len(ids))
+    # Some tokenizers put a space before the text, or drop the one that is there.
+    shift = len(whole) - len(text)
+    if f"{' ' * -shift}{whole}" != f"{' ' * shift}{text}" or abs(shift) > 1 or _UNKNOWN in text:
+        return None
+
+    def reached(beginning: str) -> bool:
+        # The bytes of a character may be spread over tokens, and then some decoders show the whole run of bytes as
+        # unknown until its last character is complete.
+        return len(beginning.rstrip(_UNKNOWN)) >= end + shift
+
+    stop = bisect_left(range(len(ids) + 1), True, lo=first + 1, key=lambda stop: reached(decoded(stop)))
+    if stop > len(ids):
+        return None
+    # So it may be reached, hidden by the bytes that follow, and shown again: go back to the first time.
+    for earlier in range(stop - 1, first, -1):
+        beginning = decoded(earlier)
+        if reached(beginning):
+            stop = earlier
+        elif not beginning.endswith(_UNKNOWN):
+            break
+    return stop - 1 if decoded(stop).startswith(whole[: end + shift]) else None
+
+
+def _position_by_offsets(model: Tokenizing, text: str, ids: list[int], span: tuple[int, int]) -> int | None:
+    """The last token with a character in `span` by the tokenizer's offsets; None where there are none."""
+    tokenizer = model.tokenizer
+    bos = tokenizer.bos_token or ""
+    # The model may put its beginning-of-sequence token before the text, which in some tokenizers changes the first
+    # token of the text, so each way of encoding is tried until one gives the model's own tokens.
+    for added, special in (("", False), ("", True), (bos, False)):
+        encoded = tokenizer(added + text, add_special_tokens=special, return_offsets_mapping=True)
+        if "offset_mapping" not in encoded:  # a tokenizer in plain Python
+            return None
+        own = encoded["input_ids"]
+        # The model may have one token more or one less at the front, its beginning of sequence.
+        more = len(ids) - len(own)
+        if abs(more) > 1 or ids[max(more, 0) :] != own[max(-more, 0) :]:
+            continue
+        start, end = (character + len(added) for character in span)
+        covering = [
+            index
+            for index, (left, right) in enumerate(encoded["offset_mapping"])
+            if left < min(end, right) and right > start
+        ]
+        return covering[-1] + more if covering else None
+    return None

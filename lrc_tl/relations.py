@@ -1,22 +1,15 @@
-"""Relations: facts, templates, and the JSON format of the LRE dataset. Needs no torch.
+"""Relations: facts and templates, seeded splits, and the prompts made from them. Needs no torch."""
 
-A relation file is a JSON object with `name`, `prompt_templates` (few-shot), optional
-`prompt_templates_zs` (zero-shot; the few-shot ones when absent) and `samples`, a list of
-`{"subject": ..., "object": ...}`. `{}` in a template stands for the subject, and a template ends
-where the object begins. The format is that of Hernandez et al. 2023 (arXiv:2308.09124).
-"""
-
-import json
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from lrc_tl.prompts import PositionError, Prompt, find_subject, spread_over_objects
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
 
@@ -38,7 +31,7 @@ class Relation:
     """Facts and templates of one relation, checked and free of duplicates.
 
     Raises:
-        RelationError: no facts, an empty template list, or a template without exactly one `{}`.
+        RelationError: no facts, an unknown kind, an empty template list, or a template without exactly one `{}`.
     """
 
     name: str
@@ -51,22 +44,37 @@ class Relation:
     """Facts that the source held more than once; one of each was kept."""
     ambiguous: tuple[Fact, ...] = ()
     """Facts whose subject had two objects in the source; none of them was kept."""
+    shot_facts: tuple[Fact, ...] = ()
+    """Where few-shot examples come from; empty for the facts themselves. `split` gives the test side the training
+    facts."""
+    source: str = field(default="", compare=False)
+    """The file that it was read from, if any."""
 
     def __post_init__(self) -> None:
         if not self.facts:
             raise RelationError(f"relation {self.name!r} has no facts; it needs at least one")
-        for field, templates in (
+        if self.kind not in KINDS:
+            raise RelationError(f"relation {self.name!r}: kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
+        for field_name, templates in (
             ("prompt_templates", self.templates),
             ("prompt_templates_zs", self.zero_shot_templates),
         ):
             if not templates:
-                raise RelationError(f"relation {self.name!r}: {field} is empty; give at least one template")
+                raise RelationError(f"relation {self.name!r}: {field_name} is empty; give at least one template")
             for number, template in enumerate(templates):
                 if template.count("{}") != 1:
                     raise RelationError(
-                        f"relation {self.name!r}: {field}[{number}] = {template!r} must hold {{}} exactly once "
-                        "(the place of the subject)"
+                        f"relation {self.name!r}: {field_name}[{number}] = {template!r} must hold {{}} exactly "
+                        "once (the place of the subject)"
                     )
+
+    def __repr__(self) -> str:
+        counts = (
+            _counted(len(self.facts), "fact"),
+            _counted(len(self.objects), "object"),
+            _counted(len(self.templates), "template"),
+        )
+        return f"<Relation {self.name!r} ({self.kind}): {', '.join(counts)}>"
 
     @classmethod
     def from_pairs(
@@ -82,12 +90,13 @@ class Relation:
         """A relation from (subject, object) pairs.
 
         Repeated facts are kept once; a subject with two objects is dropped whole. Both are recorded in
-        `duplicates` and `ambiguous`.
+        `duplicates` and `ambiguous`. White space around subjects and objects is dropped.
 
         Raises:
-            RelationError: bad templates, no usable fact, or, with `strict`, any duplicate or ambiguous fact.
+            RelationError: bad templates, a subject or object that is not one line of text, no usable fact, or,
+                with `strict`, any duplicate or ambiguous fact.
         """
-        all_facts = [Fact(subject, object_) for subject, object_ in pairs]
+        all_facts = [_fact(pair, f"relation {name!r}: pair {number}") for number, pair in enumerate(pairs)]
         counts = Counter(all_facts)
         duplicates = tuple(fact for fact, count in counts.items() if count > 1)
         objects_of: dict[str, set[str]] = defaultdict(set)
@@ -108,6 +117,54 @@ class Relation:
             kind=kind,
             duplicates=duplicates,
             ambiguous=ambiguous,
+        )
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: "pd.DataFrame",
+        *,
+        name: str,
+        templates: Sequence[str],
+        zero_shot_templates: Sequence[str] | None = None,
+        subject: str = "subject",
+        object: str = "object",
+        kind: str = "factual",
+        strict: bool = False,
+    ) -> "Relation":
+        """A relation from two text columns of a pandas frame, one fact a row; otherwise as `from_pairs`.
+
+        Raises:
+            RelationError: no rows, a column that is missing or there twice, a missing value or one that is not
+                text, or what `from_pairs` refuses.
+        """
+        where = f"relation {name!r}"
+        for column in (subject, object):
+            count = list(frame.columns).count(column)
+            if count != 1:
+                there = ", ".join(map(repr, frame.columns)) or "none"
+                raise RelationError(
+                    f"{where}: the frame has {count} columns named {column!r}; its columns are {there}. "
+                    "Name them with subject= and object="
+                )
+        if frame.empty:
+            raise RelationError(f"{where}: the frame has no rows; it needs one for each fact")
+        for column in (subject, object):
+            for row, value, missing in zip(frame.index, frame[column], frame[column].isna(), strict=True):
+                if missing:
+                    raise RelationError(f"{where}: row {row!r} has no {column!r}; fill it in or drop the row")
+                if not isinstance(value, str):
+                    raise RelationError(
+                        f"{where}: row {row!r} has {column!r} = {value!r} ({type(value).__name__}), which is not "
+                        f"text; turn the column into text, as with frame[{column!r}].astype(str)"
+                    )
+        return cls.from_pairs(
+            name,
+            zip(frame[subject], frame[object], strict=True),
+            templates=templates,
+            zero_shot_templates=zero_shot_templates,
+            kind=kind,
+            strict=strict,
         )
 
     @property
@@ -144,124 +201,109 @@ class Relation:
                 "an object with at least two facts"
             )
         kept = tuple(fact for fact in self.facts if fact in train)
-        return replace(self, facts=kept), replace(self, facts=test)
+        return replace(self, facts=kept), replace(self, facts=test, shot_facts=kept)
 
+    def sample(self, n: int, *, seed: int) -> "Relation":
+        """The relation with `n` of its facts, each object as often as every other as far as its facts go.
 
-def _canonical(name: str) -> str:
-    return re.sub(r"[\s_]+", "_", name.strip()).casefold()
+        Raises:
+            ValueError: `n` is below 1 or above the number of facts.
+        """
+        if not 1 <= n <= len(self.facts):
+            raise ValueError(
+                f"n is {n}; relation {self.name!r} has {len(self.facts)} facts, so give 1 to that many"
+            )
+        return replace(self, facts=tuple(spread_over_objects(self.facts, n, random.Random(seed))))
 
+    def prompts(
+        self,
+        *,
+        shots: int = 0,
+        seed: int = 0,
+        shots_from: "Relation | None" = None,
+        templates: Literal["one", "all"] = "one",
+    ) -> tuple[Prompt, ...]:
+        """One prompt for each fact, in the order of the facts, its template drawn with `seed`.
 
-def _strings(data: dict[str, Any], field: str, source: str) -> list[str]:
-    value = data[field]
-    if not isinstance(value, list):
-        raise RelationError(f"{source}: {field} must be a list of strings, not {type(value).__name__}")
-    for number, entry in enumerate(value):
-        if not isinstance(entry, str):
-            raise RelationError(f"{source}: {field}[{number}] must be a string, not {type(entry).__name__}")
-    return value
+        With `shots` the prompt begins with that many examples in the same template, one a line, from distinct
+        objects while these last. They never hold the tested subject, as subject or as object, and come from
+        training facts: those of `shots_from`, else `shot_facts`, which `split` sets on the test side, else the
+        relation's own facts. `shots=0` uses the zero-shot templates.
 
+        Args:
+            templates: `"one"` draws a template for each fact, `"all"` gives a prompt for each fact and template.
 
-def _parse(raw: bytes, source: str, *, strict: bool) -> Relation:
-    try:
-        data = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RelationError(f"{source}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise RelationError(f"{source}: not JSON (line {error.lineno}: {error.msg})") from error
-    if not isinstance(data, dict):
-        raise RelationError(f"{source}: the file must hold one JSON object, not {type(data).__name__}")
-    for field in ("name", "prompt_templates", "samples"):
-        if field not in data:
-            raise RelationError(f"{source}: field {field!r} is missing")
-    if not isinstance(data["name"], str) or not data["name"].strip():
-        raise RelationError(f"{source}: name must be a non-empty string")
-    if not isinstance(data["samples"], list):
-        raise RelationError(f"{source}: samples must be a list, not {type(data['samples']).__name__}")
-    pairs: list[tuple[str, str]] = []
-    for number, sample in enumerate(data["samples"]):
-        if not isinstance(sample, dict):
-            raise RelationError(f"{source}: samples[{number}] must be an object, not {type(sample).__name__}")
-        for field in ("subject", "object"):
-            value = sample.get(field)
-            if not isinstance(value, str) or not value.strip():
-                raise RelationError(
-                    f"{source}: samples[{number}].{field} must be a non-empty string, not {value!r}"
+        Raises:
+            ValueError: `shots` is negative, or more than the facts that may be shown; `templates` is neither.
+        """
+        if shots < 0:
+            raise ValueError(f"shots is {shots}; it must be 0 or more")
+        if templates not in ("one", "all"):
+            raise ValueError(f"templates is {templates!r}; it must be 'one' or 'all'")
+        source = shots_from.facts if shots_from is not None else self.shot_facts or self.facts
+        folded = [(fact, fact.subject.casefold(), fact.object.casefold()) for fact in source]
+        pool = self.templates if shots else self.zero_shot_templates
+        prompts = []
+        for fact in self.facts:
+            # One generator a fact: adding or dropping a fact leaves the other zero-shot prompts as they were.
+            generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
+            chosen = pool if templates == "all" else [generator.choice(pool)]
+            tested = fact.subject.casefold()
+            allowed = [
+                shot for shot, *texts in folded if shots and not any(_mentions(text, tested) for text in texts)
+            ]
+            if shots > len(allowed):
+                raise ValueError(
+                    f"{shots} shots were asked for, but relation {self.name!r} has only {len(allowed)} facts to "
+                    f"show that do not name the subject {fact.subject!r}; lower shots"
                 )
-        pairs.append((sample["subject"].strip(), sample["object"].strip()))
-    zero_shot = data.get("prompt_templates_zs")
-    properties = data.get("properties")
-    kind = data.get("kind") or (properties.get("relation_type") if isinstance(properties, dict) else None)
-    if kind is not None and kind not in KINDS:
-        raise RelationError(f"{source}: kind is {kind!r}; allowed are {', '.join(KINDS)}")
+            for template in chosen:
+                examples = spread_over_objects(allowed, shots, generator)
+                shown = "".join(f"{_filled(template, shot)} {shot.object}\n" for shot in examples)
+                prompts.append(_prompt(shown, template, fact, self.name))
+        return tuple(prompts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _fact(pair: tuple[str, str], where: str) -> Fact:
+    subject, object_ = pair
+    for role, value in (("subject", subject), ("object", object_)):
+        if not isinstance(value, str) or not value.strip():
+            raise RelationError(f"{where}: {role} must be a non-empty string, not {value!r}")
+        if "\n" in value.strip():
+            raise RelationError(f"{where}: {role} must be one line of text, not {value!r}")
+    return Fact(subject.strip(), object_.strip())
+
+
+def _filled(template: str, fact: Fact) -> str:
+    return template.replace("{}", fact.subject).rstrip()
+
+
+def _mentions(text: str, subject: str) -> bool:
+    if subject not in text:
+        return False
     try:
-        return Relation.from_pairs(
-            data["name"],
-            pairs,
-            templates=_strings(data, "prompt_templates", source),
-            zero_shot_templates=None if zero_shot is None else _strings(data, "prompt_templates_zs", source),
-            kind=kind or "factual",
-            strict=strict,
-        )
-    except RelationError as error:
-        message = str(error)
-        raise RelationError(message if message.startswith(source) else f"{source}: {message}") from error
+        find_subject(text, subject)
+    except PositionError:
+        return False
+    return True
 
 
-def _built_in() -> dict[str, Traversable]:
-    folder = files("lrc_tl") / "data" / "relations"
-    entries = [entry for entry in folder.iterdir() if entry.name.endswith(".json")]
-    return {entry.name.removesuffix(".json"): entry for entry in sorted(entries, key=lambda entry: entry.name)}
-
-
-def built_in_relations() -> tuple[str, ...]:
-    """Names that `load_relation` accepts without a file."""
-    return tuple(_built_in())
-
-
-def load_relation(name_or_path: str | Path, *, strict: bool = False) -> Relation:
-    """A built-in relation by name, or one from a JSON file in the LRE dataset's format.
-
-    Spaces, underscores and case are interchangeable in a built-in name.
-
-    Raises:
-        LookupError: neither a built-in name nor an existing file; near names are shown.
-        RelationError: the file is malformed; the text names file, field and entry.
-    """
-    built_in = _built_in()
-    if isinstance(name_or_path, str) and _canonical(name_or_path) in built_in:
-        key = _canonical(name_or_path)
-        return _parse(built_in[key].read_bytes(), f"built-in relation {key}", strict=strict)
-    path = Path(name_or_path)
-    if path.is_file():
-        return _parse(path.read_bytes(), str(path), strict=strict)
-    near = get_close_matches(_canonical(str(name_or_path)), built_in, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; built in are {', '.join(built_in)}"
-    raise LookupError(f"no relation or file {str(name_or_path)!r}{hint}")
-
-
-def load_relations(folder: str | Path, *, strict: bool = False) -> tuple[dict[str, Relation], dict[Path, str]]:
-    """Every relation below `folder` (searched recursively for `*.json`), and what was wrong with the others.
-
-    Returns:
-        The relations by their `name` field, and for each file that could not be loaded its error text. A second
-        file with a name already taken is such an error.
-
-    Raises:
-        NotADirectoryError: `folder` is not a folder.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise NotADirectoryError(f"{root} is not a folder; give the folder that holds the relations' JSON files")
-    relations: dict[str, Relation] = {}
-    errors: dict[Path, str] = {}
-    for path in sorted(root.rglob("*.json")):
-        try:
-            relation = load_relation(path, strict=strict)
-        except RelationError as error:
-            errors[path] = str(error)
-            continue
-        if relation.name in relations:
-            errors[path] = f"{path}: a relation named {relation.name!r} was already loaded from this folder"
-        else:
-            relations[relation.name] = relation
-    return relations, errors
+def _prompt(shown: str, template: str, fact: Fact, relation: str) -> Prompt:
+    text = shown + _filled(template, fact)
+    start = len(shown) + template.index("{}")
+    try:
+        found: int | None = find_subject(text, fact.subject)[0]
+    except PositionError:
+        found = None
+    return Prompt(
+        text=text,
+        subject=fact.subject,
+        object=fact.object,
+        relation=relation,
+        # Only where a template names the subject again or hides it from the rule, so that equal texts stay equal.
+        subject_start=None if found == start else start,
+    )

@@ -1,5 +1,9 @@
 """Subject positions, few-shot prompts."""
 
+import random
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 import lrc_tl as lrc
@@ -17,13 +21,26 @@ from lrc_tl.prompts import find_subject
         ("東京 is in", "東京", 0),
         ("Beat C++ with C++!", "C++", 14),
         ("B. B. King's guitar", "B. B. King", 0),
+        ("The rows of aa aaa", "aa", 12),
+        ("cafe\u0301 and cafe are", "cafe", 10),
+        ("cafe and cafe\u0301 are", "cafe", 0),
+        ("cafe\u0301 is", "cafe\u0301", 0),
+        ("\N{ROCKET} and \N{WOMAN}\u200d\N{ROCKET} are", "\N{ROCKET}", 0),
+        ("\N{WAVING HAND SIGN} or \N{WAVING HAND SIGN}\U0001f3fd is", "\N{WAVING HAND SIGN}", 0),
+        ("日本の首都は東京です", "東京", 6),
+        ("서울은 도시", "서울", 0),
+        ("العاصمة القاهرة هي", "القاهرة", 8),
+        ("snake_case snake", "snake", 11),
+        ('The "cat", a pet', "cat", 5),
+        ("A cat-like cat.", "cat", 11),
+        (" cat is", " cat ", 1),
     ],
 )
 def test_the_subject_is_the_last_whole_word_of_the_last_statement(text, subject, start):
-    assert find_subject(text, subject) == (start, start + len(subject))
+    assert find_subject(text, subject) == (start, start + len(subject.strip()))
 
 
-@pytest.mark.parametrize("text", ["The category is", "cat is\nThe dog says"])
+@pytest.mark.parametrize("text", ["The category is", "cat is\nThe dog says", "concat is", "cat\u0301 is"])
 def test_a_subject_that_is_not_there_as_a_word_is_an_error_that_shows_the_statement(text):
     with pytest.raises(lrc.PositionError, match="'cat' is not in the last statement"):
         lrc.Prompt(text=text, subject="cat", object="x")
@@ -34,12 +51,48 @@ def test_an_empty_object_is_refused():
         lrc.Prompt(text="The cat says", subject="cat", object=" ")
 
 
+def test_a_subject_start_overrides_the_rule_and_is_checked():
+    prompt = lrc.Prompt(text="letter starts with the letter", subject="letter", object="L", subject_start=0)
+    assert prompt.subject_span() == (0, 6)
+    assert replace(prompt, subject_start=None).subject_span() == (23, 29)
+    for start in (1, -6, 200):
+        with pytest.raises(
+            lrc.PositionError, match=f"subject_start is {start}, but the subject 'letter' does not"
+        ):
+            replace(prompt, subject_start=start)
+
+
+@pytest.mark.parametrize(
+    ("template", "subject"),
+    [("{} starts with the letter", "letter"), ("Q: where is {}?\nA: in", "Rome"), ("Two {}s are", "cat")],
+)
+@pytest.mark.parametrize("shots", [0, 2])
+def test_the_place_in_the_template_is_the_subject_even_where_the_rule_would_miss_it(template, subject, shots):
+    pairs = [(subject, "x"), ("a", "x"), ("b", "y")]
+    prompt = lrc.Relation.from_pairs("r", pairs, templates=[template]).prompts(shots=shots)[0]
+    head, tail = template.split("{}")
+    start, end = prompt.subject_span()
+    assert prompt.text[start:end] == subject
+    assert prompt.text[:start].endswith(head)
+    assert prompt.text[end:] == tail
+
+
+@pytest.mark.parametrize("shots", [0, 1])
+def test_braces_in_a_subject_or_an_object_are_left_as_they_are(shots):
+    pairs = [("{} {0} {name}", "{}"), ("%s", "{x}")]
+    prompts = lrc.Relation.from_pairs("r", pairs, templates=["See {} in"]).prompts(shots=shots)
+    assert [prompt.text.split("\n") for prompt in prompts] == [
+        ["See %s in {x}"] * shots + ["See {} {0} {name} in"],
+        ["See {} {0} {name} in {}"] * shots + ["See %s in"],
+    ]
+
+
 @pytest.mark.parametrize("shots", [1, 4])
 def test_shots_come_from_training_facts_and_never_hold_the_tested_subject(shots):
     train, test = lrc.load_relation("animal_class").split(seed=0)
     training = {fact.subject for fact in train.facts}
     for relation in (train, test):
-        prompts = lrc.relation_prompts(relation, shots=shots, seed=3, shots_from=train)
+        prompts = relation.prompts(shots=shots, seed=3)
         assert [p.subject for p in prompts] == [f.subject for f in relation.facts]
         for prompt in prompts:
             *examples, last = prompt.text.split("\n")
@@ -49,21 +102,52 @@ def test_shots_come_from_training_facts_and_never_hold_the_tested_subject(shots)
             shown = [line.removeprefix(head).split(tail)[0] for line in examples]
             assert set(shown) <= training - {prompt.subject}
             assert len(set(shown)) == shots
-        assert prompts == lrc.relation_prompts(relation, shots=shots, seed=3, shots_from=train)
-        assert prompts != lrc.relation_prompts(relation, shots=shots, seed=4, shots_from=train)
+        assert prompts == relation.prompts(shots=shots, seed=3, shots_from=train)
+        assert prompts != relation.prompts(shots=shots, seed=4)
 
 
 def test_dropping_a_fact_leaves_the_other_zero_shot_prompts_as_they_were():
     pairs = [(f"s{i}", f"o{i % 3}") for i in range(12)]
     templates = ["{} is", "a {} is", "the {} is"]
-    full = lrc.relation_prompts(lrc.Relation.from_pairs("r", pairs, templates=templates))
-    assert lrc.relation_prompts(lrc.Relation.from_pairs("r", pairs[1:], templates=templates)) == full[1:]
+    full = lrc.Relation.from_pairs("r", pairs, templates=templates).prompts()
+    assert lrc.Relation.from_pairs("r", pairs[1:], templates=templates).prompts() == full[1:]
+
+
+def test_a_shot_never_names_the_tested_subject_as_its_object_or_within_a_longer_name():
+    pairs = [("hot", "cold"), ("cold", "HOT"), ("red hot", "icy"), ("hotel", "tent"), ("big", "small")]
+    relation = lrc.Relation.from_pairs("antonym", pairs, templates=["{} is not"])
+    for seed in range(20):
+        prompt = relation.prompts(shots=2, seed=seed)[0]
+        assert sorted(prompt.text.split("\n")[:-1]) == ["big is not small", "hotel is not tent"]
+
+
+def test_every_template_can_be_asked_for():
+    relation = lrc.Relation.from_pairs(
+        "r", [("a", "x"), ("b", "y")], templates=["{} is"], zero_shot_templates=["{} is", "the {} is"]
+    )
+    texts = [prompt.text for prompt in relation.prompts(templates="all")]
+    assert texts == ["a is", "the a is", "b is", "the b is"]
+    with pytest.raises(ValueError, match="templates is 'some'; it must be 'one' or 'all'"):
+        relation.prompts(templates="some")
+    with pytest.raises(ValueError, match="shots is -1; it must be 0 or more"):
+        relation.prompts(shots=-1)
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_a_balanced_draw_gives_each_object_as_often_as_every_other_as_far_as_they_go(count):
+    items = [lrc.Fact(f"s{i}", "abcc"[min(i // 2, 3)]) for i in range(12)]  # two a, two b, eight c
+    chosen = lrc.spread_over_objects(items, count, random.Random(count))
+    assert len(set(chosen)) == count
+    counts = Counter(fact.object for fact in chosen)
+    for object_, available in (("a", 2), ("b", 2), ("c", 8)):
+        assert counts[object_] == available or counts[object_] >= max(counts.values()) - 1
+    assert sorted(lrc.spread_over_objects(items, 13, random.Random(0))) == sorted(items)
 
 
 def test_more_shots_than_other_facts_is_an_error():
     relation = lrc.Relation.from_pairs("r", [("a", "x"), ("b", "x")], templates=["{} is"])
-    with pytest.raises(ValueError, match="2 shots were asked for, but relation 'r' has only 1"):
-        lrc.relation_prompts(relation, shots=2)
+    with pytest.raises(ValueError, match=r"2 shots were asked for, but relation 'r' has only 1 .* subject 'a'"):
+        relation.prompts(shots=2)
 
 
 @pytest.mark.real_model

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.real_model
 @pytest.fixture(scope="module")
 def fitted(gemma):
     train, test = lrc.load_relation("city_in_country").split(seed=0)
-    prompts = lrc.relation_prompts(train)
+    prompts = train.prompts()
     one_an_object = list({prompt.object: prompt for prompt in prompts}.values())[:3]
     lre = lrc.LinearRelationalEmbedding.fit(gemma, one_an_object, subject_layer=8, object_layer=12, progress=False)
     return lre, prompts, test, one_an_object
@@ -20,7 +20,7 @@ def fitted(gemma):
 def test_directions_find_the_country_of_unseen_cities(gemma, fitted):
     lre, prompts, test, _ = fitted
     concepts = lre.concepts(gemma, prompts, rank=48)
-    unseen = lrc.relation_prompts(test)[::3]
+    unseen = test.prompts()[::3]
     right = sum(concepts.classify(gemma, p.text, subject=p.subject)[0][0] == p.object for p in unseen)
     assert right >= 0.5 * len(unseen)
 
@@ -51,7 +51,7 @@ def test_steered_text_is_the_same_with_and_without_the_cache(gemma, fitted):
 
 def test_reusing_the_prefix_gives_the_jacobian_of_the_whole_sequence(gemma, fitted, monkeypatch):
     train = fitted[2]
-    tokens = lrc.tokenize_prompt(gemma, lrc.relation_prompts(train, shots=1)[0])
+    tokens = lrc.tokenize_prompt(gemma, train.prompts(shots=1)[0])
     assert tokens.subject_position > 5
     layers = {"subject_layer": 10, "object_layer": 12}
     reused = lrc.subject_object_jacobian(gemma, tokens, **layers)

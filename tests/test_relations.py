@@ -1,15 +1,17 @@
 """Relations: built-in data, the file format with its errors, and splits."""
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import lrc_tl as lrc
 
-DATASET = Path(__file__).parents[2] / "shared" / "data" / "lre"
+DATASET = Path(os.environ.get("LRC_TL_LRE_DATA") or Path(__file__).parents[2] / "shared" / "data" / "lre")
 
 
 def write(folder, file="r.json", **changes):
@@ -52,6 +54,38 @@ def test_spaces_underscores_and_case_are_interchangeable_in_a_name():
     assert lrc.load_relation("City in Country") == lrc.load_relation("city_in_country")
 
 
+@pytest.mark.parametrize("name", lrc.built_in_relations())
+def test_a_built_in_relation_is_found_by_its_name_field_and_by_its_file(name):
+    relation = lrc.load_relation(name)
+    assert lrc.load_relation(relation.name) == relation
+    assert relation.source == f"{name}.json"
+
+
+def test_a_relation_is_found_by_name_or_file_stem_and_the_name_goes_first(tmp_path):
+    write(tmp_path, "animal_noise.json")
+    write(tmp_path, "pet_sound.json", name="Other Thing")
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "more", "animal_noise.json", name="third")
+    relations, errors = lrc.load_relations(tmp_path)
+    assert not errors
+    for name in ("pet sound", "PET_SOUND", " Pet  sound "):
+        assert lrc.find_relation(relations, name).name == "pet sound"
+    assert lrc.find_relation(relations.values(), "OTHER_thing").name == "Other Thing"
+    with pytest.raises(LookupError, match=r"2 relations are called 'animal noise': .*third.*give one by its name"):
+        lrc.find_relation(relations, "animal noise")
+    with pytest.raises(LookupError, match="no relation 'pet sond'; did you mean pet_sound"):
+        lrc.find_relation(relations, "pet sond")
+    with pytest.raises(LookupError, match=r"no relation 'zzz'; there are .*pet_sound"):
+        lrc.find_relation(relations, "zzz")
+
+
+def test_a_folder_is_refused_with_the_function_for_folders(tmp_path):
+    with pytest.raises(IsADirectoryError, match="load all its relations with load_relations"):
+        lrc.load_relation(tmp_path)
+    with pytest.raises(NotADirectoryError, match="is not a folder"):
+        lrc.load_relations(tmp_path / "nowhere")
+
+
 def test_a_mistyped_name_shows_near_names():
     with pytest.raises(LookupError, match="did you mean city_in_country"):
         lrc.load_relation("city_in_contry")
@@ -71,6 +105,14 @@ def test_a_mistyped_name_shows_near_names():
         ({"samples": ["dog"]}, r"samples\[0\] must be an object, not str"),
         ({"kind": "odd"}, "kind is 'odd'; allowed are factual"),
         ({"name": ""}, "name must be a non-empty string"),
+        ({"name": 3}, "name must be a non-empty string"),
+        ({"samples": {"dog": "woof"}}, "samples must be a list, not dict"),
+        (
+            {"samples": [{"subject": "dog", "object": 3}]},
+            r"samples\[0\]\.object must be a non-empty string, not 3",
+        ),
+        ({"samples": [{"subject": "d\no", "object": "x"}]}, r"samples\[0\]\.subject must be one line of text"),
+        ({"prompt_templates_zs": []}, "prompt_templates_zs is empty"),
     ],
 )
 def test_a_malformed_file_is_an_error_that_names_file_and_field(tmp_path, changes, message):
@@ -80,12 +122,25 @@ def test_a_malformed_file_is_an_error_that_names_file_and_field(tmp_path, change
 
 @pytest.mark.parametrize(
     ("raw", "message"),
-    [(b"{nope", "not JSON"), (b'{"name": "\xff"}', "not UTF-8"), (b"[]", "one JSON object")],
+    [
+        (b"{nope", "r.json: not JSON .line 1"),
+        (b"", "not JSON"),
+        (b'{"name": "\xff"}', "not UTF-8 .byte 10"),
+        (b"[]", "one JSON object, not list"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
 )
 def test_a_file_that_is_no_json_object_says_so(tmp_path, raw, message):
     (tmp_path / "r.json").write_bytes(raw)
     with pytest.raises(lrc.RelationError, match=message):
         lrc.load_relation(tmp_path / "r.json")
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    path = write(tmp_path)
+    plain = lrc.load_relation(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert lrc.load_relation(path) == plain
 
 
 def test_repeated_facts_are_kept_once_and_a_subject_with_two_objects_is_dropped(tmp_path):
@@ -99,14 +154,80 @@ def test_repeated_facts_are_kept_once_and_a_subject_with_two_objects_is_dropped(
         lrc.load_relation(path, strict=True)
 
 
+def test_a_frame_gives_the_same_relation_as_its_pairs():
+    pairs = [("dog", "woof"), ("dog", "woof"), ("cat ", "meow"), ("fox", "yip"), ("fox", "ring")]
+    frame = pd.DataFrame(pairs, columns=["animal", "sound"], index=[7, 7, 8, 9, 10])
+    options = {"templates": ["The {} says"], "zero_shot_templates": ["{} says"], "kind": "commonsense"}
+    relation = lrc.Relation.from_frame(frame, name="pet sound", subject="animal", object="sound", **options)
+    assert relation == lrc.Relation.from_pairs("pet sound", pairs, **options)
+    assert relation.facts == (lrc.Fact("dog", "woof"), lrc.Fact("cat", "meow"))
+    with pytest.raises(lrc.RelationError, match="1 repeated facts"):
+        lrc.Relation.from_frame(frame, name="r", subject="animal", object="sound", strict=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (
+            pd.DataFrame({"subject": ["a"], "Object": ["x"]}),
+            "0 columns named 'object'; its columns are 'subject', 'Ob",
+        ),
+        (pd.DataFrame([["a", "b", "x"]], columns=["subject", "subject", "object"]), "2 columns named 'subject'"),
+        (pd.DataFrame({"subject": [], "object": []}), "the frame has no rows"),
+        (pd.DataFrame({"subject": ["a", "b"], "object": ["x", None]}), "row 1 has no 'object'; fill it in"),
+        (pd.DataFrame({"subject": ["a", float("nan")], "object": ["x", "y"]}), "row 1 has no 'subject'"),
+        (
+            pd.DataFrame({"subject": ["a"], "object": [1961]}),
+            r"row 0 has 'object' = 1961 \(.*int.*\), which is not text",
+        ),
+        (
+            pd.DataFrame({"subject": ["a", " "], "object": ["x", "y"]}),
+            "pair 1: subject must be a non-empty string",
+        ),
+    ],
+)
+def test_a_frame_that_does_not_hold_facts_is_refused(frame, message):
+    with pytest.raises(lrc.RelationError, match=f"relation 'r'.*{message}"):
+        lrc.Relation.from_frame(frame, name="r", templates=["{} is"])
+
+
+def test_white_space_around_pairs_is_dropped_and_a_line_break_inside_is_refused():
+    assert lrc.Relation.from_pairs("r", [(" a\n", "x ")], templates=["{} is"]).facts == (lrc.Fact("a", "x"),)
+    with pytest.raises(lrc.RelationError, match=r"pair 0: subject must be one line of text, not 'a\\nb'"):
+        lrc.Relation.from_pairs("r", [("a\nb", "x")], templates=["{} is"])
+
+
+def test_a_sample_is_seeded_and_balanced_over_objects():
+    relation = lrc.load_relation("animal_class")
+    sample = relation.sample(9, seed=1)
+    assert len(set(sample.facts)) == 9
+    assert set(sample.facts) <= set(relation.facts)
+    counts = Counter(fact.object for fact in sample.facts)
+    assert set(counts) == set(relation.objects)
+    assert max(counts.values()) - min(counts.values()) == 1
+    assert relation.sample(9, seed=1) == sample != relation.sample(9, seed=2)
+    for n in (0, len(relation.facts) + 1):
+        with pytest.raises(ValueError, match=f"n is {n}; relation 'animal class' has {len(relation.facts)} facts"):
+            relation.sample(n, seed=0)
+
+
+def test_a_relation_shows_itself_in_one_short_line():
+    relation = lrc.Relation.from_pairs("pet sound", [("dog", "woof"), ("pup", "woof")], templates=["The {} says"])
+    assert repr(relation) == "<Relation 'pet sound' (factual): 2 facts, 1 object, 1 template>"
+
+
 def test_one_bad_file_is_named_and_does_not_hide_the_others(tmp_path):
     good = write(tmp_path, "a.json")
     bad = write(tmp_path, "b.json", name="other", prompt_templates=[])
-    again = write(tmp_path, "c.json")
+    again = write(tmp_path, "c.json", name="Pet_Sound")
+    gone = tmp_path / "d.json"
+    gone.symlink_to(tmp_path / "nowhere.json")
+    (tmp_path / "folder.json").mkdir()
     relations, errors = lrc.load_relations(tmp_path)
     assert set(relations) == {"pet sound"}
     assert relations["pet sound"] == lrc.load_relation(good)
-    assert set(errors) == {bad, again}
+    assert set(errors) == {bad, again, gone}
+    assert "No such file" in errors[gone]
     assert "prompt_templates is empty" in errors[bad]
     assert "already loaded" in errors[again]
 
@@ -151,7 +272,7 @@ def test_a_share_outside_the_open_interval_is_refused(share):
         lrc.load_relation("animal_class").split(seed=0, train_share=share)
 
 
-@pytest.mark.skipif(not DATASET.is_dir(), reason="the LRE dataset is not beside the checkout")
+@pytest.mark.skipif(not DATASET.is_dir(), reason=f"no LRE dataset at {DATASET}; set LRC_TL_LRE_DATA to its folder")
 def test_every_file_of_the_lre_dataset_loads_and_its_flaws_are_reported():
     relations, errors = lrc.load_relations(DATASET)
     assert not errors
@@ -164,3 +285,6 @@ def test_every_file_of_the_lre_dataset_loads_and_its_flaws_are_reported():
         relation = relations[data["name"]]
         distinct = {(s["subject"].strip(), s["object"].strip()) for s in data["samples"]}
         assert len(relation.facts) + len(relation.ambiguous) == len(distinct)
+        assert len(relation.prompts(templates="all")) == len(relation.facts) * len(relation.zero_shot_templates)
+        stem = Path(relation.source).stem
+        assert lrc.find_relation(relations, stem.upper().replace("_", " ")) is relation

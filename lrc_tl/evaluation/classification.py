@@ -1,0 +1,85 @@
+"""Does the direction with the highest score name the right object?"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+from torch import Tensor
+
+from lrc_tl.directions import ConceptSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Predictions of one set on one list of subjects."""
+
+    candidates: tuple[str, ...]
+    """Objects that could be predicted."""
+    actual: tuple[str, ...]
+    predicted: tuple[str, ...]
+    ranks: tuple[int, ...]
+    """Place of the right object in each ranking, 1 for the best; ties count against it, 0 is no candidate."""
+
+    @property
+    def n_prompts(self) -> int:
+        """Number of subjects."""
+        return len(self.actual)
+
+    @property
+    def n_correct(self) -> int:
+        """Subjects whose right object came first and alone."""
+        return self.ranks.count(1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions."""
+        return self.n_correct / self.n_prompts
+
+    @property
+    def chance(self) -> float:
+        """The larger of one over the candidates and the share of the commonest right object."""
+        return max(1 / len(self.candidates), Counter(self.actual).most_common(1)[0][1] / self.n_prompts)
+
+    @property
+    def mean_reciprocal_rank(self) -> float:
+        """Mean of one over the right object's place; 0 for an object without a direction."""
+        return sum(1 / rank for rank in self.ranks if rank) / self.n_prompts
+
+    def top(self, k: int) -> float:
+        """Share of subjects whose right object is among the first `k`."""
+        return sum(1 <= rank <= k for rank in self.ranks) / self.n_prompts
+
+    @property
+    def confusion(self) -> Counter[tuple[str, str]]:
+        """How often each (actual, predicted) pair occurred."""
+        return Counter(zip(self.actual, self.predicted, strict=True))
+
+
+@jaxtyped(typechecker=beartype)
+def classification(
+    concepts: ConceptSet, activations: Float[Tensor, "prompt d_model"], actual: Sequence[str]
+) -> Classification:
+    """Argmax of the dot product with each direction (arXiv:2311.08968, section 3), against the right objects.
+
+    A subject whose object has no direction counts as wrong.
+
+    Raises:
+        ValueError: fewer than two directions, no subjects, or another number of objects than of activations.
+    """
+    if len(concepts) < 2:
+        raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
+    if not actual or len(actual) != len(activations):
+        raise ValueError(
+            f"{len(activations)} activations and {len(actual)} objects were given; give one object for each of at "
+            "least one activation"
+        )
+    scores = concepts.scores(activations)
+    names = tuple(concepts)
+    predicted = tuple(names[index] for index in scores.argmax(-1).tolist())
+    ranks = tuple(
+        int((row >= row[names.index(name)]).sum()) if name in concepts else 0
+        for row, name in zip(scores, actual, strict=True)
+    )
+    return Classification(candidates=names, actual=tuple(actual), predicted=predicted, ranks=ranks)
