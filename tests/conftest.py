@@ -1,4 +1,5 @@
 import pytest
+import tiny_models
 import torch
 
 
@@ -22,3 +23,24 @@ def gemma():
     import lrc_tl as lrc
 
     return lrc.load_model("packaged:gemma-3-270m")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tiny models are ten times slower when their threads wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["hooked_transformer", "bridge"])
+def word_model(request, one_thread, tmp_path_factory):
+    """A tiny random model with a word-level tokenizer, of each class: float64, and the Bridge in float32."""
+    tokenizer = tiny_models.word_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    if request.param == "bridge":
+        model = tiny_models.bridge(tokenizer, tmp_path_factory.mktemp("bridge"))
+    else:
+        model = tiny_models.hooked_transformer(tokenizer)
+    assert (model.cfg.n_layers, model.cfg.d_model) == (3, tiny_models.D_MODEL)
+    return model.eval().requires_grad_(False)
