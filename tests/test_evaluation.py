@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from test_activations import random_prompts
-from tiny import D_MODEL
+from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.summary import random_differences, swap_differences

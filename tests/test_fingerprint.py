@@ -5,7 +5,7 @@ import dataclasses
 import warnings
 
 import pytest
-import tiny
+import tiny_models
 import torch
 
 import lrc_tl as lrc
@@ -51,7 +51,7 @@ def test_how_it_was_run_is_warned_about(word_model):
 
 
 def test_the_policy_for_the_first_token_is_part_of_it(tmp_path):
-    model = tiny.bridge(tiny.word_tokenizer(tmp_path), tmp_path)
+    model = tiny_models.bridge(tiny_models.word_tokenizer(tmp_path), tmp_path)
     with_bos = lrc.ModelFingerprint.of(model)
     model.cfg.default_prepend_bos = False
     without = lrc.ModelFingerprint.of(model)
