@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lrc_tl.artifacts import ArtifactError
     from lrc_tl.baselines import mean_concepts
     from lrc_tl.directions import ConceptDirection, ConceptSet
+    from lrc_tl.display import TokenScores
+    from lrc_tl.edits import Add, Clamp, Reflect, Swap, swap_edit
     from lrc_tl.errors import FingerprintMismatch, ModelError
     from lrc_tl.evaluation import (
         CausalityResult,
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
         Edit,
         Evaluation,
         causality_curve,
-        classification,
+        classify_activations,
         counterfactual_edits,
         evaluate,
     )
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
     from lrc_tl.relations import Fact, Relation, RelationError
     from lrc_tl.selection import Settings, select_settings
-    from lrc_tl.steering import Add, Clamp, Gate, Reflect, Schedule, Steering, Swap, steer, swap_edit
+    from lrc_tl.steering import Gate, Schedule, Steering, steer
 
 __all__ = [
     "Add",
@@ -65,10 +67,11 @@ __all__ = [
     "Steering",
     "SubjectObjectJacobian",
     "Swap",
+    "TokenScores",
     "TokenizedPrompt",
     "built_in_relations",
     "causality_curve",
-    "classification",
+    "classify_activations",
     "counterfactual_edits",
     "evaluate",
     "filter_known",
@@ -111,6 +114,8 @@ _MODULES = (
     "selection",
     "steering",
     "artifacts",
+    "edits",
+    "display",
 )
 
 

@@ -10,8 +10,8 @@ from lrc_tl.activations import subject_activations
 from lrc_tl.baselines import mean_concepts
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.evaluation.causality import causality_curve
-from lrc_tl.evaluation.classification import classification
-from lrc_tl.evaluation.evaluate import evaluate, random_differences, swap_differences
+from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.evaluation.summary import evaluate, random_differences, swap_differences
 from lrc_tl.knowledge import KnownPrompts, filter_known
 from lrc_tl.lre import LinearRelationalEmbedding
 from lrc_tl.models import HookedModel
@@ -109,7 +109,7 @@ def run_demo(
     result = evaluate(model, concepts, unseen.prompts, beta=settings.beta, seed=seed)
     actual = [prompt.object for prompt in unseen.prompts]
     read = subject_activations(model, unseen.prompts, layer=concepts.layer)
-    baseline = classification(mean_concepts(model, known.prompts, layer=concepts.layer), read, actual)
+    baseline = classify_activations(mean_concepts(model, known.prompts, layer=concepts.layer), read, actual)
     differences = random_differences(swap_differences(concepts, result.edits), seed=seed)
     (control,) = causality_curve(model, result.edits, differences, betas=[settings.beta])
     found = result.classification

@@ -41,7 +41,7 @@ def _add_shift(h: Tensor, vector: Tensor, strength: Amount, unit: Unit) -> Tenso
 
 
 def _swap_shift(h: Tensor, remove: Tensor, add: Tensor, beta: Amount) -> Tensor:
-    shift: Tensor = _column(beta, h) * h.norm(dim=-1, keepdim=True) * (unit_of(add, h) - unit_of(remove, h))
+    shift: Tensor = _column(beta, h) * h.norm(dim=-1, keepdim=True) * (add.to(h) - remove.to(h))
     return shift
 
 
@@ -78,7 +78,7 @@ def swap_edit(
 ) -> Float[Tensor, "*batch d_model"]:
     """`h + beta |h| (v_add - v_remove)`: one concept for another (arXiv:2311.08968, eq. 7).
 
-    `remove` and `add` are unit vectors, one for all rows of `h` or one for each.
+    `remove` and `add` are taken as they are (unit vectors in the paper), one for all rows of `h` or one for each.
     """
     wide = wide_of(h)
     return (wide + _swap_shift(wide, remove, add, beta)).to(h.dtype)

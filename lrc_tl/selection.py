@@ -8,8 +8,8 @@ import pandas as pd
 
 from lrc_tl.activations import prompt_activations
 from lrc_tl.evaluation.causality import causality_curve, counterfactual_edits
-from lrc_tl.evaluation.classification import classification
-from lrc_tl.evaluation.evaluate import swap_differences
+from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.knowledge import filter_known
 from lrc_tl.lre import fit_layer_grid
 from lrc_tl.models import HookedModel, hook_name
@@ -102,7 +102,7 @@ def select_settings(
         limit = lre.numerical_rank
         for rank in sorted({min(rank, limit) for rank in ranks}):
             concepts = lre.concepts(model, known.prompts, rank=rank)
-            found = classification(concepts, read[subject_layer], actual)
+            found = classify_activations(concepts, read[subject_layer], actual)
             rows.append(
                 {
                     "subject_layer": subject_layer,

@@ -211,23 +211,25 @@ def test_the_hash_of_prompts_sees_every_field_and_the_order():
     assert hashes[0] == artifacts.prompts_hash([one, other])
 
 
-def test_a_set_is_checked_against_the_model_it_is_loaded_for(tiny_model, tmp_path):
+def test_a_set_is_checked_against_the_model_it_is_loaded_for(word_model, tmp_path):
     path = tmp_path / "set.safetensors"
-    fingerprint = lrc.ModelFingerprint.of(tiny_model)
+    fingerprint = lrc.ModelFingerprint.of(word_model)
     lrc.ConceptSet(directions(fingerprint=fingerprint)).save(path)
-    loaded = lrc.ConceptSet.load(path, model=tiny_model)
+    loaded = lrc.ConceptSet.load(path, model=word_model)
     assert loaded.fingerprint == fingerprint
-    with torch.no_grad():
-        tiny_model.blocks[0].mlp.W_in.mul_(1.5)
+    weight = next(parameter for name, parameter in word_model.named_parameters() if "mlp" in name)
+    before = weight.clone()
+    weight.mul_(1.5)
     with pytest.raises(lrc.FingerprintMismatch, match=r"direction of .* was made on another model: residuals"):
-        lrc.ConceptSet.load(path, model=tiny_model)
+        lrc.ConceptSet.load(path, model=word_model)
     with pytest.raises(lrc.FingerprintMismatch, match="the steering's vectors were made on another model"):
-        loaded["x y"].steer(tiny_model, strength=0.1).__enter__()
+        loaded["x y"].steer(word_model, strength=0.1).__enter__()
     with pytest.raises(lrc.FingerprintMismatch, match="was made on another model"):
-        loaded.classify(tiny_model, "cat is", subject="cat")
+        loaded.classify(word_model, "w1 w2", subject="w1")
+    weight.copy_(before)
     lrc.ConceptSet(directions(width=13)).save(path)
     with pytest.raises(ValueError, match="has width 13, but the model's d_model is 12"):
-        lrc.ConceptSet.load(path, model=tiny_model)
+        lrc.ConceptSet.load(path, model=word_model)
 
 
 def test_reading_warns_of_nothing(saved):

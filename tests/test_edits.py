@@ -80,9 +80,15 @@ def test_a_swap_is_the_papers_equation(h):
     for row in range(2):
         for place in range(5):
             length = expected[row, place].pow(2).sum().sqrt()
-            difference = exact(unit(2), h).double() - exact(unit(1), h).double()
+            difference = unit(2).double() - unit(1).double()
             expected[row, place] = expected[row, place] + 0.1 * length * difference
     assert ((edited.double() - expected).norm(dim=-1) <= within(h)).all()
+
+
+def test_a_swap_takes_a_ready_difference_too(h):
+    difference = unit(2).to(h) - unit(1).to(h)
+    edited = edits.swap_edit(h, torch.zeros(24), difference, beta=0.1)
+    assert ((edited - edits.swap_edit(h, unit(1), unit(2), beta=0.1)).norm(dim=-1) <= within(h)).all()
 
 
 def test_swapping_a_concept_for_itself_changes_nothing(h):

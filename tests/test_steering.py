@@ -1,86 +1,19 @@
 """Steering edits exactly the positions that it names: with and without the key-value cache, padded or not."""
 
-import warnings
-
 import pytest
 import torch
+from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 
 HOOK = "blocks.1.hook_resid_post"
-D_MODEL = 12
 WORDS = ("w1 w2 w3 w4 w5", "w9 w8 w7")
 N_NEW = 5
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny models are ten times slower when their threads wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    words = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{number}" for number in range(44))]
-    plain = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
-    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    plain.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=plain, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
-    )
-    folder = tmp_path_factory.mktemp("tokenizer")
-    made.save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def hooked_transformer(tokenizer):
-    transformer_lens = pytest.importorskip("transformer_lens")
-    try:
-        cls = transformer_lens.HookedTransformer
-    except (ImportError, AttributeError):
-        pytest.skip("this TransformerLens has no HookedTransformer")
-    config = transformer_lens.HookedTransformerConfig(
-        n_layers=3, d_model=D_MODEL, n_ctx=64, d_head=6, n_heads=2, d_mlp=20, d_vocab=48, act_fn="gelu", seed=3,
-        positional_embedding_type="rotary", rotary_dim=6, normalization_type="RMS", dtype=torch.float64,
-        device="cpu", initializer_range=0.6,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return cls(config, tokenizer=tokenizer)
-
-
-def bridge(tokenizer, folder):
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        hidden_size=D_MODEL, intermediate_size=20, num_hidden_layers=3, num_attention_heads=2, vocab_size=48,
-        max_position_embeddings=64, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0,
-        initializer_range=0.6,
-    )  # fmt: skip
-    hf_model = LlamaForCausalLM(config)  # float64 with left padding is NaN in Hugging Face's eager attention
-    hf_model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return TransformerBridge.boot_transformers(
-        str(folder), hf_model=hf_model, tokenizer=tokenizer, device="cpu", dtype=torch.float32
-    )
-
-
-@pytest.fixture(scope="module", params=["hooked_transformer", "bridge"])
-def model(request, tokenizer, tmp_path_factory):
-    if request.param == "bridge":
-        made = bridge(tokenizer, tmp_path_factory.mktemp("bridge"))
-    else:
-        made = hooked_transformer(tokenizer)
-    assert (made.cfg.n_layers, made.cfg.d_model) == (3, D_MODEL)
-    return made.eval().requires_grad_(False)
+def model(word_model):
+    return word_model
 
 
 def unit(seed=0, dtype=torch.float64):
