@@ -186,7 +186,7 @@ def byte_ends(tokenizer, ids, text):
 @pytest.mark.parametrize("make", MAKES)
 def test_the_last_subject_token_is_the_one_that_holds_the_subjects_last_byte(make, policy):
     model = model_of(make, policy, side="left" if policy == "id" else "right")
-    for prompt, start in some_prompts(60, seed=f"{make}{policy}"):
+    for prompt, start in some_prompts(40, seed=f"{make}{policy}"):
         assert prompt.subject_span() == (start, start + len(prompt.subject))
         tokens = lrc.tokenize_prompt(model, prompt)
         text, whole = prompt.text.rstrip(), f"{prompt.text.rstrip()} {prompt.object}"
@@ -202,7 +202,7 @@ def test_the_last_subject_token_is_the_one_that_holds_the_subjects_last_byte(mak
 @pytest.mark.parametrize("make", MAKES)
 def test_decoding_up_to_the_subject_position_ends_with_the_subject(make, policy):
     model = model_of(make, policy)
-    for prompt, start in some_prompts(40, seed=make):
+    for prompt, start in some_prompts(20, seed=make):
         tokens = lrc.tokenize_prompt(model, prompt)
         text, end = prompt.text, start + len(prompt.subject)
         upto, before = (
@@ -219,7 +219,7 @@ def test_decoding_up_to_the_subject_position_ends_with_the_subject(make, policy)
 def test_word_pieces_of_the_text_up_to_the_subject_are_its_first_tokens(policy):
     """Lower-cased and without accents, so neither bytes nor decoding help; but no word sees what follows it."""
     model = model_of("word piece", policy)
-    for prompt, start in some_prompts(60, seed=policy):
+    for prompt, start in some_prompts(40, seed=policy):
         tokens = lrc.tokenize_prompt(model, prompt)
         beginning = model.to_tokens(prompt.text[: start + len(prompt.subject)])[0].tolist()
         assert tokens.subject_position == len(beginning) - 1
