@@ -97,11 +97,13 @@ def select_settings(
         progress=progress,
     )
     read = prompt_activations(model, validation, subject_layers=subject_layers).subject
+    objects = prompt_activations(model, known.prompts, object_layers=object_layers).object
+    names = [prompt.object for prompt in known.prompts]
     rows = []
     for (subject_layer, object_layer), lre in grid.items():
         limit = lre.numerical_rank
         for rank in sorted({min(rank, limit) for rank in ranks}):
-            concepts = lre.concepts(model, known.prompts, rank=rank)
+            concepts = lre.concepts_from_activations(objects[object_layer], names, rank=rank)
             found = classify_activations(concepts, read[subject_layer], actual)
             rows.append(
                 {
@@ -116,7 +118,7 @@ def select_settings(
     order = tried.sort_values(["accuracy", "mean_reciprocal_rank", "rank"], ascending=[False, False, True])
     best = order.iloc[0]
     pair = int(best.subject_layer), int(best.object_layer)
-    concepts = grid[pair].concepts(model, known.prompts, rank=int(best["rank"]))
+    concepts = grid[pair].concepts_from_activations(objects[pair[1]], names, rank=int(best["rank"]))
     edits = counterfactual_edits([p for p in validation if p.object in concepts], seed=seed)
     curve = causality_curve(model, edits, swap_differences(concepts, edits), betas=sorted(betas))
     chosen = max(curve, key=lambda result: result.causality)  # the first, smallest beta of equals
