@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         evaluate,
     )
     from lrc_tl.fingerprint import ModelFingerprint
+    from lrc_tl.generation import Generated, generate
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
@@ -51,6 +52,7 @@ __all__ = [
     "Fact",
     "FingerprintMismatch",
     "Gate",
+    "Generated",
     "HookedModel",
     "KnownPrompts",
     "LinearRelationalEmbedding",
@@ -76,6 +78,7 @@ __all__ = [
     "evaluate",
     "filter_known",
     "find_relation",
+    "generate",
     "hook_name",
     "load_model",
     "load_relation",
@@ -107,15 +110,16 @@ _MODULES = (
     "activations",
     "knowledge",
     "jacobian",
+    "artifacts",
+    "display",
+    "edits",
+    "steering",
+    "generation",
     "directions",
     "lre",
     "evaluation",
     "baselines",
     "selection",
-    "steering",
-    "artifacts",
-    "edits",
-    "display",
 )
 
 
