@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         evaluate,
     )
     from lrc_tl.fingerprint import ModelFingerprint
+    from lrc_tl.generation import Generated, generate
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
@@ -53,6 +54,7 @@ __all__ = [
     "Fact",
     "FingerprintMismatch",
     "Gate",
+    "Generated",
     "HookedModel",
     "KnownPrompts",
     "LinearRelationalEmbedding",
@@ -79,6 +81,7 @@ __all__ = [
     "filter_known",
     "find_relation",
     "fit_layer_grid",
+    "generate",
     "hook_name",
     "load_model",
     "load_relation",
@@ -122,6 +125,7 @@ _MODULES = (
     "edits",
     "display",
     "demo",
+    "generation",
 )
 
 
