@@ -9,9 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
+    from lrc_tl.artifacts import ArtifactError
+    from lrc_tl.baselines import mean_concepts
+    from lrc_tl.demo import DemoResult, run_demo
     from lrc_tl.directions import ConceptDirection, ConceptSet
+    from lrc_tl.display import TokenScores
+    from lrc_tl.edits import Add, Clamp, Reflect, Swap, swap_edit
     from lrc_tl.errors import FingerprintMismatch, ModelError
+    from lrc_tl.evaluation import (
+        CausalityResult,
+        Classification,
+        Edit,
+        Evaluation,
+        causality_curve,
+        classify_activations,
+        counterfactual_edits,
+        evaluate,
+    )
     from lrc_tl.fingerprint import ModelFingerprint
+    from lrc_tl.generation import Generated, generate
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
@@ -20,13 +36,25 @@ if TYPE_CHECKING:
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
     from lrc_tl.relations import Fact, Relation, RelationError
+    from lrc_tl.selection import Settings, select_settings
+    from lrc_tl.steering import Gate, Schedule, Steering, steer
 
 __all__ = [
+    "Add",
+    "ArtifactError",
+    "CausalityResult",
+    "Clamp",
+    "Classification",
     "ConceptDirection",
     "ConceptSet",
+    "DemoResult",
     "DroppedPrompt",
+    "Edit",
+    "Evaluation",
     "Fact",
     "FingerprintMismatch",
+    "Gate",
+    "Generated",
     "HookedModel",
     "KnownPrompts",
     "LinearRelationalEmbedding",
@@ -35,27 +63,43 @@ __all__ = [
     "PositionError",
     "Prompt",
     "PromptActivations",
+    "Reflect",
     "Relation",
     "RelationError",
+    "Schedule",
+    "Settings",
+    "Steering",
     "SubjectObjectJacobian",
+    "Swap",
+    "TokenScores",
     "TokenizedPrompt",
     "built_in_relations",
+    "causality_curve",
+    "classify_activations",
+    "counterfactual_edits",
+    "evaluate",
     "filter_known",
     "find_relation",
     "fit_layer_grid",
+    "generate",
     "hook_name",
     "load_model",
     "load_relation",
     "load_relations",
+    "mean_concepts",
     "numerical_rank",
     "object_activations",
     "prompt_activations",
     "require_hook",
+    "run_demo",
+    "select_settings",
     "solve_low_rank",
     "spread_over_objects",
+    "steer",
     "subject_activations",
     "subject_object_jacobian",
     "subject_object_jacobians",
+    "swap_edit",
     "tokenize_prompt",
 ]
 
@@ -73,6 +117,15 @@ _MODULES = (
     "jacobian",
     "directions",
     "lre",
+    "evaluation",
+    "baselines",
+    "selection",
+    "steering",
+    "artifacts",
+    "edits",
+    "display",
+    "demo",
+    "generation",
 )
 
 

@@ -1,20 +1,31 @@
 """ConceptDirection and ConceptSet: a linear probe and a steering hook in one."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Bool, Float, jaxtyped
 from torch import Tensor
 
 from lrc_tl.activations import subject_activations
+from lrc_tl.artifacts import ArtifactError, read_artifact, required, write_artifact
+from lrc_tl.display import TokenScores, decoded
+from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Swap, Unit
+from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.forward import run
 from lrc_tl.models import HookedModel, require_hook
-from lrc_tl.prompts import Prompt
+from lrc_tl.positions import LastTokenOf, Where, hook_layer
+from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.steering import Gate, Hook, Schedule, Steering
 
-Hook = Callable[..., Tensor]
+_KIND = "concepts"
+_SAVED = ("relation", "method", "norm", "threshold", "slope", "intercept")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,7 +33,7 @@ class ConceptDirection:
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
 
     Raises:
-        ValueError: the vector is not finite or not of unit length.
+        ValueError: the vector is not finite or not of unit length, or a threshold or calibration is not finite.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -31,78 +42,263 @@ class ConceptDirection:
     object_name: str
     hook_name: str
     """Where it was trained and where it acts, e.g. `"blocks.6.hook_resid_post"`."""
+    method: str = "lrc"
+    """How it was made: `"lrc"`, or the name of a baseline."""
+    norm: float | None = None
+    """Length before scaling; None: not recorded."""
+    threshold: float | None = None
+    """Score above which `predict` says yes; None: not calibrated."""
+    slope: float | None = None
+    intercept: float | None = None
+    """`probability` is `sigmoid(slope * score + intercept)`; None: not calibrated."""
+    fingerprint: ModelFingerprint | None = None
+    """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
     def __post_init__(self) -> None:
         norm = float(self.vector.norm())
         if not abs(norm - 1) < 1e-4:
             raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
+        for name in ("norm", "threshold", "slope", "intercept"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"the {name} of {self.object_name!r} is {value}; it must be a finite number")
+        if (self.slope is None) != (self.intercept is None):
+            raise ValueError("a calibration needs both slope and intercept, or neither")
 
     @classmethod
     def from_unscaled(
-        cls, vector: Float[Tensor, " d_model"], *, relation: str, object_name: str, hook_name: str
+        cls,
+        vector: Float[Tensor, " d_model"],
+        *,
+        relation: str,
+        object_name: str,
+        hook_name: str,
+        method: str = "lrc",
+        fingerprint: ModelFingerprint | None = None,
     ) -> "ConceptDirection":
-        """A direction from a vector of any length but zero, scaled in float32 or wider."""
+        """A direction from a vector of any length but zero, scaled in float32 or wider; `norm` keeps its length.
+
+        Raises:
+            ValueError: the vector is zero or not finite.
+        """
         wide = vector.to(torch.promote_types(vector.dtype, torch.float32))
-        return cls(vector=wide / wide.norm(), relation=relation, object_name=object_name, hook_name=hook_name)
+        norm = float(wide.norm())
+        if not (math.isfinite(norm) and norm > 0):
+            raise ValueError(f"the vector for {object_name!r} has norm {norm}; it must be finite and not zero")
+        return cls(
+            vector=wide / wide.norm(),
+            relation=relation,
+            object_name=object_name,
+            hook_name=hook_name,
+            method=method,
+            norm=norm,
+            fingerprint=fingerprint,
+        )
+
+    @property
+    def layer(self) -> int:
+        """Layer of the hook point."""
+        return hook_layer(self.hook_name)
 
     @jaxtyped(typechecker=beartype)
     def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """Dot product with the direction, in residual-stream units."""
+        """Dot product with the direction, in residual-stream units; in the dtype of `vector`."""
         scores: Tensor = resid.to(self.vector) @ self.vector
         return scores
 
-    def hook(self, *, strength: float, unit: Literal["share", "absolute"] = "share") -> tuple[str, Hook]:
-        """`(hook_name, fn)` that adds the direction at every position that it sees.
-
-        `strength` is a share of `|h|` at each position, or residual-stream units with `unit="absolute"`.
+    def calibrated(
+        self, *, threshold: float, slope: float | None = None, intercept: float | None = None
+    ) -> "ConceptDirection":
+        """The same direction with a threshold for `predict`, and a slope and intercept for `probability`.
 
         Raises:
-            ValueError: `strength` is not finite.
+            ValueError: a number is not finite, or only one of slope and intercept is given.
         """
-        if not torch.isfinite(torch.tensor(strength)):
-            raise ValueError(f"strength is {strength}; it must be a finite number")
+        return replace(self, threshold=float(threshold), slope=slope, intercept=intercept)
 
-        def add(residual: Tensor, hook: Any) -> Tensor:
-            vector = self.vector.to(residual)
-            if unit == "absolute":
-                return residual + strength * vector
-            shift: Tensor = strength * residual.norm(dim=-1, keepdim=True) * vector
-            return residual + shift
-
-        return self.hook_name, add
-
-    @contextmanager
-    def steer(
-        self, model: HookedModel, *, strength: float, unit: Literal["share", "absolute"] = "share"
-    ) -> Iterator[None]:
-        """The hook is on inside the block and gone outside, whatever happens.
+    @jaxtyped(typechecker=beartype)
+    def predict(self, resid: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
+        """Whether the score lies above the threshold.
 
         Raises:
+            ValueError: the direction has no threshold.
+        """
+        if self.threshold is None:
+            raise ValueError(
+                f"the direction of {self.object_name!r} has no threshold; use `.calibrated(threshold=...)`, or "
+                "`score` for the bare projection"
+            )
+        fires: Tensor = self.score(resid) > self.threshold
+        return fires
+
+    @jaxtyped(typechecker=beartype)
+    def probability(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+        """`sigmoid(slope * score + intercept)`.
+
+        Raises:
+            ValueError: the direction has no slope and intercept.
+        """
+        if self.slope is None or self.intercept is None:
+            raise ValueError(
+                f"the direction of {self.object_name!r} has no calibration; use "
+                "`.calibrated(threshold=..., slope=..., intercept=...)`"
+            )
+        probabilities: Tensor = torch.sigmoid(self.slope * self.score(resid) + self.intercept)
+        return probabilities
+
+    def read(self, model: HookedModel, text: str) -> TokenScores:
+        """The score of every token of `text`, special tokens in front included.
+
+        Raises:
+            FingerprintMismatch: the direction was made on another model.
             LookupError: the model has no such hook point.
-            ValueError: `strength` is not finite.
+            ValueError: `text` is empty, the model is of another width, or its residuals are not finite.
+        """
+        if not text.strip():
+            raise ValueError("the text is empty; give at least one word")
+        self.require_model(model)
+        ids = model.to_tokens(text)
+        kept: list[Tensor] = []
+
+        def keep(residual: Tensor, hook: Any) -> None:
+            kept.append(residual[0].detach())
+
+        run(model, ids, fwd_hooks=[(self.hook_name, keep)], stop_at_layer=self.layer + 1)
+        scores = self.score(kept[0])
+        if not bool(torch.isfinite(scores).all()):
+            raise ValueError(f"the residuals at {self.hook_name} are not finite; load the model in float32")
+        bos = getattr(model.tokenizer, "bos_token_id", None)
+        return TokenScores(
+            label=f"{self.relation}: {self.object_name} at {self.hook_name}",
+            tokens=decoded(model.tokenizer, ids[0]),
+            scores=scores.cpu(),
+            n_special=int(bos is not None and int(ids[0, 0]) == bos),
+        )
+
+    def require_model(self, model: HookedModel) -> None:
+        """Check that the direction means something on this model.
+
+        Raises:
+            FingerprintMismatch: it was made on another model.
+            LookupError: the model has no such hook point.
+            ValueError: the model is of another width.
         """
         require_hook(model, self.hook_name)
-        with model.hooks(fwd_hooks=[self.hook(strength=strength, unit=unit)]):
-            yield
+        if self.vector.shape[0] != model.cfg.d_model:
+            raise ValueError(
+                f"the direction of {self.object_name!r} has width {self.vector.shape[0]}, but the model's "
+                f"d_model is {model.cfg.d_model}; use it on the model that it was made on"
+            )
+        if self.fingerprint is not None:
+            what = f"the direction of {self.object_name!r} was made"
+            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
+
+    def _steering(self, operation: Operation) -> Steering:
+        return Steering(operation=operation, hook_name=self.hook_name, fingerprint=self.fingerprint)
+
+    def add(self, *, strength: Amount, unit: Unit = "share") -> Steering:
+        """Steering that adds the direction: `strength` is a share of `|h|`, or residual-stream units.
+
+        Raises:
+            ValueError: `strength` is not finite.
+        """
+        return self._steering(Add(vector=self.vector, strength=strength, unit=unit))
+
+    def clamp(self, *, value: Amount) -> Steering:
+        """Steering that sets the score to `value`.
+
+        Raises:
+            ValueError: `value` is not finite.
+        """
+        return self._steering(Clamp(vector=self.vector, value=value))
+
+    def ablate(self) -> Steering:
+        """Steering that projects the direction out."""
+        return self.clamp(value=0.0)
+
+    def reflect(self) -> Steering:
+        """Steering that turns the sign of the score."""
+        return self._steering(Reflect(vector=self.vector))
+
+    def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:
+        """A condition for steering: only where the score lies above (or below) `threshold`, by default its own.
+
+        Raises:
+            ValueError: no threshold is given and the direction has none.
+        """
+        used = self.threshold if threshold is None else threshold
+        if used is None:
+            raise ValueError(
+                f"the direction of {self.object_name!r} has no threshold; give one, or use `.calibrated(...)`"
+            )
+        return Gate(vector=self.vector, hook_name=self.hook_name, threshold=used, above=above)
+
+    def hook(self, *, strength: float, unit: Unit = "share") -> tuple[str, Hook]:
+        """`(hook_name, fn)` that adds the direction at every position that it sees.
+
+        It acts on the beginning-of-sequence token and on padding too: a plain hook cannot know where it stands.
+        `steer` leaves them alone.
+
+        Raises:
+            ValueError: `strength` is not finite.
+        """
+        return self.hook_name, self.add(strength=strength, unit=unit).everywhere
+
+    def steer(
+        self,
+        model: HookedModel,
+        *,
+        strength: Amount,
+        unit: Unit = "share",
+        where: Where = "all",
+        bos: bool = False,
+        layers: Literal["own", "all"] | Sequence[int] = "own",
+        when: Schedule | None = None,
+    ) -> AbstractContextManager[None]:
+        """The direction is added inside the block and not outside, whatever happens.
+
+        `strength` is a share of `|h|` at each position, or residual-stream units; one number, or a tensor with one
+        for each row. The beginning-of-sequence token and padding are left alone unless asked for. Right in
+        `generate` with and without a key-value cache. Other operations: `clamp`, `ablate`, `reflect`.
+
+        Raises:
+            FingerprintMismatch: the direction was made on another model.
+            LookupError: the model has no such hook point.
+            ValueError: `strength` is not finite, the model is of another width, or the place does not exist.
+        """
+        steering = self.add(strength=strength, unit=unit)
+        return steering.at(where=where, bos=bos, layers=layers, when=when).on(model)
 
 
 class ConceptSet(Mapping[str, ConceptDirection]):
     """Directions of one relation by object; iteration follows the order in which they were given.
 
     Raises:
-        ValueError: no directions, or directions of different hook points.
+        ValueError: no directions, or directions of different hook points, widths, dtypes, devices or models.
     """
 
-    def __init__(self, directions: Mapping[str, ConceptDirection]) -> None:
+    def __init__(
+        self, directions: Mapping[str, ConceptDirection], *, settings: Mapping[str, Any] | None = None
+    ) -> None:
         names = {direction.hook_name for direction in directions.values()}
         if len(names) != 1:
             raise ValueError(f"a set needs directions of one hook point; given are {sorted(names) or 'none'}")
+        kinds = {f"width {d.vector.shape[0]}, {d.vector.dtype}, {d.vector.device}" for d in directions.values()}
+        if len(kinds) != 1:
+            raise ValueError(f"a set needs directions of one width, dtype and device; given are {sorted(kinds)}")
+        fingerprints = [direction.fingerprint for direction in directions.values()]
+        if any(fingerprint != fingerprints[0] for fingerprint in fingerprints):
+            raise ValueError("a set needs directions of one model; given are directions of several")
         self._directions = dict(directions)
         self.hook_name = names.pop()
+        self.settings = dict(settings or {})
+        """What made the set (rank, seed, layers, the prompts' hash ...), as JSON values; kept in its file."""
 
     def __getitem__(self, object_name: str) -> ConceptDirection:
         if object_name not in self._directions:
-            raise KeyError(f"no concept {object_name!r}; there are {', '.join(self._directions)}")
+            near = get_close_matches(object_name, self._directions, n=3)
+            hint = f"near names: {', '.join(near)}" if near else f"there are {', '.join(self._directions)}"
+            raise KeyError(f"no concept {object_name!r}; {hint}")
         return self._directions[object_name]
 
     def __iter__(self) -> Iterator[str]:
@@ -111,21 +307,147 @@ class ConceptSet(Mapping[str, ConceptDirection]):
     def __len__(self) -> int:
         return len(self._directions)
 
+    def __repr__(self) -> str:
+        return f"ConceptSet({self.relation!r}, {len(self)} concepts at {self.hook_name}: {', '.join(self)})"
+
+    @property
+    def relation(self) -> str:
+        """Name of the relation; of the first direction, where they differ."""
+        return next(iter(self._directions.values())).relation
+
+    @property
+    def layer(self) -> int:
+        """Layer of the hook point."""
+        return hook_layer(self.hook_name)
+
+    @property
+    def fingerprint(self) -> ModelFingerprint | None:
+        """The model that the set was made on; None: not recorded."""
+        return next(iter(self._directions.values())).fingerprint
+
+    def require_model(self, model: HookedModel) -> None:
+        """`ConceptDirection.require_model` for the set."""
+        next(iter(self._directions.values())).require_model(model)
+
     @property
     def vectors(self) -> Float[Tensor, "concept d_model"]:
         """All directions, one a row."""
         return torch.stack([direction.vector for direction in self._directions.values()])
 
+    @jaxtyped(typechecker=beartype)
+    def scores(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
+        """Scores of every concept, in the order of the set (arXiv:2311.08968, eq. 6).
+
+        Raises:
+            ValueError: the activations are empty or not finite.
+        """
+        if acts.numel() == 0:
+            raise ValueError("there are no activations; give at least one row")
+        if not bool(torch.isfinite(acts).all()):
+            raise ValueError("the activations are not finite; load the model in float32")
+        vectors = self.vectors
+        scores: Tensor = acts.to(vectors) @ vectors.T
+        return scores
+
+    def similarity(self) -> Float[Tensor, "concept concept"]:
+        """Cosines between the directions."""
+        vectors = self.vectors
+        cosines: Tensor = vectors @ vectors.T
+        return cosines
+
     def classify(self, model: HookedModel, text: str, *, subject: str) -> list[tuple[str, float]]:
         """Objects with their scores, best first, for the last subject token (arXiv:2311.08968, eq. 6).
 
         Raises:
+            FingerprintMismatch: the set was made on another model.
             ValueError: the set has one object only, so there is nothing to choose from.
         """
         if len(self) < 2:
             raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
+        self.require_model(model)
         prompt = Prompt(text=text, subject=subject, object=next(iter(self)))
-        layer = int(self.hook_name.split(".")[1])
-        activation = subject_activations(model, [prompt], layer=layer)[0]
-        scores = (self.vectors @ activation.to(self.vectors)).tolist()
+        activation = subject_activations(model, [prompt], layer=self.layer)[0]
+        scores = self.scores(activation).tolist()
         return sorted(zip(self, scores, strict=True), key=lambda pair: pair[1], reverse=True)
+
+    def swap(
+        self, model: HookedModel, *, remove: str, add: str, text: str, subject: str, beta: Amount = 0.1
+    ) -> AbstractContextManager[None]:
+        """Inside the block one concept stands for another at the last subject token of `text`.
+
+        At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
+        (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject.
+
+        Raises:
+            FingerprintMismatch: the set was made on another model.
+            KeyError: no such concept.
+            PositionError: the subject is not in the text.
+            ValueError: `beta` is not finite; or, while the model runs, another text.
+        """
+        vectors = self[remove].vector, self[add].vector
+        tokens = tokenize_prompt(model, Prompt(text=text, subject=subject, object=add))
+        return Steering(
+            operation=Swap(remove=vectors[0], add=vectors[1], beta=beta),
+            hook_name=self.hook_name,
+            layers="all",
+            where=LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1]),
+            fingerprint=self.fingerprint,
+        ).on(model)
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to a safetensors file with everything that made it; the file appears whole or not at all.
+
+        Raises:
+            ArtifactError: the folder is missing, or `settings` holds something that is not JSON.
+        """
+        fingerprint = self.fingerprint
+        header = {
+            "relation": self.relation,
+            "hook_name": self.hook_name,
+            "layer": self.layer,
+            "objects": [
+                {"name": name, **{field: getattr(direction, field) for field in _SAVED}}
+                for name, direction in self.items()
+            ],
+            "fingerprint": None if fingerprint is None else fingerprint.to_dict(),
+            "settings": self.settings,
+        }
+        write_artifact(path, kind=_KIND, tensors={"vectors": self.vectors}, header=header)
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: HookedModel | None = None) -> "ConceptSet":
+        """The set that `save` wrote, bit for bit, on the CPU; checked against `model` where one is given.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, changed, or no concept set of a known version.
+            FingerprintMismatch: the set was made on another model.
+        """
+        tensors, header = read_artifact(path, kind=_KIND)
+        objects = required(header, "objects", list, path=path)
+        vectors = tensors.get("vectors")
+        if vectors is None or vectors.ndim != 2 or vectors.shape[0] != len(objects):
+            shape = None if vectors is None else tuple(vectors.shape)
+            raise ArtifactError(
+                f"{path}: vectors of shape {shape} for {len(objects)} objects; it must be one a row"
+            )
+        if vectors.dtype not in (torch.float32, torch.float64):
+            raise ArtifactError(f"{path}: vectors are {vectors.dtype}; they must be float32 or float64")
+        try:
+            data = header["fingerprint"]
+            fingerprint = None if data is None else ModelFingerprint.from_dict(data)
+            directions = {
+                entry["name"]: ConceptDirection(
+                    vector=vector.clone(),
+                    object_name=entry["name"],
+                    hook_name=header["hook_name"],
+                    fingerprint=fingerprint,
+                    **{field: entry[field] for field in _SAVED},
+                )
+                for entry, vector in zip(objects, vectors, strict=True)
+            }
+            concepts = cls(directions, settings=header["settings"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path}: its header does not describe a set of concepts: {error}") from error
+        if model is not None:
+            concepts.require_model(model)
+        return concepts

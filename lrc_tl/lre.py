@@ -2,7 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import get_args
 
 import torch
 from beartype import beartype
@@ -12,11 +15,16 @@ from rich.progress import track
 from torch import Tensor
 
 from lrc_tl.activations import object_activations
+from lrc_tl.artifacts import ArtifactError, prompts_hash, read_artifact, write_artifact
 from lrc_tl.directions import ConceptDirection, ConceptSet
+from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import ObjectAggregation, check_layers, jacobian_grid, layer_pairs
-from lrc_tl.low_rank import solve_low_rank
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.low_rank import Factors
+from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, tokenize_prompt
+
+_KIND = "lre"
+_NOT_PLAIN = ("weight", "bias", "fingerprint")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,8 +38,12 @@ class LinearRelationalEmbedding:
     object_layer: int
     object_aggregation: ObjectAggregation
     n_prompts: int
+    prompts_hash: str
+    """Of the prompts that it was fitted on, in their order."""
     relation: str
     """The prompts' relation; their relations joined with " + " where there are several."""
+    fingerprint: ModelFingerprint
+    """The model that it was fitted on, checked whenever it is used on one."""
 
     @property
     def subject_hook(self) -> str:
@@ -93,7 +105,17 @@ class LinearRelationalEmbedding:
         Raises:
             ValueError: a rank outside 1 to the numerical rank of the weight, which the text gives.
         """
-        return solve_low_rank(self.weight, object_acts.to(self.weight) - self.bias, rank=rank)
+        return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank)
+
+    @cached_property
+    def svd(self) -> Factors:
+        """Singular value decomposition of the weight, computed once."""
+        return Factors.of(self.weight)
+
+    @property
+    def numerical_rank(self) -> int:
+        """The largest rank that `invert` and `concepts` accept."""
+        return self.svd.numerical_rank
 
     def concepts(self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int) -> ConceptSet:
         """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
@@ -103,22 +125,95 @@ class LinearRelationalEmbedding:
         """
         if not prompts:
             raise ValueError("no prompts to make concepts from; give at least one for each object")
+        self.require_model(model)
         objects = object_activations(
             model, prompts, layer=self.object_layer, object_aggregation=self.object_aggregation
         )
-        inverted = self.invert(objects, rank=rank)
-        by_object: dict[str, list[int]] = defaultdict(list)
-        for index, prompt in enumerate(prompts):
-            by_object[prompt.object].append(index)
-        name = hook_name(model, self.subject_layer)
+        return self.concepts_from_activations(objects, [prompt.object for prompt in prompts], rank=rank)
+
+    @jaxtyped(typechecker=beartype)
+    def concepts_from_activations(
+        self, object_acts: Float[Tensor, "prompt d_object"], objects: Sequence[str], *, rank: int
+    ) -> ConceptSet:
+        """`concepts` from object activations that were read before, with the name of each row's object.
+
+        Raises:
+            ValueError: no rows, another number of names, or a rank outside 1 to the numerical rank of the weight.
+        """
+        if not objects or len(objects) != len(object_acts):
+            raise ValueError(
+                f"{len(object_acts)} activations and {len(objects)} objects were given; give one object for each "
+                "of at least one activation"
+            )
+        inverted = self.invert(object_acts, rank=rank)
+        rows: dict[str, list[int]] = defaultdict(list)
+        for number, name in enumerate(objects):
+            rows[name].append(number)
         return ConceptSet(
             {
-                object_: ConceptDirection.from_unscaled(
-                    inverted[rows].mean(0), relation=prompts[rows[0]].relation, object_name=object_, hook_name=name
+                name: ConceptDirection.from_unscaled(
+                    inverted[own].mean(0),
+                    relation=self.relation,
+                    object_name=name,
+                    hook_name=self.subject_hook,
+                    fingerprint=self.fingerprint,
                 )
-                for object_, rows in by_object.items()
-            }
+                for name, own in rows.items()
+            },
+            settings={
+                "object_layer": self.object_layer,
+                "object_aggregation": self.object_aggregation,
+                "rank": rank,
+                "n_lre_prompts": self.n_prompts,
+                "lre_prompts_hash": self.prompts_hash,
+            },
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write weight, bias and all that made them to a safetensors file, which appears whole or not at all.
+
+        Raises:
+            ArtifactError: the folder is missing.
+        """
+        header = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_PLAIN}
+        write_artifact(
+            path,
+            kind=_KIND,
+            tensors={"weight": self.weight, "bias": self.bias},
+            header={**header, "fingerprint": self.fingerprint.to_dict()},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: HookedModel | None = None) -> "LinearRelationalEmbedding":
+        """The LRE that `save` wrote, bit for bit, on the CPU; checked against `model` where one is given.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, changed, or no LRE of a known version.
+            FingerprintMismatch: it was fitted on another model.
+        """
+        tensors, header = read_artifact(path, kind=_KIND)
+        try:
+            weight, bias = tensors["weight"], tensors["bias"]
+            if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+                raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} do not fit together")
+            fingerprint = ModelFingerprint.from_dict(header.pop("fingerprint"))
+            lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **header)
+            if lre.object_aggregation not in get_args(ObjectAggregation):
+                raise ValueError(f"object_aggregation is {lre.object_aggregation!r}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path}: its content does not describe an LRE: {error}") from error
+        if model is not None:
+            lre.require_model(model)
+        return lre
+
+    def require_model(self, model: HookedModel) -> None:
+        """Check that this was fitted on `model`.
+
+        Raises:
+            FingerprintMismatch: it was fitted on another one.
+        """
+        if self.fingerprint is not None:
+            self.fingerprint.require_match(ModelFingerprint.of(model), what="this LRE was made")
 
 
 def fit_layer_grid(
@@ -163,6 +258,7 @@ def _fit_pairs(
     if not prompts:
         raise ValueError("no prompts to fit on; give at least one prompt that the model answers correctly")
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
+    fingerprint = ModelFingerprint.of(model)
     weights: dict[tuple[int, int], Tensor] = {}
     biases: dict[tuple[int, int], Tensor] = {}
     for tokens in track(tokenized, "LRE", console=Console(stderr=True), disable=not progress):
@@ -184,7 +280,9 @@ def _fit_pairs(
             object_layer=pair[1],
             object_aggregation=object_aggregation,
             n_prompts=len(tokenized),
+            prompts_hash=prompts_hash(prompts),
             relation=relation,
+            fingerprint=fingerprint,
         )
         for pair in pairs
     }

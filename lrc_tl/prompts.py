@@ -97,6 +97,7 @@ def _is_word(character: str) -> bool:
     return character.isalnum() or character == "_" or _extends(character)
 
 
+@runtime_checkable
 class HasObject(Protocol):
     """Anything that tells its object: a fact, a prompt."""
 

@@ -4,12 +4,9 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from lrc_tl.prompts import PositionError, Prompt, find_subject, spread_over_objects
-
-if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped]
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
 
@@ -122,7 +119,7 @@ class Relation:
     @classmethod
     def from_frame(
         cls,
-        frame: "pd.DataFrame",
+        frame: Any,
         *,
         name: str,
         templates: Sequence[str],
@@ -132,13 +129,16 @@ class Relation:
         kind: str = "factual",
         strict: bool = False,
     ) -> "Relation":
-        """A relation from two text columns of a pandas frame, one fact a row; otherwise as `from_pairs`.
+        """A relation from two text columns of a pandas DataFrame, one fact a row; otherwise as `from_pairs`.
 
         Raises:
+            TypeError: `frame` is no DataFrame.
             RelationError: no rows, a column that is missing or there twice, a missing value or one that is not
                 text, or what `from_pairs` refuses.
         """
         where = f"relation {name!r}"
+        if not (hasattr(frame, "columns") and hasattr(frame, "index")):  # pandas itself need not be imported
+            raise TypeError(f"{where}: {type(frame).__name__} is not a pandas DataFrame; for pairs use from_pairs")
         for column in (subject, object):
             count = list(frame.columns).count(column)
             if count != 1:

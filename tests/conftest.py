@@ -1,18 +1,20 @@
 import pytest
+import tiny_models
 import torch
 
 
 @pytest.fixture
 def tiny_model():
     """A random rotary HookedTransformer in float64; no tokenizer."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    import transformer_lens
 
-    config = HookedTransformerConfig(
+    tiny_models.require_hooked_transformer()
+    config = transformer_lens.HookedTransformerConfig(
         n_layers=3, d_model=12, n_ctx=32, d_head=6, n_heads=2, d_mlp=20, d_vocab=50, act_fn="gelu", seed=0,
         positional_embedding_type="rotary", rotary_dim=6, normalization_type="RMS", dtype=torch.float64,
         device="cpu",
     )  # fmt: skip
-    model = HookedTransformer(config)
+    model = transformer_lens.HookedTransformer(config)
     assert (model.cfg.n_layers, model.cfg.d_model) == (3, 12)
     return model.eval().requires_grad_(False)
 
@@ -22,3 +24,24 @@ def gemma():
     import lrc_tl as lrc
 
     return lrc.load_model("packaged:gemma-3-270m")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tiny models are ten times slower when their threads wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["hooked_transformer", "bridge"])
+def word_model(request, one_thread, tmp_path_factory):
+    """A tiny random model with a word-level tokenizer, of each class: float64, and the Bridge in float32."""
+    tokenizer = tiny_models.word_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    if request.param == "bridge":
+        model = tiny_models.bridge(tokenizer, tmp_path_factory.mktemp("bridge"))
+    else:
+        model = tiny_models.hooked_transformer(tokenizer)
+    assert (model.cfg.n_layers, model.cfg.d_model) == (3, tiny_models.D_MODEL)
+    return model.eval().requires_grad_(False)

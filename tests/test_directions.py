@@ -20,40 +20,40 @@ def scores(model, direction):
 
 
 @pytest.mark.parametrize("strength", [-2.0, 0.0, 3.5])
-def test_steering_moves_the_probe_score_by_exactly_the_strength(tiny_model, direction, strength):
-    clean = scores(tiny_model, direction)
-    with direction.steer(tiny_model, strength=strength, unit="absolute"):
-        steered = scores(tiny_model, direction)
-    torch.testing.assert_close(steered - clean, torch.full_like(clean, strength))
-    assert torch.equal(scores(tiny_model, direction), clean)
+def test_steering_moves_the_probe_score_by_exactly_the_strength(word_model, direction, strength):
+    clean = scores(word_model, direction)
+    with direction.steer(word_model, strength=strength, unit="absolute"):
+        steered = scores(word_model, direction)
+    torch.testing.assert_close(steered - clean, torch.full_like(clean, strength), rtol=1e-5, atol=1e-5)
+    assert torch.equal(scores(word_model, direction), clean)
 
 
-def test_a_share_is_measured_in_lengths_of_the_residual(tiny_model, direction):
+def test_a_share_is_measured_in_lengths_of_the_residual(word_model, direction):
     residual = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     _, add = direction.hook(strength=0.25)
     moved = direction.score(add(residual, None)) - direction.score(residual)
     torch.testing.assert_close(moved, 0.25 * residual.norm(dim=-1))
 
 
-def test_the_hook_is_gone_after_an_exception(tiny_model, direction):
-    clean = scores(tiny_model, direction)
+def test_the_hook_is_gone_after_an_exception(word_model, direction):
+    clean = scores(word_model, direction)
 
     def fail():
-        with direction.steer(tiny_model, strength=1.0):
+        with direction.steer(word_model, strength=1.0):
             raise RuntimeError("inside")
 
     with pytest.raises(RuntimeError, match="inside"):
         fail()
-    assert torch.equal(scores(tiny_model, direction), clean)
+    assert torch.equal(scores(word_model, direction), clean)
 
 
-def test_a_hook_that_the_model_lacks_is_refused_with_near_names(tiny_model):
+def test_a_hook_that_the_model_lacks_is_refused_with_near_names(word_model):
     other = lrc.ConceptDirection(
         vector=torch.eye(12)[0], relation="r", object_name="x", hook_name="blocks.1.hook_resid_pots"
     )
     with (
         pytest.raises(LookupError, match=r"near names: .*blocks\.1\.hook_resid_post"),
-        other.steer(tiny_model, strength=1),
+        other.steer(word_model, strength=1),
     ):
         pass
 
@@ -70,9 +70,196 @@ def test_a_vector_that_is_not_unit_or_not_finite_is_refused():
             lrc.ConceptDirection(vector=vector, relation="r", object_name="x", hook_name=HOOK)
 
 
-def test_a_set_of_one_cannot_classify_and_an_unknown_object_is_named(tiny_model, direction):
+def test_a_set_of_one_cannot_classify_and_an_unknown_object_is_named(word_model, direction):
     concepts = lrc.ConceptSet({"x": direction})
     with pytest.raises(ValueError, match="one object cannot classify"):
-        concepts.classify(tiny_model, "cat is", subject="cat")
+        concepts.classify(word_model, "cat is", subject="cat")
     with pytest.raises(KeyError, match="no concept 'y'; there are x"):
         concepts["y"]
+
+
+def named(seed, name, hook=HOOK, **given):
+    vector = torch.randn(12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return lrc.ConceptDirection.from_unscaled(vector, relation="r", object_name=name, hook_name=hook, **given)
+
+
+@pytest.fixture
+def concepts():
+    return lrc.ConceptSet({name: named(seed, name) for seed, name in enumerate(("France", "Japan", "Chad"))})
+
+
+def residuals(model, ids, layer):
+    kept = []
+    name = f"blocks.{layer}.hook_resid_post"
+    with model.hooks(fwd_hooks=[(name, lambda residual, hook: kept.append(residual.clone()))]):
+        model(ids)
+    return kept[0]
+
+
+def test_the_length_before_scaling_is_kept():
+    vector = torch.tensor([3.0, 0.0, 4.0])
+    made = lrc.ConceptDirection.from_unscaled(vector, relation="r", object_name="x", hook_name=HOOK, method="mean")
+    assert (made.norm, made.method, made.layer) == (5.0, "mean", 1)
+    with pytest.raises(ValueError, match=r"has norm 0\.0; it must be finite and not zero"):
+        lrc.ConceptDirection.from_unscaled(torch.zeros(3), relation="r", object_name="x", hook_name=HOOK)
+
+
+def test_predicting_needs_a_threshold_and_compares_with_it(direction):
+    acts = torch.randn(50, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"has no threshold; use `\.calibrated\(threshold=\.\.\.\)`"):
+        direction.predict(acts)
+    with pytest.raises(ValueError, match="has no calibration"):
+        direction.probability(acts)
+    made = direction.calibrated(threshold=0.3, slope=2.0, intercept=-0.6)
+    assert torch.equal(made.predict(acts), direction.score(acts) > 0.3)
+    assert torch.equal(made.predict(acts), made.probability(acts) > 0.5)
+    assert direction.threshold is None
+    with pytest.raises(ValueError, match="the threshold of 'x' is nan"):
+        direction.calibrated(threshold=float("nan"))
+    with pytest.raises(ValueError, match="both slope and intercept"):
+        direction.calibrated(threshold=0.0, slope=1.0)
+
+
+def test_reading_scores_every_token_and_keeps_the_special_one_out_of_the_colours(word_model):
+    made = named(0, "<b>")
+    text = "w1 w2 w3"
+    read = made.read(word_model, text)
+    ids = word_model.to_tokens(text)
+    assert read.tokens == ("<bos>", "w1", "w2", "w3")
+    torch.testing.assert_close(read.scores, made.score(residuals(word_model, ids, 1)[0]))
+    assert read.n_special == 1
+    assert read.scale == float(read.scores[1:].abs().max())
+    with pytest.raises(ValueError, match="the text is empty"):
+        made.read(word_model, " ")
+    with pytest.raises(ValueError, match="has width 3, but the model's d_model is 12"):
+        lrc.ConceptDirection(vector=torch.eye(3)[0], relation="r", object_name="x", hook_name=HOOK).read(
+            word_model, text
+        )
+
+
+def test_a_swap_is_the_papers_edit_at_the_last_subject_token_of_every_layer(word_model, concepts):
+    text = "w9 w9 w2 w3 w4"
+    ids = word_model.to_tokens(text)
+    clean = [residuals(word_model, ids, layer) for layer in range(3)]
+    with concepts.swap(word_model, remove="France", add="Chad", text=text, subject="w2 w3", beta=0.2):
+        swapped = [residuals(word_model, ids, layer) for layer in range(3)]
+        longer = word_model.to_tokens(text + " w5")
+        in_longer = residuals(word_model, longer, 2)
+    difference = (concepts["Chad"].vector - concepts["France"].vector).to(clean[0])
+
+    def by_hand(layer):
+        def edit(residual, hook):
+            edited = residual.clone()
+            edited[0, 4] += 0.2 * residual[0, 4].norm() * difference
+            return edited
+
+        return f"blocks.{layer}.hook_resid_post", edit
+
+    with word_model.hooks(fwd_hooks=[by_hand(layer) for layer in range(3)]):
+        expected = [residuals(word_model, ids, layer) for layer in range(3)]
+    for layer in range(3):
+        torch.testing.assert_close(swapped[layer], expected[layer])
+        assert torch.equal(swapped[layer][:, :4], clean[layer][:, :4])
+    torch.testing.assert_close(in_longer[:, :6], swapped[2])
+
+
+def test_a_swap_refuses_to_edit_another_text(word_model, concepts):
+    swap = concepts.swap(word_model, remove="France", add="Chad", text="w1 w2 w3", subject="w2")
+    with swap, pytest.raises(ValueError, match="row 1 does not begin with the text that was given"):
+        word_model(["w1 w2 w4", "w1 w3 w2"])
+    with pytest.raises(lrc.PositionError, match="subject 'w7' is not in"):
+        concepts.swap(word_model, remove="France", add="Chad", text="w1 w2", subject="w7")
+    with pytest.raises(ValueError, match="beta is nan"):
+        concepts.swap(word_model, remove="France", add="Chad", text="w1 w2", subject="w2", beta=float("nan"))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_swap_acts_the_same_with_and_without_the_cache_and_padding(word_model, concepts, cache):
+    texts = ["w1 w2 w3 w4", "w1 w2"]
+    results = []
+    for batch in ([texts[0]], [texts[1]], texts):
+        with concepts.swap(word_model, remove="Japan", add="Chad", text="w1 w2", subject="w2", beta=2.0):
+            made = word_model.generate(
+                batch, max_new_tokens=4, do_sample=False, stop_at_eos=False, verbose=False,
+                use_past_kv_cache=cache, return_type="tokens",
+            )  # fmt: skip
+            results.append(made[:, -4:].tolist())
+    assert results[2] == results[0] + results[1]
+
+
+def test_classifying_ranks_by_the_score_at_the_last_subject_token(word_model, concepts):
+    ranking = concepts.classify(word_model, "w1 w2 w3", subject="w1 w2")
+    act = residuals(word_model, word_model.to_tokens("w1 w2 w3"), 1)[0, 2]
+    expected = {name: float(direction.score(act)) for name, direction in concepts.items()}
+    assert dict(ranking) == pytest.approx(expected, rel=1e-5)
+    assert [name for name, _ in ranking] == sorted(expected, key=expected.get, reverse=True)
+
+
+def test_scores_and_cosines_of_a_set_are_those_of_its_directions(concepts):
+    acts = torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(1))
+    stacked = torch.stack([direction.score(acts) for direction in concepts.values()], dim=-1)
+    torch.testing.assert_close(concepts.scores(acts), stacked)
+    cosines = concepts.similarity()
+    for row, one in enumerate(concepts.values()):
+        for column, other in enumerate(concepts.values()):
+            assert float(cosines[row, column]) == pytest.approx(
+                float(torch.cosine_similarity(one.vector, other.vector, dim=0))
+            )
+    with pytest.raises(ValueError, match="there are no activations"):
+        concepts.scores(torch.zeros(0, 12))
+    with pytest.raises(ValueError, match="the activations are not finite"):
+        concepts.scores(torch.full((1, 12), float("nan")))
+
+
+def test_a_mistyped_object_is_answered_with_near_names(concepts):
+    with pytest.raises(KeyError, match="no concept 'Farnce'; near names: France"):
+        concepts["Farnce"]
+    assert "Farnce" not in concepts
+    assert repr(concepts).startswith("ConceptSet('r', 3 concepts at blocks.1.hook_resid_post")
+
+
+def test_directions_that_do_not_belong_together_make_no_set():
+    one = named(0, "a")
+    with pytest.raises(ValueError, match="directions of one hook point; given are none"):
+        lrc.ConceptSet({})
+    with pytest.raises(ValueError, match="directions of one hook point"):
+        lrc.ConceptSet({"a": one, "b": named(1, "b", hook="blocks.2.hook_resid_post")})
+    narrow = lrc.ConceptDirection(vector=one.vector.float(), relation="r", object_name="b", hook_name=HOOK)
+    with pytest.raises(ValueError, match="one width, dtype and device"):
+        lrc.ConceptSet({"a": one, "b": narrow})
+
+
+def test_the_operations_of_a_direction_do_what_they_say(word_model, direction):
+    ids = word_model.to_tokens("w1 w2 w3")
+    before = direction.score(residuals(word_model, ids, 1))[0, 1:]
+    expected = {
+        direction.add(strength=2.5, unit="absolute"): before + 2.5,
+        direction.clamp(value=-3.0): torch.full_like(before, -3),
+        direction.ablate(): torch.zeros_like(before),
+        direction.reflect(): -before,
+    }
+    for steering, score in expected.items():
+        with steering.on(word_model):
+            after = direction.score(residuals(word_model, ids, 1))[0, 1:]
+        torch.testing.assert_close(after, score, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gate_uses_the_calibrated_threshold(direction):
+    assert direction.calibrated(threshold=0.7).gate().threshold == 0.7
+    assert direction.gate(threshold=0.2, above=False).above is False
+    with pytest.raises(ValueError, match="has no threshold; give one"):
+        direction.gate()
+
+
+def test_the_plain_hook_acts_on_every_position_and_steer_spares_the_special_one(word_model, direction):
+    ids = word_model.to_tokens("w1 w2 w3")
+    clean = residuals(word_model, ids, 1)
+    with word_model.hooks(fwd_hooks=[direction.hook(strength=0.3)]):
+        by_hook = residuals(word_model, ids, 1)
+    with direction.steer(word_model, strength=0.3):
+        by_steer = residuals(word_model, ids, 1)
+    with direction.steer(word_model, strength=0.3, bos=True):
+        assert torch.equal(residuals(word_model, ids, 1), by_hook)
+    assert torch.equal(by_steer[:, 1:], by_hook[:, 1:])
+    assert torch.equal(by_steer[:, 0], clean[:, 0])
+    assert not torch.equal(by_hook[:, 0], clean[:, 0])

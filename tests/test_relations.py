@@ -191,6 +191,11 @@ def test_a_frame_that_does_not_hold_facts_is_refused(frame, message):
         lrc.Relation.from_frame(frame, name="r", templates=["{} is"])
 
 
+def test_what_is_no_frame_is_refused():
+    with pytest.raises(TypeError, match="relation 'r': list is not a pandas DataFrame; for pairs use from_pairs"):
+        lrc.Relation.from_frame([("a", "x")], name="r", templates=["{} is"])
+
+
 def test_white_space_around_pairs_is_dropped_and_a_line_break_inside_is_refused():
     assert lrc.Relation.from_pairs("r", [(" a\n", "x ")], templates=["{} is"]).facts == (lrc.Fact("a", "x"),)
     with pytest.raises(lrc.RelationError, match=r"pair 0: subject must be one line of text, not 'a\\nb'"):

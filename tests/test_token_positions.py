@@ -186,7 +186,7 @@ def byte_ends(tokenizer, ids, text):
 @pytest.mark.parametrize("make", MAKES)
 def test_the_last_subject_token_is_the_one_that_holds_the_subjects_last_byte(make, policy):
     model = model_of(make, policy, side="left" if policy == "id" else "right")
-    for prompt, start in some_prompts(60, seed=f"{make}{policy}"):
+    for prompt, start in some_prompts(40, seed=f"{make}{policy}"):
         assert prompt.subject_span() == (start, start + len(prompt.subject))
         tokens = lrc.tokenize_prompt(model, prompt)
         text, whole = prompt.text.rstrip(), f"{prompt.text.rstrip()} {prompt.object}"
@@ -202,7 +202,7 @@ def test_the_last_subject_token_is_the_one_that_holds_the_subjects_last_byte(mak
 @pytest.mark.parametrize("make", MAKES)
 def test_decoding_up_to_the_subject_position_ends_with_the_subject(make, policy):
     model = model_of(make, policy)
-    for prompt, start in some_prompts(40, seed=make):
+    for prompt, start in some_prompts(20, seed=make):
         tokens = lrc.tokenize_prompt(model, prompt)
         text, end = prompt.text, start + len(prompt.subject)
         upto, before = (
@@ -219,11 +219,30 @@ def test_decoding_up_to_the_subject_position_ends_with_the_subject(make, policy)
 def test_word_pieces_of_the_text_up_to_the_subject_are_its_first_tokens(policy):
     """Lower-cased and without accents, so neither bytes nor decoding help; but no word sees what follows it."""
     model = model_of("word piece", policy)
-    for prompt, start in some_prompts(60, seed=policy):
+    for prompt, start in some_prompts(40, seed=policy):
         tokens = lrc.tokenize_prompt(model, prompt)
         beginning = model.to_tokens(prompt.text[: start + len(prompt.subject)])[0].tolist()
         assert tokens.subject_position == len(beginning) - 1
         assert list(tokens.text_ids[: len(beginning)]) == beginning
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+@pytest.mark.parametrize(("policy", "template"), [("text", None), ("none", "<s> <s> $A"), ("id", "<s> <s> $A")])
+def test_where_decoding_gives_another_text_the_offsets_are_those_of_the_models_own_tokens(
+    policy, template, scheme
+):
+    tokenizer = unigram(prepend_scheme=scheme)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    if template is not None:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[("<s>", 0)]
+        )
+    model = FakeModel(tokenizer, policy)
+    for text in ("PARIS is in the", "The capital PARIS", "Of PARIS, the capital is"):
+        tokens = lrc.tokenize_prompt(model, lrc.Prompt(text=text, subject="PARIS", object="FRANCE"))
+        ends = byte_ends(tokenizer, tokens.text_ids, text.lower())
+        wanted = text.index("PARIS") + len("PARIS")
+        assert tokens.subject_position == next(i for i, end in enumerate(ends) if end >= wanted)
 
 
 class Characters(PreTrainedTokenizer):

@@ -1,8 +1,8 @@
 """What a set of directions is worth: accuracy on unseen subjects and causality of edits."""
 
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
-from lrc_tl.evaluation.classification import Classification, classification
-from lrc_tl.evaluation.evaluate import Evaluation, evaluate
+from lrc_tl.evaluation.classification import Classification, classify_activations
+from lrc_tl.evaluation.summary import Evaluation, evaluate
 
 __all__ = [
     "CausalityResult",
@@ -10,7 +10,7 @@ __all__ = [
     "Edit",
     "Evaluation",
     "causality_curve",
-    "classification",
+    "classify_activations",
     "counterfactual_edits",
     "evaluate",
 ]

@@ -15,7 +15,6 @@ from torch import Tensor
 from lrc_tl.forward import Hooks, logits_at
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt, tokenize_prompt
-from lrc_tl.steering import swap_edit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +108,16 @@ def causality_curve(
 ) -> tuple[CausalityResult, ...]:
     """The effect of adding `beta |h^(l)| difference` to the last subject token at every layer l, for each beta.
 
-    `differences` holds `v_o' - v_o` for each edit, or a control of the same norm. |h^(l)| is the norm in the edited
-    run. The unedited run is made once.
+    `differences` holds `v_o' - v_o` for each edit, or a control of the same norm. |h^(l)| is the norm in the
+    edited run. The unedited run is made once.
 
     Raises:
         ValueError: no edits, as many differences as edits are not given, or a beta that is not finite.
     """
     if not edits or len(edits) != len(differences):
-        raise ValueError(f"{len(edits)} edits and {len(differences)} differences were given; give one for each edit")
+        raise ValueError(
+            f"{len(edits)} edits and {len(differences)} differences were given; give one for each edit"
+        )
     for beta in betas:
         if not torch.isfinite(torch.tensor(float(beta))):
             raise ValueError(f"beta is {beta}; it must be a finite number")
@@ -145,7 +146,8 @@ def _all_layer_edit(model: HookedModel, differences: Tensor, *, beta: float) -> 
         def edit(residual: Tensor, hook: Any) -> Tensor:
             changed = residual.clone()
             add = added.to(residual)
-            changed[rows, columns] = swap_edit(residual[rows, columns], torch.zeros_like(add), add, beta=beta)
+            h = residual[rows, columns]
+            changed[rows, columns] = h + beta * h.norm(dim=-1, keepdim=True) * add
             return changed
 
         return [(name, edit) for name in names]

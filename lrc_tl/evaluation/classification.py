@@ -58,7 +58,7 @@ class Classification:
 
 
 @jaxtyped(typechecker=beartype)
-def classification(
+def classify_activations(
     concepts: ConceptSet, activations: Float[Tensor, "prompt d_model"], actual: Sequence[str]
 ) -> Classification:
     """Argmax of the dot product with each direction (arXiv:2311.08968, section 3), against the right objects.

@@ -11,7 +11,7 @@ from torch import Tensor
 from lrc_tl.activations import subject_activations
 from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
-from lrc_tl.evaluation.classification import Classification, classification
+from lrc_tl.evaluation.classification import Classification, classify_activations
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt
 
@@ -71,7 +71,7 @@ def evaluate(
     seed: int = 0,
     edits_per_object: int = 5,
 ) -> Evaluation:
-    """Accuracy on the prompts' subjects and causality of swaps between their objects (arXiv:2311.08968, section 4).
+    """Accuracy on the prompts' subjects, causality of swaps between their objects (arXiv:2311.08968, section 4).
 
     Give prompts that the model answers correctly (`filter_known`), of subjects that the set was not made from. A
     prompt whose object has no direction counts as wrong and takes no part in the edits.
@@ -86,7 +86,7 @@ def evaluate(
     """
     concepts.require_model(model)
     activations = subject_activations(model, prompts, layer=concepts.layer)
-    found = classification(concepts, activations, [prompt.object for prompt in prompts])
+    found = classify_activations(concepts, activations, [prompt.object for prompt in prompts])
     with_direction = [prompt for prompt in prompts if prompt.object in concepts]
     edits = counterfactual_edits(with_direction, seed=seed, per_object=edits_per_object)
     (effect,) = causality_curve(model, edits, swap_differences(concepts, edits), betas=[beta])

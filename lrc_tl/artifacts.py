@@ -1,0 +1,185 @@
+"""Files of tensors with provenance: safetensors with a versioned JSON header, written whole, checked on reading.
+
+Never pickle: reading a file runs no code.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lrc_tl.prompts import Prompt
+
+SCHEMA_NAME = "lrc_tl.artifact"
+SCHEMA_VERSION = 1
+_KEY = "lrc_tl"
+_LIBRARIES = ("lrc-tl", "transformer-lens", "torch", "transformers", "safetensors")
+
+Header: TypeAlias = dict[str, Any]
+"""JSON values by name."""
+
+# For each older schema version, what makes its document one of the next version.
+_UPGRADES: dict[int, Callable[[Header], Header]] = {}
+
+
+class ArtifactError(ValueError):
+    """A file cannot be used; the text says why, in one line."""
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that matter, where installed."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def prompts_hash(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 of the prompts, in their order."""
+    rows = [[prompt.text, prompt.subject, prompt.object, prompt.relation] for prompt in prompts]
+    return hashlib.sha256(json.dumps(rows).encode("utf-8")).hexdigest()
+
+
+def write_artifact(
+    path: str | Path, *, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
+    """Write tensors and a header of JSON values; the file appears whole or not at all.
+
+    The tensors come back bit for bit, in their own dtypes.
+
+    Raises:
+        ArtifactError: the folder is missing, a tensor is not finite, or the header is not JSON.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ArtifactError(f"{target}: there is no folder {target.parent}; make it first")
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    _require_finite(target, own)
+    document: Header = {
+        "schema": {"name": SCHEMA_NAME, "version": SCHEMA_VERSION},
+        "kind": kind,
+        "versions": library_versions(),
+        "header": dict(header),
+    }
+    try:
+        document["sha256"] = _digest(document, own)
+        text = json.dumps(document, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{target}: the header cannot be written as JSON: {error}") from error
+    data = save(own, metadata={_KEY: text})
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], Header]:
+    """Tensors and header of a file that `write_artifact` wrote, checked.
+
+    Raises:
+        ArtifactError: there is no such file, it is a pickle, damaged or cut short, not one of lrc_tl's, of another
+            kind or a later schema version, changed after writing, or holds numbers that are not finite.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ArtifactError(f"{source}: there is no such file")
+    with source.open("rb") as file:
+        start = file.read(4)
+    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+        raise ArtifactError(
+            f"{source}: this is a pickle or a torch.save file, which can run code when it is read; lrc_tl reads "
+            "only safetensors"
+        )
+    try:
+        with safe_open(source, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{source}: damaged, cut short, or not a safetensors file ({error})") from error
+    document = _checked_document(source, metadata, kind)
+    if document.pop("sha256", None) != _digest(document, tensors):
+        raise ArtifactError(
+            f"{source}: its content does not match its SHA-256, so it was changed or damaged after it was "
+            "written; make it again"
+        )
+    _require_finite(source, tensors)
+    header: Header = _upgraded(document)["header"]
+    return tensors, header
+
+
+def _checked_document(source: Path, metadata: Mapping[str, str], kind: str) -> Header:
+    if _KEY not in metadata:
+        raise ArtifactError(
+            f"{source}: a safetensors file, but not one that lrc_tl wrote (it has no lrc_tl header)"
+        )
+    try:
+        document = json.loads(metadata[_KEY])
+        name, number = document["schema"]["name"], document["schema"]["version"]
+        held = document["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{source}: its lrc_tl header is damaged ({error!r})") from error
+    if name != SCHEMA_NAME or not isinstance(number, int) or not isinstance(document.get("header"), dict):
+        raise ArtifactError(f"{source}: its lrc_tl header is damaged (schema {name!r}, version {number!r})")
+    if number > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{source}: written with schema version {number}, and this lrc_tl reads up to {SCHEMA_VERSION}; "
+            "install a newer lrc_tl"
+        )
+    if number < SCHEMA_VERSION and number not in _UPGRADES:
+        raise ArtifactError(f"{source}: schema version {number} was never in use")
+    if held != kind:
+        raise ArtifactError(f"{source}: holds {held!r}, not {kind!r}")
+    return dict(document)
+
+
+def _upgraded(document: Header) -> Header:
+    number = document["schema"]["version"]
+    while number < SCHEMA_VERSION:
+        document = _UPGRADES[number](document)
+        number += 1
+    return document
+
+
+def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True, allow_nan=False).encode("utf-8"))
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise ArtifactError(f"{path}: tensor {bad[0]!r} holds numbers that are not finite")
+
+
+def required(header: Mapping[str, Any], name: str, kind: type, *, path: str | Path) -> Any:
+    """A value of the header.
+
+    Raises:
+        ArtifactError: it is missing or of another type.
+    """
+    value = header.get(name)
+    if not isinstance(value, kind):
+        raise ArtifactError(f"{path}: header field {name!r} is {value!r}; it must be a {kind.__name__}")
+    return value

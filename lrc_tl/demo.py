@@ -1,0 +1,200 @@
+"""The main job from end to end on one relation: what `lrc-tl demo` runs."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc_tl.activations import subject_activations
+from lrc_tl.baselines import mean_concepts
+from lrc_tl.directions import ConceptDirection, ConceptSet
+from lrc_tl.evaluation.causality import causality_curve
+from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.evaluation.summary import evaluate, random_differences, swap_differences
+from lrc_tl.knowledge import KnownPrompts, filter_known
+from lrc_tl.lre import LinearRelationalEmbedding
+from lrc_tl.models import HookedModel
+from lrc_tl.relations import Relation
+from lrc_tl.selection import select_settings
+
+STRENGTHS = (0.05, 0.1, 0.15, 0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """Every number of the demo; field names are those of its JSON."""
+
+    relation: str
+    n_known: int
+    """Training prompts (few-shot) that the model answers correctly."""
+    n_test: int
+    """Test facts that the model answers correctly zero-shot, on at least one template."""
+    n_objects: int
+    n_test_objects: int
+    chance: float
+    accuracy: float
+    mean_baseline_accuracy: float
+    causality: float
+    random_causality: float
+    """The same edits with random directions of the same norms."""
+    beta: float
+    n_edits: int
+    reload_max_abs_diff: float
+    subject_layer: int
+    object_layer: int
+    rank: int
+    n_lre_prompts: int
+    validation: dict[str, Any]
+    """What the choice of layers, rank and beta was based on: held-out training facts."""
+    prompt: str
+    subject: str
+    ranking: list[tuple[str, float]]
+    concept: str
+    strength: float
+    text_unsteered: str
+    text_steered: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def run_demo(
+    model: HookedModel,
+    relation: Relation,
+    *,
+    neutral_text: str = "My favourite city is",
+    seed: int = 0,
+    shots: int = 4,
+    n_lre_prompts: int = 12,
+    say: Callable[[str], None] = print,
+    progress: bool = True,
+) -> DemoResult:
+    """Relation -> LRE -> directions -> probe, swap and steer; layers, rank, beta and strength from training facts.
+
+    Raises:
+        ValueError: the model knows too few of the facts.
+    """
+    train, test = relation.split(seed=seed)
+    say(f"1. What the model knows of {relation.name} ({len(train.facts)} training, {len(test.facts)} test facts)")
+    known = filter_known(model, train.prompts(shots=shots, seed=seed), seed=seed)
+    known.require_some()
+    unseen = one_prompt_a_fact(filter_known(model, test.prompts(templates="all"), seed=seed))
+    unseen.require_some()
+    say(
+        f"   {len(known.prompts)} training prompts ({shots}-shot) and {len(unseen.prompts)} test facts (zero-shot)"
+    )
+
+    say("2. Layers, rank and beta, chosen on held-out training facts (select_settings)")
+    settings = select_settings(model, train, shots=shots, seed=seed, progress=progress)
+    say(
+        f"   subject layer {settings.subject_layer}, object layer {settings.object_layer}, rank {settings.rank}, "
+        f"beta {settings.beta:g} (accuracy {settings.accuracy:.2f}, causality {settings.causality:.2f} on "
+        f"{settings.n_validation} held-out facts)"
+    )
+
+    say(f"3. The LRE, from {n_lre_prompts} prompts, and one direction for each object")
+    lre_prompts = known.sample(n_lre_prompts, seed=seed)
+    lre = LinearRelationalEmbedding.fit(
+        model,
+        lre_prompts,
+        subject_layer=settings.subject_layer,
+        object_layer=settings.object_layer,
+        progress=progress,
+    )
+    concepts = lre.concepts(model, known.prompts, rank=settings.rank)
+
+    say("4. Unseen subjects")
+    result = evaluate(model, concepts, unseen.prompts, beta=settings.beta, seed=seed)
+    actual = [prompt.object for prompt in unseen.prompts]
+    read = subject_activations(model, unseen.prompts, layer=concepts.layer)
+    baseline = classify_activations(mean_concepts(model, known.prompts, layer=concepts.layer), read, actual)
+    differences = random_differences(swap_differences(concepts, result.edits), seed=seed)
+    (control,) = causality_curve(model, result.edits, differences, betas=[settings.beta])
+    found = result.classification
+    say(
+        f"   accuracy {found.accuracy:.3f} ({found.n_correct} of {found.n_prompts}, {len(concepts)} objects; "
+        f"chance {found.chance:.3f}, mean-activation baseline {baseline.accuracy:.3f})"
+    )
+    say(
+        f"   causality {result.causality:.3f} over {len(result.edits)} swaps (random directions of the same norm "
+        f"{control.causality:.3f})"
+    )
+
+    shown = unseen.prompts[0]
+    ranking = concepts.classify(model, shown.text, subject=shown.subject)
+    say(f"5. One prompt: {shown.text!r}")
+    say("   " + ", ".join(f"{name} {score:,.0f}" for name, score in ranking[:5]))
+
+    concept, strength, unsteered, steered = _steering(model, concepts, train, neutral_text)
+    say(f"6. Steering towards {concept} with strength {strength:g}, chosen on the training facts")
+    say(f"   without: {unsteered!r}")
+    say(f"   with:    {steered!r}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "concepts.safetensors"
+        concepts.save(path)
+        again = ConceptSet.load(path, model=model)
+    difference = float((again.scores(read) - concepts.scores(read)).abs().max())
+    say(f"7. Saved and loaded: scores differ by at most {difference:g}")
+    return DemoResult(
+        relation=relation.name,
+        n_known=len(known.prompts),
+        n_test=len(unseen.prompts),
+        n_objects=len(concepts),
+        n_test_objects=len(set(actual)),
+        chance=found.chance,
+        accuracy=found.accuracy,
+        mean_baseline_accuracy=baseline.accuracy,
+        causality=result.causality,
+        random_causality=control.causality,
+        beta=settings.beta,
+        n_edits=len(result.edits),
+        reload_max_abs_diff=difference,
+        subject_layer=settings.subject_layer,
+        object_layer=settings.object_layer,
+        rank=settings.rank,
+        n_lre_prompts=len(lre_prompts),
+        validation=settings.to_dict(),
+        prompt=shown.text,
+        subject=shown.subject,
+        ranking=ranking,
+        concept=concept,
+        strength=strength,
+        text_unsteered=unsteered,
+        text_steered=steered,
+    )
+
+
+def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
+    """The first known prompt of each fact, where several templates were asked."""
+    first = {(prompt.subject, prompt.object): prompt for prompt in reversed(known.prompts)}
+    return KnownPrompts(prompts=tuple(first.values()), dropped=known.dropped)
+
+
+def _steering(model: HookedModel, concepts: ConceptSet, train: Relation, text: str) -> tuple[str, float, str, str]:
+    """Concept and smallest strength whose text names the concept or one of its training subjects."""
+    subjects = {name: [fact.subject for fact in train.facts if fact.object == name] for name in concepts}
+    unsteered = _continued(model, text)
+    order = sorted(name for name in concepts if not _names(unsteered, [name, *subjects[name]]))
+    for strength in STRENGTHS:
+        for name in order:
+            steered = _steered(model, concepts[name], text, strength)
+            if _names(steered, [name, *subjects[name]]):
+                return name, strength, unsteered, steered
+    name, strength = order[0], STRENGTHS[-1]
+    return name, strength, unsteered, _steered(model, concepts[name], text, strength)
+
+
+def _names(text: str, words: Sequence[str]) -> bool:
+    return any(word in text for word in words)
+
+
+def _continued(model: HookedModel, text: str) -> str:
+    return str(model.generate(text, max_new_tokens=12, do_sample=False, verbose=False))
+
+
+def _steered(model: HookedModel, direction: ConceptDirection, text: str, strength: float) -> str:
+    with direction.steer(model, strength=strength):
+        return _continued(model, text)

@@ -1,0 +1,65 @@
+"""What a notebook or a terminal shows of a probe: tokens coloured by their score."""
+
+from dataclasses import dataclass
+from html import escape
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_POSITIVE, _NEGATIVE = "255, 140, 0", "70, 130, 255"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenScores:
+    """A score for every token of a text; it shows itself in a notebook.
+
+    Raises:
+        ValueError: not one token a score.
+    """
+
+    label: str
+    tokens: tuple[str, ...]
+    scores: Float[Tensor, " pos"]
+    """In residual-stream units."""
+    n_special: int = 0
+    """Tokens at the start that are not part of the text; their scores do not stretch the colour scale."""
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != self.scores.shape[0]:
+            raise ValueError(f"{len(self.tokens)} tokens but {self.scores.shape[0]} scores")
+
+    @property
+    def scale(self) -> float:
+        """The largest absolute score in the text, which gets the full colour; 0 for a text without tokens."""
+        text = self.scores[self.n_special :]
+        return float(text.abs().max()) if text.numel() else 0.0
+
+    def __repr__(self) -> str:
+        width = max((len(repr(token)) for token in self.tokens), default=0)
+        lines = [
+            f"{token!r:<{width}} {score:>+12.4g}"
+            for token, score in zip(self.tokens, self.scores.tolist(), strict=True)
+        ]
+        return "\n".join([self.label, *lines])
+
+    def _repr_html_(self) -> str:
+        scale = self.scale or 1.0
+        spans = []
+        for place, (token, score) in enumerate(zip(self.tokens, self.scores.tolist(), strict=True)):
+            special = place < self.n_special
+            share = 0.0 if special else min(abs(score) / scale, 1.0)
+            colour = _POSITIVE if score >= 0 else _NEGATIVE
+            style = f"background: rgba({colour}, {share:.3f}); white-space: pre-wrap"
+            if special:
+                style += "; opacity: 0.5"
+            spans.append(f'<span style="{style}" title="{score:+.4g}">{escape(token)}</span>')
+        return f"<div><b>{escape(self.label)}</b> (largest: {self.scale:.4g})<br>{''.join(spans)}</div>"
+
+
+def decoded(tokenizer: object, ids: Tensor) -> tuple[str, ...]:
+    """Each token as text."""
+    decode = getattr(tokenizer, "decode", None)
+    if decode is None:
+        raise ValueError("the model has no tokenizer, so its tokens cannot be shown")
+    return tuple(decode([token]) for token in torch.as_tensor(ids).tolist())

@@ -1,0 +1,143 @@
+"""Laws of the edits, in float32 and float64."""
+
+import pytest
+import torch
+
+from lrc_tl import edits
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=[1.0, 9e4], ids=["short", "as long as Gemma's"])
+def h(request, dtype):
+    return request.param * torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def unit(seed):
+    """A direction as it is stored: float32."""
+    vector = torch.randn(24, generator=torch.Generator().manual_seed(seed))
+    return vector / vector.norm()
+
+
+def exact(vector, h):
+    wide = vector.to(h)
+    return wide / wide.norm()
+
+
+def within(h):
+    return TOLERANCE[h.dtype] * h.norm(dim=-1).clamp_min(1)
+
+
+def score(h, seed=1):
+    return h @ exact(unit(seed), h)
+
+
+@pytest.mark.parametrize("strength", [-3.0, 0.0, 2.5])
+def test_adding_moves_the_score_by_the_strength_and_nothing_else(h, strength):
+    edited = edits.add_edit(h, unit(1), strength=strength, unit="absolute")
+    assert ((score(edited) - score(h) - strength).abs() <= within(h)).all()
+    rest = h - score(h)[..., None] * exact(unit(1), h)
+    rest_after = edited - score(edited)[..., None] * exact(unit(1), h)
+    assert ((rest - rest_after).norm(dim=-1) <= 2 * within(h)).all()
+
+
+def test_adding_a_share_moves_the_score_by_that_share_of_the_length(h):
+    edited = edits.add_edit(h, unit(1), strength=0.25)
+    assert ((score(edited) - score(h) - 0.25 * h.norm(dim=-1)).abs() <= within(h)).all()
+
+
+@pytest.mark.parametrize("value", [-40.0, 0.0, 7.0])
+def test_clamping_sets_the_score_and_twice_is_once(h, value):
+    edited = edits.clamp_edit(h, unit(1), value=value)
+    assert ((score(edited) - value).abs() <= within(h)).all()
+    again = edits.clamp_edit(edited, unit(1), value=value)
+    assert ((again - edited).norm(dim=-1) <= within(h)).all()
+
+
+def test_ablation_leaves_no_score_and_never_lengthens(h):
+    edited = edits.ablate_edit(h, unit(1))
+    assert (score(edited).abs() <= within(h)).all()
+    assert (edited.norm(dim=-1) <= h.norm(dim=-1) + within(h)).all()
+    other = exact(unit(2), h) - (exact(unit(2), h) @ exact(unit(1), h)) * exact(unit(1), h)
+    assert ((edited @ other - h @ other).abs() <= within(h)).all()
+
+
+def test_reflection_turns_the_score_keeps_the_length_and_undoes_itself(h):
+    edited = edits.reflect_edit(h, unit(1))
+    assert ((score(edited) + score(h)).abs() <= within(h)).all()
+    assert ((edited.norm(dim=-1) - h.norm(dim=-1)).abs() <= within(h)).all()
+    assert ((edits.reflect_edit(edited, unit(1)) - h).norm(dim=-1) <= 2 * within(h)).all()
+
+
+def test_a_swap_is_the_papers_equation(h):
+    edited = edits.swap_edit(h, unit(1), unit(2), beta=0.1)
+    expected = h.double().clone()
+    for row in range(2):
+        for place in range(5):
+            length = expected[row, place].pow(2).sum().sqrt()
+            difference = unit(2).double() - unit(1).double()
+            expected[row, place] = expected[row, place] + 0.1 * length * difference
+    assert ((edited.double() - expected).norm(dim=-1) <= within(h)).all()
+
+
+def test_a_swap_takes_a_ready_difference_too(h):
+    difference = unit(2).to(h) - unit(1).to(h)
+    edited = edits.swap_edit(h, torch.zeros(24), difference, beta=0.1)
+    assert ((edited - edits.swap_edit(h, unit(1), unit(2), beta=0.1)).norm(dim=-1) <= within(h)).all()
+
+
+def test_swapping_a_concept_for_itself_changes_nothing(h):
+    assert torch.equal(edits.swap_edit(h, unit(1), unit(1), beta=0.3), h)
+
+
+def test_rows_may_have_their_own_directions_and_amounts(h):
+    flat, many = h[0], torch.stack([unit(seed) for seed in range(10, 15)])
+    betas = torch.linspace(-0.2, 0.4, 5)
+    edited = edits.swap_edit(flat, many, unit(2), beta=betas)
+    for row in range(5):
+        alone = edits.swap_edit(flat[row], many[row], unit(2), beta=float(betas[row]))
+        assert (edited[row] - alone).norm() <= within(flat)[row]
+    clamped = edits.clamp_edit(flat, unit(1), value=betas)
+    assert ((score(clamped) - betas.to(h)).abs() <= within(flat)).all()
+
+
+def test_a_kept_norm_is_kept_and_the_edit_decides_the_direction(h):
+    edited = edits.add_edit(h, unit(1), strength=0.5)
+    kept = edits.keep_norm(edited, h)
+    assert ((kept.norm(dim=-1) - h.norm(dim=-1)).abs() <= within(h)).all()
+    assert (torch.cosine_similarity(kept, edited, dim=-1) > 1 - 1e-5).all()
+    assert torch.equal(edits.keep_norm(torch.zeros_like(h), h), torch.zeros_like(h))
+
+
+def test_half_precision_is_worked_out_in_float32_and_given_back():
+    h = torch.randn(3, 24, generator=torch.Generator().manual_seed(0)).bfloat16()
+    edited = edits.add_edit(h, unit(1), strength=0.5)
+    assert edited.dtype == torch.bfloat16
+    assert torch.equal(edited, edits.add_edit(h.float(), unit(1), strength=0.5).bfloat16())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), torch.tensor([0.1, float("nan")])])
+def test_an_amount_that_is_not_finite_is_refused(bad):
+    for make in (
+        lambda: edits.Add(vector=unit(1), strength=bad),
+        lambda: edits.Clamp(vector=unit(1), value=bad),
+        lambda: edits.Swap(remove=unit(1), add=unit(2), beta=bad),
+    ):
+        with pytest.raises(ValueError, match="must be a finite number"):
+            make()
+
+
+def test_vectors_that_are_not_unit_vectors_or_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="must be one finite unit vector"):
+        edits.Reflect(vector=2 * unit(1))
+    with pytest.raises(ValueError, match="add has width 3, remove 24"):
+        edits.Swap(remove=unit(1), add=torch.eye(3)[0], beta=0.1)
+    with pytest.raises(ValueError, match="give one number, or one for each row"):
+        edits.Add(vector=unit(1), strength=torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="unit is 'metres'; allowed are 'share' and 'absolute'"):
+        edits.Add(vector=unit(1), strength=1.0, unit="metres")

@@ -1,0 +1,149 @@
+"""Accuracy and causality: known answers by hand, and the edit against the plain context manager."""
+
+from collections import Counter
+
+import pytest
+import torch
+from test_activations import random_prompts
+from tiny_models import D_MODEL
+
+import lrc_tl as lrc
+from lrc_tl.evaluation.summary import random_differences, swap_differences
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+def concepts_of(vectors):
+    return lrc.ConceptSet(
+        {
+            name: lrc.ConceptDirection.from_unscaled(vector, relation="r", object_name=name, hook_name=HOOK)
+            for name, vector in vectors.items()
+        }
+    )
+
+
+def axes(*names):
+    return concepts_of({name: torch.eye(D_MODEL)[number] for number, name in enumerate(names)})
+
+
+def test_orthogonal_concepts_classify_as_planted():
+    activations = torch.eye(D_MODEL)[[0, 0, 1, 2]] + 0.1
+    found = lrc.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "b", "c"])
+    assert found.predicted == ("a", "a", "b", "c")
+    assert (found.n_correct, found.accuracy) == (3, 0.75)
+    assert found.ranks == (1, 3, 1, 1)  # the second's right object ties with the third: ties count against it
+    assert found.chance == 0.5
+    assert found.top(2) == 0.75
+    assert found.confusion["b", "a"] == 1
+
+
+def test_a_tie_for_the_first_place_is_not_right():
+    found = lrc.classify_activations(axes("a", "b"), torch.ones(1, D_MODEL), ["a"])
+    assert found.accuracy == 0
+
+
+def test_an_object_without_a_direction_is_wrong_and_has_no_rank():
+    found = lrc.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["elsewhere"])
+    assert (found.accuracy, found.ranks, found.mean_reciprocal_rank) == (0, (0,), 0)
+
+
+def test_bad_input_to_classification_is_refused():
+    with pytest.raises(ValueError, match="one object cannot classify"):
+        lrc.classify_activations(axes("a"), torch.eye(D_MODEL)[:1], ["a"])
+    with pytest.raises(ValueError, match="1 activations and 2 objects were given"):
+        lrc.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["a", "b"])
+
+
+def prompts_by_object(**counts):
+    return [
+        lrc.Prompt(text=f"{name}{n} is", subject=f"{name}{n}", object=name)
+        for name, count in counts.items()
+        for n in range(count)
+    ]
+
+
+def test_each_object_has_at_most_five_different_edits_with_even_targets():
+    prompts = prompts_by_object(a=8, b=2, c=1, d=3)
+    edits = lrc.counterfactual_edits(prompts, seed=1)
+    counts = Counter(edit.prompt.object for edit in edits)
+    assert counts == {"a": 5, "b": 5, "c": 3, "d": 5}
+    assert len(set(edits)) == len(edits)
+    assert all(edit.target != edit.prompt.object for edit in edits)
+    for name in "abcd":
+        targets = Counter(edit.target for edit in edits if edit.prompt.object == name)
+        assert max(targets.values()) - min(targets.get(t, 0) for t in "abcd" if t != name) <= 1
+    assert edits == lrc.counterfactual_edits(prompts, seed=1) != lrc.counterfactual_edits(prompts, seed=2)
+
+
+def test_edits_need_two_objects():
+    with pytest.raises(ValueError, match=r"at least two objects.*given are \['a'\]"):
+        lrc.counterfactual_edits(prompts_by_object(a=3))
+
+
+@pytest.fixture
+def edits():
+    """Objects of one to three tokens."""
+    prompts = list({prompt.object: prompt for prompt in random_prompts(8, seed=3)}.values())
+    assert {len(prompt.object.split()) for prompt in prompts} == {1, 2, 3}
+    return lrc.counterfactual_edits(prompts, per_object=2)
+
+
+@pytest.fixture
+def directions(edits):
+    generator = torch.Generator().manual_seed(0)
+    names = sorted({edit.prompt.object for edit in edits})
+    return concepts_of({name: torch.randn(D_MODEL, generator=generator) for name in names})
+
+
+def least_log_prob(model, tokens, text_length):
+    log_probs = model(torch.tensor([tokens])).float()[0].log_softmax(-1)
+    return min(float(log_probs[at - 1, tokens[at]]) for at in range(text_length, len(tokens)))
+
+
+def test_causality_is_what_swapping_one_prompt_at_a_time_gives(word_model, edits, directions):
+    (found,) = lrc.causality_curve(word_model, edits, swap_differences(directions, edits), betas=[0.3])
+    for row, edit in enumerate(edits):
+        tokens = lrc.tokenize_prompt(word_model, edit.prompt).text_ids
+        for column, name in enumerate((edit.prompt.object, edit.target)):
+            ids = [*tokens, *word_model.tokenizer(name, add_special_tokens=False)["input_ids"]]
+            clean = least_log_prob(word_model, ids, len(tokens))
+            with directions.swap(
+                word_model,
+                remove=edit.prompt.object,
+                add=edit.target,
+                text=edit.prompt.text,
+                subject=edit.prompt.subject,
+                beta=0.3,
+            ):
+                edited = least_log_prob(word_model, ids, len(tokens))
+            assert float(found.clean[row, column]) == pytest.approx(clean, abs=1e-4)
+            assert float(found.edited[row, column]) == pytest.approx(edited, abs=1e-3)
+    expected = (found.edited[:, 1] > found.edited[:, 0]).double().mean()
+    assert found.causality == float(expected)
+
+
+def test_no_edit_changes_nothing(word_model, edits, directions):
+    (found,) = lrc.causality_curve(word_model, edits, swap_differences(directions, edits), betas=[0.0])
+    torch.testing.assert_close(found.edited, found.clean, rtol=0, atol=1e-5)
+    assert found.edit_share == 0
+
+
+def test_the_random_control_has_the_norms_of_the_real_differences(edits, directions):
+    real = swap_differences(directions, edits)
+    control = random_differences(real, seed=1)
+    torch.testing.assert_close(control.norm(dim=-1), real.norm(dim=-1))
+    assert torch.equal(control, random_differences(real, seed=1))
+    assert torch.nn.functional.cosine_similarity(control, real).abs().max() < 0.95
+
+
+def test_evaluate_gives_counts_and_refuses_one_object(word_model, edits, directions):
+    prompts = list(dict.fromkeys(edit.prompt for edit in edits))
+    result = lrc.evaluate(word_model, directions, prompts, beta=0.2, seed=4)
+    data = result.to_dict()
+    assert (data["n_prompts"], data["n_objects"]) == (len(prompts), len(directions))
+    assert data["n_edits"] == len(result.edits) > 0
+    assert data["accuracy"] == data["n_correct"] / data["n_prompts"]
+    with pytest.raises(ValueError, match="one object cannot classify"):
+        lrc.evaluate(word_model, axes("a"), prompts)
+    with pytest.raises(ValueError, match="beta is nan"):
+        lrc.evaluate(word_model, directions, prompts, beta=float("nan"))

@@ -1,0 +1,84 @@
+"""Result files: their head, what they may hold, and that they are written whole or not at all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lrc_tl.json_results import HEAD, check_target, peak_rss_bytes, write_result
+
+HEADING = {"kind": "demo", "settings": {"seed": 1, "out": Path("a")}, "model": None, "seconds": 1.5}
+
+
+def test_a_result_file_has_the_common_head_and_the_results_at_the_top(tmp_path):
+    path = tmp_path / "new" / "r.json"
+    results = {"accuracy": np.float64(0.5), "n": np.int64(3), "rows": ({"name": "é"},), "range": range(2)}
+    write_result(path, **HEADING, results=results)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert list(data) == [*HEAD, "accuracy", "n", "rows", "range"]
+    assert data["schema"] == {"name": "lrc_tl.demo", "version": 1}
+    assert data["settings"] == {"seed": 1, "out": "a"}
+    assert (data["accuracy"], data["n"], data["rows"], data["range"]) == (0.5, 3, [{"name": "é"}], [0, 1])
+    assert data["peak_rss_bytes"] > 1e7
+    assert os.listdir(path.parent) == ["r.json"]
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    write_result(
+        tmp_path / "r.json", **HEADING, results={"a": [float("nan"), float("inf"), np.float32("nan"), 1.0]}
+    )
+    assert json.loads((tmp_path / "r.json").read_text())["a"] == [None, None, None, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("results", "error", "message"),
+    [
+        ({"model": 1, "seconds": 2}, ValueError, "results may not be called model, seconds"),
+        ({"a": [{"b": object()}]}, TypeError, r"the result\['a'\]\[0\]\['b'\] is a object"),
+        ({"a": np.zeros(2)}, TypeError, r"the result\['a'\] is a ndarray"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_and_the_old_file_stays(tmp_path, results, error, message):
+    path = tmp_path / "r.json"
+    path.write_text("old")
+    with pytest.raises(error, match=message):
+        write_result(path, **HEADING, results=results)
+    assert path.read_text() == "old"
+
+
+def test_a_failure_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "r.json"
+    path.write_text("old")
+
+    def fail(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_result(path, **HEADING, results={})
+    assert os.listdir(tmp_path) == ["r.json"]
+    assert path.read_text() == "old"
+
+
+def test_a_target_that_is_a_folder_or_lies_below_a_file_is_refused_before_a_run(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+        check_target(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="file"):
+        check_target(tmp_path / "file" / "r.json")
+
+
+def test_peak_memory_counts_what_was_held_and_let_go():
+    code = (
+        "from lrc_tl.json_results import peak_rss_bytes as peak\n"
+        "before = peak(); held = bytearray(b'x') * 200_000_000; del held; print(before, peak())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    before, after = map(int, out.split())
+    assert before < 150e6
+    assert 190e6 < after - before < 250e6
+    assert peak_rss_bytes() > before

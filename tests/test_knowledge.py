@@ -1,0 +1,85 @@
+"""Known prompts: batched decoding says what decoding one prompt at a time says."""
+
+import pytest
+import torch
+from test_activations import random_prompts
+
+import lrc_tl as lrc
+
+
+def decoded_alone(model, prompt):
+    tokens = lrc.tokenize_prompt(model, prompt)
+    ids = list(tokens.text_ids)
+    for _ in range(len(tokens.object_ids) + 1):
+        ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+        if ids[-1] == model.tokenizer.eos_token_id:
+            return model.tokenizer.decode(ids[len(tokens.text_ids) : -1])
+    return model.tokenizer.decode(ids[len(tokens.text_ids) :])
+
+
+def test_every_dropped_prompt_says_what_greedy_decoding_alone_says(word_model):
+    prompts = random_prompts(40)
+    known = lrc.filter_known(word_model, prompts, max_tokens=50)
+    assert len(known.prompts) + len(known.dropped) == 40
+    for entry in known.dropped:
+        assert entry.answer == decoded_alone(word_model, entry.prompt)
+        assert entry.answer in entry.reason
+        assert not f"{entry.answer} ".startswith(f"{entry.prompt.object} ")
+
+
+def test_what_the_model_says_itself_is_known_and_anything_else_is_not(word_model):
+    said = []
+    for prompt in random_prompts(12, seed=5):
+        answer = decoded_alone(word_model, prompt).split()
+        if answer and answer[0].startswith("w"):
+            said.append(lrc.Prompt(text=prompt.text, subject=prompt.subject, object=answer[0]))
+    assert len(said) >= 5
+    wrong = [lrc.Prompt(text=p.text, subject=p.subject, object="w41 w42 w43") for p in said]
+    known = lrc.filter_known(word_model, [*said, *wrong])
+    assert set(known.prompts) == set(said)
+    assert {entry.prompt for entry in known.dropped} == set(wrong)
+
+
+def test_a_longer_word_is_not_the_object(word_model, monkeypatch):
+    monkeypatch.setattr(
+        "lrc_tl.knowledge._greedy_answers", lambda *args: ["France.", "Frances", " France", "france"]
+    )
+    prompts = [lrc.Prompt(text=f"w{n} is in", subject=f"w{n}", object="France") for n in range(4)]
+    known = lrc.filter_known(word_model, prompts)
+    assert {prompt.subject for prompt in known.prompts} == {"w0", "w2"}
+
+
+def test_the_order_is_shuffled_by_the_seed_alone(word_model, monkeypatch):
+    monkeypatch.setattr("lrc_tl.knowledge._greedy_answers", lambda *args: ["x"] * 30)
+    prompts = [lrc.Prompt(text=f"w{n} is", subject=f"w{n}", object="x") for n in range(30)]
+    first, again, other = (lrc.filter_known(word_model, prompts, seed=seed).prompts for seed in (1, 1, 2))
+    assert first == again != other
+    assert set(first) == set(other) == set(prompts)
+
+
+def test_a_sample_is_balanced_over_objects():
+    prompts = tuple(
+        lrc.Prompt(text=f"s{n} is", subject=f"s{n}", object="rare" if n < 3 else "common") for n in range(30)
+    )
+    known = lrc.KnownPrompts(prompts=prompts, dropped=())
+    sample = known.sample(6, seed=1)
+    assert [prompt.object for prompt in sample].count("rare") == 3
+    assert sample == known.sample(6, seed=1) != known.sample(6, seed=2)
+    assert len(known.sample(100)) == 30
+    with pytest.raises(ValueError, match="ask for at least one"):
+        known.sample(0)
+
+
+def test_nothing_known_is_an_error_that_shows_what_the_model_said():
+    prompt = lrc.Prompt(text="Lyon is in", subject="Lyon", object="France")
+    known = lrc.KnownPrompts(prompts=(), dropped=(lrc.DroppedPrompt(prompt=prompt, answer="Spain"),))
+    with pytest.raises(
+        ValueError, match=r"no known prompts.*'Lyon is in': wanted 'France', the model said 'Spain'"
+    ):
+        known.sample(3)
+    assert "0 of 1 prompts" in known.report()
+
+
+def test_no_prompts_are_refused(word_model):
+    with pytest.raises(ValueError, match="no prompts to filter"):
+        lrc.filter_known(word_model, [])

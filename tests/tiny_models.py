@@ -1,0 +1,66 @@
+"""Tiny random models of both classes with one word-level tokenizer: `<pad>` 0, `<bos>` 1, then `w0`, `w1` ..."""
+
+import warnings
+
+import pytest
+import torch
+
+D_MODEL = 12
+
+
+def word_tokenizer(folder):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{number}" for number in range(44))]
+    plain = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    plain.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=plain, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
+    )
+    made.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def require_hooked_transformer():
+    """The class, or skip the test: TransformerLens 4 has none."""
+    import transformer_lens
+
+    try:
+        return transformer_lens.HookedTransformer
+    except (ImportError, AttributeError):
+        pytest.skip("needs the class HookedTransformer, which this TransformerLens has not")
+
+
+def hooked_transformer(tokenizer):
+    import transformer_lens
+
+    cls = require_hooked_transformer()
+    config = transformer_lens.HookedTransformerConfig(
+        n_layers=3, d_model=D_MODEL, n_ctx=64, d_head=6, n_heads=2, d_mlp=20, d_vocab=48, act_fn="gelu", seed=3,
+        positional_embedding_type="rotary", rotary_dim=6, normalization_type="RMS", dtype=torch.float64,
+        device="cpu", initializer_range=0.6,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return cls(config, tokenizer=tokenizer)
+
+
+def bridge(tokenizer, folder):
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=D_MODEL, intermediate_size=20, num_hidden_layers=3, num_attention_heads=2, vocab_size=48,
+        max_position_embeddings=64, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        initializer_range=0.6,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        hf_model = LlamaForCausalLM(config)  # float64 with left padding is NaN in Hugging Face's eager attention
+    hf_model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return TransformerBridge.boot_transformers(
+        str(folder), hf_model=hf_model, tokenizer=tokenizer, device="cpu", dtype=torch.float32
+    )
