@@ -42,8 +42,8 @@ class Chunk:
         """
         if self.prompt_width is None:
             raise ValueError(
-                f"{why} needs to know where the prompt ends, but this pass goes on from an earlier one outside "
-                "model.generate; call model.generate inside the block, or lrc.generate"
+                f"{why} needs to know where the prompt ends, but this pass uses a cache, or goes on from an "
+                "earlier one, outside model.generate; call model.generate inside the block, or lrc.generate"
             )
         return self.columns >= self.prompt_width
 
