@@ -65,6 +65,11 @@ class Factors:
 
     def solve(self, target: Float[Tensor, "*batch d_object"], *, rank: int) -> Float[Tensor, "*batch d_subject"]:
         """`V_r diag(1 / s_r) U_r^T target` for each row; see `solve_low_rank`."""
+        if self.numerical_rank == 0:
+            raise ValueError(
+                "the weight is zero: at these layers the object does not depend on the subject; take an object "
+                "layer above the subject layer"
+            )
         if not 1 <= rank <= self.numerical_rank:
             raise ValueError(
                 f"rank {rank} is not allowed; the numerical rank of this weight is {self.numerical_rank}, so give "
