@@ -20,8 +20,8 @@ from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Swap, Unit
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.forward import run
 from lrc_tl.models import HookedModel, require_hook
-from lrc_tl.positions import LastTokenOf, Where, hook_layer
-from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.positions import Where, hook_layer, last_subject_token
+from lrc_tl.prompts import Prompt
 from lrc_tl.steering import Gate, Hook, Schedule, Steering
 
 _KIND = "concepts"
@@ -385,12 +385,11 @@ class ConceptSet(Mapping[str, ConceptDirection]):
             ValueError: `beta` is not finite; or, while the model runs, another text.
         """
         vectors = self[remove].vector, self[add].vector
-        tokens = tokenize_prompt(model, Prompt(text=text, subject=subject, object=add))
         return Steering(
             operation=Swap(remove=vectors[0], add=vectors[1], beta=beta),
             hook_name=self.hook_name,
             layers="all",
-            where=LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1]),
+            where=last_subject_token(model, text, subject=subject),
             fingerprint=self.fingerprint,
         ).on(model)
 
