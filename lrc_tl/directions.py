@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lrc_tl.activations import subject_activations
 from lrc_tl.artifacts import ArtifactError, read_artifact, required, write_artifact
+from lrc_tl.calibration import Criterion, best_threshold
 from lrc_tl.display import TokenScores, decoded
 from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Swap, Unit
 from lrc_tl.fingerprint import ModelFingerprint
@@ -354,6 +355,33 @@ class ConceptSet(Mapping[str, ConceptDirection]):
         vectors = self.vectors
         cosines: Tensor = vectors @ vectors.T
         return cosines
+
+    def calibrate(
+        self,
+        acts: Float[Tensor, "sample d_model"],
+        objects: Sequence[str],
+        *,
+        by: Criterion = "balanced_accuracy",
+    ) -> "ConceptSet":
+        """The same set with a threshold for every concept: the best at telling its own samples from the others.
+
+        Give held-out activations and the object of each.
+
+        Raises:
+            ValueError: not one object an activation, or a concept without samples of both kinds.
+        """
+        if len(objects) != acts.shape[0]:
+            raise ValueError(f"{len(objects)} objects for {acts.shape[0]} activations; give one each")
+        scores = self.scores(acts)
+        made = {}
+        for column, (name, direction) in enumerate(self.items()):
+            positive = torch.tensor([other == name for other in objects], device=scores.device)
+            try:
+                threshold = best_threshold(scores[:, column], positive, by=by)
+            except ValueError as error:
+                raise ValueError(f"concept {name!r}: {error}") from error
+            made[name] = replace(direction, threshold=threshold)
+        return ConceptSet(made, settings=self.settings)
 
     def classify(self, model: HookedModel, text: str, *, subject: str) -> list[tuple[str, float]]:
         """Objects with their scores, best first, for the last subject token (arXiv:2311.08968, eq. 6).
