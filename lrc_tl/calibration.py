@@ -16,8 +16,8 @@ def best_threshold(
 ) -> float:
     """The threshold for `score > threshold` with the best balanced accuracy or F1 on these samples.
 
-    Candidates are the midpoints between neighbouring distinct scores; of equally good ones the highest is taken. In
-    residual-stream units. Choose it on held-out samples, not on those that made the direction.
+    Candidates are the midpoints between neighbouring distinct scores; of equally good ones the highest is taken.
+    In residual-stream units. Choose it on held-out samples, not on those that made the direction.
 
     Raises:
         ValueError: there are no positive or no negative samples, all scores are equal, or one is not finite.
