@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
+    from lrc_tl.positions import Chunk, last_subject_token
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
     from lrc_tl.relations import Fact, Relation, RelationError
@@ -43,6 +44,7 @@ __all__ = [
     "Add",
     "ArtifactError",
     "CausalityResult",
+    "Chunk",
     "Clamp",
     "Classification",
     "ConceptDirection",
@@ -83,6 +85,7 @@ __all__ = [
     "fit_layer_grid",
     "generate",
     "hook_name",
+    "last_subject_token",
     "load_model",
     "load_relation",
     "load_relations",
