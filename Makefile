@@ -35,10 +35,10 @@ test: $(STAMP)
 	$(BIN)/pytest
 
 test-bridge: $(BRIDGE_STAMP)
-	$(BRIDGE_BIN)/pytest -m "not real_model or smoke"
+	$(BRIDGE_BIN)/pytest -m "not notebook and (not real_model or smoke)"
 
 notebooks: $(STAMP)
-	$(BIN)/python -m pytest notebooks
+	$(BIN)/pytest -m notebook
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

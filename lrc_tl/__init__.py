@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
     from lrc_tl.artifacts import ArtifactError
     from lrc_tl.baselines import mean_concepts
+    from lrc_tl.demo import DemoResult, run_demo
     from lrc_tl.directions import ConceptDirection, ConceptSet
     from lrc_tl.display import TokenScores
     from lrc_tl.edits import Add, Clamp, Reflect, Swap, swap_edit
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
         evaluate,
     )
     from lrc_tl.fingerprint import ModelFingerprint
-    from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian
+    from lrc_tl.generation import Generated, generate
+    from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
-    from lrc_tl.lre import LinearRelationalEmbedding
+    from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
@@ -45,12 +47,14 @@ __all__ = [
     "Classification",
     "ConceptDirection",
     "ConceptSet",
+    "DemoResult",
     "DroppedPrompt",
     "Edit",
     "Evaluation",
     "Fact",
     "FingerprintMismatch",
     "Gate",
+    "Generated",
     "HookedModel",
     "KnownPrompts",
     "LinearRelationalEmbedding",
@@ -76,6 +80,8 @@ __all__ = [
     "evaluate",
     "filter_known",
     "find_relation",
+    "fit_layer_grid",
+    "generate",
     "hook_name",
     "load_model",
     "load_relation",
@@ -85,12 +91,14 @@ __all__ = [
     "object_activations",
     "prompt_activations",
     "require_hook",
+    "run_demo",
     "select_settings",
     "solve_low_rank",
     "spread_over_objects",
     "steer",
     "subject_activations",
     "subject_object_jacobian",
+    "subject_object_jacobians",
     "swap_edit",
     "tokenize_prompt",
 ]
@@ -116,6 +124,8 @@ _MODULES = (
     "artifacts",
     "edits",
     "display",
+    "demo",
+    "generation",
 )
 
 

@@ -129,6 +129,24 @@ def relations(
 
 
 @app.command()
+def demo(
+    model: Annotated[str, typer.Option("--model", help="As for fit.")] = "packaged:gemma-3-270m",
+    relation: Annotated[
+        str, typer.Option("--relation", help="A built-in name, or a JSON file.")
+    ] = "city_in_country",
+    seed: Annotated[int, typer.Option("--seed", help="Of the split, the templates and the samples.")] = 0,
+    device: Device = "cpu",
+    json_file: Json = None,
+) -> None:
+    """The main job on a real model: filter, fit, probe, swap, steer, save and load."""
+    run = _Run("demo", locals())
+    facts = lrc.load_relation(relation)
+    loaded = lrc.load_model(model, device=device)
+    result = lrc.run_demo(loaded, facts, seed=seed, say=_print, progress=sys.stderr.isatty())
+    run.finish(result.to_dict(), model=loaded)
+
+
+@app.command()
 def fit(
     model: Model,
     relation: Annotated[str, typer.Option("--relation", help="A built-in name, or a JSON file.")],

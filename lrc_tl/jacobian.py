@@ -1,16 +1,21 @@
-"""Exact Jacobian of the object activation with respect to the residual stream at the subject."""
+"""Exact Jacobians of the object activation with respect to the residual stream at the subject."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.models import HookedModel, hook_name, prefix_cache
+from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.prefix_cache import prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
 
 ObjectAggregation = Literal["mean", "first_token"]
+
+_ROWS_AT_ONCE = 128
+"""Rows of a Jacobian in one reverse pass on a CPU: few enough for the cache, enough for full matrix products."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,14 +35,36 @@ def check_layers(model: HookedModel, subject_layer: int, object_layer: int) -> t
     Raises:
         ValueError: a layer is outside the model, or the object layer lies below the subject layer.
     """
-    names = hook_name(model, subject_layer), hook_name(model, object_layer)
-    subject, object_ = (int(name.split(".")[1]) for name in names)
+    subject, object_ = _layer(model, subject_layer), _layer(model, object_layer)
     if object_ < subject:
         raise ValueError(
             f"object layer {object_} lies below subject layer {subject}; read the object at the same layer or a "
             "later one"
         )
     return subject, object_
+
+
+def layer_pairs(
+    model: HookedModel, subject_layers: Sequence[int], object_layers: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Every (subject layer, object layer) with the object at the subject's layer or above, counted from the start.
+
+    Raises:
+        ValueError: a layer is outside the model, or no pair is left.
+    """
+    subjects = sorted({_layer(model, layer) for layer in subject_layers})
+    objects = sorted({_layer(model, layer) for layer in object_layers})
+    pairs = [(subject, object_) for object_ in objects for subject in subjects if subject <= object_]
+    if not pairs:
+        raise ValueError(
+            f"no pair of layers: subject layers {subjects or 'none'}, object layers {objects or 'none'}; an "
+            "object layer must be a subject layer or lie above one"
+        )
+    return pairs
+
+
+def _layer(model: HookedModel, layer: int) -> int:
+    return int(hook_name(model, layer).split(".")[1])
 
 
 def object_positions(tokens: TokenizedPrompt, aggregation: ObjectAggregation) -> list[int]:
@@ -53,50 +80,197 @@ def subject_object_jacobian(
     subject_layer: int,
     object_layer: int,
     object_aggregation: ObjectAggregation = "mean",
+    memory_limit: int | None = None,
 ) -> SubjectObjectJacobian:
     """d object / d subject with every other position of the subject layer held fixed.
 
-    Reverse mode over all rows of the object at once; the gradient is taken in the model's own dtype, so load the
-    model in float32 or wider. Equal layers are allowed: J is the identity where the two positions coincide.
+    See `subject_object_jacobians`, which this calls for one subject layer.
 
     Raises:
-        ValueError: bad layers, the subject lies after the object is read, or the model is narrower than float32.
+        ValueError: as `subject_object_jacobians`.
     """
     subject_layer, object_layer = check_layers(model, subject_layer, object_layer)
+    pairs = jacobian_grid(
+        model,
+        tokens,
+        [(subject_layer, object_layer)],
+        object_aggregation=object_aggregation,
+        memory_limit=memory_limit,
+    )
+    return next(pairs)[1]
+
+
+def subject_object_jacobians(
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    *,
+    subject_layers: Sequence[int],
+    object_layer: int,
+    object_aggregation: ObjectAggregation = "mean",
+    memory_limit: int | None = None,
+) -> dict[int, SubjectObjectJacobian]:
+    """d object / d subject for each subject layer (counted from the start), all from one reverse pass.
+
+    `J_l = d object / d h_l[subject]`, where `h_l` is the residual stream after layer `l` and its other positions
+    are held fixed: the gradient that the reverse pass has at that position on its way down. At equal layers J is
+    the identity where the positions coincide (over n where n positions are averaged) and zero where they do not.
+    All tensors have the dtype of the model, which must be float32 or wider.
+
+    Args:
+        memory_limit: bytes that the reverse pass may add to the model, its activations and the results; sets how
+            many rows of the Jacobian are computed at once. By default as many as run fast.
+
+    Raises:
+        ValueError: bad layers; the object is read before the subject; the model is narrower than float32 or its
+            weights are inference tensors; `memory_limit` is too small for one row; activations or Jacobian that
+            are not finite.
+    """
+    pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
+    if not pairs:
+        raise ValueError("no subject layers; give at least one")
+    found = jacobian_grid(model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit)
+    return {subject_layer: one for (subject_layer, _), one in found}
+
+
+def jacobian_grid(
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    object_aggregation: ObjectAggregation = "mean",
+    memory_limit: int | None = None,
+) -> Iterator[tuple[tuple[int, int], SubjectObjectJacobian]]:
+    """Each (subject layer, object layer) of `pairs`, made by `layer_pairs`, with its Jacobian.
+
+    One forward pass for all pairs and one reverse pass for each object layer. The results of one object layer are
+    in memory together.
+
+    Raises:
+        ValueError: as `subject_object_jacobians`, but for the layers.
+    """
+    if object_aggregation not in get_args(ObjectAggregation):
+        allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
+        raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
+    _check_differentiable(model)
     positions = object_positions(tokens, object_aggregation)
     if positions[0] < tokens.subject_position:
         raise ValueError(
             f"the object is read at position {positions[0]}, before the subject at "
             f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
         )
-    taken: dict[str, Tensor] = {}
-
-    # These hooks return new tensors, so the leaf is what every later layer really uses.
-    def replace_subject(residual: Tensor, hook: Any) -> Tensor:
-        if residual.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"the residual stream is {residual.dtype}; load the model in float32 or float64")
-        leaf = residual[0, subject_at].detach().clone().requires_grad_(True)
-        taken["subject"] = leaf
-        at_subject = torch.arange(residual.shape[1], device=residual.device) == subject_at
-        return torch.where(at_subject[None, :, None], leaf, residual.detach())
-
-    def read_object(residual: Tensor, hook: Any) -> None:
-        taken["object"] = residual[0, [position - skipped for position in positions]].mean(0)
-
-    fwd_hooks = [(hook_name(model, subject_layer), replace_subject), (hook_name(model, object_layer), read_object)]
-    call: Any = model
+    n_rows = _rows_at_once(model, tokens, memory_limit)
+    # Entered for each piece of work, and never across a yield: these modes belong to the caller's thread.
     with torch.inference_mode(False), torch.enable_grad():
-        ids = torch.tensor([tokens.input_ids], device=model.cfg.device)
-        # Tokens before the subject do not depend on it: their keys and values stay outside the graph.
-        start = tokens.subject_position
-        cached = prefix_cache(model, ids[:, :start], ids.shape[1] - start, stop_at_layer=object_layer + 1)
-        skipped = start if cached is not None else 0
-        subject_at = start - skipped
-        with model.hooks(fwd_hooks=fwd_hooks):
-            call(ids[:, skipped:], stop_at_layer=object_layer + 1, **(cached or {}))
-        subject, object_ = taken["subject"], taken["object"]
-        rows = torch.eye(object_.shape[0], dtype=object_.dtype, device=object_.device)
-        (jacobian,) = torch.autograd.grad(
-            object_, subject, grad_outputs=rows, is_grads_batched=True, materialize_grads=True
+        subjects, objects = _graph(model, tokens, pairs, positions)
+    for object_layer in sorted(objects):
+        wanted = sorted({subject for subject, object_ in pairs if object_ == object_layer})
+        with torch.inference_mode(False), torch.enable_grad():
+            jacobians = _reverse(objects[object_layer], [subjects[layer] for layer in wanted], n_rows)
+        for layer, jacobian in zip(wanted, jacobians, strict=True):
+            if not torch.isfinite(jacobian).all():
+                raise ValueError(
+                    f"the Jacobian of {tokens.prompt.text!r} from layer {layer} to {object_layer} is not finite; "
+                    "load the model in float32 or float64 and check its weights"
+                )
+            yield (
+                (layer, object_layer),
+                SubjectObjectJacobian(
+                    jacobian=jacobian, subject=subjects[layer].detach(), object=objects[object_layer].detach()
+                ),
+            )
+
+
+def _check_differentiable(model: HookedModel) -> None:
+    module: Any = model
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"the model's {name} is {parameter.dtype}; load the model in float32 or float64")
+        if parameter.is_inference():
+            raise ValueError(
+                f"the model's {name} is an inference tensor, whose gradients would be zero; load the model "
+                "outside torch.inference_mode()"
+            )
+
+
+def _rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
+    d_model = int(model.cfg.d_model)
+    if memory_limit is None:
+        return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == "cpu" else d_model
+    module: Any = model
+    width: int = max(parameter.element_size() for parameter in module.parameters())
+    d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
+    d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
+    n_after = len(tokens.input_ids) - tokens.subject_position
+    # What is alive at the worst moment of one block: a few tensors of the widest kind, keys over the whole text.
+    row = width * (n_after * (4 * d_mlp + 4 * d_model + 4 * d_heads) + 4 * len(tokens.input_ids) * d_heads)
+    if memory_limit < row:
+        raise ValueError(
+            f"memory_limit is {memory_limit} bytes, but one row of the Jacobian takes about {row}; raise it, or "
+            "give shorter prompts"
         )
-    return SubjectObjectJacobian(jacobian=jacobian, subject=subject.detach(), object=object_.detach())
+    return int(min(d_model, memory_limit // row))
+
+
+def _graph(
+    model: HookedModel, tokens: TokenizedPrompt, pairs: Sequence[tuple[int, int]], positions: list[int]
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """The subject's residual at each subject layer and the object at each object layer, in one graph."""
+    subject_layers = {subject for subject, _ in pairs}
+    object_layers = {object_ for _, object_ in pairs}
+    lowest, highest = min(subject_layers), max(object_layers)
+    ids = torch.tensor([tokens.input_ids], device=model.cfg.device)
+    start = tokens.subject_position
+    cache = prefix_cache(model, ids[:, :start], stop_at_layer=highest + 1)
+    skipped = start if cache is not None else 0
+    subject_at, object_at = start - skipped, [position - skipped for position in positions]
+    subjects: dict[int, Tensor] = {}
+    objects: dict[int, Tensor] = {}
+
+    def at(layer: int) -> Any:
+        # One function a layer: an object at a subject layer is read from the tensor that holds the subject.
+        def take(residual: Tensor, hook: Any) -> Tensor:
+            if layer in subject_layers:
+                if layer == lowest:
+                    residual = residual.detach()
+                    subjects[layer] = residual[0, subject_at].clone().requires_grad_(True)
+                else:
+                    subjects[layer] = residual[0, subject_at].clone()
+                # The subject must be a tensor that everything later really uses, or it has no gradient.
+                rebuilt = [residual[:, :subject_at], subjects[layer][None, None], residual[:, subject_at + 1 :]]
+                residual = torch.cat(rebuilt, dim=1)
+            if layer in object_layers:
+                objects[layer] = residual[0, object_at].mean(0)
+            return residual
+
+        return take
+
+    fwd_hooks = [(hook_name(model, layer), at(layer)) for layer in sorted(subject_layers | object_layers)]
+    call: Any = model
+    arguments = cache.arguments(ids.shape[1] - skipped) if cache is not None else {}
+    with model.hooks(fwd_hooks=fwd_hooks):
+        call(ids[:, skipped:], stop_at_layer=highest + 1, **arguments)
+    for kind, taken in (("subject", subjects), ("object", objects)):
+        for layer, activation in taken.items():
+            if not torch.isfinite(activation).all():
+                raise ValueError(
+                    f"the {kind} activation of {tokens.prompt.text!r} at layer {layer} is not finite; load the "
+                    "model in float32 or float64 and check its weights"
+                )
+    return subjects, objects
+
+
+def _reverse(target: Tensor, sources: list[Tensor], n_rows: int) -> list[Tensor]:
+    """d target / d source for each source, `n_rows` rows of all of them at a time."""
+
+    # vmap over the reverse pass turns it into matrix products over all rows.
+    def pull_back(row: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(target, sources, row, retain_graph=True, materialize_grads=True)
+
+    jacobians = [target.new_empty(len(target), len(source)) for source in sources]
+    for start in range(0, len(target), n_rows):
+        stop = min(start + n_rows, len(target))
+        rows = target.new_zeros(stop - start, len(target))
+        rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+        for jacobian, block in zip(jacobians, torch.func.vmap(pull_back)(rows), strict=True):
+            jacobian[start:stop] = block
+    return jacobians

@@ -1,5 +1,7 @@
 """Truncated SVD, numerical rank and low-rank solves. Tensors only."""
 
+from dataclasses import dataclass
+
 import torch
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
@@ -30,13 +32,49 @@ def solve_low_rank(
     Raises:
         ValueError: `rank` is below 1 or above the numerical rank of `weight`, where `1 / s` would amplify noise.
     """
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    u, s, vh = torch.linalg.svd(weight.to(wide), full_matrices=False)
-    limit = numerical_rank(s, tuple(weight.shape))
-    if not 1 <= rank <= limit:
-        raise ValueError(
-            f"rank {rank} is not allowed; the numerical rank of this weight is {limit}, so give 1 to {limit}"
+    return Factors.of(weight).solve(target, rank=rank)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Factors:
+    """Singular value decomposition `weight = U diag(s) V^T`, in float32 or wider."""
+
+    u: Float[Tensor, "d_object rank"]
+    s: Float[Tensor, " rank"]
+    """Largest first."""
+    vh: Float[Tensor, "rank d_subject"]
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "d_object d_subject"]) -> "Factors":
+        """The factors of a weight.
+
+        Raises:
+            ValueError: the weight is not finite.
+        """
+        if not torch.isfinite(weight).all():
+            raise ValueError("the weight is not finite; fit it again from finite activations")
+        u, s, vh = torch.linalg.svd(
+            weight.to(torch.promote_types(weight.dtype, torch.float32)), full_matrices=False
         )
-    coefficients = target.to(wide) @ u[:, :rank] / s[:rank]
-    solution: Tensor = (coefficients @ vh[:rank]).to(target.dtype)
-    return solution
+        return cls(u=u, s=s, vh=vh)
+
+    @property
+    def numerical_rank(self) -> int:
+        """The largest rank that `solve` accepts."""
+        return numerical_rank(self.s, (self.u.shape[0], self.vh.shape[1]))
+
+    def solve(self, target: Float[Tensor, "*batch d_object"], *, rank: int) -> Float[Tensor, "*batch d_subject"]:
+        """`V_r diag(1 / s_r) U_r^T target` for each row; see `solve_low_rank`."""
+        if self.numerical_rank == 0:
+            raise ValueError(
+                "the weight is zero: at these layers the object does not depend on the subject; take an object "
+                "layer above the subject layer"
+            )
+        if not 1 <= rank <= self.numerical_rank:
+            raise ValueError(
+                f"rank {rank} is not allowed; the numerical rank of this weight is {self.numerical_rank}, so give "
+                f"1 to {self.numerical_rank}"
+            )
+        coefficients = target.to(self.s.dtype) @ self.u[:, :rank] / self.s[:rank]
+        solution: Tensor = (coefficients @ self.vh[:rank]).to(target.dtype)
+        return solution

@@ -2,20 +2,29 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import get_args
 
 import torch
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from lrc_tl.activations import object_activations
+from lrc_tl.artifacts import ArtifactError, prompts_hash, read_artifact, write_artifact
 from lrc_tl.directions import ConceptDirection, ConceptSet
-from lrc_tl.jacobian import ObjectAggregation, check_layers, subject_object_jacobian
-from lrc_tl.low_rank import solve_low_rank
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.jacobian import ObjectAggregation, check_layers, jacobian_grid, layer_pairs
+from lrc_tl.low_rank import Factors
+from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, tokenize_prompt
+
+_KIND = "lre"
+_NOT_PLAIN = ("weight", "bias", "fingerprint")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,9 +34,26 @@ class LinearRelationalEmbedding:
     weight: Float[Tensor, "d_object d_subject"]
     bias: Float[Tensor, " d_object"]
     subject_layer: int
+    """Counted from the start, like `object_layer`."""
     object_layer: int
     object_aggregation: ObjectAggregation
     n_prompts: int
+    prompts_hash: str
+    """Of the prompts that it was fitted on, in their order."""
+    relation: str
+    """The prompts' relation; their relations joined with " + " where there are several."""
+    fingerprint: ModelFingerprint
+    """The model that it was fitted on, checked whenever it is used on one."""
+
+    @property
+    def subject_hook(self) -> str:
+        """Hook point of the subject activations, e.g. `"blocks.8.hook_resid_post"`."""
+        return f"blocks.{self.subject_layer}.hook_resid_post"
+
+    @property
+    def object_hook(self) -> str:
+        """Hook point of the object activations."""
+        return f"blocks.{self.object_layer}.hook_resid_post"
 
     @classmethod
     def fit(
@@ -38,42 +64,26 @@ class LinearRelationalEmbedding:
         subject_layer: int,
         object_layer: int,
         object_aggregation: ObjectAggregation = "mean",
+        memory_limit: int | None = None,
         progress: bool = True,
     ) -> "LinearRelationalEmbedding":
         """Mean Jacobian and mean bias over `prompts`, all of which are used.
 
-        `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`.
+        `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in the dtype of the model (float32 or wider).
+        `memory_limit` is in bytes, as in `subject_object_jacobians`.
 
         Raises:
-            ValueError: no prompts, or bad layers.
+            ValueError: no prompts, bad layers, or what `subject_object_jacobians` refuses.
         """
-        subject_layer, object_layer = check_layers(model, subject_layer, object_layer)
-        if not prompts:
-            raise ValueError("no prompts to fit on; give at least one prompt that the model answers correctly")
-        tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
-        weights: Tensor | None = None
-        biases: Tensor | None = None
-        for tokens in tqdm(tokenized, desc="LRE", disable=not progress):
-            one = subject_object_jacobian(
-                model,
-                tokens,
-                subject_layer=subject_layer,
-                object_layer=object_layer,
-                object_aggregation=object_aggregation,
-            )
-            bias = one.object - one.jacobian @ one.subject
-            weights = one.jacobian if weights is None else weights + one.jacobian
-            biases = bias if biases is None else biases + bias
-        assert weights is not None
-        assert biases is not None
-        return cls(
-            weight=weights / len(tokenized),
-            bias=biases / len(tokenized),
-            subject_layer=subject_layer,
-            object_layer=object_layer,
+        pair = check_layers(model, subject_layer, object_layer)
+        return _fit_pairs(
+            model,
+            prompts,
+            [pair],
             object_aggregation=object_aggregation,
-            n_prompts=len(tokenized),
-        )
+            memory_limit=memory_limit,
+            progress=progress,
+        )[pair]
 
     @jaxtyped(typechecker=beartype)
     def predict(self, subject_acts: Float[Tensor, "*batch d_subject"]) -> Float[Tensor, "*batch d_object"]:
@@ -87,6 +97,26 @@ class LinearRelationalEmbedding:
         values: Tensor = torch.linalg.svdvals(self.weight)
         return values
 
+    def invert(
+        self, object_acts: Float[Tensor, "*batch d_object"], *, rank: int
+    ) -> Float[Tensor, "*batch d_subject"]:
+        """`R^+(o) = W^+ (o - b)` for each row, with the rank-`rank` pseudo-inverse of W (arXiv:2311.08968, eq. 4).
+
+        Raises:
+            ValueError: a rank outside 1 to the numerical rank of the weight, which the text gives.
+        """
+        return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank)
+
+    @cached_property
+    def svd(self) -> Factors:
+        """Singular value decomposition of the weight, computed once."""
+        return Factors.of(self.weight)
+
+    @property
+    def numerical_rank(self) -> int:
+        """The largest rank that `invert` and `concepts` accept."""
+        return self.svd.numerical_rank
+
     def concepts(self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int) -> ConceptSet:
         """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
 
@@ -95,19 +125,164 @@ class LinearRelationalEmbedding:
         """
         if not prompts:
             raise ValueError("no prompts to make concepts from; give at least one for each object")
+        self.require_model(model)
         objects = object_activations(
             model, prompts, layer=self.object_layer, object_aggregation=self.object_aggregation
         )
-        inverted = solve_low_rank(self.weight, objects.to(self.weight) - self.bias, rank=rank)
-        by_object: dict[str, list[int]] = defaultdict(list)
-        for index, prompt in enumerate(prompts):
-            by_object[prompt.object].append(index)
-        name = hook_name(model, self.subject_layer)
+        return self.concepts_from_activations(objects, [prompt.object for prompt in prompts], rank=rank)
+
+    @jaxtyped(typechecker=beartype)
+    def concepts_from_activations(
+        self, object_acts: Float[Tensor, "prompt d_object"], objects: Sequence[str], *, rank: int
+    ) -> ConceptSet:
+        """`concepts` from object activations that were read before, with the name of each row's object.
+
+        Raises:
+            ValueError: no rows, another number of names, or a rank outside 1 to the numerical rank of the weight.
+        """
+        if not objects or len(objects) != len(object_acts):
+            raise ValueError(
+                f"{len(object_acts)} activations and {len(objects)} objects were given; give one object for each "
+                "of at least one activation"
+            )
+        inverted = self.invert(object_acts, rank=rank)
+        rows: dict[str, list[int]] = defaultdict(list)
+        for number, name in enumerate(objects):
+            rows[name].append(number)
         return ConceptSet(
             {
-                object_: ConceptDirection.from_unscaled(
-                    inverted[rows].mean(0), relation=prompts[rows[0]].relation, object_name=object_, hook_name=name
+                name: ConceptDirection.from_unscaled(
+                    inverted[own].mean(0),
+                    relation=self.relation,
+                    object_name=name,
+                    hook_name=self.subject_hook,
+                    fingerprint=self.fingerprint,
                 )
-                for object_, rows in by_object.items()
-            }
+                for name, own in rows.items()
+            },
+            settings={
+                "object_layer": self.object_layer,
+                "object_aggregation": self.object_aggregation,
+                "rank": rank,
+                "n_lre_prompts": self.n_prompts,
+                "lre_prompts_hash": self.prompts_hash,
+            },
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write weight, bias and all that made them to a safetensors file, which appears whole or not at all.
+
+        Raises:
+            ArtifactError: the folder is missing.
+        """
+        header = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_PLAIN}
+        write_artifact(
+            path,
+            kind=_KIND,
+            tensors={"weight": self.weight, "bias": self.bias},
+            header={**header, "fingerprint": self.fingerprint.to_dict()},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: HookedModel | None = None) -> "LinearRelationalEmbedding":
+        """The LRE that `save` wrote, bit for bit, on the CPU; checked against `model` where one is given.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, changed, or no LRE of a known version.
+            FingerprintMismatch: it was fitted on another model.
+        """
+        tensors, header = read_artifact(path, kind=_KIND)
+        try:
+            weight, bias = tensors["weight"], tensors["bias"]
+            if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+                raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} do not fit together")
+            fingerprint = ModelFingerprint.from_dict(header.pop("fingerprint"))
+            lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **header)
+            if lre.object_aggregation not in get_args(ObjectAggregation):
+                raise ValueError(f"object_aggregation is {lre.object_aggregation!r}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path}: its content does not describe an LRE: {error}") from error
+        if model is not None:
+            lre.require_model(model)
+        return lre
+
+    def require_model(self, model: HookedModel) -> None:
+        """Check that this was fitted on `model`.
+
+        Raises:
+            FingerprintMismatch: it was fitted on another one.
+        """
+        if self.fingerprint is not None:
+            self.fingerprint.require_match(ModelFingerprint.of(model), what="this LRE was made")
+
+
+def fit_layer_grid(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    subject_layers: Sequence[int],
+    object_layers: Sequence[int],
+    object_aggregation: ObjectAggregation = "mean",
+    memory_limit: int | None = None,
+    progress: bool = True,
+) -> dict[tuple[int, int], LinearRelationalEmbedding]:
+    """{(subject layer, object layer): LRE} for every pair whose object layer is at the subject layer or above it.
+
+    Layers in the keys count from the start. Each prompt takes one forward pass, and one reverse pass for each
+    object layer, whatever the number of subject layers; each LRE equals `LinearRelationalEmbedding.fit` on its
+    pair. Held in memory: a weight for each pair, and one prompt's Jacobians to one object layer.
+
+    Raises:
+        ValueError: no prompts, a layer outside the model, no pair of layers at all, or what
+            `subject_object_jacobians` refuses.
+    """
+    return _fit_pairs(
+        model,
+        prompts,
+        layer_pairs(model, subject_layers, object_layers),
+        object_aggregation=object_aggregation,
+        memory_limit=memory_limit,
+        progress=progress,
+    )
+
+
+def _fit_pairs(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    object_aggregation: ObjectAggregation,
+    memory_limit: int | None,
+    progress: bool,
+) -> dict[tuple[int, int], LinearRelationalEmbedding]:
+    if not prompts:
+        raise ValueError("no prompts to fit on; give at least one prompt that the model answers correctly")
+    tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
+    fingerprint = ModelFingerprint.of(model)
+    weights: dict[tuple[int, int], Tensor] = {}
+    biases: dict[tuple[int, int], Tensor] = {}
+    for tokens in track(tokenized, "LRE", console=Console(stderr=True), disable=not progress):
+        for pair, one in jacobian_grid(
+            model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit
+        ):
+            bias = one.object - one.jacobian @ one.subject
+            if pair in weights:
+                weights[pair] += one.jacobian
+                biases[pair] += bias
+            else:
+                weights[pair], biases[pair] = one.jacobian, bias
+    relation = " + ".join(dict.fromkeys(prompt.relation for prompt in prompts if prompt.relation))
+    return {
+        pair: LinearRelationalEmbedding(
+            weight=weights[pair].div_(len(tokenized)),
+            bias=biases[pair].div_(len(tokenized)),
+            subject_layer=pair[0],
+            object_layer=pair[1],
+            object_aggregation=object_aggregation,
+            n_prompts=len(tokenized),
+            prompts_hash=prompts_hash(prompts),
+            relation=relation,
+            fingerprint=fingerprint,
+        )
+        for pair in pairs
+    }

@@ -67,32 +67,6 @@ def require_hook(model: HookedModel, name: str) -> None:
         raise LookupError(f"the model has no hook point {name!r}; near names: {', '.join(near) or 'none'}")
 
 
-def prefix_cache(
-    model: HookedModel, prefix: torch.Tensor, n_following: int, *, stop_at_layer: int
-) -> dict[str, Any] | None:
-    """Arguments for a forward pass over `n_following` tokens that come after `prefix` (shape `1 pos`).
-
-    The keys and values of the prefix are computed here once, without gradients. None where this is not supported
-    (TransformerBridge) or there is no prefix: then run the whole sequence.
-    """
-    hooked = hooked_transformer()
-    if hooked is None or not isinstance(model, hooked) or prefix.shape[1] == 0:
-        return None
-    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
-
-    cache = TransformerLensKeyValueCache.init_cache(model.cfg, prefix.device, 1)
-    call: Any = model
-    with torch.no_grad():
-        call(
-            prefix,
-            past_kv_cache=cache,
-            attention_mask=torch.ones_like(prefix),
-            stop_at_layer=stop_at_layer,
-        )
-    following = torch.ones(1, n_following, dtype=prefix.dtype, device=prefix.device)
-    return {"past_kv_cache": cache, "attention_mask": following}
-
-
 def load_model(
     name_or_model: Any,
     *,

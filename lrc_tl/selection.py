@@ -50,7 +50,7 @@ def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
     """Subject and object layers to try: around 45 % and 70 % of the depth, where the paper's choices lie."""
     n_layers = int(model.cfg.n_layers)
     subject = sorted({max(0, min(n_layers - 2, round(share * n_layers) - 1)) for share in (0.45, 0.5, 0.55)})
-    object_ = sorted({min(n_layers - 1, max(subject[-1], round(share * n_layers))) for share in (0.67, 0.72)})
+    object_ = sorted({min(n_layers - 1, max(subject[-1] + 1, round(share * n_layers))) for share in (0.67, 0.72)})
     return subject, object_
 
 
@@ -79,7 +79,7 @@ def select_settings(
         n_prompts: LRE prompts for each pair of layers, balanced over objects.
 
     Raises:
-        ValueError: too few known facts to choose by, or layers without a pair subject <= object.
+        ValueError: too few known facts to choose by, or layers without a pair subject < object.
     """
     default_subject, default_object = default_layers(model)
     subject_layers = [_counted(model, layer) for layer in subject_layers or default_subject]
@@ -97,11 +97,14 @@ def select_settings(
         progress=progress,
     )
     read = prompt_activations(model, validation, subject_layers=subject_layers).subject
+    objects = prompt_activations(model, known.prompts, object_layers=object_layers).object
+    names = [prompt.object for prompt in known.prompts]
     rows = []
     for (subject_layer, object_layer), lre in grid.items():
-        limit = lre.numerical_rank
+        if (limit := lre.numerical_rank) == 0:  # equal layers: the object does not depend on the subject yet
+            continue
         for rank in sorted({min(rank, limit) for rank in ranks}):
-            concepts = lre.concepts(model, known.prompts, rank=rank)
+            concepts = lre.concepts_from_activations(objects[object_layer], names, rank=rank)
             found = classify_activations(concepts, read[subject_layer], actual)
             rows.append(
                 {
@@ -112,11 +115,15 @@ def select_settings(
                     "mean_reciprocal_rank": found.mean_reciprocal_rank,
                 }
             )
+    if not rows:
+        raise ValueError(
+            f"no object layer of {object_layers} lies above a subject layer of {subject_layers}; give one"
+        )
     tried = pd.DataFrame(rows)
     order = tried.sort_values(["accuracy", "mean_reciprocal_rank", "rank"], ascending=[False, False, True])
     best = order.iloc[0]
     pair = int(best.subject_layer), int(best.object_layer)
-    concepts = grid[pair].concepts(model, known.prompts, rank=int(best["rank"]))
+    concepts = grid[pair].concepts_from_activations(objects[pair[1]], names, rank=int(best["rank"]))
     edits = counterfactual_edits([p for p in validation if p.object in concepts], seed=seed)
     curve = causality_curve(model, edits, swap_differences(concepts, edits), betas=sorted(betas))
     chosen = max(curve, key=lambda result: result.causality)  # the first, smallest beta of equals

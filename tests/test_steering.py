@@ -45,8 +45,11 @@ def generate(model, texts, *, cache=True, n_new=N_NEW):
 
 def reference(model, text, chosen, strength=9.0, hooks=(HOOK,)):
     """Greedy decoding of one row alone, the whole sequence each time, edited by hand at `chosen` positions."""
-    ids = model.to_tokens(text)[0].tolist()
-    prompt = len(ids)
+    return reference_ids(model, model.to_tokens(text)[0].tolist(), chosen, strength, hooks)
+
+
+def reference_ids(model, start, chosen, strength=9.0, hooks=(HOOK,)):
+    ids, prompt = list(start), len(start)
 
     def edit(residual, hook):
         residual = residual.clone()
@@ -413,3 +416,39 @@ def test_other_bad_input_is_refused(model):
         lrc.Schedule(kind="first", steps=0)
     with pytest.raises(ValueError, match="the gate's threshold is nan"):
         lrc.Gate(vector=unit(), hook_name=HOOK, threshold=float("nan"))
+
+
+@pytest.fixture(scope="module")
+def native(one_thread):
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    config = TransformerBridgeConfig(
+        n_layers=3, d_model=D_MODEL, n_ctx=32, d_head=6, n_heads=2, d_mlp=20, d_vocab=48, act_fn="gelu", seed=3,
+        positional_embedding_type="rotary", rotary_dim=6, normalization_type="RMS", device="cpu",
+        architecture="TransformerLensNative", initializer_range=0.6,
+    )  # fmt: skip
+    made = TransformerBridge.boot_native(config).eval().requires_grad_(False)
+    assert (made.cfg.n_layers, made.cfg.d_model, made.tokenizer) == (3, D_MODEL, None)
+    return made
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("place", ["all", "prompt", "generated", "one position", "the last token of the prompt"])
+def test_a_bridge_without_a_tokenizer_is_steered_at_the_named_positions(native, cache, padded, place):
+    rows = [[9, 8, 7], [5, 6, 7, 8, 9]][: 2 if padded else 1]
+    width = max(map(len, rows))
+    tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    where, chosen = PLACES[place]
+    with adding(where=where).on(native):
+        made = native.generate(
+            tokens, attention_mask=mask, max_new_tokens=N_NEW, do_sample=False, stop_at_eos=False, verbose=False,
+            use_past_kv_cache=cache,
+        )  # fmt: skip
+    # Without a tokenizer there is no special first token to spare.
+    if place in ("all", "prompt"):
+        inner, chosen = chosen, lambda row, at, prompt: inner(row, at, prompt) or at == 0
+    expected = [reference_ids(native, ids, lambda at, prompt: chosen(0, at, prompt))[0] for ids in rows]
+    assert made[:, -N_NEW:].tolist() == expected

@@ -15,7 +15,7 @@ LYON = "Lyon is located in the country of"
 def concepts(gemma):
     """Mean activations of a few cities: cheap directions that mean something."""
     relation = lrc.load_relation("city_in_country")
-    wanted = ("France", "Japan", "Egypt")
+    wanted = ("France", "Japan", "Italy")
     prompts = [prompt for prompt in relation.prompts() if prompt.object in wanted]
     acts = lrc.subject_activations(gemma, prompts, layer=9)
     fingerprint = lrc.ModelFingerprint.of(gemma)
@@ -35,7 +35,7 @@ def concepts(gemma):
     )  # fmt: skip
 
 
-def generated(model, texts, *, cache=True, n_new=5):
+def generated(model, texts, *, cache=True, n_new=4):
     tokens = model.generate(
         list(texts), max_new_tokens=n_new, do_sample=False, verbose=False, use_past_kv_cache=cache,
         return_type="tokens", stop_at_eos=False,
@@ -43,14 +43,14 @@ def generated(model, texts, *, cache=True, n_new=5):
     return tokens[:, -n_new:].tolist()
 
 
-@pytest.mark.parametrize("where", ["all", "generated", -1])
+@pytest.mark.parametrize("where", ["all", slice(-1, None)], ids=str)
 def test_steered_generation_is_the_same_with_and_without_the_cache_alone_and_padded(gemma, concepts, where):
     def steered(texts, **options):
         with concepts["Japan"].steer(gemma, strength=0.3, where=where):
             return generated(gemma, texts, **options)
 
     alone = [steered([text])[0] for text in TEXTS]
-    assert alone != [generated(gemma, [text])[0] for text in TEXTS]
+    assert alone != generated(gemma, TEXTS)
     assert steered(TEXTS) == alone
     assert steered(TEXTS, cache=False) == alone
 
@@ -102,4 +102,4 @@ def test_a_saved_set_works_on_the_model_that_made_it(gemma, concepts, tmp_path):
     concepts.save(path)
     loaded = lrc.ConceptSet.load(path, model=gemma)
     assert torch.equal(loaded.vectors, concepts.vectors)
-    assert loaded.classify(gemma, LYON, subject="Lyon")[0][0] == "France"
+    assert loaded.classify(gemma, LYON, subject="Lyon") == concepts.classify(gemma, LYON, subject="Lyon")

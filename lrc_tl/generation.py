@@ -1,0 +1,194 @@
+"""Steered text with the numbers that go with it: probabilities, scores, and distance from the unsteered model."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lrc_tl.edits import Add, Swap, unit_of, wide_of
+from lrc_tl.forward import logits_at
+from lrc_tl.models import HookedModel
+from lrc_tl.steering import Steering, steer
+
+_MAX_LOGITS = 2**27
+"""Logits kept at a time (rows x tokens x vocabulary): 512 MiB in float32."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Generated:
+    """One continuation of one prompt."""
+
+    prompt: str
+    strength: float | None
+    """From `strengths`; None where none were given."""
+    text: str
+    """The continuation alone, without special tokens."""
+    token_ids: Int[Tensor, " new"]
+    """Up to and with the end-of-sequence token, where it came."""
+    log_probs: Float[Tensor, " new"]
+    """Of each token under the steered model at temperature 1, in nats."""
+    scores: Float[Tensor, "new steering"]
+    """Of each token's own residual, after the edits of its layer, along the vector that each steering writes (for
+    a swap the added one), in residual-stream units. NaN for an end-of-sequence token, which is not run."""
+    kl: Float[Tensor, " new"]
+    """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
+
+
+def generate(
+    model: HookedModel,
+    prompts: str | Sequence[str],
+    *,
+    steering: Steering | Sequence[Steering] = (),
+    strengths: Sequence[float] | None = None,
+    max_new_tokens: int = 20,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> tuple[Generated, ...]:
+    """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
+
+    All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
+    the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; amounts and positions that
+    `steering` gives by row are by prompt. Greedy at temperature 0, else sampled with `seed`; the global random
+    state is kept.
+
+    Raises:
+        ValueError: no prompts or an empty one, no tokenizer, bad numbers, or `strengths` without exactly one Add
+            or Swap to apply them to.
+    """
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    steerings = [steering] if isinstance(steering, Steering) else list(steering)
+    if not texts or not all(text.strip() for text in texts):
+        raise ValueError("a prompt is empty, or there are none; give at least one text")
+    if model.tokenizer is None:
+        raise ValueError("the model has no tokenizer, so text cannot be generated; use model.generate with tokens")
+    if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
+        raise ValueError(
+            f"max_new_tokens is {max_new_tokens} and temperature {temperature}; the first must be 1 or more, the "
+            "second a finite number from 0"
+        )
+    adjustable = [s for s in steerings if isinstance(s.operation, Add | Swap)]
+    if strengths is not None and (len(adjustable) != 1 or not len(strengths)):
+        raise ValueError(
+            f"{len(strengths)} strengths for {len(adjustable)} steerings that add or swap; give one or more, and "
+            "exactly one such steering"
+        )
+    swept: Sequence[float | None] = [None] if strengths is None else strengths
+    rows = [(number, strength) for number in range(len(texts)) for strength in swept]
+    size = max(1, _MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
+    made: list[Generated] = []
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            fitted = [_for_rows(one, batch) for one in steerings]
+            made.extend(_generate_batch(model, texts, batch, fitted, max_new_tokens, temperature))
+    return tuple(made)
+
+
+_Row = tuple[int, float | None]
+
+
+def _for_rows(steering: Steering, rows: Sequence[_Row]) -> Steering:
+    """The steering with what it gives by prompt, and the strengths, laid out by row."""
+    numbers = [number for number, _ in rows]
+    operation: Any = steering.operation
+    field = {"Add": "strength", "Swap": "beta", "Clamp": "value"}.get(type(operation).__name__)
+    if field is not None:
+        amount = getattr(operation, field)
+        if rows[0][1] is not None and field != "value":
+            amount = torch.tensor([strength for _, strength in rows], dtype=torch.float64)
+        elif isinstance(amount, Tensor) and amount.ndim == 1:
+            amount = _by_row(amount, numbers, "an amount of the steering")
+        operation = replace(operation, **{field: amount})
+    where = steering.where
+    if isinstance(where, Tensor):
+        where = _by_row(where, numbers, "`where`")
+    elif isinstance(where, Sequence) and not isinstance(where, str):
+        where = _by_row(torch.tensor(list(where)), numbers, "`where`").tolist()
+    return replace(steering, operation=operation, where=where)
+
+
+def _by_row(values: Tensor, numbers: list[int], name: str) -> Tensor:
+    if len(values) <= max(numbers):
+        raise ValueError(f"{name} holds {len(values)} rows, but there are more prompts; give one row a prompt")
+    return values[numbers]
+
+
+def _generate_batch(
+    model: HookedModel,
+    texts: Sequence[str],
+    rows: Sequence[_Row],
+    steerings: Sequence[Steering],
+    max_new_tokens: int,
+    temperature: float,
+) -> Iterator[Generated]:
+    read: list[list[Tensor]] = [[] for _ in steerings]
+
+    def reading(number: int) -> Any:
+        operation = steerings[number].operation
+        vector = operation.add if isinstance(operation, Swap) else operation.vector
+
+        # The last position of a pass is the newest token, with and without a cache.
+        def read_score(residual: Tensor, hook: Any) -> None:
+            newest = wide_of(residual[:, -1])
+            read[number].append((newest @ unit_of(vector, newest)).cpu())
+
+        return steerings[number].hook_name, read_score
+
+    batch = [texts[number] for number, _ in rows]
+    eos = model.tokenizer.eos_token_id
+    hooks = [reading(number) for number in range(len(steerings))]
+    with steer(model, steerings) if steerings else nullcontext(), model.hooks(fwd_hooks=hooks):
+        # One token more than asked for: only so is the last one run, and its score known.
+        output = model.generate(
+            batch, max_new_tokens=max_new_tokens + 1, do_sample=temperature > 0, temperature=temperature or 1.0,
+            stop_at_eos=eos is not None, eos_token_id=eos, verbose=False, return_type="tokens", output_logits=True,
+        )  # fmt: skip
+    steps = len(output.logits)
+    ids = output.sequences[:, -steps:].cpu()
+    log_probs = torch.stack([wide_of(step).log_softmax(-1).cpu() for step in output.logits], dim=1)
+    # The first reading is of the last prompt token; what comes after a row's end is not its own.
+    by_steering = [torch.stack(one, dim=1)[:, 1:] for one in read]
+    scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0)
+    lengths = [_length(row.tolist(), eos, max_new_tokens) for row in ids]
+    kl = (
+        _kl_to_unsteered(model, batch, ids, log_probs, lengths) if steerings else [torch.zeros(n) for n in lengths]
+    )
+    for row, (number, strength) in enumerate(rows):
+        n = lengths[row]
+        own = ids[row, :n]
+        ended = int(own[-1] == eos)
+        unknown = torch.full((ended, scores.shape[-1]), float("nan"), dtype=scores.dtype)
+        yield Generated(
+            prompt=texts[number],
+            strength=strength,
+            text=model.tokenizer.decode(own.tolist(), skip_special_tokens=True),
+            token_ids=own,
+            log_probs=log_probs[row, :n].gather(-1, own[:, None])[:, 0],
+            scores=torch.cat([scores[row, : n - ended], unknown]),
+            kl=kl[row],
+        )
+
+
+def _length(ids: list[int], eos: int | None, most: int) -> int:
+    end = ids.index(eos) + 1 if eos in ids else len(ids)
+    return min(end, most)
+
+
+def _kl_to_unsteered(
+    model: HookedModel, batch: Sequence[str], ids: Tensor, log_probs: Tensor, lengths: Sequence[int]
+) -> list[Tensor]:
+    sequences, positions = [], []
+    for row, text in enumerate(batch):
+        prompt = model.to_tokens(text)[0].tolist()
+        sequences.append([*prompt, *ids[row, : lengths[row] - 1].tolist()])
+        positions.append(list(range(len(prompt) - 1, len(prompt) - 1 + lengths[row])))
+    found: list[Tensor] = [torch.zeros(0)] * len(batch)
+    for row, logits in logits_at(model, sequences, positions):
+        steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
+        found[row] = (steered.exp() * (steered - plain)).sum(-1)
+    return found

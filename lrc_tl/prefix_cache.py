@@ -1,0 +1,88 @@
+"""Keys and values of the tokens before the subject: run once, without gradients.
+
+Nothing before the subject depends on it, so only the subject and what follows need a graph. HookedTransformer has
+its own cache; a Bridge around a Hugging Face model takes that library's. Like `models`, this module may import
+`transformer_lens` and `transformers`, and does so only when it is used.
+"""
+
+import inspect
+from copy import deepcopy
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lrc_tl.models import HookedModel, hooked_transformer
+
+
+class PrefixCache(Protocol):
+    """Keys and values of a run prefix."""
+
+    def arguments(self, n_following: int) -> dict[str, Any]:
+        """Arguments of one forward pass over the next `n_following` tokens; the cache itself stays as it is."""
+
+
+def prefix_cache(model: HookedModel, prefix: Int[Tensor, "1 pos"], *, stop_at_layer: int) -> PrefixCache | None:
+    """The keys and values of `prefix` in the layers below `stop_at_layer`, computed here without gradients.
+
+    None where there is no prefix, or where the model keeps no cache that can be trusted (a Bridge around one of
+    TransformerLens's own small models, or around one that leaves its layers' caches empty): then run the whole
+    sequence.
+    """
+    if prefix.shape[1] == 0:
+        return None
+    hooked = hooked_transformer()
+    if hooked is not None and isinstance(model, hooked):
+        return _HookedCache(model, prefix, stop_at_layer)
+    return _hugging_face_cache(model, prefix, stop_at_layer)
+
+
+class _HookedCache:
+    """HookedTransformer's cache, frozen so that a forward pass leaves it as it was."""
+
+    def __init__(self, model: Any, prefix: Tensor, stop_at_layer: int) -> None:
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+        self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, prefix.device, 1)
+        with torch.no_grad():
+            model(
+                prefix,
+                past_kv_cache=self._cache,
+                attention_mask=torch.ones_like(prefix),
+                stop_at_layer=stop_at_layer,
+            )
+        self._cache.freeze()
+        self._prefix = prefix
+
+    def arguments(self, n_following: int) -> dict[str, Any]:
+        following = torch.ones(1, n_following, dtype=self._prefix.dtype, device=self._prefix.device)
+        return {"past_kv_cache": self._cache, "attention_mask": following}
+
+
+class _HuggingFaceCache:
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def arguments(self, n_following: int) -> dict[str, Any]:
+        # A forward pass appends to the cache that it is given: a second pass would attend to the suffix twice.
+        return {"past_key_values": deepcopy(self._cache), "use_cache": True}
+
+
+def _hugging_face_cache(model: Any, prefix: Tensor, stop_at_layer: int) -> _HuggingFaceCache | None:
+    wrapped = model.original_model
+    config = getattr(wrapped, "config", None)
+    if config is None or "past_key_values" not in inspect.signature(wrapped.forward).parameters:
+        return None
+    from transformers import DynamicCache, PretrainedConfig
+
+    if not isinstance(config, PretrainedConfig):
+        return None
+    cache = DynamicCache(config=config)
+    with torch.no_grad():
+        model(prefix, past_key_values=cache, use_cache=True, stop_at_layer=stop_at_layer)
+    filled = [cache.get_seq_length(layer) for layer in range(min(stop_at_layer, len(cache.layers)))]
+    # Some adapters warn and leave the cache empty; a model with recurrent layers has no keys to count.
+    if len(filled) < stop_at_layer or any(length != prefix.shape[1] for length in filled):
+        return None
+    return _HuggingFaceCache(cache)

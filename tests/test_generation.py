@@ -1,0 +1,141 @@
+"""Generated text comes with numbers that an independent run of the same tokens gives."""
+
+import pytest
+import torch
+
+import lrc_tl as lrc
+from lrc_tl import generation
+
+HOOK = "blocks.1.hook_resid_post"
+TEXTS = ["w1 w2 w3 w4 w5", "w9 w8 w7"]
+
+
+def unit(seed=0):
+    vector = torch.randn(12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return vector / vector.norm()
+
+
+def adding(strength=6.0, **place):
+    return lrc.Steering(
+        operation=lrc.Add(vector=unit(), strength=strength, unit="absolute"), hook_name=HOOK, **place
+    )
+
+
+def teacher_forced(model, prompt, new, strength):
+    """Log-probabilities and scores of `new`, one row in one pass, edited by hand from its second token on."""
+    start = model.to_tokens(prompt)[0].tolist()
+    kept = []
+
+    def edit(residual, hook):
+        edited = residual.clone()
+        edited[:, 1:] += strength * unit().to(residual)
+        kept.append(edited[0] @ unit().to(residual))
+        return edited
+
+    with model.hooks(fwd_hooks=[(HOOK, edit)]):
+        logits = model(torch.tensor([[*start, *new]]))[0]
+    log_probs = logits.log_softmax(-1)[len(start) - 1 : -1]
+    return log_probs, kept[0][len(start) :]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_probabilities_scores_and_kl_are_those_of_the_tokens(word_model, temperature):
+    made = lrc.generate(word_model, TEXTS, steering=adding(), max_new_tokens=5, temperature=temperature, seed=4)
+    assert [one.prompt for one in made] == TEXTS
+    for one in made:
+        new = one.token_ids.tolist()
+        assert one.text == word_model.tokenizer.decode(new, skip_special_tokens=True)
+        steered, scores = teacher_forced(word_model, one.prompt, new, 6.0)
+        plain, _ = teacher_forced(word_model, one.prompt, new, 0.0)
+        close = {"rtol": 1e-4, "atol": 1e-4}
+        torch.testing.assert_close(one.log_probs, steered[range(len(new)), new], **close)
+        torch.testing.assert_close(one.kl, (steered.exp() * (steered - plain)).sum(-1), **close)
+        ends = int(new[-1] == word_model.tokenizer.eos_token_id)
+        torch.testing.assert_close(one.scores[: len(new) - ends, 0], scores[: len(new) - ends], **close)
+        assert one.scores.isnan().sum() == ends
+        assert (one.kl > 0).all()
+        if temperature == 0:
+            assert new == steered.argmax(-1).tolist()
+
+
+def test_a_sweep_over_strengths_is_the_single_runs(word_model):
+    strengths = [-4.0, 0.0, 5.0]
+    swept = lrc.generate(word_model, TEXTS, steering=adding(), strengths=strengths, max_new_tokens=4)
+    assert [(one.prompt, one.strength) for one in swept] == [(text, s) for text in TEXTS for s in strengths]
+    for one in swept:
+        (alone,) = lrc.generate(word_model, one.prompt, steering=adding(one.strength), max_new_tokens=4)
+        assert one.token_ids.tolist() == alone.token_ids.tolist()
+        for field in ("log_probs", "kl", "scores"):
+            torch.testing.assert_close(
+                getattr(one, field), getattr(alone, field), rtol=1e-4, atol=1e-4, equal_nan=True
+            )
+    still = [one for one in swept if one.strength == 0]
+    assert all((one.kl.abs() < 1e-5).all() for one in still)
+
+
+def test_batches_that_memory_allows_give_the_same(word_model, monkeypatch):
+    place = adding(torch.tensor([2.0, 7.0]), where=[2, 1])
+    together = lrc.generate(word_model, TEXTS, steering=place, max_new_tokens=4)
+    monkeypatch.setattr(generation, "_MAX_LOGITS", 1)
+    apart = lrc.generate(word_model, TEXTS, steering=place, max_new_tokens=4)
+    for one, other in zip(together, apart, strict=True):
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+        torch.testing.assert_close(one.log_probs, other.log_probs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_swap_is_swept_by_its_beta(word_model):
+    swap = lrc.Steering(operation=lrc.Swap(remove=unit(1), add=unit(2), beta=0.1), hook_name=HOOK, layers="all")
+    swept = lrc.generate(word_model, TEXTS[0], steering=swap, strengths=[0.0, 1.0], max_new_tokens=3)
+    assert swept[1].kl.max() > 100 * swept[0].kl.abs().max() + 1e-3
+    assert swept[1].scores.shape == (len(swept[1].token_ids), 1)
+
+
+def test_nothing_steered_is_the_models_own_text(word_model):
+    made = lrc.generate(word_model, TEXTS[0], max_new_tokens=4)
+    plain = word_model.generate(TEXTS[0], max_new_tokens=4, do_sample=False, verbose=False, return_type="tokens")
+    start = word_model.to_tokens(TEXTS[0]).shape[1]
+    assert made[0].token_ids.tolist() == plain[0, start:][: len(made[0].token_ids)].tolist()
+    assert made[0].scores.shape == (len(made[0].token_ids), 0)
+    assert not made[0].kl.any()
+
+
+def test_a_row_ends_with_its_end_of_sequence_token(word_model):
+    made = lrc.generate(word_model, [TEXTS[0]] * 24, max_new_tokens=12, temperature=3.0, seed=1)
+    eos = word_model.tokenizer.eos_token_id
+    ended = [one for one in made if eos in one.token_ids.tolist()]
+    assert 0 < len(ended) < len(made)
+    for one in made:
+        ids = one.token_ids.tolist()
+        assert ids.index(eos) == len(ids) - 1 if one in ended else len(ids) == 12
+        assert len(one.log_probs) == len(one.kl) == len(one.scores) == len(ids)
+    assert "<eos>" not in ended[0].text
+
+
+def test_sampling_repeats_with_its_seed_and_leaves_the_global_state(word_model):
+    before = torch.random.get_rng_state()
+    first, again, other = (
+        [one.token_ids.tolist() for one in lrc.generate(word_model, TEXTS, temperature=2.0, seed=seed)]
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([], {}, "a prompt is empty, or there are none"),
+        (["w1", " "], {}, "a prompt is empty, or there are none"),
+        ("w1", {"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ("w1", {"temperature": float("nan")}, "temperature nan"),
+        ("w1", {"strengths": [1.0]}, "1 strengths for 0 steerings that add or swap"),
+        ("w1", {"strengths": [], "steering": adding()}, "0 strengths for 1 steerings"),
+        ("w1", {"strengths": [1.0], "steering": [adding(), adding()]}, "1 strengths for 2 steerings"),
+        ("w1", {"strengths": [float("inf")], "steering": adding()}, "strength is .*inf.* must be a finite number"),
+        (["w1", "w2"], {"steering": adding(where=[1])}, "`where` holds 1 rows, but there are more prompts"),
+        (["w1", "w2"], {"steering": adding(torch.ones(1))}, "an amount of the steering holds 1 rows"),
+    ],
+)
+def test_bad_input_is_refused(word_model, prompts, options, message):
+    with pytest.raises(ValueError, match=message):
+        lrc.generate(word_model, prompts, **options)
