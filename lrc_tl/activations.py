@@ -1,6 +1,6 @@
 """Residuals at subject and object positions: many prompts and all asked layers in one batched pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,21 +30,30 @@ def prompt_activations(
     *,
     subject_layers: Sequence[int] = (),
     object_layers: Sequence[int] = (),
-    object_aggregation: ObjectAggregation = "mean",
+    object_aggregation: ObjectAggregation | Mapping[int, ObjectAggregation] = "mean",
     max_tokens: int = MAX_TOKENS,
 ) -> PromptActivations:
     """Subject and object residuals of every prompt at every layer asked for, in one batched pass.
 
-    Only the asked positions are kept. The pass stops above the highest layer. `max_tokens` bounds a batch: about
-    `4 * max_tokens * d_mlp` bytes for each activation in float32.
+    Only the asked positions are kept. The pass stops above the highest layer. `object_aggregation` may differ by
+    layer, as it was asked for. `max_tokens` bounds a batch: about `4 * max_tokens * d_mlp` bytes for each activation
+    in float32.
 
     Raises:
-        ValueError: no prompts, a layer outside the model, or residuals that are not finite.
+        ValueError: no prompts, a layer outside the model or without an aggregation, or residuals that are not
+            finite.
     """
     if not prompts:
         raise ValueError("no prompts to read activations from; give at least one")
     subject_names = {layer: hook_name(model, layer) for layer in subject_layers}
     object_names = {layer: hook_name(model, layer) for layer in object_layers}
+    aggregations = (
+        dict(object_aggregation)
+        if isinstance(object_aggregation, Mapping)
+        else dict.fromkeys(object_layers, object_aggregation)
+    )
+    if without := [layer for layer in object_layers if layer not in aggregations]:
+        raise ValueError(f"object_aggregation has no entry for the object layers {without}; give one for each")
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
     # A subject needs no token after it, and its own residual does not see them.
     sequences = [t.input_ids if object_layers else t.text_ids[: t.subject_position + 1] for t in tokenized]
@@ -52,21 +61,25 @@ def prompt_activations(
     kept_subject: dict[int, Tensor] = {}
     kept_object: dict[int, Tensor] = {}
     names = {int(name.split(".")[1]): name for name in (*subject_names.values(), *object_names.values())}
-    subject_at = {int(name.split(".")[1]) for name in subject_names.values()}
-    object_at = {int(name.split(".")[1]) for name in object_names.values()}
 
     def keep(layer: int, rows: list[int]) -> Any:
+        name = names[layer]
+
         def hook_function(residual: Tensor, hook: Any) -> None:
             wide = torch.promote_types(residual.dtype, torch.float32)
-            for store, wanted in ((kept_subject, subject_at), (kept_object, object_at)):
-                if layer in wanted and layer not in store:
-                    store[layer] = torch.empty(len(prompts), d_model, dtype=wide, device=residual.device)
+
+            def store(kept: dict[int, Tensor], asked: int, row: int, value: Tensor) -> None:
+                if asked not in kept:
+                    kept[asked] = torch.empty(len(prompts), d_model, dtype=wide, device=residual.device)
+                kept[asked][row] = value
+
             for number, row in enumerate(rows):
-                if layer in subject_at:
-                    kept_subject[layer][row] = residual[number, tokenized[row].subject_position].to(wide)
-                if layer in object_at:
-                    positions = object_positions(tokenized[row], object_aggregation)
-                    kept_object[layer][row] = residual[number, positions].to(wide).mean(0)
+                for asked in (asked for asked, its_name in subject_names.items() if its_name == name):
+                    at = tokenized[row].subject_position
+                    store(kept_subject, asked, row, residual[number, at].to(wide))
+                for asked in (asked for asked, its_name in object_names.items() if its_name == name):
+                    positions = object_positions(tokenized[row], aggregations[asked])
+                    store(kept_object, asked, row, residual[number, positions].to(wide).mean(0))
 
         return hook_function
 
@@ -83,8 +96,8 @@ def prompt_activations(
                 "float32 and check its weights"
             )
     return PromptActivations(
-        subject={layer: kept_subject[int(name.split(".")[1])] for layer, name in subject_names.items()},
-        object={layer: kept_object[int(name.split(".")[1])] for layer, name in object_names.items()},
+        subject={layer: kept_subject[layer] for layer in subject_layers},
+        object={layer: kept_object[layer] for layer in object_layers},
     )
 
 

@@ -1,13 +1,143 @@
-"""Baselines: other ways to a `ConceptSet`, made from the same prompts as an LRC."""
+"""Baselines: other ways to a `ConceptSet`, made from the same prompts as an LRC.
 
-from collections import defaultdict
-from collections.abc import Sequence
+All are fitted on the subject activations of known prompts, one direction for each object, without an intercept.
+"""
+
+import random
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+from torch import Tensor
 
 from lrc_tl.activations import subject_activations
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt
+
+_Array = npt.NDArray[np.float64]
+_PCA_SHARE = 0.9
+_MAX_ITERATIONS = 20_000
+
+
+def fit_baselines(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    layer: int,
+    methods: Sequence[str] = ("mean", "svm", "logistic"),
+    seed: int = 0,
+) -> dict[str, ConceptSet]:
+    """A `ConceptSet` for each method, all from one pass that reads the prompts' subjects at `layer`.
+
+    The methods are those of `baseline_concepts`.
+
+    Raises:
+        ValueError: no prompts, or what `baseline_concepts` refuses.
+    """
+    for method in methods:
+        require_baseline(method)
+    if not prompts:
+        raise ValueError("no prompts to fit baselines on; give at least one for each object")
+    activations = subject_activations(model, prompts, layer=layer)
+    return {
+        method: baseline_concepts(
+            activations,
+            [prompt.object for prompt in prompts],
+            method=method,
+            hook_name=hook_name(model, layer),
+            relation=prompts[0].relation,
+            fingerprint=ModelFingerprint.of(model),
+            seed=seed,
+        )
+        for method in methods
+    }
+
+
+@jaxtyped(typechecker=beartype)
+def baseline_concepts(
+    activations: Float[Tensor, "prompt d_model"],
+    objects: Sequence[str],
+    *,
+    method: str,
+    hook_name: str,
+    relation: str = "",
+    fingerprint: ModelFingerprint | None = None,
+    seed: int = 0,
+) -> ConceptSet:
+    """One unit direction for each object by a method that needs activations and labels only.
+
+    Computed in float64, returned in the dtype of `activations`; `norm` holds the length before scaling. Directions
+    that compare an object with the others (`centred-mean`, `mean-difference`, `lda`, `pca`) rank objects well on
+    centred activations only: the offset that all activations share is no part of what they tell apart. Methods:
+
+    - `mean`: the object's mean activation, "input averaging" of arXiv:2311.08968, section 4.
+    - `centred-mean`: the same less the mean of all objects' means, so that each object weighs the same.
+    - `mean-difference`: the object's mean less the mean of all other activations.
+    - `svm`, `logistic`: coefficients of scikit-learn's LinearSVC and LogisticRegression (C = 1) for the object
+      against the rest, with balanced class weights and without an intercept, on activations as they are.
+    - `lda`: coefficients of scikit-learn's LDA with Ledoit-Wolf shrinkage, less their mean over the objects; LDA's
+      own decision does not see that mean, but a dot product without LDA's intercepts does.
+    - `pca`: the centred means, projected on those of their principal components that explain 90 % of their
+      variance.
+    - `random`: Gaussian directions, a control.
+    - `shuffled-mean`, `shuffled-svm`: the method with the labels permuted among the prompts, a control.
+
+    Args:
+        seed: of the solver's, the random and the shuffled draws.
+
+    Raises:
+        ValueError: an unknown method, as many objects as activations are not given, activations that are not
+            finite, fewer than two objects where a method compares them, or one prompt an object for `lda`.
+    """
+    require_baseline(method)
+    if len(objects) != len(activations) or not objects:
+        raise ValueError(
+            f"{len(activations)} activations and {len(objects)} objects were given; give one object for each of "
+            "at least one activation"
+        )
+    if not bool(torch.isfinite(activations).all()):
+        raise ValueError("the activations are not finite; load the model in float32")
+    labels = list(objects)
+    if method.startswith("shuffled-"):
+        random.Random(seed).shuffle(labels)
+    names = list(dict.fromkeys(objects))
+    if len(names) < 2 and method not in ("mean", "random"):
+        raise ValueError(
+            f"{method} compares objects, but all {len(labels)} prompts have the object {names[0]!r}; give prompts "
+            "of two objects or more"
+        )
+    places = {name: place for place, name in enumerate(names)}
+    found = _METHODS[method](
+        activations.detach().double().cpu().numpy(), np.array([places[label] for label in labels]), names, seed
+    )
+    wide = torch.promote_types(activations.dtype, torch.float32)
+    vectors = torch.from_numpy(found).to(activations.device, wide)
+    return ConceptSet(
+        {
+            name: ConceptDirection.from_unscaled(
+                vector,
+                relation=relation,
+                object_name=name,
+                hook_name=hook_name,
+                method=method,
+                fingerprint=fingerprint,
+            )
+            for name, vector in zip(names, vectors, strict=True)
+        },
+        settings={"method": method, "seed": seed, "n_prompts": len(labels)},
+    )
 
 
 def mean_concepts(model: HookedModel, prompts: Sequence[Prompt], *, layer: int) -> ConceptSet:
@@ -18,22 +148,107 @@ def mean_concepts(model: HookedModel, prompts: Sequence[Prompt], *, layer: int) 
     Raises:
         ValueError: no prompts.
     """
-    if not prompts:
-        raise ValueError("no prompts to average; give at least one for each object")
-    activations = subject_activations(model, prompts, layer=layer)
-    rows: dict[str, list[int]] = defaultdict(list)
-    for number, prompt in enumerate(prompts):
-        rows[prompt.object].append(number)
-    return ConceptSet(
-        {
-            name: ConceptDirection.from_unscaled(
-                activations[own].mean(0),
-                relation=prompts[own[0]].relation,
-                object_name=name,
-                hook_name=hook_name(model, layer),
-                method="mean",
-                fingerprint=ModelFingerprint.of(model),
+    return fit_baselines(model, prompts, layer=layer, methods=("mean",))["mean"]
+
+
+def require_baseline(method: str) -> None:
+    """Raise ValueError unless `method` is the name of a baseline."""
+    if method not in BASELINES:
+        raise ValueError(f"no baseline {method!r}; there are {', '.join(BASELINES)}")
+
+
+def _means(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
+    return np.stack([x[labels == place].mean(0) for place in range(len(names))])
+
+
+def _centred_means(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
+    means = _means(x, labels, names, seed)
+    centred: _Array = means - means.mean(0)
+    return centred
+
+
+def _mean_differences(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
+    rest = np.stack([x[labels != place].mean(0) for place in range(len(names))])
+    differences: _Array = _means(x, labels, names, seed) - rest
+    return differences
+
+
+def _svms(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
+    return _one_vs_rest(
+        lambda: LinearSVC(
+            fit_intercept=False,
+            class_weight="balanced",
+            dual="auto",
+            random_state=seed,
+            max_iter=_MAX_ITERATIONS,
+        ),
+        x, labels, names,
+    )  # fmt: skip
+
+
+def _logistic(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
+    return _one_vs_rest(
+        lambda: LogisticRegression(
+            fit_intercept=False, class_weight="balanced", random_state=seed, max_iter=_MAX_ITERATIONS
+        ),
+        x, labels, names,
+    )  # fmt: skip
+
+
+def _one_vs_rest(make: Callable[[], Any], x: _Array, labels: _Array, names: list[str]) -> _Array:
+    rows = []
+    for place, name in enumerate(names):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            rows.append(make().fit(x, labels == place).coef_[0])
+        if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+            warnings.warn(
+                f"the solver of {name!r} stopped before it converged, after {_MAX_ITERATIONS} steps; its "
+                "direction is approximate",
+                stacklevel=2,
             )
-            for name, own in rows.items()
-        }
-    )
+    return np.stack(rows)
+
+
+def _lda(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
+    if len(labels) <= len(names):
+        raise ValueError(
+            f"lda needs more prompts than objects, to see how activations vary within one; given are "
+            f"{len(labels)} prompts of {len(names)} objects"
+        )
+    with warnings.catch_warnings():
+        # An object with one prompt has no variance of its own; it takes that of the others.
+        warnings.filterwarnings("ignore", message="Only one sample available", category=UserWarning)
+        fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, labels)
+    if len(names) == 2:
+        return np.stack([-fitted.coef_[0], fitted.coef_[0]])
+    coefficients: _Array = fitted.coef_ - fitted.coef_.mean(0)
+    return coefficients
+
+
+def _pca(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
+    means = _means(x, labels, names, seed)
+    fitted = PCA(n_components=_PCA_SHARE, svd_solver="full").fit(means)
+    projected: _Array = fitted.transform(means) @ fitted.components_
+    return projected
+
+
+def _random(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
+    # RandomState's stream is frozen across NumPy versions.
+    return np.random.RandomState(seed).standard_normal((len(names), x.shape[1]))
+
+
+_METHODS: dict[str, Callable[[_Array, _Array, list[str], int], _Array]] = {
+    "mean": _means,
+    "centred-mean": _centred_means,
+    "mean-difference": _mean_differences,
+    "svm": _svms,
+    "logistic": _logistic,
+    "lda": _lda,
+    "pca": _pca,
+    "random": _random,
+    "shuffled-mean": _means,
+    "shuffled-svm": _svms,
+}
+BASELINES = tuple(_METHODS)
+"""Names of all baselines."""

@@ -46,6 +46,20 @@ def test_a_batched_pass_reads_what_each_prompt_run_alone_shows(word_model, max_t
         torch.testing.assert_close(found.object[1][row], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_each_object_layer_may_have_its_own_aggregation_even_the_same_layer_asked_twice(word_model):
+    prompts = random_prompts(9)
+    found = lrc.prompt_activations(
+        word_model, prompts, object_layers=[2, 1, -1], object_aggregation={2: "mean", 1: "mean", -1: "first_token"}
+    ).object
+    assert list(found) == [2, 1, -1]
+    for layer, aggregation in ((2, "mean"), (1, "mean"), (-1, "first_token")):
+        expected = lrc.object_activations(word_model, prompts, layer=layer, object_aggregation=aggregation)
+        torch.testing.assert_close(found[layer], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[2], found[-1])
+    with pytest.raises(ValueError, match=r"no entry for the object layers \[1\]"):
+        lrc.prompt_activations(word_model, prompts, object_layers=[1], object_aggregation={2: "mean"})
+
+
 def test_logits_are_those_of_each_sequence_run_alone(word_model):
     generator = random.Random(1)
     sequences = [[generator.randrange(4, 48) for _ in range(generator.randint(2, 9))] for _ in range(15)]

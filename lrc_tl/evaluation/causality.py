@@ -105,14 +105,16 @@ def causality_curve(
     differences: Float[Tensor, "edit d_model"],
     *,
     betas: Sequence[float],
+    clean: Float[Tensor, "edit 2"] | None = None,
 ) -> tuple[CausalityResult, ...]:
     """The effect of adding `beta |h^(l)| difference` to the last subject token at every layer l, for each beta.
 
     `differences` holds `v_o' - v_o` for each edit, or a control of the same norm. |h^(l)| is the norm in the
-    edited run. The unedited run is made once.
+    edited run. The unedited run is made once, or taken from `clean`: that of an earlier result on the same edits.
 
     Raises:
-        ValueError: no edits, as many differences as edits are not given, or a beta that is not finite.
+        ValueError: no edits, as many differences (and clean rows) as edits are not given, or a beta that is not
+            finite.
     """
     if not edits or len(edits) != len(differences):
         raise ValueError(
@@ -121,7 +123,10 @@ def causality_curve(
     for beta in betas:
         if not torch.isfinite(torch.tensor(float(beta))):
             raise ValueError(f"beta is {beta}; it must be a finite number")
-    clean = _object_log_probs(model, edits, None)
+    if clean is None:
+        clean = _object_log_probs(model, edits, None)
+    elif len(clean) != len(edits):
+        raise ValueError(f"clean has {len(clean)} rows for {len(edits)} edits; give that of the same edits")
     norm = float(differences.norm(dim=-1).mean())
     results = []
     for beta in betas:

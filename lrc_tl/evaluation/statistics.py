@@ -1,0 +1,131 @@
+"""How sure a figure is, and whether two methods differ: intervals, tests and a correction for several tests."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap, norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Test:
+    """The outcome of one two-sided test."""
+
+    __test__ = False  # pytest would take the class for a test case
+
+    statistic: float
+    p_value: float
+    n: int
+    """What the test counted: prompts, discordant prompts or relations without a tie."""
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1); NaN where there is nothing, or one value, to take it from."""
+    if not values:
+        return math.nan, math.nan
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, confidence: float = 0.95, n_resamples: int = 9999, seed: int = 0
+) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval of the mean (`scipy.stats.bootstrap`).
+
+    The values are drawn with replacement, so they must be independent: one for each relation. Equal values give an
+    interval of length 0, one value or none gives NaN.
+
+    Raises:
+        ValueError: a value is not finite, or `confidence` is not strictly between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must lie strictly between 0 and 1")
+    array = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError("a value is not finite; leave out relations without a figure")
+    if len(array) < 2:
+        return math.nan, math.nan
+    if (array == array[0]).all():
+        return float(array[0]), float(array[0])
+    found = bootstrap(
+        (array,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=n_resamples,
+        rng=np.random.default_rng(seed),
+        method="BCa",
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def two_proportion_z_test(correct_a: int, n_a: int, correct_b: int, n_b: int) -> Test:
+    """Whether two shares differ, by the pooled z statistic (arXiv:2311.08968, tables 7 and 8).
+
+    It takes the two samples for independent; two methods on the same prompts are compared more sharply by
+    `mcnemar_test`. Shares that are both 0 or both 1 give z = 0 and p = 1.
+
+    Raises:
+        ValueError: a count is negative or above its total, or a total is 0.
+    """
+    for correct, n in ((correct_a, n_a), (correct_b, n_b)):
+        if not (n > 0 and 0 <= correct <= n):
+            raise ValueError(f"{correct} of {n} is no share; give 0 to n right answers of at least one")
+    pooled = (correct_a + correct_b) / (n_a + n_b)
+    variance = pooled * (1 - pooled) * (1 / n_a + 1 / n_b)
+    z = 0.0 if variance == 0 else (correct_a / n_a - correct_b / n_b) / math.sqrt(variance)
+    return Test(statistic=z, p_value=float(2 * norm.sf(abs(z))), n=n_a + n_b)
+
+
+def mcnemar_test(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> Test:
+    """Whether one method is right more often than another on the same prompts: McNemar's exact test.
+
+    Only prompts count that one method gets right and the other wrong. The statistic is the share of these that the
+    first gets right; without any of them p = 1.
+
+    Raises:
+        ValueError: the two have different lengths, or none.
+    """
+    if len(correct_a) != len(correct_b) or not correct_a:
+        raise ValueError(
+            f"{len(correct_a)} and {len(correct_b)} outcomes were given; give the outcomes of both methods on the "
+            "same prompts, at least one"
+        )
+    first = sum(a and not b for a, b in zip(correct_a, correct_b, strict=True))
+    second = sum(b and not a for a, b in zip(correct_a, correct_b, strict=True))
+    return _binomial(first, first + second)
+
+
+def sign_test(differences: Sequence[float]) -> Test:
+    """Whether differences, one for each relation, lie on one side of 0; exact, ties left out.
+
+    The statistic is the share of positive differences; without any but ties p = 1.
+
+    Raises:
+        ValueError: a difference is not finite.
+    """
+    if not all(math.isfinite(difference) for difference in differences):
+        raise ValueError("a difference is not finite; leave out relations without a figure")
+    return _binomial(sum(d > 0 for d in differences), sum(d != 0 for d in differences))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down rule, in the order given.
+
+    Raises:
+        ValueError: a p-value is not between 0 and 1.
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"p-values lie between 0 and 1; given are {list(p_values)}")
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _binomial(successes: int, n: int) -> Test:
+    if n == 0:
+        return Test(statistic=0.5, p_value=1.0, n=0)
+    return Test(statistic=successes / n, p_value=float(binomtest(successes, n).pvalue), n=n)

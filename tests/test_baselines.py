@@ -1,0 +1,184 @@
+"""Baselines: scikit-learn's own coefficients, means by hand, controls at chance, and clear errors."""
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+from test_activations import random_prompts
+
+import lrc_tl as lrc
+from lrc_tl.baselines import BASELINES, baseline_concepts, fit_baselines, mean_concepts
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+def clusters(counts, *, d_model=30, spread=1.0, offset=5.0, seed=0):
+    """Activations of objects `a`, `b` ... around means of their own, far from the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    means = 2 * torch.randn(len(counts), d_model, generator=generator, dtype=torch.float64) + offset
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
+    noise = spread * torch.randn(len(rows), d_model, generator=generator, dtype=torch.float64)
+    return means[rows] + noise, ["abcdefgh"[row] for row in rows]
+
+
+def unit(rows):
+    return torch.nn.functional.normalize(torch.as_tensor(np.asarray(rows)), dim=-1)
+
+
+def made(activations, objects, method, **options):
+    return baseline_concepts(activations, objects, method=method, hook_name=HOOK, **options)
+
+
+@pytest.mark.parametrize("scale", [1.0, 6500.0])
+@pytest.mark.parametrize(
+    ("method", "estimator"),
+    [
+        ("svm", LinearSVC(fit_intercept=False, class_weight="balanced", random_state=7, max_iter=20_000)),
+        ("logistic", LogisticRegression(fit_intercept=False, class_weight="balanced", max_iter=20_000)),
+    ],
+)
+def test_linear_probes_are_the_coefficients_of_scikit_learn_scaled_to_unit_length(method, estimator, scale):
+    activations, objects = clusters([9, 4, 2])
+    found = made(activations * scale, objects, method, seed=7)
+    x, labels = (activations * scale).numpy(), np.array(objects)
+    for name in "abc":
+        coefficients = estimator.fit(x, labels == name).coef_[0]
+        torch.testing.assert_close(found[name].vector, unit(coefficients), rtol=0, atol=1e-5)
+        assert found[name].norm == pytest.approx(np.linalg.norm(coefficients), rel=1e-5)
+        assert (found[name].method, found[name].threshold) == (method, None)
+
+
+@pytest.mark.parametrize("counts", [[9, 4, 5], [6, 7]])
+def test_lda_is_that_of_scikit_learn_less_the_mean_coefficients(counts):
+    activations, objects = clusters(counts)
+    fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(activations.numpy(), objects)
+    whole = fitted.coef_ if len(counts) > 2 else np.concatenate([-fitted.coef_, fitted.coef_])
+    torch.testing.assert_close(
+        made(activations, objects, "lda").vectors, unit(whole - whole.mean(0)), rtol=0, atol=1e-5
+    )
+
+
+def test_lda_takes_an_object_with_one_prompt_without_a_warning():
+    activations, objects = clusters([5, 1, 4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(made(activations, objects, "lda")) == 3
+
+
+def test_means_are_as_computed_by_hand():
+    activations = torch.tensor([[4.0, 0.0], [2.0, 0.0], [0.0, 6.0]])
+    objects = ["a", "a", "b"]
+    mean, centred, difference = (
+        made(activations, objects, method) for method in ("mean", "centred-mean", "mean-difference")
+    )
+    torch.testing.assert_close(mean.vectors, torch.eye(2))
+    assert [mean[name].norm for name in "ab"] == [3, 6]
+    slope = torch.tensor([1.0, -2.0]) / 5**0.5  # (3, 0) - (0, 6)
+    torch.testing.assert_close(centred.vectors, torch.stack([slope, -slope]))
+    torch.testing.assert_close(difference.vectors, torch.stack([slope, -slope]))
+    assert difference["a"].norm == pytest.approx(2 * centred["a"].norm)
+
+
+def test_principal_components_keep_the_means_that_lie_in_a_plane_and_drop_the_rest():
+    base = torch.zeros(5, 8, dtype=torch.float64)
+    base[:4, :2] = torch.tensor([[3.0, 0], [-3, 0], [0, 3], [0, -3]])
+    base[4, :3] = torch.tensor([3.0, 3, 0.3])  # a fifth object slightly off the plane of the others
+    found = made(base + 100, list("abcde"), "pca")
+    plane = torch.linalg.svd(base - base.mean(0)).Vh[:2]
+    centred = (base - base.mean(0)) @ plane.T @ plane
+    torch.testing.assert_close(found.vectors, unit(centred), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_every_method_gives_unit_directions_in_the_order_of_the_objects_and_the_same_twice(method):
+    activations, objects = clusters([4, 3, 5])
+    found = made(activations.float(), objects, method, seed=3, relation="r")
+    assert list(found) == ["a", "b", "c"]
+    assert found.vectors.dtype == torch.float32
+    assert found.relation == "r"
+    torch.testing.assert_close(found.vectors.norm(dim=-1), torch.ones(3))
+    again = made(activations.float(), objects, method, seed=3)
+    torch.testing.assert_close(again.vectors, found.vectors, rtol=0, atol=0)
+    if method == "random" or method.startswith("shuffled"):
+        assert not torch.allclose(made(activations.float(), objects, method, seed=4).vectors, found.vectors)
+
+
+def accuracy(concepts, activations, objects):
+    return lrc.classify_activations(concepts, activations, objects).accuracy
+
+
+def test_probes_find_unseen_subjects_and_controls_stay_near_chance():
+    # A common offset would let any direction prefer one object; without it controls are at 1/4 on average.
+    activations, objects = clusters([40] * 4, offset=0.0, spread=1.5)
+    rows = random.Random(0).sample(range(160), 160)
+    train, test = rows[:80], rows[80:]
+    shown = [objects[row] for row in train]
+
+    def result(method, seed=0):
+        concepts = made(activations[train], shown, method, seed=seed)
+        return accuracy(concepts, activations[test], [objects[row] for row in test])
+
+    for method in ("mean", "centred-mean", "mean-difference", "svm", "logistic", "lda", "pca"):
+        assert result(method) > 0.9
+    for method in ("random", "shuffled-mean", "shuffled-svm"):
+        assert np.mean([result(method, seed) for seed in range(30)]) == pytest.approx(0.25, abs=0.1)
+
+
+def test_the_model_wrapper_reads_the_subjects_once_and_gives_every_method(word_model, monkeypatch):
+    prompts = [
+        lrc.Prompt(text=p.text, subject=p.subject, object=f"w{number % 3}", relation="r")
+        for number, p in enumerate(random_prompts(12))
+    ]
+    passes = []
+    read = lrc.subject_activations
+    monkeypatch.setattr(
+        "lrc_tl.baselines.subject_activations", lambda *args, **options: passes.append(1) or read(*args, **options)
+    )
+    found = fit_baselines(word_model, prompts, layer=-2, methods=("mean", "svm"), seed=1)
+    assert passes == [1]
+    assert list(found) == ["mean", "svm"]
+    activations = read(word_model, prompts, layer=1)
+    for method, concepts in found.items():
+        expected = made(activations, [prompt.object for prompt in prompts], method, seed=1)
+        torch.testing.assert_close(concepts.vectors, expected.vectors)
+        assert concepts.hook_name == HOOK
+        concepts.require_model(word_model)
+    torch.testing.assert_close(
+        mean_concepts(word_model, prompts, layer=1).vectors, found["mean"].vectors, rtol=0, atol=0
+    )
+
+
+def test_bad_input_is_refused_with_what_was_given():
+    activations, objects = clusters([3, 2])
+    with pytest.raises(ValueError, match="no baseline 'svn'; there are mean, centred-mean"):
+        made(activations, objects, "svn")
+    with pytest.raises(ValueError, match="5 activations and 4 objects were given"):
+        made(activations, objects[1:], "mean")
+    with pytest.raises(ValueError, match="svm compares objects, but all 5 prompts have the object 'a'"):
+        made(activations, ["a"] * 5, "svm")
+    assert len(made(activations, ["a"] * 5, "mean")) == 1
+    with pytest.raises(ValueError, match=r"lda needs more prompts than objects.*2 prompts of 2 objects"):
+        made(activations[[0, 4]], ["a", "b"], "lda")
+    with pytest.raises(ValueError, match="not finite"):
+        made(activations / 0, objects, "mean")
+    with pytest.raises(ValueError, match="norm 0"):
+        made(activations[[0, 0]], ["a", "b"], "centred-mean")
+
+
+def test_no_prompts_and_unknown_methods_are_refused_before_the_model_runs():
+    with pytest.raises(ValueError, match="no prompts to fit baselines on"):
+        fit_baselines(None, [], layer=1)
+    with pytest.raises(ValueError, match="no baseline 'lrc'"):
+        fit_baselines(None, random_prompts(2), layer=1, methods=("mean", "lrc"))
+
+
+def test_a_solver_that_does_not_converge_says_so(monkeypatch):
+    monkeypatch.setattr("lrc_tl.baselines._MAX_ITERATIONS", 1)
+    activations, objects = clusters([6, 6], spread=6)
+    with pytest.warns(UserWarning, match="the solver of 'a' stopped before it converged, after 1 steps"):
+        made(activations, objects, "logistic")
