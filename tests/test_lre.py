@@ -116,3 +116,31 @@ def test_progress_goes_to_the_error_stream_and_only_when_asked_for(model):
         shown[progress] = errors.getvalue()
     assert "LRE" in shown[True]
     assert shown[False] == ""
+
+
+def test_an_lre_comes_back_from_its_file_bit_for_bit(model, tmp_path):
+    lre = fit(model)
+    path = tmp_path / "kinds.safetensors"
+    lre.save(path)
+    again = lrc.LinearRelationalEmbedding.load(path, model=model)
+    assert torch.equal(again.weight, lre.weight)
+    assert torch.equal(again.bias, lre.bias)
+    for name in ("subject_layer", "object_layer", "object_aggregation", "n_prompts", "prompts_hash", "relation"):
+        assert getattr(again, name) == getattr(lre, name)
+    assert again.fingerprint == lre.fingerprint
+
+
+def test_a_file_that_is_no_lre_or_of_another_model_is_refused(model, tmp_path):
+    lre = fit(model)
+    concepts = lre.concepts(model, PROMPTS, rank=2)
+    path = tmp_path / "file.safetensors"
+    concepts.save(path)
+    with pytest.raises(lrc.ArtifactError, match="lre"):
+        lrc.LinearRelationalEmbedding.load(path)
+    lre.save(path)
+    with torch.no_grad():
+        next(iter(model.parameters())).mul_(1.5)
+    with pytest.raises(lrc.FingerprintMismatch, match="this LRE was made on another model"):
+        lrc.LinearRelationalEmbedding.load(path, model=model)
+    with pytest.raises(lrc.FingerprintMismatch, match="this LRE was made on another model"):
+        lre.concepts(model, PROMPTS, rank=2)
