@@ -121,6 +121,15 @@ def load_model(
     return model
 
 
+def _store_unembedding_by_token(model: Any) -> None:
+    """Keep W_U in memory as Hugging Face does: HookedTransformer copies `W_U.T` in every forward pass if it must.
+
+    The values and shapes stay. With Gemma's 262,144 tokens that copy is 670 MB.
+    """
+    unembedding = model.unembed.W_U
+    unembedding.data = unembedding.data.T.contiguous().T
+
+
 def hooked_transformer() -> Any:
     """The class HookedTransformer, or None where this TransformerLens has none (4.x)."""
     import transformer_lens
@@ -162,6 +171,7 @@ def _from_folder(
         model: HookedModel = hooked.from_pretrained_no_processing(
             name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
         )
+        _store_unembedding_by_token(model)
         return model
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -186,6 +196,7 @@ def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: t
                 if backend != "auto":
                     raise
             else:
+                _store_unembedding_by_token(model)
                 return model
         from transformer_lens.model_bridge import TransformerBridge
 
