@@ -143,7 +143,7 @@ def _checked(model: HookedModel, settings: BenchmarkSettings) -> BenchmarkSettin
         assert layers[0] is not None
         assert layers[1] is not None
         layers = check_layers(model, layers[0], layers[1])
-        settings = replace(settings, betas=settings.betas or (0.1,))
+        settings = replace(settings, betas=(0.1,) if settings.betas is None else settings.betas)
     else:
         subject, object_ = (None if layer is None else _counted(model, layer) for layer in layers)
         layers = subject, object_

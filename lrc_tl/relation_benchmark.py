@@ -74,7 +74,7 @@ def benchmark_relation(
         return {**head, "left_out": str(reason)}
 
 
-def testable_sample(relation: Relation, n: int, *, seed: int) -> Relation:
+def splittable_sample(relation: Relation, n: int, *, seed: int) -> Relation:
     """The relation with at most `n` of its facts: two of each object as far as they go, then evenly over objects.
 
     Two facts of an object are what a split needs to test it; a plain balanced sample of a relation with many
@@ -196,7 +196,7 @@ class _Evaluated:
         relation = self.relation
         _require_many_to_one(relation, "it is one-to-one")
         if self.settings.max_facts is not None:
-            relation = testable_sample(relation, self.settings.max_facts, seed=self.seed)
+            relation = splittable_sample(relation, self.settings.max_facts, seed=self.seed)
             _require_many_to_one(relation, f"{self.settings.max_facts} of its facts are too few")
         try:
             return relation.split(seed=self.seed)
