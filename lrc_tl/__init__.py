@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
+    from lrc_tl.positions import Chunk, last_subject_token
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.protocol import run_protocol
     from lrc_tl.protocol_result import ProtocolResult
@@ -47,6 +48,7 @@ __all__ = [
     "Add",
     "ArtifactError",
     "CausalityResult",
+    "Chunk",
     "Clamp",
     "Classification",
     "ConceptDirection",
@@ -91,6 +93,7 @@ __all__ = [
     "fit_layer_grid",
     "generate",
     "hook_name",
+    "last_subject_token",
     "load_model",
     "load_relation",
     "load_relations",

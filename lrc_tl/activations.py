@@ -35,8 +35,9 @@ def prompt_activations(
 ) -> PromptActivations:
     """Subject and object residuals of every prompt at every layer asked for, in one batched pass.
 
-    Only the asked positions are kept. The pass stops above the highest layer. `object_aggregation` may be given by
-    layer. `max_tokens` bounds a batch: about `4 * max_tokens * d_mlp` bytes for each activation in float32.
+    Only the asked positions are kept. The pass stops above the highest layer. `object_aggregation` may differ by
+    layer, as it was asked for. `max_tokens` bounds a batch: about `4 * max_tokens * d_mlp` bytes for each
+    activation in float32.
 
     Raises:
         ValueError: no prompts, a layer outside the model or without an aggregation, or residuals that are not

@@ -101,18 +101,19 @@ def read_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], He
     source = Path(path)
     if not source.is_file():
         raise ArtifactError(f"{source}: there is no such file")
-    with source.open("rb") as file:
-        start = file.read(4)
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
-        raise ArtifactError(
-            f"{source}: this is a pickle or a torch.save file, which can run code when it is read; lrc_tl reads "
-            "only safetensors"
-        )
     try:
         with safe_open(source, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, UnicodeDecodeError) as error:
+        # Only now: a sound file may begin with these bytes too, they are the length of its header.
+        with source.open("rb") as file:
+            start = file.read(4)
+        if start[:1] == b"\x80" or start == b"PK\x03\x04":
+            raise ArtifactError(
+                f"{source}: a pickle or a torch.save file, which can run code when it is read; lrc_tl reads "
+                "only safetensors"
+            ) from error
         raise ArtifactError(f"{source}: damaged, cut short, or not a safetensors file ({error})") from error
     document = _checked_document(source, metadata, kind)
     if document.pop("sha256", None) != _digest(document, tensors):

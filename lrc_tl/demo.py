@@ -1,5 +1,6 @@
 """The main job from end to end on one relation: what `lrc-tl demo` runs."""
 
+import random
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -8,10 +9,11 @@ from typing import Any
 
 from lrc_tl.activations import subject_activations
 from lrc_tl.baselines import mean_concepts
-from lrc_tl.directions import ConceptDirection, ConceptSet
+from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import causality_curve
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import evaluate, random_differences, swap_differences
+from lrc_tl.generation import generate
 from lrc_tl.knowledge import KnownPrompts, filter_known
 from lrc_tl.lre import LinearRelationalEmbedding
 from lrc_tl.models import HookedModel
@@ -19,6 +21,7 @@ from lrc_tl.relations import Relation
 from lrc_tl.selection import select_settings
 
 STRENGTHS = (0.05, 0.1, 0.15, 0.2)
+_NEW_TOKENS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +130,7 @@ def run_demo(
     say(f"5. One prompt: {shown.text!r}")
     say("   " + ", ".join(f"{name} {score:,.0f}" for name, score in ranking[:5]))
 
-    concept, strength, unsteered, steered = _steering(model, concepts, train, neutral_text)
+    concept, strength, unsteered, steered = _steering(model, concepts, train, neutral_text, seed=seed)
     say(f"6. Steering towards {concept} with strength {strength:g}, chosen on the training facts")
     say(f"   without: {unsteered!r}")
     say(f"   with:    {steered!r}")
@@ -173,28 +176,29 @@ def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
     return KnownPrompts(prompts=tuple(first.values()), dropped=known.dropped)
 
 
-def _steering(model: HookedModel, concepts: ConceptSet, train: Relation, text: str) -> tuple[str, float, str, str]:
-    """Concept and smallest strength whose text names the concept or one of its training subjects."""
-    subjects = {name: [fact.subject for fact in train.facts if fact.object == name] for name in concepts}
-    unsteered = _continued(model, text)
-    order = sorted(name for name in concepts if not _names(unsteered, [name, *subjects[name]]))
-    for strength in STRENGTHS:
-        for name in order:
-            steered = _steered(model, concepts[name], text, strength)
-            if _names(steered, [name, *subjects[name]]):
-                return name, strength, unsteered, steered
-    name, strength = order[0], STRENGTHS[-1]
-    return name, strength, unsteered, _steered(model, concepts[name], text, strength)
+def _steering(
+    model: HookedModel, concepts: ConceptSet, train: Relation, text: str, *, seed: int
+) -> tuple[str, float, str, str]:
+    """Concept and smallest strength whose text names the concept or one of its training subjects.
+
+    At most three concepts are tried, in seeded order, each with all strengths as one batch; where none succeeds,
+    the first at the largest strength comes back.
+    """
+    names = {name: [name, *(fact.subject for fact in train.facts if fact.object == name)] for name in concepts}
+    (plain,) = generate(model, text, max_new_tokens=_NEW_TOKENS)
+    unsteered = plain.text
+    candidates = sorted(name for name in concepts if not _mentions(unsteered, names[name]))
+    tried = random.Random(seed).sample(candidates, min(3, len(candidates)))
+    last = ""
+    for name in tried:
+        steering = concepts[name].add(strength=0.0).at()
+        swept = generate(model, text, steering=steering, strengths=STRENGTHS, max_new_tokens=_NEW_TOKENS)
+        for strength, generated in zip(STRENGTHS, swept, strict=True):
+            if _mentions(generated.text, names[name]):
+                return name, strength, unsteered, generated.text
+        last = last or swept[-1].text
+    return tried[0], STRENGTHS[-1], unsteered, last
 
 
-def _names(text: str, words: Sequence[str]) -> bool:
+def _mentions(text: str, words: Sequence[str]) -> bool:
     return any(word in text for word in words)
-
-
-def _continued(model: HookedModel, text: str) -> str:
-    return str(model.generate(text, max_new_tokens=12, do_sample=False, verbose=False))
-
-
-def _steered(model: HookedModel, direction: ConceptDirection, text: str, strength: float) -> str:
-    with direction.steer(model, strength=strength):
-        return _continued(model, text)

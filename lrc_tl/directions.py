@@ -1,273 +1,32 @@
-"""ConceptDirection and ConceptSet: a linear probe and a steering hook in one."""
+"""ConceptSet: the directions of one relation, to classify with, to swap one for another, and to keep in a file."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from beartype import beartype
-from jaxtyping import Bool, Float, jaxtyped
+from jaxtyping import Float, jaxtyped
 from torch import Tensor
 
 from lrc_tl.activations import subject_activations
 from lrc_tl.artifacts import ArtifactError, read_artifact, required, write_artifact
-from lrc_tl.display import TokenScores, decoded
-from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Swap, Unit
+from lrc_tl.calibration import Criterion, best_threshold
+from lrc_tl.concept_direction import ConceptDirection
+from lrc_tl.edits import Amount, Swap
 from lrc_tl.fingerprint import ModelFingerprint
-from lrc_tl.forward import run
-from lrc_tl.models import HookedModel, require_hook
-from lrc_tl.positions import LastTokenOf, Where, hook_layer
-from lrc_tl.prompts import Prompt, tokenize_prompt
-from lrc_tl.steering import Gate, Hook, Schedule, Steering
+from lrc_tl.models import HookedModel
+from lrc_tl.positions import hook_layer, last_subject_token
+from lrc_tl.prompts import Prompt
+from lrc_tl.steering import Steering
+
+__all__ = ["ConceptDirection", "ConceptSet"]
 
 _KIND = "concepts"
 _SAVED = ("relation", "method", "norm", "threshold", "slope", "intercept")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ConceptDirection:
-    """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
-
-    Raises:
-        ValueError: the vector is not finite or not of unit length, or a threshold or calibration is not finite.
-    """
-
-    vector: Float[Tensor, " d_model"]
-    """Unit L2 norm, float32 or wider."""
-    relation: str
-    object_name: str
-    hook_name: str
-    """Where it was trained and where it acts, e.g. `"blocks.6.hook_resid_post"`."""
-    method: str = "lrc"
-    """How it was made: `"lrc"`, or the name of a baseline."""
-    norm: float | None = None
-    """Length before scaling; None: not recorded."""
-    threshold: float | None = None
-    """Score above which `predict` says yes; None: not calibrated."""
-    slope: float | None = None
-    intercept: float | None = None
-    """`probability` is `sigmoid(slope * score + intercept)`; None: not calibrated."""
-    fingerprint: ModelFingerprint | None = None
-    """The model that it was made on, checked whenever it is used on one; None: not recorded."""
-
-    def __post_init__(self) -> None:
-        norm = float(self.vector.norm())
-        if not abs(norm - 1) < 1e-4:
-            raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
-        for name in ("norm", "threshold", "slope", "intercept"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"the {name} of {self.object_name!r} is {value}; it must be a finite number")
-        if (self.slope is None) != (self.intercept is None):
-            raise ValueError("a calibration needs both slope and intercept, or neither")
-
-    @classmethod
-    def from_unscaled(
-        cls,
-        vector: Float[Tensor, " d_model"],
-        *,
-        relation: str,
-        object_name: str,
-        hook_name: str,
-        method: str = "lrc",
-        fingerprint: ModelFingerprint | None = None,
-    ) -> "ConceptDirection":
-        """A direction from a vector of any length but zero, scaled in float32 or wider; `norm` keeps its length.
-
-        Raises:
-            ValueError: the vector is zero or not finite.
-        """
-        wide = vector.to(torch.promote_types(vector.dtype, torch.float32))
-        norm = float(wide.norm())
-        if not (math.isfinite(norm) and norm > 0):
-            raise ValueError(f"the vector for {object_name!r} has norm {norm}; it must be finite and not zero")
-        return cls(
-            vector=wide / wide.norm(),
-            relation=relation,
-            object_name=object_name,
-            hook_name=hook_name,
-            method=method,
-            norm=norm,
-            fingerprint=fingerprint,
-        )
-
-    @property
-    def layer(self) -> int:
-        """Layer of the hook point."""
-        return hook_layer(self.hook_name)
-
-    @jaxtyped(typechecker=beartype)
-    def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """Dot product with the direction, in residual-stream units; in the dtype of `vector`."""
-        scores: Tensor = resid.to(self.vector) @ self.vector
-        return scores
-
-    def calibrated(
-        self, *, threshold: float, slope: float | None = None, intercept: float | None = None
-    ) -> "ConceptDirection":
-        """The same direction with a threshold for `predict`, and a slope and intercept for `probability`.
-
-        Raises:
-            ValueError: a number is not finite, or only one of slope and intercept is given.
-        """
-        return replace(self, threshold=float(threshold), slope=slope, intercept=intercept)
-
-    @jaxtyped(typechecker=beartype)
-    def predict(self, resid: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
-        """Whether the score lies above the threshold.
-
-        Raises:
-            ValueError: the direction has no threshold.
-        """
-        if self.threshold is None:
-            raise ValueError(
-                f"the direction of {self.object_name!r} has no threshold; use `.calibrated(threshold=...)`, or "
-                "`score` for the bare projection"
-            )
-        fires: Tensor = self.score(resid) > self.threshold
-        return fires
-
-    @jaxtyped(typechecker=beartype)
-    def probability(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """`sigmoid(slope * score + intercept)`.
-
-        Raises:
-            ValueError: the direction has no slope and intercept.
-        """
-        if self.slope is None or self.intercept is None:
-            raise ValueError(
-                f"the direction of {self.object_name!r} has no calibration; use "
-                "`.calibrated(threshold=..., slope=..., intercept=...)`"
-            )
-        probabilities: Tensor = torch.sigmoid(self.slope * self.score(resid) + self.intercept)
-        return probabilities
-
-    def read(self, model: HookedModel, text: str) -> TokenScores:
-        """The score of every token of `text`, special tokens in front included.
-
-        Raises:
-            FingerprintMismatch: the direction was made on another model.
-            LookupError: the model has no such hook point.
-            ValueError: `text` is empty, the model is of another width, or its residuals are not finite.
-        """
-        if not text.strip():
-            raise ValueError("the text is empty; give at least one word")
-        self.require_model(model)
-        ids = model.to_tokens(text)
-        kept: list[Tensor] = []
-
-        def keep(residual: Tensor, hook: Any) -> None:
-            kept.append(residual[0].detach())
-
-        run(model, ids, fwd_hooks=[(self.hook_name, keep)], stop_at_layer=self.layer + 1)
-        scores = self.score(kept[0])
-        if not bool(torch.isfinite(scores).all()):
-            raise ValueError(f"the residuals at {self.hook_name} are not finite; load the model in float32")
-        bos = getattr(model.tokenizer, "bos_token_id", None)
-        return TokenScores(
-            label=f"{self.relation}: {self.object_name} at {self.hook_name}",
-            tokens=decoded(model.tokenizer, ids[0]),
-            scores=scores.cpu(),
-            n_special=int(bos is not None and int(ids[0, 0]) == bos),
-        )
-
-    def require_model(self, model: HookedModel) -> None:
-        """Check that the direction means something on this model.
-
-        Raises:
-            FingerprintMismatch: it was made on another model.
-            LookupError: the model has no such hook point.
-            ValueError: the model is of another width.
-        """
-        require_hook(model, self.hook_name)
-        if self.vector.shape[0] != model.cfg.d_model:
-            raise ValueError(
-                f"the direction of {self.object_name!r} has width {self.vector.shape[0]}, but the model's "
-                f"d_model is {model.cfg.d_model}; use it on the model that it was made on"
-            )
-        if self.fingerprint is not None:
-            what = f"the direction of {self.object_name!r} was made"
-            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
-
-    def _steering(self, operation: Operation) -> Steering:
-        return Steering(operation=operation, hook_name=self.hook_name, fingerprint=self.fingerprint)
-
-    def add(self, *, strength: Amount, unit: Unit = "share") -> Steering:
-        """Steering that adds the direction: `strength` is a share of `|h|`, or residual-stream units.
-
-        Raises:
-            ValueError: `strength` is not finite.
-        """
-        return self._steering(Add(vector=self.vector, strength=strength, unit=unit))
-
-    def clamp(self, *, value: Amount) -> Steering:
-        """Steering that sets the score to `value`.
-
-        Raises:
-            ValueError: `value` is not finite.
-        """
-        return self._steering(Clamp(vector=self.vector, value=value))
-
-    def ablate(self) -> Steering:
-        """Steering that projects the direction out."""
-        return self.clamp(value=0.0)
-
-    def reflect(self) -> Steering:
-        """Steering that turns the sign of the score."""
-        return self._steering(Reflect(vector=self.vector))
-
-    def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:
-        """A condition for steering: only where the score lies above (or below) `threshold`, by default its own.
-
-        Raises:
-            ValueError: no threshold is given and the direction has none.
-        """
-        used = self.threshold if threshold is None else threshold
-        if used is None:
-            raise ValueError(
-                f"the direction of {self.object_name!r} has no threshold; give one, or use `.calibrated(...)`"
-            )
-        return Gate(vector=self.vector, hook_name=self.hook_name, threshold=used, above=above)
-
-    def hook(self, *, strength: float, unit: Unit = "share") -> tuple[str, Hook]:
-        """`(hook_name, fn)` that adds the direction at every position that it sees.
-
-        It acts on the beginning-of-sequence token and on padding too: a plain hook cannot know where it stands.
-        `steer` leaves them alone.
-
-        Raises:
-            ValueError: `strength` is not finite.
-        """
-        return self.hook_name, self.add(strength=strength, unit=unit).everywhere
-
-    def steer(
-        self,
-        model: HookedModel,
-        *,
-        strength: Amount,
-        unit: Unit = "share",
-        where: Where = "all",
-        bos: bool = False,
-        layers: Literal["own", "all"] | Sequence[int] = "own",
-        when: Schedule | None = None,
-    ) -> AbstractContextManager[None]:
-        """The direction is added inside the block and not outside, whatever happens.
-
-        `strength` is a share of `|h|` at each position, or residual-stream units; one number, or a tensor with one
-        for each row. The beginning-of-sequence token and padding are left alone unless asked for. Right in
-        `generate` with and without a key-value cache. Other operations: `clamp`, `ablate`, `reflect`.
-
-        Raises:
-            FingerprintMismatch: the direction was made on another model.
-            LookupError: the model has no such hook point.
-            ValueError: `strength` is not finite, the model is of another width, or the place does not exist.
-        """
-        steering = self.add(strength=strength, unit=unit)
-        return steering.at(where=where, bos=bos, layers=layers, when=when).on(model)
 
 
 class ConceptSet(Mapping[str, ConceptDirection]):
@@ -355,6 +114,33 @@ class ConceptSet(Mapping[str, ConceptDirection]):
         cosines: Tensor = vectors @ vectors.T
         return cosines
 
+    def calibrate(
+        self,
+        acts: Float[Tensor, "sample d_model"],
+        objects: Sequence[str],
+        *,
+        by: Criterion = "balanced_accuracy",
+    ) -> "ConceptSet":
+        """The same set with a threshold for every concept: the best at telling its own samples from the others.
+
+        Give held-out activations and the object of each.
+
+        Raises:
+            ValueError: not one object an activation, or a concept without samples of both kinds.
+        """
+        if len(objects) != acts.shape[0]:
+            raise ValueError(f"{len(objects)} objects for {acts.shape[0]} activations; give one each")
+        scores = self.scores(acts)
+        made = {}
+        for column, (name, direction) in enumerate(self.items()):
+            positive = torch.tensor([other == name for other in objects], device=scores.device)
+            try:
+                threshold = best_threshold(scores[:, column], positive, by=by)
+            except ValueError as error:
+                raise ValueError(f"concept {name!r}: {error}") from error
+            made[name] = replace(direction, threshold=threshold)
+        return ConceptSet(made, settings=self.settings)
+
     def classify(self, model: HookedModel, text: str, *, subject: str) -> list[tuple[str, float]]:
         """Objects with their scores, best first, for the last subject token (arXiv:2311.08968, eq. 6).
 
@@ -385,12 +171,11 @@ class ConceptSet(Mapping[str, ConceptDirection]):
             ValueError: `beta` is not finite; or, while the model runs, another text.
         """
         vectors = self[remove].vector, self[add].vector
-        tokens = tokenize_prompt(model, Prompt(text=text, subject=subject, object=add))
         return Steering(
             operation=Swap(remove=vectors[0], add=vectors[1], beta=beta),
             hook_name=self.hook_name,
             layers="all",
-            where=LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1]),
+            where=last_subject_token(model, text, subject=subject),
             fingerprint=self.fingerprint,
         ).on(model)
 

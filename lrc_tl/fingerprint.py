@@ -56,10 +56,13 @@ class ModelFingerprint:
         weights = tuple((id(p), p._version, p.data_ptr()) for p in module.parameters())
         state: object = (weights, getattr(model.cfg, "default_prepend_bos", None), id(model.tokenizer))
         known = _made.get(module)
-        if known is None or known[0] != state:
-            known = state, cls._compute(model)
-            _made[module] = known
-        return known[1]
+        if known is not None and known[0] == state:
+            return known[1]
+        made = cls._compute(model)
+        # Under somebody's hooks the residuals are not the model's own; that must not be remembered.
+        if not any(point._forward_hooks for point in model.hook_dict.values()):
+            _made[module] = state, made
+        return made
 
     @classmethod
     def _compute(cls, model: HookedModel) -> "ModelFingerprint":

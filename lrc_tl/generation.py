@@ -14,8 +14,8 @@ from lrc_tl.forward import logits_at
 from lrc_tl.models import HookedModel
 from lrc_tl.steering import Steering, steer
 
-_MAX_LOGITS = 2**27
-"""Logits kept at a time (rows x tokens x vocabulary): 512 MiB in float32."""
+_MAX_LOGITS = 2**26
+"""Logits kept at a time (rows x tokens x vocabulary): 256 MiB in float32, three times over for a moment."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,6 +1,7 @@
 """Exact Jacobians of the object activation with respect to the residual stream at the subject."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -247,7 +248,8 @@ def _graph(
     fwd_hooks = [(hook_name(model, layer), at(layer)) for layer in sorted(subject_layers | object_layers)]
     call: Any = model
     arguments = cache.arguments(ids.shape[1] - skipped) if cache is not None else {}
-    with model.hooks(fwd_hooks=fwd_hooks):
+    spared = cache.without_gradients(range(lowest + 1, highest + 1)) if cache is not None else nullcontext()
+    with spared, model.hooks(fwd_hooks=fwd_hooks):
         call(ids[:, skipped:], stop_at_layer=highest + 1, **arguments)
     for kind, taken in (("subject", subjects), ("object", objects)):
         for layer, activation in taken.items():

@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from lrc_tl.models import HookedModel
+from lrc_tl.prompts import Prompt, tokenize_prompt
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chunk:
@@ -42,8 +45,8 @@ class Chunk:
         """
         if self.prompt_width is None:
             raise ValueError(
-                f"{why} needs to know where the prompt ends, but this pass goes on from an earlier one outside "
-                "model.generate; call model.generate inside the block, or lrc.generate"
+                f"{why} needs to know where the prompt ends, but this pass uses a cache, or goes on from an "
+                "earlier one, outside model.generate; call model.generate inside the block, or lrc.generate"
             )
         return self.columns >= self.prompt_width
 
@@ -177,6 +180,11 @@ class LastTokenOf:
 
     ids: tuple[int, ...]
 
+    @property
+    def position(self) -> int:
+        """Its absolute position, the beginning-of-sequence token counted."""
+        return len(self.ids) - 1
+
     def __call__(self, chunk: Chunk) -> Bool[Tensor, "batch pos"]:
         """The mask of that position."""
         if chunk.ids is not None and chunk.offset == 0:
@@ -191,7 +199,19 @@ class LastTokenOf:
                     f"row {row} does not begin with the text that was given up to its subject, so the subject is "
                     "not where it was found; give the text that is run"
                 )
-        return chunk.index == len(self.ids) - 1
+        return chunk.index == self.position
+
+
+def last_subject_token(model: HookedModel, text: str, *, subject: str) -> LastTokenOf:
+    """`where` for the last token of `subject` in `text`; refuses to be used on another text.
+
+    For a batch of different texts give their `.position`s as a list.
+
+    Raises:
+        PositionError: the subject is not in the text, or covers no token.
+    """
+    tokens = tokenize_prompt(model, Prompt(text=text, subject=subject, object=subject))
+    return LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1])
 
 
 def hook_layer(hook_name: str) -> int:

@@ -6,6 +6,8 @@ its own cache; a Bridge around a Hugging Face model takes that library's. Like `
 """
 
 import inspect
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any, Protocol
 
@@ -14,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lrc_tl.models import HookedModel, hooked_transformer
+from lrc_tl.suffix_attention import suffix_gradients
 
 
 class PrefixCache(Protocol):
@@ -22,18 +25,24 @@ class PrefixCache(Protocol):
     def arguments(self, n_following: int) -> dict[str, Any]:
         """Arguments of one forward pass over the next `n_following` tokens; the cache itself stays as it is."""
 
+    def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
+        """Around that forward pass: no gradients to the prefix in these layers, where there would be some."""
+
 
 def prefix_cache(model: HookedModel, prefix: Int[Tensor, "1 pos"], *, stop_at_layer: int) -> PrefixCache | None:
     """The keys and values of `prefix` in the layers below `stop_at_layer`, computed here without gradients.
 
     None where there is no prefix, or where the model keeps no cache that can be trusted (a Bridge around one of
-    TransformerLens's own small models, or around one that leaves its layers' caches empty): then run the whole
-    sequence.
+    TransformerLens's own small models, or one that leaves its layers' caches empty; a HookedTransformer with
+    ungrouped keys): then run the whole sequence.
     """
     if prefix.shape[1] == 0:
         return None
     hooked = hooked_transformer()
     if hooked is not None and isinstance(model, hooked):
+        # Its cache has one entry a key-value head, which fails for keys that are spread over all heads.
+        if model.cfg.ungroup_grouped_query_attention:
+            return None
         return _HookedCache(model, prefix, stop_at_layer)
     return _hugging_face_cache(model, prefix, stop_at_layer)
 
@@ -54,10 +63,14 @@ class _HookedCache:
             )
         self._cache.freeze()
         self._prefix = prefix
+        self._model = model
 
     def arguments(self, n_following: int) -> dict[str, Any]:
         following = torch.ones(1, n_following, dtype=self._prefix.dtype, device=self._prefix.device)
         return {"past_kv_cache": self._cache, "attention_mask": following}
+
+    def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
+        return suffix_gradients(self._model, self._prefix.shape[1], layers)
 
 
 class _HuggingFaceCache:
@@ -67,6 +80,9 @@ class _HuggingFaceCache:
     def arguments(self, n_following: int) -> dict[str, Any]:
         # A forward pass appends to the cache that it is given: a second pass would attend to the suffix twice.
         return {"past_key_values": deepcopy(self._cache), "use_cache": True}
+
+    def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def _hugging_face_cache(model: Any, prefix: Tensor, stop_at_layer: int) -> _HuggingFaceCache | None:

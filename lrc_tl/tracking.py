@@ -36,6 +36,7 @@ class _Tracker:
         self._told: tuple[int, int, Any] | None = None
         self._chunk: Chunk | None = None
         self._generating: dict[str, int | None] | None = None
+        self._may_go_on = False  # the pass fills a cache, from which another may go on
 
     def open(self, layers: Sequence[int]) -> None:
         if self._users == 0:
@@ -127,6 +128,7 @@ class _Tracker:
             raise ValueError("steering needs a model that is given tokens or embeddings of text")
         cache = kwargs.get("past_key_values")
         offset = 0 if cache is None else int(cache.get_seq_length())
+        self._may_go_on = cache is not None or bool(kwargs.get("use_cache"))
         self._chunk = self._make(offset, given.shape[1], kwargs.get("attention_mask"), tokens, given)
 
     def _before_embed(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -149,6 +151,7 @@ class _Tracker:
             if self._chunk is not None and same:
                 return
             self._told = told
+            self._may_go_on = entry is not None
             ids = self._embedded_ids(offset, residual.shape[0], residual.shape[1])
             self._chunk = self._make(offset, residual.shape[1], mask, ids, residual)
 
@@ -200,7 +203,7 @@ class _Tracker:
             if generating["width"] is None:
                 generating["width"] = offset + length
             return generating["width"]
-        if offset > 0:
+        if self._may_go_on:  # a piece of a prompt, or the prompt before decoding by hand
             return None
         earlier = self._sequence
         # One token more than the pass before: this may be decoding by hand, so the end of the prompt is not known.

@@ -129,6 +129,15 @@ def test_pickles_are_refused_whatever_they_are_called(tmp_path):
         lrc.ConceptSet.load(path)
 
 
+def test_no_length_of_the_header_makes_a_sound_file_look_like_a_pickle(tmp_path):
+    starts = set()
+    for length in range(0, 300, 4):
+        write_artifact(tmp_path / "a", kind="k", tensors={"b": torch.ones(2)}, header={"text": "x" * length})
+        starts.add((tmp_path / "a").read_bytes()[:1])
+        assert read_artifact(tmp_path / "a", kind="k")[1] == {"text": "x" * length}
+    assert b"\x80" in starts
+
+
 def test_a_later_schema_version_says_what_to_install(saved):
     rewrite(saved, lambda document: document["schema"].update(version=2))
     with pytest.raises(ArtifactError, match="schema version 2, and this lrc_tl reads up to 1; install a newer"):

@@ -263,3 +263,22 @@ def test_the_plain_hook_acts_on_every_position_and_steer_spares_the_special_one(
     assert torch.equal(by_steer[:, 1:], by_hook[:, 1:])
     assert torch.equal(by_steer[:, 0], clean[:, 0])
     assert not torch.equal(by_hook[:, 0], clean[:, 0])
+
+
+def test_any_steering_may_act_at_the_last_subject_token_alone(word_model, direction):
+    texts = ["w1 w2 w3 w4", "w5 w2 w6"]
+    places = [
+        lrc.last_subject_token(word_model, text, subject=subject)
+        for text, subject in zip(texts, ("w2 w3", "w5"), strict=True)
+    ]
+    assert [place.position for place in places] == [3, 1]
+    clean = residuals(word_model, word_model.to_tokens(texts[0]), 1)
+    with direction.steer(word_model, strength=0.5, where=places[0]):
+        steered = residuals(word_model, word_model.to_tokens(texts[0]), 1)
+        with pytest.raises(ValueError, match="row 0 does not begin with the text that was given"):
+            word_model(texts[1])
+    moved = (steered - clean)[0].norm(dim=-1) > 0.01
+    assert moved.tolist() == [False, False, False, True, False]
+    with direction.steer(word_model, strength=0.5, where=[place.position for place in places]):
+        batch = residuals(word_model, texts, 1)
+    torch.testing.assert_close(batch[0], steered[0])

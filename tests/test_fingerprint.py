@@ -60,6 +60,13 @@ def test_the_policy_for_the_first_token_is_part_of_it(tmp_path):
         with_bos.require_match(without)
 
 
+def test_what_was_seen_under_hooks_is_not_remembered(tmp_path):
+    model = tiny_models.bridge(tiny_models.word_tokenizer(tmp_path), tmp_path)
+    with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda residual, hook: residual * 2)]):
+        under = lrc.ModelFingerprint.of(model)
+    assert under.behaviour != lrc.ModelFingerprint.of(model).behaviour
+
+
 def test_a_fingerprint_with_missing_fields_is_refused(word_model):
     data = lrc.ModelFingerprint.of(word_model).to_dict()
     del data["d_model"]

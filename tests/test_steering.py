@@ -452,3 +452,38 @@ def test_a_bridge_without_a_tokenizer_is_steered_at_the_named_positions(native, 
         inner, chosen = chosen, lambda row, at, prompt: inner(row, at, prompt) or at == 0
     expected = [reference_ids(native, ids, lambda at, prompt: chosen(0, at, prompt))[0] for ids in rows]
     assert made[:, -N_NEW:].tolist() == expected
+
+
+def test_caches_and_hooks_inside_the_block_see_the_steered_residuals(model):
+    clean = residuals(model, TOKENS, hook="blocks.2.hook_resid_post")
+    with adding().on(model):
+        expected = residuals(model, TOKENS, hook="blocks.2.hook_resid_post")
+        _, cache = model.run_with_cache(TOKENS)
+        kept = []
+        model.run_with_hooks(
+            TOKENS, fwd_hooks=[("blocks.2.hook_resid_post", lambda residual, hook: kept.append(residual.clone()))]
+        )
+        assert torch.equal(residuals(model, TOKENS, hook="blocks.2.hook_resid_post"), expected)
+    assert torch.equal(cache["blocks.2.hook_resid_post"], expected)
+    assert torch.equal(kept[0], expected)
+    assert (expected - clean).abs().max() > 1e-3
+    assert torch.equal(residuals(model, TOKENS, hook="blocks.2.hook_resid_post"), clean)
+
+
+@pytest.mark.parametrize("where", ["all", 3, slice(2, None)], ids=str)
+@pytest.mark.parametrize("cut", [1, 2, 4])
+def test_a_prompt_in_two_pieces_over_a_cache_is_the_prompt_in_one(model, where, cut):
+    with adding(where=where).on(model):
+        whole = model(TOKENS)
+        if "Hooked" in type(model).__name__:
+            from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+            options = {"past_kv_cache": TransformerLensKeyValueCache.init_cache(model.cfg, "cpu", 1)}
+        else:
+            from transformers import DynamicCache
+
+            options = {"past_key_values": DynamicCache(), "use_cache": True}
+        pieces = [model(piece, **options) for piece in (TOKENS[:, :cut], TOKENS[:, cut:])]
+        with pytest.raises(ValueError, match="this pass uses a cache"), adding(where=-1).on(model):
+            model(TOKENS[:, :1], **options)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-4)

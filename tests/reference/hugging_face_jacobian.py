@@ -7,7 +7,7 @@ import torch
 
 
 def subject_object_jacobian(
-    hf_model, ids, subject_position, subject_layer, object_layer, object_positions, rows=None
+    hf_model, ids, subject_position, *, subject_layer, object_layer, object_positions, rows=None
 ):
     """(J, subject, object): layers are indices into the model's list of decoder layers, after which it reads."""
     layers = hf_model.model.layers

@@ -1,0 +1,64 @@
+"""Jacobians on the packaged Gemma: HookedTransformer, the Bridge and plain Hugging Face agree."""
+
+import pytest
+import torch
+from reference.hugging_face_jacobian import subject_object_jacobian as hugging_face_jacobian
+
+import lrc_tl as lrc
+from lrc_tl.packaged import PACKAGED, packaged_folder
+
+pytestmark = pytest.mark.real_model
+
+PROMPT = lrc.Prompt(
+    text="Madrid is located in the country of Spain\nThe city of Abidjan is located in the country of",
+    subject="Abidjan",
+    object="Côte d'Ivoire",
+)
+LAYERS = {"subject_layer": 8, "object_layer": 12}
+ROWS = range(0, 640, 40)
+
+
+@pytest.fixture(scope="module")
+def bridge():
+    return lrc.load_model("packaged:gemma-3-270m", backend="bridge")
+
+
+@pytest.fixture(scope="module")
+def reference(bridge):
+    """Rows of W and b from the whole sequence without a cache, by Hugging Face alone."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        packaged_folder(PACKAGED["packaged:gemma-3-270m"]), dtype=torch.float32, attn_implementation="eager"
+    )
+    tokens = lrc.tokenize_prompt(bridge, PROMPT)
+    assert tokens.subject_position > 5
+    assert len(tokens.object_ids) > 2
+    jacobian, subject, object_ = hugging_face_jacobian(
+        model.requires_grad_(False),
+        tokens.input_ids,
+        tokens.subject_position,
+        object_positions=tokens.object_positions,
+        rows=ROWS,
+        **LAYERS,
+    )
+    return jacobian, object_[list(ROWS)] - jacobian @ subject
+
+
+def check(model, reference):
+    lre = lrc.LinearRelationalEmbedding.fit(model, [PROMPT], **LAYERS, progress=False)
+    weight, bias = reference
+    assert weight.norm() > 1
+    assert (lre.weight[list(ROWS)] - weight).norm() / weight.norm() < 1e-5
+    assert (lre.bias[list(ROWS)] - bias).norm() / bias.norm() < 1e-5
+
+
+@pytest.mark.smoke
+def test_the_bridge_gives_the_weight_and_bias_of_hugging_face(bridge, reference):
+    check(bridge, reference)
+
+
+def test_hooked_transformer_gives_the_weight_and_bias_of_hugging_face(request, reference):
+    if lrc.models.hooked_transformer() is None:
+        pytest.skip("this TransformerLens has no HookedTransformer")
+    check(request.getfixturevalue("gemma"), reference)

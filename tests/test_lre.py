@@ -1,0 +1,146 @@
+"""Linear relational embeddings: laws of the fit, the layer grid and the inverse, on tiny models."""
+
+import contextlib
+import io
+
+import pytest
+import torch
+
+import lrc_tl as lrc
+
+PROMPTS = tuple(
+    lrc.Prompt(text=f"{subject} is", subject=subject, object=object_, relation="kind of thing")
+    for subject, object_ in [("cat", "pet"), ("dog", "pet"), ("oak", "tree"), ("elm", "tree")]
+)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A tiny model in float64 whose prompts have made-up tokens: the embedding does not look at text."""
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    config = TransformerBridgeConfig(
+        n_layers=3, d_model=12, n_ctx=32, d_head=6, n_heads=2, d_mlp=20, d_vocab=50, act_fn="gelu", seed=0,
+        positional_embedding_type="rotary", rotary_dim=6, normalization_type="RMS",
+    )  # fmt: skip
+    bridge = TransformerBridge.boot_native(config, dtype=torch.float64, device="cpu")
+
+    def tokenize(model, prompt):
+        row = PROMPTS.index(prompt)
+        ids = torch.randint(0, 50, (9,), generator=torch.Generator().manual_seed(row)).tolist()
+        return lrc.TokenizedPrompt(
+            prompt=prompt,
+            text_ids=tuple(ids[:6]),
+            object_ids=tuple(ids[6 : 7 + row % 3]),
+            subject_position=row % 4,
+        )
+
+    for module in ("lre", "activations"):
+        monkeypatch.setattr(f"lrc_tl.{module}.tokenize_prompt", tokenize)
+    return bridge.eval().requires_grad_(False)
+
+
+def fit(model, prompts=PROMPTS, **options):
+    return lrc.LinearRelationalEmbedding.fit(
+        model, prompts, **{"subject_layer": 0, "object_layer": 2, "progress": False, **options}
+    )
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "first_token"])
+def test_an_lre_of_one_prompt_reproduces_its_own_object(model, aggregation):
+    for prompt in PROMPTS:
+        lre = fit(model, [prompt], object_aggregation=aggregation)
+        subject = lrc.subject_activations(model, [prompt], layer=0)
+        expected = lrc.object_activations(model, [prompt], layer=2, object_aggregation=aggregation)
+        torch.testing.assert_close(lre.predict(subject), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_and_bias_are_the_means_over_the_prompts(model):
+    together, alone = fit(model), [fit(model, [prompt]) for prompt in PROMPTS]
+    torch.testing.assert_close(together.weight, torch.stack([one.weight for one in alone]).mean(0))
+    torch.testing.assert_close(together.bias, torch.stack([one.bias for one in alone]).mean(0))
+    assert together.n_prompts == 4
+    assert together.relation == "kind of thing"
+    assert (together.subject_hook, together.object_hook) == (
+        "blocks.0.hook_resid_post",
+        "blocks.2.hook_resid_post",
+    )
+
+
+def test_a_layer_grid_holds_the_fit_of_every_pair(model):
+    grid = lrc.fit_layer_grid(model, PROMPTS, subject_layers=range(3), object_layers=[1, -1], progress=False)
+    assert set(grid) == {(0, 1), (1, 1), (0, 2), (1, 2), (2, 2)}
+    for (subject_layer, object_layer), got in grid.items():
+        alone = fit(model, subject_layer=subject_layer, object_layer=object_layer)
+        assert (got.subject_layer, got.object_layer) == (subject_layer, object_layer)
+        torch.testing.assert_close(got.weight, alone.weight, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got.bias, alone.bias, rtol=1e-5, atol=1e-6)
+
+
+def test_a_full_rank_inverse_leads_back_to_the_subject(model):
+    lre = fit(model)
+    subjects = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(lre.invert(lre.predict(subjects), rank=12), subjects)
+
+
+def test_a_concept_is_the_unit_mean_of_the_inverted_objects(model):
+    lre = fit(model)
+    concepts = lre.concepts(model, PROMPTS, rank=5)
+    assert list(concepts) == ["pet", "tree"]
+    objects = lrc.object_activations(model, PROMPTS, layer=2)
+    u, s, vh = torch.linalg.svd(lre.weight)
+    inverted = (objects - lre.bias) @ u[:, :5] @ torch.diag(1 / s[:5]) @ vh[:5]
+    expected = inverted[2:].mean(0) / inverted[2:].mean(0).norm()
+    torch.testing.assert_close(concepts["tree"].vector.to(expected), expected)
+
+
+def test_a_rank_above_the_numerical_rank_is_refused_with_the_rank(model):
+    with pytest.raises(ValueError, match="rank 13 is not allowed; the numerical rank of this weight is 12"):
+        fit(model).concepts(model, PROMPTS, rank=13)
+
+
+def test_no_prompts_is_an_error(model):
+    with pytest.raises(ValueError, match="no prompts to fit on; give at least one"):
+        fit(model, [])
+    with pytest.raises(ValueError, match="no prompts to make concepts from"):
+        fit(model).concepts(model, [], rank=2)
+
+
+def test_progress_goes_to_the_error_stream_and_only_when_asked_for(model):
+    shown = {}
+    for progress in (True, False):
+        with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()) as out:
+            fit(model, progress=progress)
+        assert out.getvalue() == ""
+        shown[progress] = errors.getvalue()
+    assert "LRE" in shown[True]
+    assert shown[False] == ""
+
+
+def test_an_lre_comes_back_from_its_file_bit_for_bit(model, tmp_path):
+    lre = fit(model)
+    path = tmp_path / "kinds.safetensors"
+    lre.save(path)
+    again = lrc.LinearRelationalEmbedding.load(path, model=model)
+    assert torch.equal(again.weight, lre.weight)
+    assert torch.equal(again.bias, lre.bias)
+    for name in ("subject_layer", "object_layer", "object_aggregation", "n_prompts", "prompts_hash", "relation"):
+        assert getattr(again, name) == getattr(lre, name)
+    assert again.fingerprint == lre.fingerprint
+
+
+def test_a_file_that_is_no_lre_or_of_another_model_is_refused(model, tmp_path):
+    lre = fit(model)
+    concepts = lre.concepts(model, PROMPTS, rank=2)
+    path = tmp_path / "file.safetensors"
+    concepts.save(path)
+    with pytest.raises(lrc.ArtifactError, match="lre"):
+        lrc.LinearRelationalEmbedding.load(path)
+    lre.save(path)
+    with torch.no_grad():
+        next(iter(model.parameters())).mul_(1.5)
+    with pytest.raises(lrc.FingerprintMismatch, match="this LRE was made on another model"):
+        lrc.LinearRelationalEmbedding.load(path, model=model)
+    with pytest.raises(lrc.FingerprintMismatch, match="this LRE was made on another model"):
+        lre.concepts(model, PROMPTS, rank=2)

