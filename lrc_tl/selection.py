@@ -71,8 +71,8 @@ def select_settings(
 
     The facts of `train` are split again: LREs and directions come from known few-shot prompts of the one part, and
     are judged on known zero-shot prompts of the other (few-shot ones where fewer than five are known zero-shot).
-    The layers are those with the best accuracy on average over the ranks, ties by mean reciprocal rank: a few dozen
-    facts cannot tell single candidates apart. Ties in the second step go to the smaller beta and rank.
+    The layers are those with the best accuracy on average over the ranks, ties by mean reciprocal rank: a few
+    dozen facts cannot tell single candidates apart. Ties in the second step go to the smaller beta and rank.
 
     Args:
         subject_layers: layers to try; by default three around the middle of the model.
@@ -121,9 +121,8 @@ def select_settings(
             f"no object layer of {object_layers} lies above a subject layer of {subject_layers}; give one"
         )
     tried = pd.DataFrame(rows)
-    by_pair = tried.groupby(["subject_layer", "object_layer"], sort=True)[
-        ["accuracy", "mean_reciprocal_rank"]
-    ].mean()
+    criteria = ["accuracy", "mean_reciprocal_rank"]
+    by_pair = tried.groupby(["subject_layer", "object_layer"], sort=True)[criteria].mean()
     first: tuple[int, int] = by_pair.sort_values(criteria, ascending=False, kind="stable").index[0]
     pair = int(first[0]), int(first[1])
     at_pair = tried[(tried.subject_layer == pair[0]) & (tried.object_layer == pair[1])]
