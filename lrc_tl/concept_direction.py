@@ -201,15 +201,16 @@ class ConceptDirection:
             LookupError: the model has no such hook point.
             ValueError: the model is of another width.
         """
+        # First, since it says the most about what is wrong.
+        if self.fingerprint is not None:
+            what = f"the direction of {self.object_name!r} was made"
+            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
         require_hook(model, self.hook_name)
         if self.vector.shape[0] != model.cfg.d_model:
             raise ValueError(
                 f"the direction of {self.object_name!r} has width {self.vector.shape[0]}, but the model's "
                 f"d_model is {model.cfg.d_model}; use it on the model that it was made on"
             )
-        if self.fingerprint is not None:
-            what = f"the direction of {self.object_name!r} was made"
-            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
 
     def _steering(self, operation: Operation) -> Steering:
         return Steering(operation=operation, hook_name=self.hook_name, fingerprint=self.fingerprint)

@@ -121,6 +121,10 @@ def load_model(
     return model
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def _store_unembedding_by_token(model: Any) -> None:
     """Keep W_U in memory as Hugging Face does: HookedTransformer copies `W_U.T` in every forward pass if it must.
 
@@ -166,7 +170,9 @@ def _from_folder(
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (ValueError, OSError) as error:
-        raise ModelError(f"{folder} is not a Hugging Face folder with a causal language model: {error}") from error
+        raise ModelError(
+            f"{folder} is not a Hugging Face folder with a causal language model: {_one_line(error)}"
+        ) from error
     if hooked is not None:
         model: HookedModel = hooked.from_pretrained_no_processing(
             name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
@@ -204,6 +210,6 @@ def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: t
         return bridge
     except (ValueError, OSError) as error:
         raise ModelError(
-            f"could not load {name!r} as a TransformerLens model: {error}. Give a model name that TransformerLens "
-            f"lists, a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}"
+            f"could not load {name!r} as a TransformerLens model: {_one_line(error)}. Give a model name that "
+            f"TransformerLens lists, a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}"
         ) from error
