@@ -61,7 +61,7 @@ def test_hooks_in_the_attention_see_what_they_always_see(monkeypatch):
         lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
         spared, seen = seen, []
         monkeypatch.setattr(
-            "lrc_tl.prefix_cache.suffix_gradients", lambda model, n_prefix, layers: suffix_gradients(model, 0, [])
+            "lrc_tl.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
         )
         lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert [name for name, _ in spared] == [name for name, _ in seen] == names * 2  # the prefix, then the rest
@@ -70,6 +70,8 @@ def test_hooks_in_the_attention_see_what_they_always_see(monkeypatch):
 
 
 def test_nothing_is_left_behind_after_an_error():
+    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
     model = model_of("grouped")
     before = [dict(block.attn.__dict__) for block in model.blocks]
 
@@ -81,6 +83,9 @@ def test_nothing_is_left_behind_after_an_error():
         pytest.raises(RuntimeError, match="user failed"),
     ):
         lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
-    with suffix_gradients(model, 3, [1]):
+    cache = TransformerLensKeyValueCache.init_cache(model.cfg, torch.device("cpu"))
+    with suffix_gradients(model, cache, [1]):
         assert "apply_rotary" in model.blocks[1].attn.__dict__
+        assert "append" in cache[1].__dict__
+    assert "append" not in cache[1].__dict__
     assert [set(block.attn.__dict__) for block in model.blocks] == [set(one) for one in before]
