@@ -135,3 +135,13 @@ def test_nothing_is_left_behind_after_an_error():
     after = {name: dict(module.__dict__) for name, module in model.named_modules()}
     assert [set(one) for one in after.values()] == [set(one) for one in before.values()]
     assert model.blocks[1].mlp.act_fn is before["blocks.1.mlp"]["act_fn"]
+
+
+def test_a_second_pass_inside_the_block_is_normed_anew():
+    model = model_of(next(iter(KINDS)))
+    one, other = torch.tensor([[1, 4, 9]]), torch.tensor([[1, 30, 2]])
+    expected = model(one), model(other)
+    with lean_reverse(model, [0, 1, 2]):
+        found = model(one), model(other)
+    assert (expected[0] - expected[1]).norm() > 0.1
+    torch.testing.assert_close(found, expected)

@@ -69,6 +69,31 @@ def test_hooks_in_the_attention_see_what_they_always_see(monkeypatch):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_hook_that_changes_the_keys_changes_the_jacobian_as_ever(in_place, monkeypatch):
+    model = model_of("grouped")
+
+    def halve(keys, hook):
+        if in_place:
+            keys[:, -1] *= 0.5
+            return None
+        return torch.cat([keys[:, :-1], 0.5 * keys[:, -1:]], dim=1)
+
+    def run():
+        with model.hooks(fwd_hooks=[("blocks.1.attn.hook_rot_k", halve)]):
+            return lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+
+    spared = run()
+    free = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    assert (spared.object - free.object).norm() > 1e-3
+    monkeypatch.setattr(
+        "lrc_tl.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
+    )
+    whole = run()
+    torch.testing.assert_close(spared.jacobian, whole.jacobian)
+    torch.testing.assert_close(spared.object, whole.object)
+
+
 def test_nothing_is_left_behind_after_an_error():
     from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
