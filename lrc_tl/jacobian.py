@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prefix_cache import prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
@@ -226,6 +227,7 @@ def _graph(
     subject_at, object_at = start - skipped, [position - skipped for position in positions]
     subjects: dict[int, Tensor] = {}
     objects: dict[int, Tensor] = {}
+    only = only_positions_hook(model, highest, object_at) if highest not in subject_layers else None
 
     def at(layer: int) -> Any:
         # One function a layer: an object at a subject layer is read from the tensor that holds the subject.
@@ -240,16 +242,18 @@ def _graph(
                 rebuilt = [residual[:, :subject_at], subjects[layer][None, None], residual[:, subject_at + 1 :]]
                 residual = torch.cat(rebuilt, dim=1)
             if layer in object_layers:
-                objects[layer] = residual[0, object_at].mean(0)
+                objects[layer] = (residual[0] if only and layer == highest else residual[0, object_at]).mean(0)
             return residual
 
         return take
 
     fwd_hooks = [(hook_name(model, layer), at(layer)) for layer in sorted(subject_layers | object_layers)]
+    if only:
+        fwd_hooks.append(only)
     call: Any = model
     arguments = cache.arguments(ids.shape[1] - skipped) if cache is not None else {}
     spared = cache.without_gradients(range(lowest + 1, highest + 1)) if cache is not None else nullcontext()
-    with spared, model.hooks(fwd_hooks=fwd_hooks):
+    with lean_reverse(model, range(lowest + 1, highest + 1)), spared, model.hooks(fwd_hooks=fwd_hooks):
         call(ids[:, skipped:], stop_at_layer=highest + 1, **arguments)
     for kind, taken in (("subject", subjects), ("object", objects)):
         for layer, activation in taken.items():

@@ -70,7 +70,7 @@ class _HookedCache:
         return {"past_kv_cache": self._cache, "attention_mask": following}
 
     def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
-        return suffix_gradients(self._model, self._prefix.shape[1], layers)
+        return suffix_gradients(self._model, self._cache, layers)
 
 
 class _HuggingFaceCache:

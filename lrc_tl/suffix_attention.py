@@ -12,56 +12,85 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrc_tl.lean_reverse import replaced
+
 
 @contextmanager
-def suffix_gradients(model: Any, n_prefix: int, layers: Sequence[int]) -> Iterator[None]:
-    """Inside the block these layers give the same values, and no gradients to the first `n_prefix` positions.
+def suffix_gradients(model: Any, cache: Any, layers: Sequence[int]) -> Iterator[None]:
+    """Inside the block these layers give the same values, and no gradients to the positions in `cache`.
 
-    For a HookedTransformer that is called with a cache of `n_prefix` positions. Hooks see what they always see.
+    For a HookedTransformer that is called with this cache. Hooks see what they always see.
     """
     with ExitStack() as stack:
         for layer in layers:
-            attention = model.blocks[layer].attn
-            for name, method in _methods(attention, n_prefix).items():
-                # An attribute of the module hides the method of its class.
-                setattr(attention, name, method)
-                stack.callback(delattr, attention, name)
+            for owner, methods in _methods(model.blocks[layer].attn, cache[layer]):
+                for name, method in methods.items():
+                    stack.enter_context(replaced(owner, name, method))
         yield
 
 
-def _methods(attention: Any, n_prefix: int) -> dict[str, Any]:
+class _Joined:
+    """A prefix and a suffix along one axis, joined, and later found again without cutting.
+
+    The reverse of a cut fills a gradient of the whole length with zeros; a part that was kept needs none.
+    """
+
+    def __init__(self, n_prefix: int) -> None:
+        self._n_prefix = n_prefix
+        self._kept: list[tuple[Tensor, int, Tensor, Tensor]] = []
+
+    def join(self, prefix: Tensor, suffix: Tensor) -> Tensor:
+        joined = torch.cat([prefix, suffix], dim=1)
+        self._kept.append((joined, joined._version, prefix, suffix))
+        return joined
+
+    def parts(self, joined: Tensor) -> tuple[Tensor, Tensor]:
+        for whole, version, prefix, suffix in self._kept:
+            # A hook may have given another tensor, or changed this one in place.
+            if whole is joined and joined._version == version:
+                return prefix, suffix
+        return joined[:, : self._n_prefix].detach(), joined[:, self._n_prefix :]
+
+
+def _methods(attention: Any, entry: Any) -> list[tuple[Any, dict[str, Any]]]:
     rotate = attention.apply_rotary
     cap = float(attention.cfg.attn_scores_soft_cap)
+    n_prefix = int(entry.past_keys.shape[1])
+    both = _Joined(n_prefix)
+
+    def append(new_keys: Tensor, new_values: Tensor) -> tuple[Tensor, Tensor]:
+        return both.join(entry.past_keys, new_keys), both.join(entry.past_values, new_values)
 
     def apply_rotary(x: Tensor, past_kv_pos_offset: int = 0, attention_mask: Tensor | None = None) -> Tensor:
         if past_kv_pos_offset:  # queries: all of them come after the prefix
             rotated: Tensor = rotate(x, past_kv_pos_offset, attention_mask)
             return rotated
+        prefix, suffix = both.parts(x)
         with torch.no_grad():
-            prefix = rotate(x, 0, attention_mask)[:, :n_prefix]
-        return torch.cat([prefix, rotate(x[:, n_prefix:], n_prefix, None)], dim=1)
+            prefix = rotate(prefix, 0, None)
+        return both.join(prefix, rotate(suffix, n_prefix, None))
 
     def calculate_attention_scores(q: Tensor, k: Tensor) -> Tensor:
         queries = _grouped(q, k.shape[2])
-        keys = k[0].permute(1, 2, 0)
-        both = [_shared(queries, keys[..., :n_prefix].detach()), queries @ keys[..., n_prefix:]]
-        scores = torch.cat(both, dim=-1).reshape(1, q.shape[2], q.shape[1], k.shape[1]) / attention.attn_scale
+        prefix, suffix = (part[0].permute(1, 2, 0) for part in both.parts(k))
+        scores = torch.cat([_shared(queries, prefix), queries @ suffix], dim=-1)
+        scores = scores.reshape(1, q.shape[2], q.shape[1], k.shape[1]) / attention.attn_scale
         return cap * torch.tanh(scores / cap) if cap > 0 else scores
 
     def calculate_z_scores(v: Tensor, pattern: Tensor) -> Tensor:
         n_heads, n_queries = pattern.shape[1:3]
         weights = pattern.reshape(v.shape[2], -1, v.shape[1])
-        values = v[0].permute(1, 0, 2)
-        z = _shared(weights[..., :n_prefix], values[:, :n_prefix].detach())
-        z = z + weights[..., n_prefix:] @ values[:, n_prefix:]
+        prefix, suffix = (part[0].permute(1, 0, 2) for part in both.parts(v))
+        z = _shared(weights[..., :n_prefix], prefix) + weights[..., n_prefix:] @ suffix
         hooked: Tensor = attention.hook_z(z.reshape(n_heads, n_queries, -1).permute(1, 0, 2)[None])
         return hooked
 
-    return {
+    attending = {
         "apply_rotary": apply_rotary,
         "calculate_attention_scores": calculate_attention_scores,
         "calculate_z_scores": calculate_z_scores,
     }
+    return [(entry, {"append": append}), (attention, attending)]
 
 
 def _grouped(q: Tensor, n_groups: int) -> Tensor:

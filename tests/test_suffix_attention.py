@@ -61,7 +61,7 @@ def test_hooks_in_the_attention_see_what_they_always_see(monkeypatch):
         lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
         spared, seen = seen, []
         monkeypatch.setattr(
-            "lrc_tl.prefix_cache.suffix_gradients", lambda model, n_prefix, layers: suffix_gradients(model, 0, [])
+            "lrc_tl.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
         )
         lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert [name for name, _ in spared] == [name for name, _ in seen] == names * 2  # the prefix, then the rest
@@ -69,7 +69,34 @@ def test_hooks_in_the_attention_see_what_they_always_see(monkeypatch):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_hook_that_changes_the_keys_changes_the_jacobian_as_ever(in_place, monkeypatch):
+    model = model_of("grouped")
+
+    def halve(keys, hook):
+        if in_place:
+            keys[:, -1] *= 0.5
+            return None
+        return torch.cat([keys[:, :-1], 0.5 * keys[:, -1:]], dim=1)
+
+    def run():
+        with model.hooks(fwd_hooks=[("blocks.1.attn.hook_rot_k", halve)]):
+            return lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+
+    spared = run()
+    free = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    assert (spared.object - free.object).norm() > 1e-3
+    monkeypatch.setattr(
+        "lrc_tl.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
+    )
+    whole = run()
+    torch.testing.assert_close(spared.jacobian, whole.jacobian)
+    torch.testing.assert_close(spared.object, whole.object)
+
+
 def test_nothing_is_left_behind_after_an_error():
+    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
     model = model_of("grouped")
     before = [dict(block.attn.__dict__) for block in model.blocks]
 
@@ -81,6 +108,9 @@ def test_nothing_is_left_behind_after_an_error():
         pytest.raises(RuntimeError, match="user failed"),
     ):
         lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
-    with suffix_gradients(model, 3, [1]):
+    cache = TransformerLensKeyValueCache.init_cache(model.cfg, torch.device("cpu"))
+    with suffix_gradients(model, cache, [1]):
         assert "apply_rotary" in model.blocks[1].attn.__dict__
+        assert "append" in cache[1].__dict__
+    assert "append" not in cache[1].__dict__
     assert [set(block.attn.__dict__) for block in model.blocks] == [set(one) for one in before]

@@ -1,0 +1,94 @@
+"""Fits LREs with linear-relational, one request a line on standard input. Runs in that library's own environment.
+
+    peer_worker.py MODEL_FOLDER
+
+First prints its versions; then for each request `{"prompts": [{text, subject, object}], "pairs": [[s, o]], "save":
+path or null}` the seconds it took and its peak memory, as one line of JSON. Its attention is eager, the faster
+choice here, and its key-value cache is copied before each forward pass: without that its Jacobians are wrong.
+"""
+
+import copy
+import json
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from linear_relational import Prompt, Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def copy_cache(module, arguments, options):
+    """A forward pass appends to the cache it is given, and the library gives the same one twice."""
+    if options.get("past_key_values") is not None:
+        options["past_key_values"] = copy.deepcopy(options["past_key_values"])
+    return arguments, options
+
+
+def peak_rss_bytes():
+    """The most memory held resident so far (Linux); getrusage would count what the parent process held."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no line VmHWM")
+
+
+def forget_peak():
+    """Count the most memory from here on (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def main():
+    """Answer requests until the input ends."""
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # the library prints
+    folder = sys.argv[1]
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "right"
+    model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32, attn_implementation="eager")
+    model.eval().requires_grad_(False)
+    model.register_forward_pre_hook(copy_cache, with_kwargs=True)
+    trainer = Trainer(model, tokenizer)
+
+    def answer(**fields):
+        print(json.dumps(fields), file=answers, flush=True)
+
+    names = ("linear-relational", "torch", "transformers")
+    loading = peak_rss_bytes()
+    forget_peak()
+    answer(
+        peak_rss_bytes_loading=loading,
+        versions={name: version(name) for name in names},
+        threads=torch.get_num_threads(),
+    )
+    for line in sys.stdin:
+        request = json.loads(line)
+        prompts = [Prompt(text=one["text"], answer=" " + one["object"], subject=one["subject"])
+                   for one in request["prompts"]]  # fmt: skip
+        started = time.perf_counter()
+        found = {
+            f"{subject}-{object_}": trainer.train_lre(
+                relation="benchmark",
+                subject_layer=subject,
+                object_layer=object_,
+                prompts=prompts,
+                validate_prompts=False,
+                verbose=False,
+            )
+            for subject, object_ in request["pairs"]
+        }
+        seconds = time.perf_counter() - started
+        if request["save"]:
+            arrays = {}
+            for pair, lre in found.items():
+                arrays[f"weight-{pair}"] = lre.weight.detach().numpy()
+                arrays[f"bias-{pair}"] = lre.bias.detach().numpy()
+            np.savez(request["save"], **arrays)
+        answer(seconds=seconds, peak_rss_bytes=peak_rss_bytes())
+
+
+if __name__ == "__main__":
+    main()
