@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
     from lrc_tl.artifacts import ArtifactError
-    from lrc_tl.baselines import mean_concepts
+    from lrc_tl.baselines import baseline_concepts, fit_baselines, mean_concepts
     from lrc_tl.demo import DemoResult, run_demo
     from lrc_tl.directions import ConceptDirection, ConceptSet
     from lrc_tl.display import TokenScores
@@ -35,8 +35,12 @@ if TYPE_CHECKING:
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
     from lrc_tl.positions import Chunk, last_subject_token
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
+    from lrc_tl.protocol import run_protocol
+    from lrc_tl.protocol_result import ProtocolResult
+    from lrc_tl.relation_benchmark import require_methods
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
     from lrc_tl.relations import Fact, Relation, RelationError
+    from lrc_tl.result_parts import ResumeError
     from lrc_tl.selection import Settings, select_settings
     from lrc_tl.steering import Gate, Schedule, Steering, steer
 
@@ -65,9 +69,11 @@ __all__ = [
     "PositionError",
     "Prompt",
     "PromptActivations",
+    "ProtocolResult",
     "Reflect",
     "Relation",
     "RelationError",
+    "ResumeError",
     "Schedule",
     "Settings",
     "Steering",
@@ -75,6 +81,7 @@ __all__ = [
     "Swap",
     "TokenScores",
     "TokenizedPrompt",
+    "baseline_concepts",
     "built_in_relations",
     "causality_curve",
     "classify_activations",
@@ -82,6 +89,7 @@ __all__ = [
     "evaluate",
     "filter_known",
     "find_relation",
+    "fit_baselines",
     "fit_layer_grid",
     "generate",
     "hook_name",
@@ -94,7 +102,9 @@ __all__ = [
     "object_activations",
     "prompt_activations",
     "require_hook",
+    "require_methods",
     "run_demo",
+    "run_protocol",
     "select_settings",
     "solve_low_rank",
     "spread_over_objects",
@@ -121,14 +131,18 @@ _MODULES = (
     "directions",
     "lre",
     "evaluation",
-    "baselines",
     "selection",
     "steering",
     "artifacts",
     "edits",
     "display",
-    "demo",
     "generation",
+    "baselines",
+    "demo",
+    "result_parts",
+    "protocol_result",
+    "relation_benchmark",
+    "protocol",
 )
 
 

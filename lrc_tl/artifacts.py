@@ -106,10 +106,12 @@ def read_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], He
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, UnicodeDecodeError) as error:
-        # Only now: a sound file may begin with these bytes too, they are the length of its header.
         with source.open("rb") as file:
             start = file.read(4)
-        if start[:1] == b"\x80" or start == b"PK\x03\x04":
+        # A safetensors file begins with the length of its header, which may begin with 0x80 and a version too; but
+        # it is short, so zeros follow, and a pickle has an instruction there.
+        pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5") and start[2:3] > b"\0"
+        if pickled or start == b"PK\x03\x04":
             raise ArtifactError(
                 f"{source}: a pickle or a torch.save file, which can run code when it is read; lrc_tl reads "
                 "only safetensors"

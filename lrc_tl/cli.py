@@ -7,7 +7,8 @@ traceback. Nothing here imports torch before a command runs that needs it.
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -20,6 +21,8 @@ from rich.text import Text
 
 import lrc_tl as lrc
 from lrc_tl.json_results import check_target, write_result
+from lrc_tl.presets import benchmark_settings
+from lrc_tl.ranges import parse_integers, parse_numbers
 
 app = typer.Typer(
     help="Linear Relational Concepts on TransformerLens (arXiv:2311.08968).",
@@ -36,6 +39,8 @@ Concepts = Annotated[
     Path, typer.Option("--concepts", exists=True, dir_okay=False, help="A file that fit has written.")
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
+# Options of benchmark that are settings as they stand.
+_GIVEN_AS_THEY_ARE = ("subject_layer", "object_layer", "rank", "max_lre_prompts", "max_facts", "shots")
 
 
 class _Run:
@@ -245,6 +250,83 @@ def steer(
     run.finish({"text_unsteered": unsteered, "text_steered": steered}, model=loaded)
 
 
+@app.command()
+def benchmark(
+    model: Model,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--relations", exists=True, file_okay=False, metavar="DIR", help="Else the built-in ones."),
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="lrc, lrc-final, and baselines such as svm, logistic, mean.")
+    ] = None,
+    subject_layer: Annotated[int | None, typer.Option("--subject-layer")] = None,
+    object_layer: Annotated[
+        int | None, typer.Option("--object-layer", help="Of lrc; lrc-final has the last.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
+    beta: Annotated[
+        str | None, typer.Option("--beta", help="Size of the edits; several give a curve, headed by the first.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43 or 42:47.")] = None,
+    max_lre_prompts: Annotated[int | None, typer.Option("--max-lre-prompts", min=1, help="20 by default.")] = None,
+    max_facts: Annotated[
+        int | None, typer.Option("--max-facts", min=2, help="Of each relation; else all.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=0, help="Examples in training prompts, 4 by default.")
+    ] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Named settings, such as table5; options beside it win.")
+    ] = None,
+    select: Annotated[
+        bool, typer.Option("--select", help="Choose layers, rank and beta on each relation's training facts.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", file_okay=False, help="Keeps each finished relation; else FILE.parts.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
+    device: Device = "cpu",
+    json_file: Json = None,
+) -> None:
+    """The paper's comparison of LRCs and baselines, by accuracy and causality on many relations."""
+    run = _Run("benchmark", locals())
+    with _bad_usage():
+        given = {
+            "methods": None if methods is None else tuple(name.strip() for name in methods.split(",")),
+            "beta": None if beta is None else parse_numbers(beta),
+            "seeds": None if seeds is None else parse_integers(seeds),
+            **{name: run.settings[name] for name in _GIVEN_AS_THEY_ARE},
+        }
+        settings = benchmark_settings(given, model=model, preset=preset, select=select)
+        lrc.require_methods(settings["methods"])
+    run.settings |= settings
+    if out is None and json_file is not None:
+        out = json_file.with_name(f"{json_file.name}.parts")
+    if resume and out is None:
+        raise typer.BadParameter(
+            "--resume needs --out or --json, which say where the earlier run left its results"
+        )
+    names = lrc.built_in_relations() if folder is None else ()
+    found, errors = {name: lrc.load_relation(name) for name in names}, dict[Path, str]()
+    if folder is not None:
+        found, errors = lrc.load_relations(folder)
+    for error in errors.values():
+        _say(error)
+    if not found:
+        raise RuntimeError(f"there is no usable relation below {folder}")
+    if only is not None:
+        chosen = [lrc.find_relation(found, name) for name in only.split(",")]
+        found, errors = {relation.name: relation for relation in chosen}, {}
+    loaded = lrc.load_model(model, device=device)
+    result = lrc.run_protocol(loaded, found, out=out, resume=resume, select=select, **settings)
+    data = result.to_dict()
+    data["relations_left_out"] |= {str(path): error for path, error in errors.items()}
+    _print(result.to_markdown())
+    run.finish(data, model=loaded)
+
+
 # What typer raises for every kind of bad usage; it has no public name.
 _UsageError = typer.BadParameter.__bases__[0]
 
@@ -274,6 +356,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given:
         return 2
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _bad_usage() -> Iterator[None]:
+    """Values that the library refuses here are bad usage, not a failure."""
+    try:
+        yield
+    except (LookupError, ValueError) as error:
+        raise typer.BadParameter(str(error.args[0])) from error
 
 
 def _described(error: Exception) -> str:

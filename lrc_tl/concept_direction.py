@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
 from torch import Tensor
 
+from lrc_tl.calibration import Knots, interpolated
 from lrc_tl.display import TokenScores, decoded
 from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Unit
 from lrc_tl.fingerprint import ModelFingerprint
@@ -42,7 +44,9 @@ class ConceptDirection:
     """Score above which `predict` says yes; None: not calibrated."""
     slope: float | None = None
     intercept: float | None = None
-    """`probability` is `sigmoid(slope * score + intercept)`; None: not calibrated."""
+    """`probability` is `sigmoid(slope * score + intercept)`; None: it is not."""
+    knots: Knots | None = None
+    """`probability` is linear between these (score, probability) pairs and constant outside; None: it is not."""
     fingerprint: ModelFingerprint | None = None
     """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
@@ -56,6 +60,10 @@ class ConceptDirection:
                 raise ValueError(f"the {name} of {self.object_name!r} is {value}; it must be a finite number")
         if (self.slope is None) != (self.intercept is None):
             raise ValueError("a calibration needs both slope and intercept, or neither")
+        if self.knots is not None:
+            _check_knots(self.knots)
+            if self.slope is not None:
+                raise ValueError("a calibration is either slope and intercept, or knots; both are given")
 
     @classmethod
     def from_unscaled(
@@ -99,14 +107,20 @@ class ConceptDirection:
         return scores
 
     def calibrated(
-        self, *, threshold: float, slope: float | None = None, intercept: float | None = None
+        self,
+        *,
+        threshold: float,
+        slope: float | None = None,
+        intercept: float | None = None,
+        knots: Knots | None = None,
     ) -> "ConceptDirection":
-        """The same direction with a threshold for `predict`, and a slope and intercept for `probability`.
+        """The same direction with a threshold for `predict`, and for `probability` slope and intercept, or knots.
 
         Raises:
-            ValueError: a number is not finite, or only one of slope and intercept is given.
+            ValueError: a number is not finite, only one of slope and intercept is given, or they and knots; scores
+                of knots that do not grow, or probabilities outside 0 to 1.
         """
-        return replace(self, threshold=float(threshold), slope=slope, intercept=intercept)
+        return replace(self, threshold=float(threshold), slope=slope, intercept=intercept, knots=knots)
 
     @jaxtyped(typechecker=beartype)
     def predict(self, resid: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
@@ -125,17 +139,29 @@ class ConceptDirection:
 
     @jaxtyped(typechecker=beartype)
     def probability(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """`sigmoid(slope * score + intercept)`.
+        """How likely it is that the concept is there, from the calibration of the score.
 
         Raises:
-            ValueError: the direction has no slope and intercept.
+            ValueError: the direction is not calibrated.
         """
+        probabilities: Tensor = self.probability_at(self.score(resid))
+        return probabilities
+
+    @jaxtyped(typechecker=beartype)
+    def probability_at(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`probability` from scores: `sigmoid(slope * score + intercept)`, or linear between the knots.
+
+        Raises:
+            ValueError: the direction is not calibrated.
+        """
+        if self.knots is not None:
+            return interpolated(scores, self.knots)
         if self.slope is None or self.intercept is None:
             raise ValueError(
-                f"the direction of {self.object_name!r} has no calibration; use "
+                f"the direction of {self.object_name!r} has no calibration; use `ConceptSet.calibrate`, or "
                 "`.calibrated(threshold=..., slope=..., intercept=...)`"
             )
-        probabilities: Tensor = torch.sigmoid(self.slope * self.score(resid) + self.intercept)
+        probabilities: Tensor = torch.sigmoid(self.slope * scores + self.intercept)
         return probabilities
 
     def read(self, model: HookedModel, text: str) -> TokenScores:
@@ -175,15 +201,16 @@ class ConceptDirection:
             LookupError: the model has no such hook point.
             ValueError: the model is of another width.
         """
+        # First, since it says the most about what is wrong.
+        if self.fingerprint is not None:
+            what = f"the direction of {self.object_name!r} was made"
+            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
         require_hook(model, self.hook_name)
         if self.vector.shape[0] != model.cfg.d_model:
             raise ValueError(
                 f"the direction of {self.object_name!r} has width {self.vector.shape[0]}, but the model's "
                 f"d_model is {model.cfg.d_model}; use it on the model that it was made on"
             )
-        if self.fingerprint is not None:
-            what = f"the direction of {self.object_name!r} was made"
-            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
 
     def _steering(self, operation: Operation) -> Steering:
         return Steering(operation=operation, hook_name=self.hook_name, fingerprint=self.fingerprint)
@@ -260,3 +287,13 @@ class ConceptDirection:
         """
         steering = self.add(strength=strength, unit=unit)
         return steering.at(where=where, bos=bos, layers=layers, when=when).on(model)
+
+
+def _check_knots(knots: Knots) -> None:
+    scores, probabilities = [score for score, _ in knots], [share for _, share in knots]
+    grow = all(low < high for low, high in pairwise(scores))
+    if not knots or not grow or not all(map(math.isfinite, scores)) or not all(0 <= p <= 1 for p in probabilities):
+        raise ValueError(
+            "the knots of a calibration must be pairs of growing, finite scores and probabilities from 0 to 1; "
+            f"given are {knots[:3]}..."
+        )

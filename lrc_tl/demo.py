@@ -20,7 +20,7 @@ from lrc_tl.models import HookedModel
 from lrc_tl.relations import Relation
 from lrc_tl.selection import select_settings
 
-STRENGTHS = (0.05, 0.1, 0.15, 0.2)
+STRENGTHS = (0.02, 0.03, 0.05, 0.08, 0.12)
 _NEW_TOKENS = 12
 
 
@@ -55,6 +55,8 @@ class DemoResult:
     ranking: list[tuple[str, float]]
     concept: str
     strength: float
+    steering_succeeded: bool
+    """Whether the steered text names the concept or one of its training subjects."""
     text_unsteered: str
     text_steered: str
 
@@ -130,8 +132,9 @@ def run_demo(
     say(f"5. One prompt: {shown.text!r}")
     say("   " + ", ".join(f"{name} {score:,.0f}" for name, score in ranking[:5]))
 
-    concept, strength, unsteered, steered = _steering(model, concepts, train, neutral_text, seed=seed)
-    say(f"6. Steering towards {concept} with strength {strength:g}, chosen on the training facts")
+    concept, strength, named, unsteered, steered = _steering(model, concepts, train, neutral_text, seed=seed)
+    outcome = "the smallest that names it or a training subject" if named else "none tried names it"
+    say(f"6. Steering towards {concept} with strength {strength:g} ({outcome})")
     say(f"   without: {unsteered!r}")
     say(f"   with:    {steered!r}")
 
@@ -165,6 +168,7 @@ def run_demo(
         ranking=ranking,
         concept=concept,
         strength=strength,
+        steering_succeeded=named,
         text_unsteered=unsteered,
         text_steered=steered,
     )
@@ -178,7 +182,7 @@ def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
 
 def _steering(
     model: HookedModel, concepts: ConceptSet, train: Relation, text: str, *, seed: int
-) -> tuple[str, float, str, str]:
+) -> tuple[str, float, bool, str, str]:
     """Concept and smallest strength whose text names the concept or one of its training subjects.
 
     At most three concepts are tried, in seeded order, each with all strengths as one batch; where none succeeds,
@@ -195,9 +199,9 @@ def _steering(
         swept = generate(model, text, steering=steering, strengths=STRENGTHS, max_new_tokens=_NEW_TOKENS)
         for strength, generated in zip(STRENGTHS, swept, strict=True):
             if _mentions(generated.text, names[name]):
-                return name, strength, unsteered, generated.text
+                return name, strength, True, unsteered, generated.text
         last = last or swept[-1].text
-    return tried[0], STRENGTHS[-1], unsteered, last
+    return tried[0], STRENGTHS[-1], False, unsteered, last
 
 
 def _mentions(text: str, words: Sequence[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,23 @@ from torch import Tensor
 
 from lrc_tl.activations import subject_activations
 from lrc_tl.artifacts import ArtifactError, read_artifact, required, write_artifact
-from lrc_tl.calibration import Criterion, best_threshold
+from lrc_tl.calibration import (
+    Calibration,
+    Criterion,
+    MulticlassMethod,
+    ProbabilityMethod,
+    best_threshold,
+    fit_isotonic,
+    fit_multiclass,
+    fit_platt,
+    multiclass_probabilities,
+)
 from lrc_tl.concept_direction import ConceptDirection
 from lrc_tl.edits import Amount, Swap
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel
 from lrc_tl.positions import hook_layer, last_subject_token
+from lrc_tl.probe_metrics import ProbeReport, probe_report
 from lrc_tl.prompts import Prompt
 from lrc_tl.steering import Steering
 
@@ -27,6 +37,7 @@ __all__ = ["ConceptDirection", "ConceptSet"]
 
 _KIND = "concepts"
 _SAVED = ("relation", "method", "norm", "threshold", "slope", "intercept")
+_CALIBRATION = ("by", "rate", "probabilities", "multiclass")
 
 
 class ConceptSet(Mapping[str, ConceptDirection]):
@@ -37,7 +48,11 @@ class ConceptSet(Mapping[str, ConceptDirection]):
     """
 
     def __init__(
-        self, directions: Mapping[str, ConceptDirection], *, settings: Mapping[str, Any] | None = None
+        self,
+        directions: Mapping[str, ConceptDirection],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         names = {direction.hook_name for direction in directions.values()}
         if len(names) != 1:
@@ -52,6 +67,13 @@ class ConceptSet(Mapping[str, ConceptDirection]):
         self.hook_name = names.pop()
         self.settings = dict(settings or {})
         """What made the set (rank, seed, layers, the prompts' hash ...), as JSON values; kept in its file."""
+        self.calibration = calibration
+        """What `calibrate` found; None: not calibrated."""
+        weight = None if calibration is None else calibration.weight
+        if weight is not None and weight.shape[0] != len(directions):
+            raise ValueError(
+                f"the calibration is for {weight.shape[0]} concepts, and the set has {len(directions)}"
+            )
 
     def __getitem__(self, object_name: str) -> ConceptDirection:
         if object_name not in self._directions:
@@ -120,26 +142,95 @@ class ConceptSet(Mapping[str, ConceptDirection]):
         objects: Sequence[str],
         *,
         by: Criterion = "balanced_accuracy",
+        rate: float | None = None,
+        probabilities: ProbabilityMethod = "platt",
+        multiclass: MulticlassMethod = "temperature",
+        n_bins: int = 5,
     ) -> "ConceptSet":
-        """The same set with a threshold for every concept: the best at telling its own samples from the others.
+        """The same set with thresholds and probabilities: each concept against the rest, and all together.
 
-        Give held-out activations and the object of each.
+        Give held-out activations and the object of each; objects that are not in the set are negatives alone.
+        `by` (and `rate`, a false-positive rate) choose the thresholds of `predict`, `probabilities` the map of
+        `probability`, `multiclass` that of `probabilities`; see `lrc_tl.calibration`. `calibration` keeps all of
+        it with a report, and `save` writes it.
+
+        Raises:
+            ValueError: not one object an activation, a concept without samples of both kinds, a rate without its
+                criterion, or too few samples for isotonic regression.
+        """
+        scores = self._checked_scores(acts, objects)
+        numbers = scores.double().cpu().numpy()
+        made: dict[str, ConceptDirection] = {}
+        for column, (name, direction) in enumerate(self.items()):
+            positive = torch.tensor([other == name for other in objects])
+            own = numbers[:, column]
+            try:
+                threshold = best_threshold(scores[:, column].cpu(), positive, by=by, rate=rate)
+                if probabilities == "isotonic":
+                    made[name] = direction.calibrated(
+                        threshold=threshold, knots=fit_isotonic(own, positive.numpy())
+                    )
+                else:
+                    slope, intercept = fit_platt(own, positive.numpy())
+                    made[name] = direction.calibrated(threshold=threshold, slope=slope, intercept=intercept)
+            except ValueError as error:
+                raise ValueError(f"concept {name!r}: {error}") from error
+        weight, bias, shares = None, None, None
+        if len(self) > 1:
+            inside = [row for row, name in enumerate(objects) if name in self._directions]
+            labels = [list(self).index(objects[row]) for row in inside]
+            weight, bias = fit_multiclass(numbers[inside], labels, method=multiclass)
+            shares = multiclass_probabilities(scores, weight, bias)
+        calibration = Calibration(
+            weight=weight,
+            bias=bias,
+            by=by,
+            rate=rate,
+            probabilities=probabilities,
+            multiclass=multiclass,
+            report=_report(made, scores, objects, shares, n_bins),
+        )
+        return ConceptSet(made, settings=self.settings, calibration=calibration)
+
+    @jaxtyped(typechecker=beartype)
+    def probabilities(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
+        """Probabilities over the concepts of the set, which sum to 1; for one against the rest ask its direction.
+
+        In the dtype of `vectors`, computed in float64.
+
+        Raises:
+            ValueError: the set is not calibrated or has one concept only, or the activations are empty or not
+                finite.
+        """
+        calibration = self.calibration
+        if calibration is None or calibration.weight is None or calibration.bias is None:
+            raise ValueError(
+                "the set has no probabilities over its concepts; use `.calibrate(acts, objects)` on a set of two "
+                "or more"
+            )
+        scores = self.scores(acts)
+        shares: Tensor = multiclass_probabilities(scores, calibration.weight, calibration.bias).to(scores)
+        return shares
+
+    def report(
+        self, acts: Float[Tensor, "sample d_model"], objects: Sequence[str], *, n_bins: int = 5
+    ) -> ProbeReport:
+        """How well the set reads activations with these objects: ranking, and its probabilities where calibrated.
 
         Raises:
             ValueError: not one object an activation, or a concept without samples of both kinds.
         """
+        scores = self._checked_scores(acts, objects)
+        shares = None
+        if self.calibration is not None and self.calibration.weight is not None:
+            shares = self.probabilities(acts).double()
+        return _report(self, scores, objects, shares, n_bins)
+
+    def _checked_scores(self, acts: Tensor, objects: Sequence[str]) -> Tensor:
         if len(objects) != acts.shape[0]:
             raise ValueError(f"{len(objects)} objects for {acts.shape[0]} activations; give one each")
-        scores = self.scores(acts)
-        made = {}
-        for column, (name, direction) in enumerate(self.items()):
-            positive = torch.tensor([other == name for other in objects], device=scores.device)
-            try:
-                threshold = best_threshold(scores[:, column], positive, by=by)
-            except ValueError as error:
-                raise ValueError(f"concept {name!r}: {error}") from error
-            made[name] = replace(direction, threshold=threshold)
-        return ConceptSet(made, settings=self.settings)
+        scores: Tensor = self.scores(acts)
+        return scores
 
     def classify(self, model: HookedModel, text: str, *, subject: str) -> list[tuple[str, float]]:
         """Objects with their scores, best first, for the last subject token (arXiv:2311.08968, eq. 6).
@@ -191,13 +282,21 @@ class ConceptSet(Mapping[str, ConceptDirection]):
             "hook_name": self.hook_name,
             "layer": self.layer,
             "objects": [
-                {"name": name, **{field: getattr(direction, field) for field in _SAVED}}
+                {"name": name, "knots": direction.knots, **{field: getattr(direction, field) for field in _SAVED}}
                 for name, direction in self.items()
             ],
             "fingerprint": None if fingerprint is None else fingerprint.to_dict(),
             "settings": self.settings,
         }
-        write_artifact(path, kind=_KIND, tensors={"vectors": self.vectors}, header=header)
+        tensors = {"vectors": self.vectors}
+        if self.calibration is not None:
+            header["calibration"] = {
+                "report": self.calibration.report.to_dict(),
+                **{field: getattr(self.calibration, field) for field in _CALIBRATION},
+            }
+            if self.calibration.weight is not None and self.calibration.bias is not None:
+                tensors |= {"weight": self.calibration.weight, "bias": self.calibration.bias}
+        write_artifact(path, kind=_KIND, tensors=tensors, header=header)
 
     @classmethod
     def load(cls, path: str | Path, *, model: HookedModel | None = None) -> "ConceptSet":
@@ -226,13 +325,44 @@ class ConceptSet(Mapping[str, ConceptDirection]):
                     object_name=entry["name"],
                     hook_name=header["hook_name"],
                     fingerprint=fingerprint,
+                    knots=None if entry.get("knots") is None else tuple((x, y) for x, y in entry["knots"]),
                     **{field: entry[field] for field in _SAVED},
                 )
                 for entry, vector in zip(objects, vectors, strict=True)
             }
-            concepts = cls(directions, settings=header["settings"])
+            calibration = None
+            if header.get("calibration") is not None:
+                calibration = Calibration(
+                    weight=tensors.get("weight"),
+                    bias=tensors.get("bias"),
+                    report=ProbeReport.from_dict(header["calibration"]["report"]),
+                    **{field: header["calibration"][field] for field in _CALIBRATION},
+                )
+            concepts = cls(directions, settings=header["settings"], calibration=calibration)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: its header does not describe a set of concepts: {error}") from error
         if model is not None:
             concepts.require_model(model)
         return concepts
+
+
+def _report(
+    directions: Mapping[str, ConceptDirection],
+    scores: Tensor,
+    objects: Sequence[str],
+    shares: Tensor | None,
+    n_bins: int,
+) -> ProbeReport:
+    def own(column: int, direction: ConceptDirection) -> Any:
+        if direction.slope is None and direction.knots is None:
+            return None
+        return direction.probability_at(scores[:, column].double()).cpu().numpy()
+
+    return probe_report(
+        scores.double().cpu().numpy(),
+        objects,
+        list(directions),
+        probabilities=[own(column, direction) for column, direction in enumerate(directions.values())],
+        multiclass=None if shares is None else shares.cpu().numpy(),
+        n_bins=n_bins,
+    )

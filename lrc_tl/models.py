@@ -121,6 +121,19 @@ def load_model(
     return model
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _store_unembedding_by_token(model: Any) -> None:
+    """Keep W_U in memory as Hugging Face does: HookedTransformer copies `W_U.T` in every forward pass if it must.
+
+    The values and shapes stay. With Gemma's 262,144 tokens that copy is 670 MB.
+    """
+    unembedding = model.unembed.W_U
+    unembedding.data = unembedding.data.T.contiguous().T
+
+
 def hooked_transformer() -> Any:
     """The class HookedTransformer, or None where this TransformerLens has none (4.x)."""
     import transformer_lens
@@ -157,11 +170,14 @@ def _from_folder(
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (ValueError, OSError) as error:
-        raise ModelError(f"{folder} is not a Hugging Face folder with a causal language model: {error}") from error
+        raise ModelError(
+            f"{folder} is not a Hugging Face folder with a causal language model: {_one_line(error)}"
+        ) from error
     if hooked is not None:
         model: HookedModel = hooked.from_pretrained_no_processing(
             name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
         )
+        _store_unembedding_by_token(model)
         return model
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -186,6 +202,7 @@ def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: t
                 if backend != "auto":
                     raise
             else:
+                _store_unembedding_by_token(model)
                 return model
         from transformer_lens.model_bridge import TransformerBridge
 
@@ -193,6 +210,6 @@ def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: t
         return bridge
     except (ValueError, OSError) as error:
         raise ModelError(
-            f"could not load {name!r} as a TransformerLens model: {error}. Give a model name that TransformerLens "
-            f"lists, a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}"
+            f"could not load {name!r} as a TransformerLens model: {_one_line(error)}. Give a model name that "
+            f"TransformerLens lists, a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}"
         ) from error

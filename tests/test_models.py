@@ -166,7 +166,9 @@ def test_smollm2_loads_through_the_bridge_and_puts_no_first_token():
     prompt = lrc.Prompt(text="Paris is the capital of", subject="Paris", object="France")
     tokens = lrc.tokenize_prompt(model, prompt)
     assert tokens.subject_position == 0
-    assert lrc.filter_known(model, [prompt]).prompts == (prompt,)
+    shown = "Berlin is the capital of Germany\nRome is the capital of Italy\nParis is the capital of"
+    few_shot = lrc.Prompt(text=shown, subject="Paris", object="France")
+    assert lrc.filter_known(model, [few_shot]).prompts == (few_shot,)
     with torch.no_grad():
         assert torch.isfinite(lrc.subject_activations(model, [prompt], layer=-1)).all()
 

@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom, and is kept without outputs."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,12 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client = nbclient.NotebookClient(
+        notebook, timeout=900, startup_timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    if keep := os.environ.get("LRC_TL_KEEP_NOTEBOOKS"):  # to look at the outputs
+        nbformat.write(notebook, Path(keep) / path.name)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert outputs
     assert not any(output.output_type == "error" for output in outputs)

@@ -31,11 +31,13 @@ def test_the_choice_is_the_best_row_and_beta_of_what_was_tried(word_model, relat
     )  # fmt: skip
     assert len(settings.tried) == 3 * 3  # not from layer 1 to itself
     assert set(settings.tried["rank"]) == {2, 4, 12}  # 400 is cut to the numerical rank
-    best = settings.tried.sort_values(["accuracy", "mean_reciprocal_rank", "rank"], ascending=[False, False, True])
-    chosen = (settings.subject_layer, settings.object_layer, settings.rank, settings.accuracy)
-    assert chosen == tuple(best[["subject_layer", "object_layer", "rank", "accuracy"]].iloc[0])
-    assert settings.causality == settings.tried_betas.causality.max()
-    assert list(settings.tried_betas.beta) == [0.1, 0.4]
+    means = settings.tried.groupby(["subject_layer", "object_layer"]).accuracy.mean()
+    assert means[settings.subject_layer, settings.object_layer] == means.max()
+    tried = settings.tried_edits
+    assert sorted(zip(tried["rank"], tried.beta, strict=True)) == [(r, b) for r in (2, 4, 12) for b in (0.1, 0.4)]
+    assert settings.accuracy + settings.causality == (tried.accuracy + tried.causality).max()
+    chosen = tried[(tried["rank"] == settings.rank) & (tried.beta == settings.beta)].iloc[0]
+    assert (chosen.accuracy, chosen.causality) == (settings.accuracy, settings.causality)
     assert settings.validation_shots == 0
     again = lrc.select_settings(
         word_model, relation, subject_layers=[0, 1], object_layers=[1, -1], ranks=[2, 4, 400], betas=[0.4, 0.1],

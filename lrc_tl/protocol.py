@@ -1,0 +1,181 @@
+"""The paper's benchmark, end to end: LRCs and baselines on the same prompts (arXiv:2311.08968, section 4)."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.jacobian import check_layers
+from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.presets import TABLE_METHODS
+from lrc_tl.protocol_result import ProtocolResult
+from lrc_tl.relation_benchmark import BenchmarkSettings, benchmark_relation, require_methods
+from lrc_tl.relations import Relation
+from lrc_tl.result_parts import ResultParts
+
+
+def run_protocol(
+    model: HookedModel,
+    relations: Sequence[Relation] | Mapping[str, Relation],
+    *,
+    methods: Sequence[str] = TABLE_METHODS,
+    subject_layer: int | None = None,
+    object_layer: int | None = None,
+    rank: int | None = None,
+    beta: float | Sequence[float] | None = None,
+    seeds: Sequence[int] = (42,),
+    max_lre_prompts: int = 20,
+    max_facts: int | None = None,
+    shots: int = 4,
+    out: str | Path | None = None,
+    resume: bool = False,
+    select: bool = False,
+    progress: bool = True,
+) -> ProtocolResult:
+    """Accuracy and causality of each method, for each relation and seed (arXiv:2311.08968, section 4 and table 5).
+
+    For each relation and seed the facts are split in two, stratified by object. Directions come from the training
+    facts' few-shot prompts that the model answers correctly; accuracy and causality from the test facts' zero-shot
+    prompts that it answers correctly. Method `lrc` reads the mean over the object's tokens at `object_layer`,
+    `lrc-final` its first token at the final layer; the others are `baseline_concepts`. All methods share prompts,
+    activations and edits. One-to-one relations and relations with fewer than five known test facts are left out
+    and listed, as is every other relation that cannot be evaluated, with the reason.
+
+    Args:
+        relations: one for each name.
+        beta: factor of eq. 7, 0.1 by default; several give a causality curve, headed by the first.
+        max_lre_prompts: prompts for each LRE, balanced over objects; baselines use all known training prompts.
+        max_facts: facts used of each relation, drawn with the seed: two of each object as far as they go, then
+            evenly.
+        out: folder in which each relation's result is kept as it finishes.
+        resume: take results from `out` that an earlier run left there, if it ran with the same settings.
+        select: choose layers, rank and beta by `select_settings` on each relation's training facts, among those
+            given here where any are.
+
+    Raises:
+        ValueError: an unknown method, bad or missing settings, or no relation that can be evaluated.
+        ResumeError: a stored result is of another model, schema, settings or relation.
+    """
+    given = list(relations.values()) if isinstance(relations, Mapping) else list(relations)
+    settings = _checked(
+        model,
+        BenchmarkSettings(
+            methods=tuple(methods),
+            subject_layer=subject_layer,
+            object_layer=object_layer,
+            rank=rank,
+            betas=(
+                None
+                if beta is None
+                else (float(beta),)
+                if isinstance(beta, (int, float))
+                else tuple(float(b) for b in beta)
+            ),
+            max_lre_prompts=max_lre_prompts,
+            max_facts=max_facts,
+            shots=shots,
+            select=select,
+        ),
+    )
+    _check_distinct("seeds", seeds)
+    _check_distinct("relations", [relation.name for relation in given])
+    if resume and out is None:
+        raise ValueError("resume needs out, the folder that holds the results of the earlier run")
+    parts = (
+        None
+        if out is None
+        else ResultParts(
+            folder=Path(out),
+            kind="benchmark_part",
+            settings=asdict(settings),
+            fingerprint=ModelFingerprint.of(model),
+        )
+    )
+    records = []
+    jobs = [(relation, seed) for relation in given for seed in seeds]
+    with ExitStack() as stack:
+        if parts:
+            stack.enter_context(parts.open())
+        stored = {
+            (relation.name, seed): parts.read(_part(relation, seed), content=_content(relation))
+            for relation, seed in jobs
+            if parts and resume
+        }
+        bar = stack.enter_context(Progress(console=Console(stderr=True), disable=not progress))
+        task = bar.add_task("benchmark", total=len(jobs))
+        for relation, seed in jobs:
+            bar.update(task, description=f"{relation.name}, seed {seed}")
+            record = stored.get((relation.name, seed))
+            if record is None:
+                started = time.perf_counter()
+                record = benchmark_relation(model, relation, seed, settings)
+                if parts:
+                    seconds = time.perf_counter() - started
+                    parts.write(_part(relation, seed), record, content=_content(relation), seconds=seconds)
+            records.append(record)
+            bar.advance(task)
+    result = ProtocolResult(records=tuple(records), methods=settings.methods)
+    result.require_some()
+    return result
+
+
+def _checked(model: HookedModel, settings: BenchmarkSettings) -> BenchmarkSettings:
+    require_methods(settings.methods)
+    for name, least in (("rank", 1), ("max_lre_prompts", 1), ("max_facts", 2), ("shots", 0)):
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}; it must be {least} or more")
+    d_model = int(model.cfg.d_model)
+    if settings.rank is not None and settings.rank > d_model:
+        raise ValueError(f"rank is {settings.rank}, but the model's residual stream has width {d_model}")
+    layers = settings.subject_layer, settings.object_layer
+    if not settings.select:
+        missing = [name for name in ("subject_layer", "object_layer", "rank") if getattr(settings, name) is None]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} must be given, or chosen on training facts with select")
+        assert layers[0] is not None
+        assert layers[1] is not None
+        layers = check_layers(model, layers[0], layers[1])
+        settings = replace(settings, betas=(0.1,) if settings.betas is None else settings.betas)
+    else:
+        subject, object_ = (None if layer is None else _counted(model, layer) for layer in layers)
+        layers = subject, object_
+    if settings.betas is not None:
+        _check_distinct("beta", settings.betas)
+        for beta in settings.betas:
+            if not abs(beta) < float("inf"):
+                raise ValueError(f"beta is {beta}; it must be a finite number")
+    return replace(settings, subject_layer=layers[0], object_layer=layers[1])
+
+
+def _check_distinct(name: str, values: Sequence[Any]) -> None:
+    if not values:
+        raise ValueError(f"{name}: none were given; give at least one")
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"{name}: {value!r} was given {count} times; give each once")
+
+
+def _counted(model: HookedModel, layer: int) -> int:
+    return int(hook_name(model, layer).split(".")[1])
+
+
+def _part(relation: Relation, seed: int) -> str:
+    return f"{relation.name} seed {seed}"
+
+
+def _content(relation: Relation) -> Any:
+    return {
+        "name": relation.name,
+        "facts": [[fact.subject, fact.object] for fact in relation.facts],
+        "shot_facts": [[fact.subject, fact.object] for fact in relation.shot_facts],
+        "templates": list(relation.templates),
+        "zero_shot_templates": list(relation.zero_shot_templates),
+    }

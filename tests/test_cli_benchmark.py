@@ -1,0 +1,139 @@
+"""`lrc-tl benchmark`: from a folder of relation files to the JSON, and bad usage."""
+
+import json
+
+import pytest
+from spoken import spoken_relations
+
+import lrc_tl as lrc
+from lrc_tl.cli import main
+from lrc_tl.presets import PRESETS, benchmark_settings
+
+LAYERS = ["--subject-layer", "0", "--object-layer", "1", "--rank", "4"]
+
+
+@pytest.fixture(scope="module")
+def folder(word_model, tmp_path_factory):
+    made = tmp_path_factory.mktemp("relations")
+    for number, relation in enumerate(spoken_relations(word_model, 3)):
+        below = made / f"kind{number}"
+        below.mkdir()
+        data = {
+            "name": relation.name,
+            "prompt_templates": list(relation.templates),
+            "samples": [{"subject": fact.subject, "object": fact.object} for fact in relation.facts],
+        }
+        (below / f"file_{number}.json").write_text(json.dumps(data))
+    return made
+
+
+@pytest.fixture
+def load_model(word_model, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(lrc, "load_model", lambda name, *, device: loaded.append((name, device)) or word_model)
+    return loaded
+
+
+def run(folder, *options):
+    return main(["benchmark", "--model", "m", "--relations", str(folder), "--shots", "0", *options])
+
+
+def test_a_benchmark_prints_its_table_keeps_its_parts_and_resumes(
+    word_model, folder, load_model, capsys, tmp_path
+):
+    (folder / "broken.json").write_text("{")
+    target = tmp_path / "new" / "r.json"
+    options = [
+        *LAYERS, "--methods", "lrc,mean", "--seeds", "1:3", "--beta", "0.3,0.5", "--only", "R1, file 2",
+        "--max-lre-prompts", "3", "--max-facts", "20", "--json", str(target),
+    ]  # fmt: skip
+    assert run(folder, *options) == 0
+    captured = capsys.readouterr()
+    assert "| lrc | " in captured.out
+    assert "broken.json: not JSON" in captured.err
+    assert load_model == [("m", "cpu")]
+    data = json.loads(target.read_text())
+    assert data["schema"] == {"name": "lrc_tl.benchmark", "version": 1}
+    assert [entry["method"] for entry in data["methods"]] == ["lrc", "mean"]
+    assert data["methods"][0]["accuracy"]["mean"] is not None
+    assert {row["relation"] for row in data["methods"][0]["per_relation"]} <= {"r1", "r2"}
+    assert data["settings"]["seeds"] == [1, 2]
+    assert data["settings"]["beta"] == [0.3, 0.5]
+    assert data["settings"]["subject_layer"] == 0
+    assert data["model"]["n_layers"] == 3
+    parts = tmp_path / "new" / "r.json.parts"
+    assert len(list(parts.glob("*.json"))) == 4
+    assert run(folder, *options, "--resume") == 0
+    again = json.loads(target.read_text())
+    assert {
+        key: value for key, value in again.items() if key not in ("seconds", "peak_rss_bytes", "settings")
+    } == {key: value for key, value in data.items() if key not in ("seconds", "peak_rss_bytes", "settings")}
+    capsys.readouterr()
+    assert run(folder, *options, "--resume", "--rank", "3") == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("lrc-tl: ")
+    assert "it was made with other settings (rank 4, now 3)" in err
+    (folder / "broken.json").unlink()
+
+
+def test_files_that_cannot_be_read_and_relations_left_out_are_in_the_result(folder, load_model, tmp_path, capsys):
+    bad = folder / "bad.json"
+    bad.write_text(json.dumps({"name": "x"}))
+    lone = folder / "lone.json"
+    pairs = [{"subject": f"w{n}", "object": f"w{n + 20}"} for n in range(9)]
+    lone.write_text(json.dumps({"name": "lone", "prompt_templates": ["{} w1"], "samples": pairs}))
+    try:
+        assert run(folder, *LAYERS, "--methods", "mean", "--json", str(tmp_path / "r.json")) == 0
+        left = json.loads((tmp_path / "r.json").read_text())["relations_left_out"]
+        assert left[str(bad)] == f"{bad}: field 'prompt_templates' is missing"
+        assert left["lone"].startswith("it is one-to-one")
+        assert run(folder, *LAYERS, "--methods", "mean", "--only", "lone") == 1
+        assert "no relation could be evaluated: lone: it is one-to-one" in capsys.readouterr().err
+    finally:
+        bad.unlink()
+        lone.unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--methods", "lrc,svn", *LAYERS], "no method 'svn'; did you mean svm"),
+        (["--preset", "table6"], "no preset 'table6'; did you mean table5"),
+        (["--preset", "nope"], f"no preset 'nope'; there are {', '.join(PRESETS)}"),
+        (["--seeds", "1,x", *LAYERS], "'x' in '1,x' is not a whole number"),
+        (["--beta", "much", *LAYERS], "'much' in 'much' is not a number"),
+        (["--rank", "4"], "--subject-layer, --object-layer must be given, or --select"),
+        ([*LAYERS, "--resume"], "--resume needs --out or --json"),
+        ([*LAYERS, "--max-facts", "1"], "--max-facts"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2_before_the_model_is_loaded(
+    folder, load_model, capsys, options, message
+):
+    assert run(folder, *options) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
+    assert load_model == []
+
+
+def test_a_folder_without_relations_and_an_unknown_name_are_one_line(folder, load_model, capsys, tmp_path):
+    assert run(tmp_path, *LAYERS) == 1
+    assert capsys.readouterr().err == f"lrc-tl: there is no usable relation below {tmp_path}\n"
+    assert run(folder, *LAYERS, "--only", "r9") == 1
+    assert "no relation 'r9'; there are r0, r1" in capsys.readouterr().err
+    assert load_model == []
+
+
+def test_given_options_win_over_the_preset_and_the_preset_over_the_defaults():
+    nothing = dict.fromkeys(("methods", "beta", "seeds", "rank", "subject_layer", "object_layer", "shots"))
+    found = benchmark_settings({**nothing, "rank": 32}, model="packaged:gemma-3-270m", preset="table5")
+    assert (found["subject_layer"], found["object_layer"], found["rank"]) == (9, 13, 32)
+    assert found["seeds"] == (42, 43, 44, 45, 46)
+    assert (found["shots"], found["max_facts"], found["max_lre_prompts"]) == (4, None, 20)
+    llama = benchmark_settings(nothing, model="meta-llama/Llama-2-7b-hf", preset="table5-small")
+    assert (llama["subject_layer"], llama["rank"], llama["max_facts"]) == (17, 192, 60)
+    chosen = benchmark_settings(nothing, model="packaged:gemma-3-270m", preset="table5", select=True)
+    assert (chosen["subject_layer"], chosen["rank"], chosen["beta"]) == (None, None, None)
+    with pytest.raises(ValueError, match="--subject-layer, --object-layer, --rank must be given"):
+        benchmark_settings(nothing, model="other", preset="table5")

@@ -1,0 +1,359 @@
+"""The benchmark: every figure as the pieces give it, what is left out and why, and runs that were killed."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from spoken import spoken_relation, spoken_relations
+
+import lrc_tl as lrc
+from lrc_tl.protocol import run_protocol
+from lrc_tl.relation_benchmark import splittable_sample
+
+SETTINGS = {
+    "subject_layer": 0,
+    "object_layer": -2,
+    "rank": 4,
+    "shots": 0,
+    "max_lre_prompts": 4,
+    "progress": False,
+}
+METHODS = ("lrc", "lrc-final", "svm", "mean")
+BETAS = (0.3, 0.8)
+SEEDS = (1, 2)
+
+
+@pytest.fixture(scope="module")
+def relations(word_model):
+    return spoken_relations(word_model, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("parts")
+
+
+@pytest.fixture(scope="module")
+def whole(word_model, relations, folder):
+    return run_protocol(
+        word_model, relations, methods=METHODS, beta=BETAS, seeds=SEEDS,
+        out=folder / word_model.__class__.__name__, **SETTINGS,
+    )  # fmt: skip
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {key: without_times(entry) for key, entry in value.items() if not key.startswith("seconds")}
+    return [without_times(entry) for entry in value] if isinstance(value, list) else value
+
+
+def test_every_figure_is_what_the_pieces_give_by_hand(word_model, relations, whole):
+    frame = whole.to_frame().set_index(["method", "relation", "seed"])
+    assert len(frame) == len(METHODS) * len(relations) * len(SEEDS)
+    for relation in relations:
+        for seed in SEEDS:
+            train, test = relation.split(seed=seed)
+            known = lrc.filter_known(word_model, train.prompts(shots=0, seed=seed), seed=seed)
+            unseen = lrc.filter_known(word_model, test.prompts(shots=0, seed=seed), seed=seed)
+            sets = lrc.fit_baselines(word_model, known.prompts, layer=0, methods=("svm", "mean"), seed=seed)
+            for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
+                lre = lrc.LinearRelationalEmbedding.fit(
+                    word_model, known.sample(4, seed=seed), subject_layer=0, object_layer=layer,
+                    object_aggregation=aggregation, progress=False,
+                )  # fmt: skip
+                sets[method] = lre.concepts(word_model, known.prompts, rank=4)
+            for method, concepts in sets.items():
+                expected = lrc.evaluate(word_model, concepts, unseen.prompts, beta=0.3, seed=seed)
+                row = frame.loc[method, relation.name, seed]
+                assert (row.accuracy, row.causality) == (expected.accuracy, expected.causality)
+                assert (row.n_prompts, row.n_edits) == (len(unseen.prompts), len(expected.edits))
+                assert row.edit_share == pytest.approx(expected.causality_result.edit_share)
+
+
+def test_the_json_holds_the_documented_fields(whole, relations):
+    data = json.loads(json.dumps(whole.to_dict()))
+    assert data["relations_left_out"] == {}
+    assert [entry["method"] for entry in data["methods"]] == list(METHODS)
+    for entry in data["methods"]:
+        for figure in (entry["accuracy"], entry["causality"]):
+            assert set(figure) == {"mean", "std", "ci95"}
+            low, high = figure["ci95"]
+            assert low <= figure["mean"] <= high
+        rows = entry["per_relation"]
+        assert {"relation", "seed", "accuracy", "causality", "n_prompts", "n_edits"} <= set(rows[0])
+        assert (entry["n_relations"], len(rows)) == (2, 4)
+        assert entry["n_prompts"] == sum(row["n_prompts"] for row in rows)
+        assert entry["n_edits"] == sum(row["n_edits"] for row in rows)
+        assert min(entry["seconds_train"], entry["seconds_evaluate"]) > 0
+        assert [point["beta"] for point in entry["curve"]] == list(BETAS)
+        assert entry["curve"][0]["causality"] == entry["causality"]
+    assert set(data["seconds_by_stage"]) == {"filter", "select", "activations", "fit", "accuracy", "causality"}
+
+
+def test_a_curve_is_made_of_the_figures_of_single_betas_on_the_same_edits(word_model, relations, whole):
+    single = run_protocol(word_model, relations[:1], methods=("mean",), beta=BETAS[1], seeds=SEEDS[:1], **SETTINGS)
+    (alone,) = single.records
+    record = whole.records[0]
+    assert alone["edits"] == record["edits"] != []
+    assert alone["methods"]["mean"]["curve"][0] == record["methods"]["mean"]["curve"][1]
+
+
+def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_methods(
+    word_model, relations, monkeypatch
+):
+    read = lrc.prompt_activations
+    passes = []
+    monkeypatch.setattr(
+        "lrc_tl.relation_benchmark.prompt_activations",
+        lambda model, prompts, **options: passes.append(len(prompts)) or read(model, prompts, **options),
+    )
+    result = run_protocol(word_model, relations[:1], methods=METHODS, **SETTINGS)
+    (record,) = result.records
+    assert passes == [record["n_known_train"], record["n_prompts"]]
+
+
+def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(word_model, relations):
+    single = lrc.Relation.from_pairs(
+        "one to one", [(f"w{n}", f"w{n + 20}") for n in range(20)], templates=["{} w41"]
+    )
+    spoken = spoken_relation(word_model, tail="w0")
+    shifted = [*spoken.facts[1:], spoken.facts[0]]
+    wrong = lrc.Relation.from_pairs(
+        "unknown", [(f.subject, f"{g.object} w9 w9") for f, g in zip(spoken.facts, shifted, strict=True)],
+        templates=["{} w0"],
+    )  # fmt: skip
+    result = run_protocol(word_model, [single, wrong, relations[0]], methods=("mean",), **SETTINGS)
+    left = result.relations_left_out
+    assert left["one to one"] == "it is one-to-one: fewer than two objects have two facts or more"
+    assert left["unknown"].startswith("the model knows 0 of ")
+    assert left["unknown"].endswith("test facts zero-shot, and 5 are needed")
+    assert set(left) == {"one to one", "unknown"}
+    assert "- one to one: it is one-to-one" in result.to_markdown()
+    with pytest.raises(
+        ValueError, match=r"no relation could be evaluated: one to one: it is.*; unknown: the model"
+    ):
+        run_protocol(word_model, {r.name: r for r in (single, wrong)}, methods=("mean",), **SETTINGS)
+
+
+def test_too_few_facts_for_the_shots_is_a_reason(word_model, relations):
+    many = {**SETTINGS, "shots": 30}
+    with pytest.raises(ValueError, match="30 shots were asked for, but relation 'r0' has only"):
+        run_protocol(word_model, relations[:1], methods=("mean",), **many)
+
+
+@pytest.mark.parametrize("n", [2, 7, 20, 60])
+def test_a_sample_has_two_facts_of_as_many_objects_as_it_can(n):
+    pairs = [(f"s{o}.{n}", f"o{o}") for o in range(12) for n in range(1 + o % 4)]
+    relation = lrc.Relation.from_pairs("r", pairs, templates=["{} is"])
+    sample = splittable_sample(relation, n, seed=3)
+    assert len(sample.facts) == min(n, len(relation.facts))
+    assert set(sample.facts) <= set(relation.facts)
+    assert sample == splittable_sample(relation, n, seed=3)
+    counts = [sum(fact.object == name for fact in sample.facts) for name in relation.objects]
+    assert sum(count > 1 for count in counts) >= min(n // 2, 9)
+    if n < len(relation.facts):
+        assert sample != splittable_sample(relation, n, seed=4)
+    else:
+        assert sample == relation
+
+
+def test_settings_are_chosen_on_training_facts_alone(word_model, monkeypatch):
+    relation = max(spoken_relations(word_model, 6), key=lambda relation: len(relation.facts))
+    result = run_protocol(
+        word_model, [relation], methods=("lrc", "mean"), select=True, shots=0, seeds=(1,), progress=False
+    )
+    (record,) = result.records
+    train, _ = relation.split(seed=1)
+    chosen = lrc.select_settings(word_model, train, shots=0, seed=1, progress=False)
+    assert record["selected"] == chosen.to_dict()
+    for field in ("subject_layer", "object_layer", "rank"):
+        assert record[field] == getattr(chosen, field)
+    assert record["betas"] == [chosen.beta]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("lrc", "svn")}, "no method 'svn'; did you mean svm"),
+        ({"methods": ()}, "no methods were given; there are lrc, lrc-final, mean"),
+        ({"methods": ("lrc", "lrc")}, "method 'lrc' was given twice"),
+        ({"rank": 0}, "rank is 0; it must be 1 or more"),
+        ({"rank": 13}, "rank is 13, but the model's residual stream has width 12"),
+        ({"rank": None, "object_layer": None}, "object_layer, rank must be given, or chosen on training facts"),
+        ({"object_layer": 3}, "layer 3 is outside the model"),
+        ({"subject_layer": 2}, "object layer 1 lies below subject layer 2"),
+        ({"seeds": (1, 1)}, "seeds: 1 was given 2 times"),
+        ({"beta": float("nan")}, "beta is nan; it must be a finite number"),
+        ({"beta": ()}, "beta: none were given"),
+        ({"max_facts": 1}, "max_facts is 1; it must be 2 or more"),
+        ({"resume": True}, "resume needs out"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_runs(word_model, relations, monkeypatch, changes, message):
+    monkeypatch.setattr("lrc_tl.protocol.benchmark_relation", None)
+    with pytest.raises(ValueError, match=message):
+        run_protocol(word_model, relations, **{**SETTINGS, **changes})
+
+
+def test_no_relations_and_two_of_one_name_are_refused(word_model, relations):
+    with pytest.raises(ValueError, match="relations: none were given"):
+        run_protocol(word_model, [], **SETTINGS)
+    with pytest.raises(ValueError, match="relations: 'r0' was given 2 times"):
+        run_protocol(word_model, [relations[0], relations[0]], **SETTINGS)
+
+
+def resumed(model, relations, folder, **changes):
+    options = {"methods": METHODS, "beta": BETAS, "seeds": SEEDS, **SETTINGS, **changes}
+    return run_protocol(model, relations, out=folder / model.__class__.__name__, resume=True, **options)
+
+
+def test_a_finished_run_is_resumed_without_running_anything(word_model, relations, folder, whole, monkeypatch):
+    monkeypatch.setattr("lrc_tl.protocol.benchmark_relation", None)
+    again = resumed(word_model, relations, folder)
+    assert again.to_dict() == whole.to_dict()
+    fewer = resumed(word_model, relations[1:], folder, seeds=SEEDS[1:])
+    assert fewer.records == whole.records[3:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 3}, r"it was made with other settings \(rank 4, now 3\); run with what it was made with"),
+        ({"beta": 0.3, "shots": 1}, r"other settings \(betas \[0.3, 0.8\], now \[0.3\]; shots 0, now 1\)"),
+    ],
+)
+def test_results_of_other_settings_are_refused(word_model, relations, folder, whole, changes, message):
+    with pytest.raises(lrc.ResumeError, match=message):
+        resumed(word_model, relations, folder, **changes)
+
+
+def test_results_of_other_facts_are_refused(word_model, relations, folder, whole):
+    changed = lrc.Relation.from_pairs("r0", [("w3", "w4"), ("w5", "w4")], templates=list(relations[0].templates))
+    with pytest.raises(lrc.ResumeError, match=r"has changed .the relation's facts or templates"):
+        resumed(word_model, [changed], folder)
+
+
+def test_results_of_another_model_are_refused(word_model, relations, folder, whole):
+    (weight, *_) = word_model.parameters()
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
+        with pytest.raises(lrc.ResumeError, match=r"made on another model .*residuals of a fixed prompt"):
+            resumed(word_model, relations, folder)
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data["schema"].update(version=9), 'its schema is {.*"version": 9}, not'),
+        (lambda data: data.update(lrc_tl="0.0.9"), "it was made by lrc_tl 0.0.9, not"),
+        (lambda data: data["model"].update(dtype="bfloat16"), 'another model .dtype "bfloat16", now'),
+        (lambda data: data.pop("record"), "is damaged or no stored result; delete it"),
+    ],
+)
+def test_results_of_another_schema_version_or_dtype_are_refused(
+    word_model, relations, folder, whole, change, message
+):
+    path = next(iter(sorted((folder / word_model.__class__.__name__).glob("*.json"))))
+    before = path.read_text()
+    data = json.loads(before)
+    change(data)
+    try:
+        path.write_text(json.dumps(data))
+        with pytest.raises(lrc.ResumeError, match=message):
+            resumed(word_model, relations, folder)
+        path.write_text(before[: len(before) // 2])
+        with pytest.raises(lrc.ResumeError, match=r"json is damaged or no stored result"):
+            resumed(word_model, relations, folder)
+    finally:
+        path.write_text(before)
+
+
+def test_two_runs_cannot_write_to_one_folder(word_model, relations, tmp_path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(RuntimeError, match="another run is writing to"):
+        run_protocol(word_model, relations, out=tmp_path, **SETTINGS)
+
+
+def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, relations, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise ArithmeticError("broken")
+
+    with monkeypatch.context() as patch:
+        real = lrc.classify_activations
+        calls = []
+        patch.setattr(
+            "lrc_tl.relation_benchmark.classify_activations",
+            lambda *args: (calls.append(1) or real if len(calls) < 1 else fail)(*args),
+        )
+        with pytest.raises(ArithmeticError, match="broken"):
+            run_protocol(word_model, relations, methods=("mean",), out=tmp_path, **SETTINGS)
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    done = run_protocol(word_model, relations, methods=("mean",), out=tmp_path, resume=True, **SETTINGS)
+    fresh = run_protocol(word_model, relations, methods=("mean",), **SETTINGS)
+    assert without_times(done.to_dict()) == without_times(fresh.to_dict())
+
+
+KILLED = """
+import json, os, random, signal, sys, tempfile, time
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, "tests")
+import tiny_models
+from spoken import spoken_relations
+from test_protocol import METHODS, SETTINGS, without_times
+from lrc_tl.protocol import run_protocol
+
+kind, folder = sys.argv[1:]
+with tempfile.TemporaryDirectory() as place:
+    tokenizer = tiny_models.word_tokenizer(place)
+    made = tiny_models.hooked_transformer(tokenizer) if kind == "hooked" else tiny_models.bridge(tokenizer, place)
+    model = made.eval().requires_grad_(False)
+    relations = spoken_relations(model, 3)
+
+    def run(**options):
+        return run_protocol(model, relations, methods=METHODS, beta=0.3, seeds=(1, 2), **options, **SETTINGS)
+
+    started = time.perf_counter()
+    whole = run()
+    seconds = time.perf_counter() - started
+    counts = []
+    for attempt in range(10):
+        child = os.fork()
+        if child == 0:
+            run(out=folder, resume=True)
+            os._exit(0)
+        time.sleep(random.Random(attempt).uniform(0, seconds / 4))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        counts.append(len([name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."]))
+    after = run(out=folder, resume=True)
+    equal = without_times(after.to_dict()) == without_times(whole.to_dict())
+    left = [name for name in os.listdir(folder) if name.endswith(".partial")]
+print(json.dumps({"equal": equal, "counts": counts, "left": left}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_killed_ten_times_gives_the_same_result_bit_for_bit(tmp_path):
+    kind = "hooked" if version("transformer-lens").startswith("3.") else "bridge"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, kind, str(tmp_path)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["equal"]
+    assert found["left"] == []
+    assert found["counts"] == sorted(found["counts"])  # nothing that was finished is lost
+    assert any(0 < count < 6 for count in found["counts"]), found["counts"]  # some were killed half way

@@ -1,0 +1,140 @@
+"""Averages, intervals and tests of hand-made benchmark records."""
+
+import math
+
+import pytest
+
+import lrc_tl as lrc
+from lrc_tl.evaluation.statistics import bootstrap_interval, holm, mcnemar_test, sign_test, two_proportion_z_test
+
+
+def record(relation, seed, **methods):
+    """`methods` holds for each method the right answers and the successes of the edits, one list for each beta."""
+    figures = {
+        name: {
+            "correct": correct,
+            "accuracy": sum(correct) / len(correct),
+            "mean_reciprocal_rank": 0.5,
+            "curve": [
+                {
+                    "beta": beta,
+                    "success": success,
+                    "causality": sum(success) / len(success),
+                    "edit_share": 0.1,
+                    "mean_log_odds_change": 1.0,
+                    "wrong_way": 0.0,
+                }
+                for beta, success in zip((0.1, 0.2), successes, strict=False)
+            ],
+            "seconds_train": 2.0,
+            "seconds_evaluate": 3.0,
+        }
+        for name, (correct, *successes) in methods.items()
+    }
+    correct, *successes = next(iter(methods.values()))
+    return {
+        "relation": relation,
+        "seed": seed,
+        "left_out": None,
+        "n_prompts": len(correct),
+        "n_edits": len(successes[0]) if successes else 0,
+        "n_objects": 4,
+        "chance": 0.25,
+        "betas": [0.1, 0.2][: len(successes)] or [0.1, 0.2],
+        "methods": figures,
+        "seconds": {"filter": 1.0},
+    }
+
+
+def share(right, of):
+    return [True] * right + [False] * (of - right)
+
+
+RECORDS = (
+    record("a", 1, lrc=(share(4, 4), share(3, 4), share(4, 4)), mean=(share(2, 4), share(1, 4), share(2, 4))),
+    record("a", 2, lrc=(share(2, 4), share(2, 4), share(2, 4)), mean=(share(3, 4), share(1, 4), share(2, 4))),
+    record("b", 1, lrc=(share(4, 8), share(6, 6), share(6, 6)), mean=(share(2, 8), share(3, 6), share(4, 6))),
+    {"relation": "b", "seed": 2, "left_out": "too few"},
+    {"relation": "c", "seed": 1, "left_out": "one-to-one"},
+    {"relation": "c", "seed": 2, "left_out": "another reason"},
+    record("d", 1, lrc=(share(3, 5),), mean=(share(1, 5),)),
+    record("d", 2, lrc=(share(5, 5),), mean=(share(1, 5),)),
+)
+RESULT = lrc.ProtocolResult(records=RECORDS, methods=("lrc", "mean"))
+
+
+def test_figures_are_averaged_over_relations_and_then_over_seeds():
+    lrc_, mean = RESULT.to_dict()["methods"]
+    # seed 1: (1 + 1/2 + 3/5) / 3; seed 2: (1/2 + 1) / 2
+    assert lrc_["accuracy"]["mean"] == pytest.approx((0.7 + 0.75) / 2)
+    assert lrc_["accuracy"]["std"] == pytest.approx(0.05 / math.sqrt(2))
+    assert lrc_["accuracy"]["ci95"] == pytest.approx(bootstrap_interval([0.75, 0.5, 0.8]))
+    # without d, which has no edits; seed 1: (3/4 + 1) / 2, seed 2: 1/2
+    assert lrc_["causality"]["mean"] == pytest.approx((0.875 + 0.5) / 2)
+    assert lrc_["causality"]["ci95"] == pytest.approx(bootstrap_interval([0.625, 1]))
+    assert (lrc_["n_relations"], lrc_["n_prompts"], lrc_["n_edits"]) == (3, 26, 14)
+    assert (lrc_["seconds_train"], lrc_["seconds_evaluate"]) == (10, 15)
+    assert [point["beta"] for point in mean["curve"]] == [0.1, 0.2]
+    assert mean["curve"][1]["causality"]["mean"] == pytest.approx((0.5 + 4 / 6) / 4 + 0.5 / 2)
+
+
+def test_what_is_left_out_is_listed_apart_for_relations_and_single_seeds():
+    data = RESULT.to_dict()
+    assert data["relations_left_out"] == {"c": "one-to-one"}
+    assert data["seeds_left_out"] == [{"relation": "b", "seed": 2, "reason": "too few"}]
+    assert data["without_edits"] == [{"relation": "d", "seed": 1}, {"relation": "d", "seed": 2}]
+    rows = data["methods"][0]["per_relation"]
+    assert [(row["relation"], row["seed"]) for row in rows] == [("a", 1), ("a", 2), ("b", 1), ("d", 1), ("d", 2)]
+    assert rows[3]["causality"] is None
+    assert rows[3]["n_edits"] == 0
+    assert {"methods", "left_out"}.isdisjoint(data["relations"][0])
+
+
+def test_the_table_and_the_frame_show_the_same_figures():
+    table = RESULT.to_markdown()
+    assert "| lrc | 0.725 +- 0.035 | " in table
+    assert "- c: one-to-one" in table
+    assert "- b, seed 2: too few" in table
+    frame = RESULT.to_frame()
+    assert list(frame["method"]) == ["lrc"] * 5 + ["mean"] * 5
+    assert frame.loc[0, "accuracy"] == 1
+    assert math.isnan(frame.loc[3, "causality"])
+
+
+def test_methods_are_compared_on_the_same_prompts_with_a_correction_for_their_number():
+    three = tuple(
+        {**one, "methods": {**one["methods"], "svm": one["methods"]["mean"]}} if one["left_out"] is None else one
+        for one in RECORDS
+    )
+    first, second = lrc.ProtocolResult(records=three, methods=("lrc", "mean", "svm")).comparisons()
+    assert (first["method"], first["against"], second["against"]) == ("lrc", "mean", "svm")
+    differences = [0.75 - 0.625, 0.5 - 0.25, 0.8 - 0.2]
+    found = first["accuracy"]
+    assert found["difference"] == pytest.approx(sum(differences) / 3)
+    assert found["ci95"] == pytest.approx(bootstrap_interval(differences))
+    assert found["sign_test"]["p"] == sign_test(differences).p_value
+    lrc_ = [*share(4, 4), *share(4, 8), *share(3, 5)]
+    mean = [*share(2, 4), *share(2, 8), *share(1, 5)]
+    at_seed = found["per_seed"][0]
+    z = two_proportion_z_test(sum(lrc_), 17, sum(mean), 17)
+    assert at_seed["z_test"] == {"z": z.statistic, "p": z.p_value, "n": 17, "p_holm": holm([z.p_value] * 2)[0]}
+    assert at_seed["mcnemar"]["p"] == mcnemar_test(lrc_, mean).p_value
+    assert at_seed["mcnemar"]["p_holm"] == min(1, 2 * at_seed["mcnemar"]["p"])
+    assert first["causality"]["per_seed"][0]["z_test"]["n"] == 10
+    assert lrc.ProtocolResult(records=RECORDS, methods=("lrc",)).comparisons() == []
+
+
+def test_a_result_without_a_figure_is_refused_with_the_reasons():
+    empty = lrc.ProtocolResult(records=RECORDS[3:6], methods=("lrc",))
+    with pytest.raises(ValueError, match="no relation could be evaluated: b: too few; c: one-to-one"):
+        empty.require_some()
+    RESULT.require_some()
+
+
+def test_one_seed_and_one_relation_have_no_spread():
+    alone = lrc.ProtocolResult(records=RECORDS[:1], methods=("lrc",))
+    (found,) = alone.to_dict()["methods"]
+    assert found["accuracy"]["mean"] == 1
+    assert math.isnan(found["accuracy"]["std"])
+    assert all(math.isnan(bound) for bound in found["accuracy"]["ci95"])
+    assert "| lrc | 1.000 | - | 0.750 | - | 1 | 4 | 4 |" in alone.to_markdown()
