@@ -1,8 +1,8 @@
 """Models: loading them with the raw residual stream, and the protocol that the rest of lrc_tl relies on.
 
 HookedTransformer (TransformerLens 3.9) and TransformerBridge (3.9 and 4.x) are used through the same calls.
-Only this module, `prefix_cache`, `lean_reverse` and `packaged` import `transformer_lens` or `transformers`, and only
-when a model is loaded or run.
+Only this module, `prefix_cache`, `lean_reverse` and `packaged` import `transformer_lens` or `transformers`, and
+only when a model is loaded or run.
 """
 
 from collections.abc import Mapping
