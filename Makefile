@@ -36,7 +36,7 @@ test: $(STAMP)
 	$(BIN)/pytest
 
 test-bridge: $(BRIDGE_STAMP)
-	$(BRIDGE_BIN)/pytest -m "not notebook and (not real_model or smoke)"
+	$(BRIDGE_BIN)/pytest -rs -m "not notebook and (not real_model or smoke)"
 
 notebooks: $(STAMP)
 	$(BIN)/pytest -m notebook
