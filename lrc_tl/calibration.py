@@ -20,7 +20,8 @@ from lrc_tl.probe_metrics import ProbeReport
 
 Criterion = Literal["balanced_accuracy", "f1", "false_positive_rate"]
 ProbabilityMethod = Literal["platt", "isotonic"]
-MulticlassMethod = Literal["temperature", "multinomial"]
+MulticlassMethod = Literal["temperature", "standardised", "multinomial"]
+Missing = Literal["error", "skip"]
 Knots: TypeAlias = tuple[tuple[float, float], ...]
 """(score, probability) pairs of increasing scores; linear between them, constant outside."""
 MIN_ISOTONIC_SAMPLES = 200
@@ -152,15 +153,25 @@ def fit_multiclass(
 
     `"temperature"` divides all scores by one number, which keeps their order: the one with the least log-loss,
     each sample's own concept counting as `(n + 1) / (n + 2)` so that it stays above zero on separable samples.
-    `"multinomial"` is scikit-learn's logistic regression on the standardised scores (C = 1); it may shift and mix
-    them and needs several samples a concept. Every concept must occur.
+    `"standardised"` is a temperature on scores that are standardised concept by concept, which takes away what
+    all samples have in common and may change which concept is first. `"multinomial"` is scikit-learn's logistic
+    regression on the standardised scores (C = 1); it may mix them too, and every concept must occur.
+
+    Raises:
+        ValueError: no samples, or for `"multinomial"` a concept without any.
     """
     own = np.asarray(labels)
     n, k = scores.shape
-    spread = float((scores - scores.mean(1, keepdims=True)).std()) or 1.0
+    if n == 0:
+        raise ValueError("no sample has an object of the set; give samples of its concepts")
+    middle, scale = scores.mean(0), scores.std(0)
+    scale = np.where(scale > 0, scale, 1.0)
     if method == "multinomial":
-        middle, scale = scores.mean(0), scores.std(0)
-        scale = np.where(scale > 0, scale, 1.0)
+        if absent := sorted(set(range(k)) - set(own.tolist())):
+            raise ValueError(
+                f"multiclass='multinomial' needs samples of every concept, and {len(absent)} of {k} have none; "
+                "use 'temperature' or 'standardised'"
+            )
         fitted = LogisticRegression(C=1.0, max_iter=5000).fit((scores - middle) / scale, own)
         weight, bias = fitted.coef_ / scale, fitted.intercept_
         if k == 2:  # scikit-learn gives the second class against the first
@@ -168,14 +179,19 @@ def fit_multiclass(
         return torch.as_tensor(weight), torch.as_tensor(bias - weight @ middle)
     target = np.full((n, k), 1 / (n + 2) / (k - 1))
     target[np.arange(n), own] = (n + 1) / (n + 2)
-    scaled = (scores - scores.mean(1, keepdims=True)) / spread
+    if method == "temperature":
+        middle, scale = np.zeros(k), np.ones(k)
+    standard = (scores - middle) / scale
+    spread = float((standard - standard.mean(1, keepdims=True)).std()) or 1.0
+    scaled = (standard - standard.mean(1, keepdims=True)) / spread
 
     def loss(log_inverse: float) -> float:
         logits = math.exp(log_inverse) * scaled
         return float(-(target * (logits - logsumexp(logits, axis=1, keepdims=True))).sum() / n)
 
     found = minimize_scalar(loss, bounds=(-12.0, 12.0), method="bounded", options={"xatol": 1e-9})
-    return torch.eye(k, dtype=torch.float64) * (math.exp(float(found.x)) / spread), torch.zeros(k).double()
+    inverse = math.exp(float(found.x)) / spread / scale
+    return torch.diag(torch.as_tensor(inverse)).double(), torch.as_tensor(-inverse * middle).double()
 
 
 def multiclass_probabilities(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

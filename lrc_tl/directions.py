@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lrc_tl.artifacts import ArtifactError, read_artifact, required, write_artif
 from lrc_tl.calibration import (
     Calibration,
     Criterion,
+    Missing,
     MulticlassMethod,
     ProbabilityMethod,
     best_threshold,
@@ -145,24 +147,31 @@ class ConceptSet(Mapping[str, ConceptDirection]):
         rate: float | None = None,
         probabilities: ProbabilityMethod = "platt",
         multiclass: MulticlassMethod = "temperature",
+        missing: Missing = "error",
         n_bins: int = 5,
     ) -> "ConceptSet":
         """The same set with thresholds and probabilities: each concept against the rest, and all together.
 
         Give held-out activations and the object of each; objects that are not in the set are negatives alone.
         `by` (and `rate`, a false-positive rate) choose the thresholds of `predict`, `probabilities` the map of
-        `probability`, `multiclass` that of `probabilities`; see `lrc_tl.calibration`. `calibration` keeps all of
-        it with a report, and `save` writes it.
+        `probability`, `multiclass` that of `probabilities`; see `lrc_tl.calibration`. With `missing="skip"` a
+        concept of which no sample is given stays without threshold and `probability`, is listed in
+        `calibration.report.left_out`, and still takes part in `probabilities`. `calibration` keeps all of it with
+        a report, and `save` writes it.
 
         Raises:
-            ValueError: not one object an activation, a concept without samples of both kinds, a rate without its
-                criterion, or too few samples for isotonic regression.
+            ValueError: not one object an activation, a concept without samples of both kinds (but see `missing`),
+                no concept with both, a rate without its criterion, or too few samples for isotonic regression or
+                for `multiclass`.
         """
         scores = self._checked_scores(acts, objects)
         numbers = scores.double().cpu().numpy()
         made: dict[str, ConceptDirection] = {}
         for column, (name, direction) in enumerate(self.items()):
             positive = torch.tensor([other == name for other in objects])
+            if missing == "skip" and not bool(positive.any()):
+                made[name] = replace(direction, threshold=None, slope=None, intercept=None, knots=None)
+                continue
             own = numbers[:, column]
             try:
                 threshold = best_threshold(scores[:, column].cpu(), positive, by=by, rate=rate)
@@ -217,13 +226,15 @@ class ConceptSet(Mapping[str, ConceptDirection]):
     ) -> ProbeReport:
         """How well the set reads activations with these objects: ranking, and its probabilities where calibrated.
 
+        Concepts without samples of both kinds have no metrics; `left_out` lists them.
+
         Raises:
-            ValueError: not one object an activation, or a concept without samples of both kinds.
+            ValueError: not one object an activation, or no concept with samples of both kinds.
         """
         scores = self._checked_scores(acts, objects)
-        shares = None
-        if self.calibration is not None and self.calibration.weight is not None:
-            shares = self.probabilities(acts).double()
+        made, shares = self.calibration, None
+        if made is not None and made.weight is not None and made.bias is not None:
+            shares = multiclass_probabilities(scores, made.weight, made.bias)
         return _report(self, scores, objects, shares, n_bins)
 
     def _checked_scores(self, acts: Tensor, objects: Sequence[str]) -> Tensor:

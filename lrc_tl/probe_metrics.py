@@ -55,8 +55,11 @@ class ProbeReport:
     n_bins: int
     """Equal-mass bins of the calibration errors."""
     concepts: Mapping[str, BinaryMetrics]
+    """Of the concepts that have samples of both kinds."""
     multiclass: MulticlassMetrics | None
     """None: the set has no probabilities over its concepts, or no sample has an object of the set."""
+    left_out: tuple[str, ...] = ()
+    """Concepts without samples of both kinds."""
 
     def macro(self, metric: str) -> float | None:
         """Mean of one metric over the concepts, e.g. `macro("auroc")`; None where one has none.
@@ -82,6 +85,7 @@ class ProbeReport:
             n_bins=data["n_bins"],
             concepts={name: BinaryMetrics(**values) for name, values in data["concepts"].items()},
             multiclass=None if multiclass is None else MulticlassMetrics(**multiclass),
+            left_out=tuple(data.get("left_out", ())),
         )
 
 
@@ -146,18 +150,21 @@ def probe_report(
     """The report on scores of shape `sample concept`: metrics of each column, and of multi-class probabilities.
 
     Raises:
-        ValueError: a concept without samples of both kinds.
+        ValueError: no concept with samples of both kinds.
     """
-    made = {}
+    made, left_out = {}, []
     for column, name in enumerate(names):
         positive = np.array([other == name for other in objects])
         if positive.all() or not positive.any():
-            raise ValueError(
-                f"concept {name!r}: metrics need samples of both kinds; given are {int(positive.sum())} positive "
-                f"and {int((~positive).sum())} negative"
-            )
+            left_out.append(name)
+            continue
         made[name] = binary_metrics(
             scores[:, column], positive, probabilities=probabilities[column], n_bins=n_bins
+        )
+    if not made:
+        raise ValueError(
+            f"no concept has samples of both kinds: the {len(objects)} samples have the objects "
+            f"{sorted(set(objects))}, the concepts are {list(names)}"
         )
     inside = [row for row, name in enumerate(objects) if name in names]
     labels = [list(names).index(objects[row]) for row in inside]
@@ -170,4 +177,5 @@ def probe_report(
             if multiclass is not None and inside
             else None
         ),
+        left_out=tuple(left_out),
     )

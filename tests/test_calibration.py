@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 import lrc_tl as lrc
 from lrc_tl.calibration import (
@@ -281,7 +282,46 @@ def test_a_set_without_calibration_has_no_probabilities_and_its_report_says_so()
     assert report.multiclass is None
     assert report.macro("brier") is None
     assert report.macro("auroc") > 0.65
-    with pytest.raises(ValueError, match="concept 'c': metrics need samples of both kinds"):
-        concepts.report(acts[:2], objects[:2])
+    part = concepts.report(acts[:2], objects[:2])
+    assert (list(part.concepts), part.left_out) == (["a", "b"], ("c",))
+    with pytest.raises(ValueError, match="no concept has samples of both kinds: the 1 samples have the objects"):
+        concepts.report(acts[:1], objects[:1])
     with pytest.raises(ValueError, match="no metric 'auc'; there are n_positive"):
         report.macro("auc")
+
+
+@pytest.mark.parametrize("multiclass", ["temperature", "standardised"])
+def test_concepts_without_samples_are_left_uncalibrated_only_when_asked_and_are_listed(tmp_path, multiclass):
+    concepts, acts, objects = noisy_set()
+    rows = [row for row in range(240) if objects[row] != "c"]
+    few, names = acts[rows], [objects[row] for row in rows]
+    with pytest.raises(ValueError, match="concept 'c': a threshold needs samples of both kinds"):
+        concepts.calibrate(few, names, multiclass=multiclass)
+    made = concepts.calibrate(few, names, multiclass=multiclass, missing="skip")
+    assert made.calibration.report.left_out == ("c",)
+    whole = concepts.calibrate(acts, objects, multiclass=multiclass)
+    assert whole["c"].threshold is not None
+    assert whole.calibrate(few, names, multiclass=multiclass, missing="skip")["c"].threshold is None
+    with pytest.raises(ValueError, match="threshold"):
+        made["c"].predict(acts)
+    assert made.probabilities(acts).shape == (240, 3)
+    assert made.report(acts, objects).multiclass.log_loss < 0.95 * np.log(3)
+    made.save(tmp_path / "set.safetensors")
+    loaded = lrc.ConceptSet.load(tmp_path / "set.safetensors")
+    assert loaded["c"].threshold is None
+    assert loaded.calibration.report == made.calibration.report
+    with pytest.raises(ValueError, match="multiclass='multinomial' needs samples of every concept"):
+        concepts.calibrate(few, names, multiclass="multinomial", missing="skip")
+
+
+def test_standardised_probabilities_ignore_what_shifts_or_stretches_one_concepts_scores():
+    generator = np.random.default_rng(2)
+    labels = generator.integers(0, 3, 90)
+    scores = generator.standard_normal((90, 3)) + np.eye(3)[labels]
+    shifted = scores * np.array([1.0, 20.0, 0.3]) + np.array([0.0, -500.0, 90.0])
+    made = []
+    for one in (scores, shifted):
+        weight, bias = fit_multiclass(one, labels.tolist(), method="standardised")
+        made.append(multiclass_probabilities(torch.tensor(one), weight, bias).numpy())
+    np.testing.assert_allclose(made[0], made[1], atol=1e-6)
+    assert log_loss(labels, made[0]) < 0.95 * np.log(3)
