@@ -261,16 +261,28 @@ class ConceptSet(Mapping[str, ConceptDirection]):
     def swap(
         self, model: HookedModel, *, remove: str, add: str, text: str, subject: str, beta: Amount = 0.1
     ) -> AbstractContextManager[None]:
-        """Inside the block one concept stands for another at the last subject token of `text`.
-
-        At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
-        (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject.
+        """Inside the block one concept stands for another at the last subject token: `swap_steering`, on.
 
         Raises:
             FingerprintMismatch: the set was made on another model.
             KeyError: no such concept.
             PositionError: the subject is not in the text.
             ValueError: `beta` is not finite; or, while the model runs, another text.
+        """
+        return self.swap_steering(model, remove=remove, add=add, text=text, subject=subject, beta=beta).on(model)
+
+    def swap_steering(
+        self, model: HookedModel, *, remove: str, add: str, text: str, subject: str, beta: Amount = 0.1
+    ) -> Steering:
+        """Steering that puts one concept in the place of another at the last subject token of `text`.
+
+        At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
+        (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject.
+
+        Raises:
+            KeyError: no such concept.
+            PositionError: the subject is not in the text.
+            ValueError: `beta` is not finite.
         """
         vectors = self[remove].vector, self[add].vector
         return Steering(
@@ -279,7 +291,7 @@ class ConceptSet(Mapping[str, ConceptDirection]):
             layers="all",
             where=last_subject_token(model, text, subject=subject),
             fingerprint=self.fingerprint,
-        ).on(model)
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the set to a safetensors file with everything that made it; the file appears whole or not at all.
