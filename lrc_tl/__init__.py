@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
+    from lrc_tl.pooling import pool_scores, token_mask
     from lrc_tl.positions import Chunk, last_subject_token
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.protocol import run_protocol
@@ -100,6 +101,7 @@ __all__ = [
     "mean_concepts",
     "numerical_rank",
     "object_activations",
+    "pool_scores",
     "prompt_activations",
     "require_hook",
     "require_methods",
@@ -113,6 +115,7 @@ __all__ = [
     "subject_object_jacobian",
     "subject_object_jacobians",
     "swap_edit",
+    "token_mask",
     "tokenize_prompt",
 ]
 
@@ -126,6 +129,7 @@ _MODULES = (
     "models",
     "fingerprint",
     "activations",
+    "pooling",
     "knowledge",
     "jacobian",
     "directions",

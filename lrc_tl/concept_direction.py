@@ -18,12 +18,13 @@ from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Unit
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.forward import run
 from lrc_tl.models import HookedModel, require_hook
+from lrc_tl.pooling import Pooling
 from lrc_tl.positions import Where, hook_layer
 from lrc_tl.steering import Gate, Hook, Schedule, Steering
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConceptDirection:
+class ConceptDirection(Pooling):
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
 
     Raises:
@@ -104,6 +105,10 @@ class ConceptDirection:
     def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """Dot product with the direction, in residual-stream units; in the dtype of `vector`."""
         scores: Tensor = resid.to(self.vector) @ self.vector
+        return scores
+
+    def _token_scores(self, resid: Tensor) -> Tensor:
+        scores: Tensor = self.score(resid)
         return scores
 
     def calibrated(

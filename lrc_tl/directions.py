@@ -30,6 +30,7 @@ from lrc_tl.concept_direction import ConceptDirection
 from lrc_tl.edits import Amount, Swap
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel
+from lrc_tl.pooling import Pooling
 from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.probe_metrics import ProbeReport, probe_report
 from lrc_tl.prompts import Prompt
@@ -42,7 +43,7 @@ _SAVED = ("relation", "method", "norm", "threshold", "slope", "intercept")
 _CALIBRATION = ("by", "rate", "probabilities", "multiclass")
 
 
-class ConceptSet(Mapping[str, ConceptDirection]):
+class ConceptSet(Pooling, Mapping[str, ConceptDirection]):
     """Directions of one relation by object; iteration follows the order in which they were given.
 
     Raises:
@@ -130,6 +131,10 @@ class ConceptSet(Mapping[str, ConceptDirection]):
             raise ValueError("the activations are not finite; load the model in float32")
         vectors = self.vectors
         scores: Tensor = acts.to(vectors) @ vectors.T
+        return scores
+
+    def _token_scores(self, resid: Tensor) -> Tensor:
+        scores: Tensor = self.scores(resid)
         return scores
 
     def similarity(self) -> Float[Tensor, "concept concept"]:

@@ -1,0 +1,259 @@
+"""One score for a whole text: the scores of its tokens at the last subject token, their mean, or the largest.
+
+The beginning-of-sequence token and padding are left out unless asked for.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from beartype import beartype
+from jaxtyping import Bool, Float, Int, jaxtyped
+from torch import Tensor
+
+from lrc_tl.forward import length_batches, right_padded, run
+from lrc_tl.models import HookedModel, require_hook
+from lrc_tl.positions import hook_layer, last_subject_token
+
+Pool: TypeAlias = Literal["last_subject_token", "mean", "max"]
+_ASK = "by='mean' and by='max' take `mask` (see token_mask), by='last_subject_token' takes `positions`"
+
+
+@jaxtyped(typechecker=beartype)
+def pool_scores(
+    scores: Float[Tensor, "batch pos *concept"],
+    *,
+    by: Pool,
+    mask: Bool[Tensor, "batch pos"] | None = None,
+    positions: Int[Tensor, " batch"] | None = None,
+) -> Float[Tensor, "batch *concept"]:
+    """One score a row: at `positions`, or the mean or maximum over the tokens that `mask` shows.
+
+    In the units and dtype of `scores`. What the mask hides may hold anything, NaN too.
+
+    Raises:
+        ValueError: not exactly the one of `mask` and `positions` that `by` needs, a row without tokens, a position
+            outside the row, or a chosen score that is not finite.
+    """
+    shown = _shown(scores.shape[0], scores.shape[1], scores.device, by, mask, positions)
+    column = shown.reshape(*shown.shape, *[1] * (scores.ndim - 2))
+    if not bool(torch.isfinite(scores.masked_fill(~column, 0)).all()):
+        raise ValueError("the scores of some tokens are not finite; load the model in float32")
+    if by == "max":
+        largest: Tensor = scores.masked_fill(~column, -torch.inf).amax(1)
+        return largest
+    mean: Tensor = scores.masked_fill(~column, 0).sum(1) / column.sum(1)
+    return mean
+
+
+def token_mask(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    attention_mask: Tensor | None = None,
+    bos: bool = False,
+) -> Bool[Tensor, "batch pos"]:
+    """True at the tokens of the text: not at padding nor, without `bos`, at a beginning-of-sequence token first.
+
+    Without `attention_mask` the pad tokens at both ends of a row are its padding; where the pad token is the
+    beginning-of-sequence token too, the last of those in front is that token.
+
+    Raises:
+        ValueError: `attention_mask` is not of the shape of `tokens`.
+    """
+    tokenizer = model.tokenizer
+    first, pad = getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "pad_token_id", None)
+    if attention_mask is not None:
+        if attention_mask.shape != tokens.shape:
+            raise ValueError(
+                f"the attention mask has shape {tuple(attention_mask.shape)}, the tokens {tuple(tokens.shape)}; "
+                "they must be equal"
+            )
+        real = attention_mask.to(tokens.device) != 0
+    elif pad is None:
+        real = torch.ones_like(tokens, dtype=torch.bool)
+    else:
+        is_pad = (tokens == pad).long()
+        leading, trailing = is_pad.cumprod(1), is_pad.flip(1).cumprod(1).flip(1)
+        if pad == first:
+            leading[:, :-1] = leading[:, :-1] * leading[:, 1:]
+            leading[:, -1] = 0
+        real = (leading + trailing) == 0
+    if first is None or bos:
+        return real
+    in_front = real.long().cumsum(1) == 1
+    mask: Tensor = real & ~(in_front & (tokens == first))
+    return mask
+
+
+@runtime_checkable
+class _Scoring(Protocol):
+    @property
+    def hook_name(self) -> str: ...
+
+    def require_model(self, model: HookedModel) -> None: ...
+
+    def _token_scores(self, resid: Tensor) -> Tensor: ...
+
+
+class Pooling:
+    """Pooled scores from tensors, a cache and text: `batch` for a direction, `batch concept` for a set."""
+
+    @jaxtyped(typechecker=beartype)
+    def pool(
+        self: Any,
+        resid: Float[Tensor, "batch pos d_model"],
+        *,
+        by: Pool,
+        mask: Bool[Tensor, "batch pos"] | None = None,
+        positions: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch *concept"]:
+        """One score a row of stored residuals: at `positions`, or over the tokens that `mask` shows.
+
+        In residual-stream units. `token_mask` makes the mask from token ids; negative positions count from the end
+        of the row, padding included.
+
+        Raises:
+            ValueError: not exactly the one of `mask` and `positions` that `by` needs, a row without tokens, a
+                position outside the row, or residuals that are not finite.
+        """
+        scoring: _Scoring = self
+        shown = _shown(resid.shape[0], resid.shape[1], resid.device, by, mask, positions)
+        hidden = resid.masked_fill(~shown[..., None], 0)  # padding may hold NaN
+        if not bool(torch.isfinite(hidden).all()):
+            raise ValueError("the residuals are not finite; load the model in float32")
+        scores: Tensor = pool_scores(
+            scoring._token_scores(hidden), by="max" if by == "max" else "mean", mask=shown
+        )
+        return scores
+
+    def pool_cache(
+        self: Any,
+        cache: Any,
+        *,
+        by: Pool,
+        mask: Bool[Tensor, "batch pos"] | None = None,
+        positions: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch *concept"]:
+        """`pool` of what an `ActivationCache` of `run_with_cache` (or a plain dict) holds at the hook point.
+
+        Raises:
+            LookupError: the cache does not hold the hook point.
+            ValueError: it holds no `batch pos d_model` there (its batch dimension was removed), or what `pool`
+                refuses.
+        """
+        scoring: _Scoring = self
+        try:
+            resid = cache[scoring.hook_name]
+        except (KeyError, IndexError) as error:
+            raise LookupError(
+                f"the cache does not hold {scoring.hook_name!r}; run run_with_cache with it in names_filter"
+            ) from error
+        if resid.ndim != 3:
+            raise ValueError(
+                f"the cache holds a tensor of shape {tuple(resid.shape)} at {scoring.hook_name}; it must be "
+                "batch, pos, d_model, so keep its batch dimension"
+            )
+        pooled: Tensor = self.pool(resid, by=by, mask=mask, positions=positions)
+        return pooled
+
+    def pool_texts(
+        self: Any,
+        model: HookedModel,
+        texts: Sequence[str],
+        *,
+        by: Pool,
+        subjects: Sequence[str] | None = None,
+        bos: bool = False,
+    ) -> Float[Tensor, "text *concept"]:
+        """One score a text; `subjects`, one a text, are needed for the last subject token.
+
+        `bos` counts the beginning-of-sequence token in the mean and the maximum.
+
+        Raises:
+            FingerprintMismatch: the vectors were made on another model.
+            LookupError: the model has no such hook point.
+            PositionError: a subject is not in its text.
+            ValueError: no texts, an empty one or one that fills the model's context, subjects where `by` needs
+                none or not one a text where it does, or residuals that are not finite.
+        """
+        scoring: _Scoring = self
+        scoring.require_model(model)
+        return _pooled_texts(scoring, self.pool, model, texts, by, subjects, bos)
+
+
+def _pooled_texts(
+    scoring: _Scoring,
+    pool: Callable[..., Tensor],
+    model: HookedModel,
+    texts: Sequence[str],
+    by: Pool,
+    subjects: Sequence[str] | None,
+    bos: bool,
+) -> Tensor:
+    if isinstance(texts, str) or isinstance(subjects, str):
+        raise ValueError("give a list of texts (and of subjects), also for one; `read` scores each token of one")
+    if not texts or not all(text.strip() for text in texts):
+        raise ValueError("a text is empty, or there are none; give at least one word for each")
+    require_hook(model, scoring.hook_name)
+    at_subject = by == "last_subject_token"
+    if at_subject != (subjects is not None) or (subjects is not None and len(subjects) != len(texts)):
+        given = "no subjects" if subjects is None else f"{len(subjects)} subjects"
+        raise ValueError(
+            f"{given} for {len(texts)} texts and by={by!r}; by='last_subject_token' needs one for each text, the "
+            "others take none"
+        )
+    if subjects is not None:
+        # No residual sees what comes after it.
+        sequences = [
+            list(last_subject_token(model, text, subject=subject).ids)
+            for text, subject in zip(texts, subjects, strict=True)
+        ]
+    else:
+        sequences = [model.to_tokens(text)[0].tolist() for text in texts]
+        n_ctx = getattr(model.cfg, "n_ctx", None)
+        for text, sequence in zip(texts, sequences, strict=True):
+            if n_ctx is not None and len(sequence) >= int(n_ctx):
+                raise ValueError(f"{text[:60]!r}... fills the model's context of {n_ctx} tokens; shorten it")
+    first = getattr(model.tokenizer, "bos_token_id", None)
+    found: list[Tensor | None] = [None] * len(texts)
+    for rows in length_batches([len(sequence) for sequence in sequences]):
+        kept: list[Tensor] = []
+
+        def keep(residual: Tensor, hook: Any, kept: list[Tensor] = kept) -> None:
+            kept.append(residual.detach())
+
+        ids = right_padded(model, [sequences[row] for row in rows])
+        run(model, ids, fwd_hooks=[(scoring.hook_name, keep)], stop_at_layer=hook_layer(scoring.hook_name) + 1)
+        resid = kept[0]
+        lengths = torch.tensor([len(sequences[row]) for row in rows], device=resid.device)
+        if at_subject:
+            pooled = pool(resid, by=by, positions=lengths - 1)
+        else:
+            shown = torch.arange(resid.shape[1], device=resid.device) < lengths[:, None]
+            if first is not None and not bos:
+                shown[:, 0] &= ids[:, 0].to(resid.device) != first
+            pooled = pool(resid, by=by, mask=shown)
+        for row, one in zip(rows, pooled, strict=True):
+            found[row] = one
+    return torch.stack([one for one in found if one is not None])
+
+
+def _shown(
+    batch: int, pos: int, device: torch.device, by: Pool, mask: Tensor | None, positions: Tensor | None
+) -> Tensor:
+    """The mask of the tokens that count."""
+    needed, other = (positions, mask) if by == "last_subject_token" else (mask, positions)
+    if needed is None or other is not None:
+        raise ValueError(f"by={by!r} was given the wrong one of `mask` and `positions`: {_ASK}")
+    if mask is not None:
+        if not bool(mask.any(1).all()):
+            row = int((~mask.any(1)).nonzero()[0])
+            raise ValueError(f"row {row} of the mask shows no token; show one at least")
+        return mask.to(device)
+    assert positions is not None
+    outside = (positions < -pos) | (positions >= pos)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ValueError(f"position {int(positions[row])} is outside row {row}, which has {pos} tokens")
+    return torch.arange(pos, device=device) == (positions.to(device) % pos)[:, None]

@@ -1,0 +1,150 @@
+"""One score for a text: the same from tensors, from a cache and from text, against a loop over the tokens."""
+
+import pytest
+import torch
+
+import lrc_tl as lrc
+
+HOOK = "blocks.1.hook_resid_post"
+TEXTS = ["w1 w2 w3 w4", "w5 w6", "w7 w8 w9"]
+SUBJECTS = ["w2 w3", "w5", "w9"]
+
+
+def named(seed, name):
+    vector = torch.randn(12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return lrc.ConceptDirection.from_unscaled(vector, relation="r", object_name=name, hook_name=HOOK)
+
+
+@pytest.fixture
+def concepts():
+    return lrc.ConceptSet({name: named(seed, name) for seed, name in enumerate(("France", "Japan", "Chad"))})
+
+
+def by_loop(model, direction, text, by, subject, *, bos=False):
+    """From `read`, one token after the other."""
+    read = direction.read(model, text)
+    pairs = list(zip(read.tokens, read.scores.tolist(), strict=True))[0 if bos else read.n_special :]
+    if by == "last_subject_token":
+        last = subject.split()[-1]
+        return next(score for token, score in pairs if token.strip() == last)
+    numbers = [score for _, score in pairs]
+    return max(numbers) if by == "max" else sum(numbers) / len(numbers)
+
+
+@pytest.mark.parametrize("by", ["last_subject_token", "mean", "max"])
+def test_texts_caches_and_stored_tensors_give_the_same_scores_as_a_loop_over_tokens(word_model, concepts, by):
+    subjects = SUBJECTS if by == "last_subject_token" else None
+    direction = concepts["Japan"]
+    expected = [
+        by_loop(word_model, direction, text, by, subject) for text, subject in zip(TEXTS, SUBJECTS, strict=True)
+    ]
+    got = direction.pool_texts(word_model, TEXTS, by=by, subjects=subjects)
+    assert got.tolist() == pytest.approx(expected, rel=1e-5)
+    for side in ("left", "right"):
+        tokens = word_model.to_tokens(TEXTS, padding_side=side)
+        _, cache = word_model.run_with_cache(TEXTS, padding_side=side, names_filter=HOOK)
+        if by == "last_subject_token":
+            # bos, w1 w2 w3 w4: the last subject tokens are 3, 1 and 3 of each row's own.
+            first = [int((row != 0).nonzero()[0]) for row in tokens]
+            where = {"positions": torch.tensor([3, 1, 3]) + torch.tensor(first)}
+        else:
+            where = {"mask": lrc.token_mask(word_model, tokens)}
+        assert direction.pool_cache(cache, by=by, **where).tolist() == pytest.approx(expected, rel=1e-5)
+        assert direction.pool(cache[HOOK], by=by, **where).tolist() == pytest.approx(expected, rel=1e-5)
+        of_set = concepts.pool_cache(cache, by=by, **where)
+        assert of_set.shape == (3, 3)
+        assert of_set[:, 1].tolist() == pytest.approx(expected, rel=1e-5)
+    many = concepts.pool_texts(word_model, TEXTS, by=by, subjects=subjects)
+    torch.testing.assert_close(many[:, 1], got)
+
+
+@pytest.mark.parametrize("by", ["mean", "max"])
+def test_the_special_token_counts_only_where_it_is_asked_for(word_model, concepts, by):
+    direction = concepts["France"]
+    for bos in (False, True):
+        expected = [by_loop(word_model, direction, text, by, None, bos=bos) for text in TEXTS]
+        got = direction.pool_texts(word_model, TEXTS, by=by, bos=bos)
+        assert got.tolist() == pytest.approx(expected, rel=1e-5)
+        tokens = word_model.to_tokens(TEXTS)
+        mask = lrc.token_mask(word_model, tokens, bos=bos)
+        _, cache = word_model.run_with_cache(TEXTS, names_filter=HOOK)
+        assert direction.pool_cache(cache, by=by, mask=mask).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_the_mask_hides_has_no_influence_even_if_it_is_not_a_number(concepts):
+    resid = torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(3))
+    mask = torch.tensor([[0, 1, 1, 0], [1, 1, 1, 0]], dtype=torch.bool)
+    spoilt = resid.masked_fill(~mask[..., None], float("nan"))
+    for by in ("mean", "max"):
+        assert torch.equal(concepts.pool(spoilt, by=by, mask=mask), concepts.pool(resid, by=by, mask=mask))
+    torch.testing.assert_close(
+        concepts["Chad"].pool(resid, by="max", mask=mask)[0], concepts["Chad"].score(resid[0, 1:3]).max()
+    )
+    scores = torch.tensor([[-5.0, -2.0, 9.0]])
+    assert lrc.pool_scores(scores, by="max", mask=torch.tensor([[True, True, False]])).tolist() == [-2.0]
+    assert lrc.pool_scores(scores, by="mean", mask=torch.tensor([[True, True, False]])).tolist() == [-3.5]
+    assert lrc.pool_scores(scores, by="last_subject_token", positions=torch.tensor([-1])).tolist() == [9.0]
+
+
+class FakeModel:
+    def __init__(self, bos, pad):
+        self.tokenizer = type("Tokenizer", (), {"bos_token_id": bos, "pad_token_id": pad})()
+
+
+@pytest.mark.parametrize(
+    ("bos", "pad", "row", "text", "with_bos"),
+    [
+        (1, 0, [0, 0, 1, 5, 6], [3, 4], [2, 3, 4]),
+        (1, 0, [1, 5, 6, 0, 0], [1, 2], [0, 1, 2]),
+        (1, 1, [1, 1, 1, 5, 6], [3, 4], [2, 3, 4]),
+        (1, 1, [1, 5, 6, 1, 1], [1, 2], [0, 1, 2]),
+        (None, 0, [0, 5, 6, 7, 0], [1, 2, 3], [1, 2, 3]),
+        (1, None, [1, 5, 1, 0, 0], [1, 2, 3, 4], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_token_mask_shows_the_text_alone(bos, pad, row, text, with_bos):
+    model, tokens = FakeModel(bos, pad), torch.tensor([row])
+    assert lrc.token_mask(model, tokens)[0].nonzero()[:, 0].tolist() == text
+    assert lrc.token_mask(model, tokens, bos=True)[0].nonzero()[:, 0].tolist() == with_bos
+
+
+def test_an_attention_mask_says_what_is_padding():
+    model, tokens = FakeModel(1, 1), torch.tensor([[1, 1, 5, 1]])
+    mask = torch.tensor([[0, 1, 1, 1]])
+    assert lrc.token_mask(model, tokens, attention_mask=mask).tolist() == [[False, False, True, True]]
+    with pytest.raises(ValueError, match=r"the attention mask has shape \(1, 3\), the tokens \(1, 4\)"):
+        lrc.token_mask(model, tokens, attention_mask=mask[:, :3])
+
+
+def test_bad_input_is_refused_with_what_to_do(word_model, concepts):
+    direction, resid = concepts["France"], torch.zeros(2, 3, 12)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    with pytest.raises(ValueError, match=r"by='mean' was given the wrong one .* take `mask`"):
+        direction.pool(resid, by="mean")
+    with pytest.raises(ValueError, match="by='last_subject_token' takes `positions`"):
+        direction.pool(resid, by="last_subject_token", mask=mask)
+    with pytest.raises(ValueError, match="row 1 of the mask shows no token"):
+        direction.pool(resid, by="max", mask=mask)
+    with pytest.raises(ValueError, match="position 3 is outside row 1, which has 3 tokens"):
+        direction.pool(resid, by="last_subject_token", positions=torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="the residuals are not finite"):
+        direction.pool(resid + float("nan"), by="max", mask=mask | True)
+    with pytest.raises(ValueError, match="the scores of some tokens are not finite"):
+        lrc.pool_scores(torch.full((1, 1), float("inf")), by="mean", mask=torch.ones(1, 1, dtype=torch.bool))
+    _, cache = word_model.run_with_cache("w1 w2", names_filter="blocks.0.hook_resid_post")
+    with pytest.raises(LookupError, match=r"the cache does not hold 'blocks\.1\.hook_resid_post'; run run_with"):
+        direction.pool_cache(cache, by="mean", mask=mask)
+    with pytest.raises(ValueError, match="keep its batch dimension"):
+        direction.pool_cache({HOOK: resid[0]}, by="mean", mask=mask)
+    with pytest.raises(ValueError, match="give a list of texts"):
+        direction.pool_texts(word_model, "w1 w2", by="mean")
+    with pytest.raises(ValueError, match="a text is empty"):
+        direction.pool_texts(word_model, ["w1", " "], by="mean")
+    with pytest.raises(ValueError, match="no subjects for 1 texts and by='last_subject_token'"):
+        direction.pool_texts(word_model, ["w1"], by="last_subject_token")
+    with pytest.raises(ValueError, match="1 subjects for 1 texts and by='max'"):
+        direction.pool_texts(word_model, ["w1"], by="max", subjects=["w1"])
+    with pytest.raises(lrc.PositionError, match="subject 'w7' is not in"):
+        direction.pool_texts(word_model, ["w1"], by="last_subject_token", subjects=["w7"])
+    with pytest.raises(ValueError, match="fills the model's context of 64 tokens"):
+        direction.pool_texts(word_model, ["w1 " * 80], by="mean")
