@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lrc_tl.result_parts import ResumeError
     from lrc_tl.selection import Settings, select_settings
     from lrc_tl.steering import Gate, Schedule, Steering, steer
+    from lrc_tl.subspaces import Subspace, concept_subspace, orthonormal_basis, principal_angles
 
 __all__ = [
     "Add",
@@ -79,6 +80,7 @@ __all__ = [
     "Settings",
     "Steering",
     "SubjectObjectJacobian",
+    "Subspace",
     "Swap",
     "TokenScores",
     "TokenizedPrompt",
@@ -86,6 +88,7 @@ __all__ = [
     "built_in_relations",
     "causality_curve",
     "classify_activations",
+    "concept_subspace",
     "counterfactual_edits",
     "evaluate",
     "filter_known",
@@ -101,7 +104,9 @@ __all__ = [
     "mean_concepts",
     "numerical_rank",
     "object_activations",
+    "orthonormal_basis",
     "pool_scores",
+    "principal_angles",
     "prompt_activations",
     "require_hook",
     "require_methods",
@@ -142,6 +147,7 @@ _MODULES = (
     "display",
     "generation",
     "baselines",
+    "subspaces",
     "demo",
     "result_parts",
     "protocol_result",
