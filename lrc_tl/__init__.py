@@ -26,6 +26,13 @@ if TYPE_CHECKING:
         counterfactual_edits,
         evaluate,
     )
+    from lrc_tl.exports import (
+        ControlVector,
+        concepts_by_layer,
+        layer_vectors,
+        read_control_vector,
+        write_control_vector,
+    )
     from lrc_tl.fingerprint import ModelFingerprint
     from lrc_tl.generation import Generated, generate
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
@@ -55,6 +62,7 @@ __all__ = [
     "Classification",
     "ConceptDirection",
     "ConceptSet",
+    "ControlVector",
     "DemoResult",
     "DroppedPrompt",
     "Edit",
@@ -89,6 +97,7 @@ __all__ = [
     "causality_curve",
     "classify_activations",
     "concept_subspace",
+    "concepts_by_layer",
     "counterfactual_edits",
     "evaluate",
     "filter_known",
@@ -98,6 +107,7 @@ __all__ = [
     "generate",
     "hook_name",
     "last_subject_token",
+    "layer_vectors",
     "load_model",
     "load_relation",
     "load_relations",
@@ -108,6 +118,7 @@ __all__ = [
     "pool_scores",
     "principal_angles",
     "prompt_activations",
+    "read_control_vector",
     "require_hook",
     "require_methods",
     "run_demo",
@@ -122,6 +133,7 @@ __all__ = [
     "swap_edit",
     "token_mask",
     "tokenize_prompt",
+    "write_control_vector",
 ]
 
 # Where the names are, in this order: those that need no torch come first.
@@ -148,6 +160,7 @@ _MODULES = (
     "generation",
     "baselines",
     "subspaces",
+    "exports",
     "demo",
     "result_parts",
     "protocol_result",

@@ -8,7 +8,8 @@ import json
 import os
 import platform
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -64,8 +65,6 @@ def write_artifact(
         ArtifactError: the folder is missing, a tensor is not finite, or the header is not JSON.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise ArtifactError(f"{target}: there is no folder {target.parent}; make it first")
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _require_finite(target, own)
     document: Header = {
@@ -80,11 +79,23 @@ def write_artifact(
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{target}: the header cannot be written as JSON: {error}") from error
     data = save(own, metadata={_KEY: text})
+    with whole_file(target) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path to write to; it becomes `target` when the block ends, and vanishes if the block fails.
+
+    Raises:
+        ArtifactError: the folder of `target` is missing.
+    """
+    if not target.parent.is_dir():
+        raise ArtifactError(f"{target}: there is no folder {target.parent}; make it first")
     partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
+        yield partial
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, target)
     finally:
