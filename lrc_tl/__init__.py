@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from lrc_tl.fingerprint import ModelFingerprint
     from lrc_tl.generation import Generated, generate
+    from lrc_tl.hub import HubError
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
@@ -72,6 +73,7 @@ __all__ = [
     "Gate",
     "Generated",
     "HookedModel",
+    "HubError",
     "KnownPrompts",
     "LinearRelationalEmbedding",
     "ModelError",
@@ -161,6 +163,7 @@ _MODULES = (
     "baselines",
     "subspaces",
     "exports",
+    "hub",
     "demo",
     "result_parts",
     "protocol_result",

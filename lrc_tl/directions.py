@@ -29,6 +29,7 @@ from lrc_tl.calibration import (
 from lrc_tl.concept_direction import ConceptDirection
 from lrc_tl.edits import Amount, Swap
 from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.hub import OnHub
 from lrc_tl.models import HookedModel
 from lrc_tl.pooling import Pooling
 from lrc_tl.positions import hook_layer, last_subject_token
@@ -43,7 +44,7 @@ _SAVED = ("relation", "method", "norm", "threshold", "slope", "intercept")
 _CALIBRATION = ("by", "rate", "probabilities", "multiclass")
 
 
-class ConceptSet(Pooling, Mapping[str, ConceptDirection]):
+class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
     """Directions of one relation by object; iteration follows the order in which they were given.
 
     Raises:
