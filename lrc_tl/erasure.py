@@ -94,8 +94,8 @@ def leace(
         if float(covariance.abs().max()) < _TOLERANCE:
             return made
     raise ValueError(
-        f"the erasure fitted on {len(objects)} activations of width {wide.shape[1]} leaves linear information; give "
-        "more, or the other value of `shrinkage`"
+        f"the erasure fitted on {len(objects)} activations of width {wide.shape[1]} leaves linear information; "
+        "give more, or the other value of `shrinkage`"
     )
 
 

@@ -1,6 +1,7 @@
 """Concept sets on the Hugging Face Hub: one file, a generated model card, and errors in one line."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,20 @@ class HubError(RuntimeError):
     """The Hub did not give or take a set; the text says why, in one line."""
 
 
-class OnHub:
+class OnHub(ABC):
     """`push_to_hub` and `from_hub` for a class with `save` and `load`."""
 
+    @abstractmethod
+    def save(self, path: str | Path) -> None:
+        """Write a file."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: str | Path, *, model: HookedModel | None = None) -> Self:
+        """Read what `save` wrote."""
+
     def push_to_hub(
-        self: Any,
+        self,
         repo_id: str,
         *,
         private: bool = False,
@@ -59,7 +69,7 @@ class OnHub:
 
     @classmethod
     def from_hub(
-        cls: Any,
+        cls,
         repo_id: str,
         *,
         revision: str | None = None,
@@ -77,8 +87,7 @@ class OnHub:
             HubError: no such repository, revision or file, or no network and nothing in the cache.
             ValueError: `repo_id` is not one.
         """
-        loaded: Self = cls.load(_fetched(repo_id, revision, token), model=model)
-        return loaded
+        return cls.load(_fetched(repo_id, revision, token), model=model)
 
 
 def _fetched(repo_id: str, revision: str | None, token: str | None) -> Path:
