@@ -141,6 +141,7 @@ class _Tracker:
             residual = args[0] if args else kwargs["resid_pre"]
             entry, mask = kwargs.get("past_kv_cache_entry"), kwargs.get("attention_mask")
             offset = 0 if entry is None else int(entry.past_keys.shape[1])
+            self._require_right_positions(offset, mask)
             if layer in self._visited:  # a second pass, and nothing was embedded for it
                 self._embedded = None
                 self._visited.clear()
@@ -156,6 +157,15 @@ class _Tracker:
             self._chunk = self._make(offset, residual.shape[1], mask, ids, residual)
 
         return before
+
+    def _require_right_positions(self, offset: int, mask: Any) -> None:
+        """HookedTransformer.generate counts the cache twice in learned positions if it has no attention mask."""
+        learned = getattr(self._model.cfg, "positional_embedding_type", None) in ("standard", "shortformer")
+        if offset and mask is None and learned and self._generating is not None:
+            raise ValueError(
+                "TransformerLens gives generated tokens wrong learned positions on a model without a tokenizer "
+                "under its key-value cache; use use_past_kv_cache=False, or give the model a tokenizer"
+            )
 
     def _embedded_ids(self, offset: int, rows: int, length: int) -> Tensor | None:
         """Ids of the pass: what was embedded for it, or, without a cache, also what came before."""
@@ -253,7 +263,8 @@ class _Tracker:
         if bool((leading.sum(1) > (1 if shared else 0)).any()):
             raise ValueError(
                 "a row begins with pad tokens that no attention mask covers, so the model takes them for text; "
-                "pass attention_mask, padding_side='left', or a list of strings"
+                "give a list of strings, or attention_mask (HookedTransformer.generate ignores it: there give "
+                "padding_side='left')"
             )
         trailing = is_pad[:, :columns].flip(1).long().cumprod(1).bool().flip(1)
         if self._generating is not None:
