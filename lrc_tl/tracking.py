@@ -163,8 +163,9 @@ class _Tracker:
         learned = getattr(self._model.cfg, "positional_embedding_type", None) in ("standard", "shortformer")
         if offset and mask is None and learned and self._generating is not None:
             raise ValueError(
-                "TransformerLens gives generated tokens wrong learned positions on a model without a tokenizer "
-                "under its key-value cache; use use_past_kv_cache=False, or give the model a tokenizer"
+                "TransformerLens gives generated tokens wrong learned positions under its key-value cache where "
+                "it makes no attention mask (no tokenizer, or embeddings given); use use_past_kv_cache=False, or "
+                "give tokens to a model with a tokenizer"
             )
 
     def _embedded_ids(self, offset: int, rows: int, length: int) -> Tensor | None:

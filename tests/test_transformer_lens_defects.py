@@ -4,6 +4,7 @@ Each test first shows the defect on the class and version that has it, and so fa
 then the workaround of lrc_tl, or the line with which it refuses. README.md lists them.
 """
 
+import warnings
 from importlib.metadata import version
 
 import pytest
@@ -146,7 +147,8 @@ def test_a_text_that_is_longer_than_the_context_is_cut_without_a_word(word_model
         direction().pool_texts(word_model, [text], by="max")
 
 
-def test_learned_positions_are_wrong_under_the_cache_of_a_hooked_transformer_without_a_tokenizer():
+@pytest.mark.parametrize("given", ["no tokenizer", "embeddings"])
+def test_learned_positions_are_wrong_under_the_cache_where_hooked_transformer_makes_no_mask(given, tmp_path):
     import transformer_lens
 
     cls = tiny_models.require_hooked_transformer()
@@ -155,18 +157,22 @@ def test_learned_positions_are_wrong_under_the_cache_of_a_hooked_transformer_wit
         positional_embedding_type="standard", normalization_type="LN", dtype=torch.float64, device="cpu",
         initializer_range=0.6,
     )  # fmt: skip
-    model = cls(config).eval().requires_grad_(False)
-    assert (model.cfg.n_layers, model.cfg.d_model, model.tokenizer) == (3, 12, None)
-    cached, whole = (continued(model, ALONE, use_past_kv_cache=cache) for cache in (True, False))
+    tokenizer = tiny_models.word_tokenizer(tmp_path) if given == "embeddings" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = cls(config, tokenizer=tokenizer).eval().requires_grad_(False)
+    assert (model.cfg.n_layers, model.cfg.d_model) == (3, 12)
+    start = model.embed(ALONE) if given == "embeddings" else ALONE
+    cached, whole = (continued(model, start, use_past_kv_cache=cache) for cache in (True, False))
     assert cached != whole
     ids = ALONE
     for _ in range(4):
         ids = torch.cat([ids, model(ids)[:, -1:].argmax(-1)], dim=1)
     assert ids[0, -4:].tolist() == whole
-    with steered(model):
+    with direction().steer(model, strength=0.5, bos=True):
         with pytest.raises(ValueError, match=r"wrong learned positions .* use use_past_kv_cache=False"):
-            continued(model, ALONE)
-        assert len(continued(model, ALONE, use_past_kv_cache=False)) == 4
+            continued(model, start)
+        assert len(continued(model, start, use_past_kv_cache=False)) == 4
 
 
 class Copies(TorchDispatchMode):
