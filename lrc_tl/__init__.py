@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lrc_tl.fingerprint import ModelFingerprint
     from lrc_tl.generation import Generated, generate
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
-    from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
+    from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known, one_prompt_a_fact
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
@@ -100,6 +100,7 @@ __all__ = [
     "mean_concepts",
     "numerical_rank",
     "object_activations",
+    "one_prompt_a_fact",
     "prompt_activations",
     "require_hook",
     "require_methods",

@@ -91,6 +91,18 @@ def filter_known(
     return KnownPrompts(prompts=tuple(known), dropped=tuple(dropped))
 
 
+def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
+    """The first known prompt of each fact, where facts were asked with several templates.
+
+    Which template that is depends on the seed of `filter_known`, which shuffles the known prompts. A fact counts as
+    known when at least one of its prompts is. `dropped` stays as it is, so it may hold other prompts of known facts.
+    """
+    first: dict[tuple[str, str], Prompt] = {}
+    for prompt in known.prompts:
+        first.setdefault((prompt.subject, prompt.object), prompt)
+    return KnownPrompts(prompts=tuple(first.values()), dropped=known.dropped)
+
+
 def _greedy_answers(model: HookedModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
     wanted = [len(tokens.object_ids) + 1 for tokens in tokenized]

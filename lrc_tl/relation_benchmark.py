@@ -19,7 +19,7 @@ from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import ObjectAggregation
-from lrc_tl.knowledge import KnownPrompts, filter_known
+from lrc_tl.knowledge import KnownPrompts, filter_known, one_prompt_a_fact
 from lrc_tl.lre import LinearRelationalEmbedding
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import PositionError, Prompt, spread_over_objects
@@ -210,7 +210,8 @@ class _Evaluated:
             raise _LeftOut(str(error)) from error
         try:
             # The cheaper half first: most relations that are left out have too few known test facts.
-            unseen = filter_known(self.model, test.prompts(seed=self.seed), seed=self.seed)
+            asked = test.prompts(seed=self.seed, templates="all")
+            unseen = one_prompt_a_fact(filter_known(self.model, asked, seed=self.seed))
             if len(unseen.prompts) < MIN_TEST_FACTS:
                 raise _LeftOut(
                     f"the model knows {len(unseen.prompts)} of {len(test.facts)} test facts zero-shot, and "

@@ -10,7 +10,7 @@ from lrc_tl.activations import prompt_activations
 from lrc_tl.evaluation.causality import causality_curve, counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.knowledge import filter_known
+from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import fit_layer_grid
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt
@@ -70,7 +70,8 @@ def select_settings(
     """Layers by accuracy, then rank and beta by accuracy plus causality, on held-out training facts.
 
     The facts of `train` are split again: LREs and directions come from known few-shot prompts of the one part, and
-    are judged on known zero-shot prompts of the other (few-shot ones where fewer than five are known zero-shot).
+    are judged on known zero-shot prompts of the other, one a fact, asked with every zero-shot template (few-shot
+    ones where fewer than five facts are known zero-shot).
     The layers are those with the best accuracy on average over the ranks, ties by mean reciprocal rank: a few
     dozen facts cannot tell single candidates apart. Ties in the second step go to the smaller beta and rank.
 
@@ -168,7 +169,9 @@ def _validation_prompts(
     model: HookedModel, relation: Relation, *, shots: int, seed: int
 ) -> tuple[int, tuple[Prompt, ...]]:
     for used in (0, shots):
-        known = filter_known(model, relation.prompts(shots=used, seed=seed), seed=seed)
+        # As test facts are: zero-shot with every template, one known prompt a fact.
+        asked = relation.prompts(shots=used, seed=seed, templates="one" if used else "all")
+        known = one_prompt_a_fact(filter_known(model, asked, seed=seed))
         if len(known.prompts) >= _FEWEST and len({prompt.object for prompt in known.prompts}) >= 2:
             return used, known.prompts
     raise ValueError(

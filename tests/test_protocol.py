@@ -59,7 +59,8 @@ def test_every_figure_is_what_the_pieces_give_by_hand(word_model, relations, who
         for seed in SEEDS:
             train, test = relation.split(seed=seed)
             known = lrc.filter_known(word_model, train.prompts(shots=0, seed=seed), seed=seed)
-            unseen = lrc.filter_known(word_model, test.prompts(shots=0, seed=seed), seed=seed)
+            asked = test.prompts(shots=0, seed=seed, templates="all")
+            unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=seed))
             sets = lrc.fit_baselines(word_model, known.prompts, layer=0, methods=("svm", "mean"), seed=seed)
             for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
                 lre = lrc.LinearRelationalEmbedding.fit(
