@@ -94,8 +94,9 @@ def filter_known(
 def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
     """The first known prompt of each fact, where facts were asked with several templates.
 
-    Which template that is depends on the seed of `filter_known`, which shuffles the known prompts. A fact counts as
-    known when at least one of its prompts is. `dropped` stays as it is, so it may hold other prompts of known facts.
+    Which template that is depends on the seed of `filter_known`, which shuffles the known prompts. A fact counts
+    as known when at least one of its prompts is. `dropped` stays as it is, so it may hold other prompts of known
+    facts.
     """
     first: dict[tuple[str, str], Prompt] = {}
     for prompt in known.prompts:

@@ -42,13 +42,13 @@ def run_protocol(
     """Accuracy and causality of each method, for each relation and seed (arXiv:2311.08968, section 4 and table 5).
 
     For each relation and seed the facts are split in two, stratified by object. Directions come from the training
-    facts' few-shot prompts that the model answers correctly, one prompt a fact with a template drawn by the seed, as
-    in the paper; accuracy and causality from the test facts' zero-shot prompts that it answers correctly. A test
-    fact is asked with every zero-shot template, is known when one of them is answered, and counts once, with one of
-    its known prompts drawn by the seed. Method `lrc` reads the mean over the object's tokens at `object_layer`,
-    `lrc-final` its first token at the final layer; the others are `baseline_concepts`. All methods share prompts,
-    activations and edits. One-to-one relations and relations with fewer than five known test facts are left out
-    and listed, as is every other relation that cannot be evaluated, with the reason.
+    facts' few-shot prompts that the model answers correctly, one prompt a fact with a template drawn by the seed,
+    as in the paper; accuracy and causality from the test facts' zero-shot prompts that it answers correctly. A
+    test fact is asked with every zero-shot template, is known when one of them is answered, and counts once, with
+    one of its known prompts drawn by the seed. Method `lrc` reads the mean over the object's tokens at
+    `object_layer`, `lrc-final` its first token at the final layer; the others are `baseline_concepts`. All methods
+    share prompts, activations and edits. One-to-one relations and relations with fewer than five known test facts
+    are left out and listed, as is every other relation that cannot be evaluated, with the reason.
 
     Args:
         relations: one for each name.
