@@ -83,12 +83,17 @@ def filter_known(
     answers = _greedy_answers(model, prompts, max_tokens)
     known, dropped = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
-        if re.match(re.escape(prompt.object) + r"(?!\w)", answer.strip()):
+        if is_answer(answer, prompt.object):
             known.append(prompt)
         else:
             dropped.append(DroppedPrompt(prompt=prompt, answer=answer.strip()))
     random.Random(seed).shuffle(known)
     return KnownPrompts(prompts=tuple(known), dropped=tuple(dropped))
+
+
+def is_answer(text: str, object_name: str) -> bool:
+    """Whether a continuation begins with the object, followed by a non-word character or the end."""
+    return re.match(re.escape(object_name) + r"(?!\w)", text.strip()) is not None
 
 
 def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
@@ -123,13 +128,14 @@ def _greedy_answers(model: HookedModel, prompts: Sequence[Prompt], max_tokens: i
             decoded[row] += greedy[: right + 1]
             guesses[row] = []
         unfinished = [row for row in unfinished if not _finished(model, decoded[row], wanted[row])]
-    return [model.tokenizer.decode(_before_end(model, ids)) for ids in decoded]
+    return [model.tokenizer.decode(without_end(model, ids)) for ids in decoded]
 
 
 def _finished(model: HookedModel, ids: list[int], wanted: int) -> bool:
     return len(ids) >= wanted or (bool(ids) and ids[-1] == model.tokenizer.eos_token_id)
 
 
-def _before_end(model: HookedModel, ids: list[int]) -> list[int]:
+def without_end(model: HookedModel, ids: list[int]) -> list[int]:
+    """The tokens before the first end-of-sequence token."""
     end = model.tokenizer.eos_token_id
     return ids[: ids.index(end)] if end in ids else ids
