@@ -54,6 +54,45 @@ def test_bad_input_to_classification_is_refused():
         lrc.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["a", "b"])
 
 
+def test_centring_takes_away_what_all_subjects_share():
+    shared = 5 * torch.eye(D_MODEL)[0]
+    activations = torch.eye(D_MODEL)[[1, 2]] + shared
+    # The first direction points along the shared part, so it wins everywhere.
+    tilted = concepts_of({"a": torch.eye(D_MODEL)[1] + torch.eye(D_MODEL)[0], "b": torch.eye(D_MODEL)[2]})
+    assert lrc.classify_activations(tilted, activations, ["a", "b"]).predicted == ("a", "a")
+    centred = lrc.classify_activations(tilted, activations, ["a", "b"], centre=shared)
+    assert (centred.predicted, centred.accuracy) == (("a", "b"), 1)
+
+
+def test_calibrated_scores_make_up_for_an_offset_of_one_concept():
+    train = torch.eye(D_MODEL)[[1, 2] * 20] + 5 * torch.eye(D_MODEL)[0]
+    names = ["a", "b"] * 20
+    tilted = concepts_of({"a": torch.eye(D_MODEL)[1] + torch.eye(D_MODEL)[0], "b": torch.eye(D_MODEL)[2]})
+    ready = tilted.calibrate(train, names, multiclass="multinomial")
+    assert lrc.classify_activations(ready, train, names).accuracy == 0.5
+    assert lrc.classify_activations(ready, train, names, calibrated=True).accuracy == 1
+    with pytest.raises(ValueError, match="the set has no probabilities"):
+        lrc.classify_activations(tilted, train, names, calibrated=True)
+
+
+def test_one_test_prompt_is_right_or_wrong_and_the_matrix_has_one_entry():
+    right = lrc.classify_activations(axes("a", "b", "c"), torch.eye(D_MODEL)[:1], ["a"])
+    assert (right.accuracy, right.chance, right.top(1)) == (1, 1, 1)
+    wrong = lrc.classify_activations(axes("a", "b", "c"), torch.eye(D_MODEL)[:1], ["b"])
+    assert (wrong.accuracy, wrong.top(1), wrong.top(3)) == (0, 0, 1)
+    assert wrong.confusion_matrix().to_dict() == {"a": {"b": 1}, "b": {"b": 0}, "c": {"b": 0}}
+
+
+def test_the_confusion_matrix_counts_every_subject_once():
+    activations = torch.eye(D_MODEL)[[0, 1, 1, 2]]
+    found = lrc.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "a", "elsewhere"])
+    matrix = found.confusion_matrix()
+    assert list(matrix.index) == ["a", "b", "elsewhere"]
+    assert list(matrix.columns) == ["a", "b", "c"]
+    assert matrix.to_numpy().tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert matrix.to_numpy().sum() == found.n_prompts
+
+
 def prompts_by_object(**counts):
     return [
         lrc.Prompt(text=f"{name}{n} is", subject=f"{name}{n}", object=name)

@@ -1,4 +1,4 @@
-"""What a set of directions is worth: accuracy on unseen subjects, causality of edits, and what else they change."""
+"""What a set of directions is worth: accuracy on unseen subjects, causality of edits, what else they change."""
 
 from lrc_tl.evaluation.causality import (
     CausalityResult,
