@@ -1,4 +1,4 @@
-"""Does an LRE say what its model says, and can it be inverted to change it? (Hernandez et al., arXiv:2308.09124)"""
+"""Does an LRE say what its model says, and can it be inverted to change it? (Hernandez et al. 2023)"""
 
 from collections import defaultdict
 from collections.abc import Sequence
