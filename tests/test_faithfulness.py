@@ -53,9 +53,7 @@ def test_an_lre_on_its_one_prompt_is_exact_and_beta_multiplies_the_weight_alone(
 
 
 def test_other_layers_and_means_over_tokens_are_refused(word_model, lre, prompts):
-    with pytest.raises(
-        ValueError, match="needs an LRE with object layer 2 and 'first_token'; this one has layer 1"
-    ):
+    with pytest.raises(ValueError, match="an LRE with object layer 2 and 'first_token'; this one has layer 1"):
         lrc.lre_faithfulness(word_model, replace(lre, object_layer=1), prompts)
     with pytest.raises(ValueError, match="no prompts to be faithful on"):
         lrc.lre_faithfulness(word_model, lre, [])
