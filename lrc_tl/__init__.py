@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known, one_prompt_a_fact
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
+    from lrc_tl.method_variants import require_methods
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
     from lrc_tl.positions import Chunk, last_subject_token
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.protocol import run_protocol
     from lrc_tl.protocol_result import ProtocolResult
-    from lrc_tl.relation_benchmark import require_methods
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
     from lrc_tl.relations import Fact, Relation, RelationError
     from lrc_tl.result_parts import ResumeError
@@ -166,6 +166,7 @@ _MODULES = (
     "demo",
     "result_parts",
     "protocol_result",
+    "method_variants",
     "relation_benchmark",
     "protocol",
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lrc_tl.activations import prompt_activations
-from lrc_tl.evaluation.causality import causality_curve, counterfactual_edits
+from lrc_tl.evaluation.causality import causality_curves, counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.knowledge import filter_known, one_prompt_a_fact
@@ -128,22 +128,25 @@ def select_settings(
     pair = int(first[0]), int(first[1])
     at_pair = tried[(tried.subject_layer == pair[0]) & (tried.object_layer == pair[1])]
     edits = counterfactual_edits([p for p in validation if p.object in names], seed=seed)
-    clean = None
-    effects = []
-    for row in at_pair.itertuples():
-        concepts = grid[pair].concepts_from_activations(objects[pair[1]], names, rank=int(row.rank))
-        curve = causality_curve(model, edits, swap_differences(concepts, edits), betas=sorted(betas), clean=clean)
-        clean = curve[0].clean
-        effects += [
-            {
-                "rank": int(row.rank),
-                "beta": result.beta,
-                "accuracy": float(row.accuracy),
-                "causality": result.causality,
-                "mean_log_odds_change": float(result.log_odds_change.mean()),
-            }
-            for result in curve
-        ]
+    accuracies = {int(row.rank): float(row.accuracy) for row in at_pair.itertuples()}
+    differences = {
+        str(rank): swap_differences(
+            grid[pair].concepts_from_activations(objects[pair[1]], names, rank=rank), edits
+        )
+        for rank in accuracies
+    }
+    curves = causality_curves(model, edits, differences, betas=sorted(betas))
+    effects = [
+        {
+            "rank": rank,
+            "beta": result.beta,
+            "accuracy": accuracy,
+            "causality": result.causality,
+            "mean_log_odds_change": float(result.log_odds_change.mean()),
+        }
+        for rank, accuracy in accuracies.items()
+        for result in curves[str(rank)]
+    ]
     tried_edits = pd.DataFrame(effects)
     both = tried_edits.assign(both=tried_edits.accuracy + tried_edits.causality)
     chosen = both.sort_values(["both", "beta", "rank"], ascending=[False, True, True]).iloc[0]

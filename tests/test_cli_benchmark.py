@@ -72,7 +72,7 @@ def test_a_benchmark_prints_its_table_keeps_its_parts_and_resumes(
     assert run(folder, *options, "--resume", "--rank", "3") == 1
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith("lrc-tl: ")
-    assert "it was made with other settings (rank 4, now 3)" in err
+    assert "it was made with other settings (ranks [4], now [3])" in err
     (folder / "broken.json").unlink()
 
 
