@@ -12,11 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from lrc_tl.activations import prompt_activations
+from lrc_tl.calibration import fit_multiclass, multiclass_probabilities
 from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curves, counterfactual_edits
-from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.evaluation.classification import Classification, classify_activations, classify_scores
 from lrc_tl.evaluation.selectivity import random_concepts
-from lrc_tl.evaluation.side_effects import Pair, SideEffects, same_subject_pairs, side_effects, unrelated_pairs
+from lrc_tl.evaluation.side_effects import SideEffects, side_effects
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.knowledge import KnownPrompts, filter_known, one_prompt_a_fact
 from lrc_tl.method_fitting import FittedMethod, UnfitError, fit_methods, training_activations
@@ -25,10 +26,9 @@ from lrc_tl.models import HookedModel
 from lrc_tl.prompts import PositionError, Prompt, spread_over_objects, tokenize_prompt
 from lrc_tl.relations import Fact, Relation, RelationError
 from lrc_tl.selection import BETAS, RANKS, select_settings
+from lrc_tl.side_effect_statements import side_effect_pairs
 
 MIN_TEST_FACTS = 5
-_UNRELATED_PROMPTS = 4
-"""Few, so that many edits share one: what lies before its subject is then run once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class _Evaluated:
         others: Sequence[Relation],
     ) -> None:
         self.model, self.relation, self.seed, self.settings = model, relation, seed, settings
-        self.others = [other for other in others if not _same_name(other, relation)]
+        self.others = others
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -276,8 +276,7 @@ class _Evaluated:
         concepts, centre = fitted.concepts, plain.mean(0)
         found = classify_activations(concepts, activations, actual)
         centred = classify_activations(concepts, activations, actual, centre=centre)
-        ready = concepts.calibrate(plain - centre, plain_objects, multiclass="multinomial")
-        calibrated = classify_activations(ready, activations, actual, centre=centre, calibrated=True)
+        calibrated = self._calibrated(concepts, activations - centre, actual, plain - centre, plain_objects)
         shuffled = [prompt.object for prompt in known.prompts]
         random.Random(self.seed).shuffle(shuffled)
         controls = {"shuffled": fitted.make(shuffled), "random": random_concepts(concepts, seed=self.seed)}
@@ -296,6 +295,23 @@ class _Evaluated:
                 for name, own in controls.items()
             },
         }
+
+    def _calibrated(
+        self,
+        concepts: ConceptSet,
+        activations: Tensor,
+        actual: Sequence[str],
+        plain: Tensor,
+        plain_objects: Sequence[str],
+    ) -> Classification:
+        """By the probabilities that `ConceptSet.calibrate(..., multiclass="multinomial")` gives on the facts."""
+        names = tuple(concepts)
+        inside = [row for row, name in enumerate(plain_objects) if name in concepts]
+        own = concepts.scores(plain[inside]).double().cpu().numpy()
+        labels = [names.index(plain_objects[row]) for row in inside]
+        weight, bias = fit_multiclass(own, labels, method="multinomial")
+        scores = multiclass_probabilities(concepts.scores(activations), weight, bias)
+        return classify_scores(names, scores, actual)
 
     def _edits(self, prompts: Sequence[Prompt], concepts: ConceptSet) -> tuple[Edit, ...]:
         # All methods have the same objects: those of the known training prompts.
@@ -324,7 +340,9 @@ class _Evaluated:
         with self._clock("causality"):
             curves = causality_curves(self.model, edits, differences, betas=betas, generated=True)
         with self._clock("side effects"):
-            unrelated, same = self._side_effect_pairs(edits)
+            unrelated, same = side_effect_pairs(
+                self.model, self.relation, edits, self.others, n=settings.n_side_effects, seed=self.seed
+            )
             elsewhere = side_effects(self.model, unrelated, differences, betas=betas)
             beside = side_effects(self.model, same, differences, betas=betas)
         for name, own in figures.items():
@@ -342,44 +360,6 @@ class _Evaluated:
                 for name, results in single.items():
                     figures[name]["curve_single_layer"] = [_point(result) for result in results]
         return {"n_unrelated": len(unrelated), "n_same_subject": len(same)}
-
-    def _side_effect_pairs(self, edits: Sequence[Edit]) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-        """Statements of other relations: without a name in common with this one, and about the edited subjects."""
-        n = self.settings.n_side_effects
-        if not n:
-            return (), ()
-        subjects = {edit.prompt.subject for edit in edits}
-        names = {name for fact in self.relation.facts for name in (fact.subject, fact.object)}
-        generator = Random(self.seed)
-        apart: list[Prompt] = []
-        beside: list[Prompt] = []
-        for other in generator.sample(self.others, len(self.others)):
-            facts = [fact for fact in other.facts if fact.subject not in names and fact.object not in names]
-            if facts and len(apart) < _UNRELATED_PROMPTS:
-                apart += self._readable(replace(other, facts=(generator.choice(facts),)))
-            if shared := tuple(fact for fact in other.facts if fact.subject in subjects):
-                beside += self._readable(replace(other, facts=shared))
-        same: tuple[Pair, ...] = ()
-        if beside:
-            same = same_subject_pairs(edits, filter_known(self.model, beside, seed=self.seed).prompts)
-            same = tuple(generator.sample(same, min(n, len(same))))
-        return unrelated_pairs(edits, apart, n=n) if apart else (), same
-
-    def _readable(self, relation: Relation) -> list[Prompt]:
-        """Zero-shot prompts whose subject this model's tokenizer lets one find; the others are of no use here."""
-        found = []
-        for prompt in relation.prompts(seed=self.seed):
-            try:
-                tokenize_prompt(self.model, prompt)
-            except PositionError:
-                continue
-            found.append(prompt)
-        return found
-
-
-def _same_name(a: Relation, b: Relation) -> bool:
-    first, second = (name.casefold().replace("_", " ") for name in (a.name, b.name))
-    return first == second
 
 
 def _require_many_to_one(relation: Relation, reason: str) -> None:

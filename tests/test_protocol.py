@@ -211,6 +211,12 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     centre = lrc.subject_activations(word_model, train.prompts(seed=42), layer=0).mean(0)
     centred = lrc.classify_activations(concepts, acts, actual, centre=centre)
     assert found["accuracy_centred"] == centred.accuracy
+    facts = train.prompts(seed=42)
+    plain = lrc.subject_activations(word_model, facts, layer=0) - centre
+    inside = [row for row, prompt in enumerate(facts) if prompt.object in concepts]
+    ready = concepts.calibrate(plain[inside], [facts[row].object for row in inside], multiclass="multinomial")
+    calibrated = lrc.classify_activations(ready, acts, actual, centre=centre, calibrated=True)
+    assert found["accuracy_calibrated"] == calibrated.accuracy
     random = lrc.classify_activations(lrc.random_concepts(concepts, seed=42), acts, actual)
     assert found["control_random"] == random.accuracy
     assert 0 <= found["control_shuffled"] <= 1

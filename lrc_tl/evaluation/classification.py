@@ -106,10 +106,16 @@ def classify_activations(
         )
     read = activations if centre is None else activations - centre.to(activations)
     scores = concepts.probabilities(read) if calibrated else concepts.scores(read)
-    names = tuple(concepts)
+    return classify_scores(tuple(concepts), scores, actual)
+
+
+def classify_scores(
+    names: tuple[str, ...], scores: Float[Tensor, "prompt concept"], actual: Sequence[str]
+) -> Classification:
+    """The classification by the highest score in each row; a column for each of `names`."""
     predicted = tuple(names[index] for index in scores.argmax(-1).tolist())
     ranks = tuple(
-        int((row >= row[names.index(name)]).sum()) if name in concepts else 0
+        int((row >= row[names.index(name)]).sum()) if name in names else 0
         for row, name in zip(scores, actual, strict=True)
     )
     return Classification(candidates=names, actual=tuple(actual), predicted=predicted, ranks=ranks)
