@@ -96,6 +96,7 @@ class ProtocolResult:
             ],
             "methods": [self._method(method) for method in self.methods],
             "comparisons": self.comparisons(),
+            "by_object_tokens": self.by_object_tokens().to_dict("records"),
             "relations": [
                 {key: value for key, value in record.items() if key not in ("methods", "left_out")}
                 for record in self._used
