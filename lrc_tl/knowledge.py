@@ -67,7 +67,12 @@ class KnownPrompts:
 
 
 def filter_known(
-    model: HookedModel, prompts: Sequence[Prompt], *, seed: int = 0, max_tokens: int = MAX_TOKENS
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    seed: int = 0,
+    max_tokens: int = MAX_TOKENS,
+    whole_answers: bool = True,
 ) -> KnownPrompts:
     """The prompts whose greedy continuation is their object, followed by a non-word character or the end.
 
@@ -75,12 +80,16 @@ def filter_known(
     runs each prompt with its object behind it, which gives the greedy token at every object position as long as
     the tokens agree; only prompts that fail there are decoded on, token by token.
 
+    Args:
+        whole_answers: decode each answer to its end, for `dropped`; else only as far as it may still be the
+            object, which judges prompts alike in about half the time.
+
     Raises:
         ValueError: no prompts.
     """
     if not prompts:
         raise ValueError("no prompts to filter; give at least one")
-    answers = _greedy_answers(model, prompts, max_tokens)
+    answers = _greedy_answers(model, prompts, max_tokens, whole_answers)
     known, dropped = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
         if is_answer(answer, prompt.object):
@@ -109,7 +118,9 @@ def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
     return KnownPrompts(prompts=tuple(first.values()), dropped=known.dropped)
 
 
-def _greedy_answers(model: HookedModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+def _greedy_answers(
+    model: HookedModel, prompts: Sequence[Prompt], max_tokens: int, whole_answers: bool
+) -> list[str]:
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
     wanted = [len(tokens.object_ids) + 1 for tokens in tokenized]
     decoded: list[list[int]] = [[] for _ in prompts]
@@ -127,8 +138,19 @@ def _greedy_answers(model: HookedModel, prompts: Sequence[Prompt], max_tokens: i
             right = next((i for i, guess in enumerate(guesses[row]) if guess != greedy[i]), len(guesses[row]))
             decoded[row] += greedy[: right + 1]
             guesses[row] = []
-        unfinished = [row for row in unfinished if not _finished(model, decoded[row], wanted[row])]
+        unfinished = [
+            row
+            for row in unfinished
+            if not _finished(model, decoded[row], wanted[row])
+            and (whole_answers or _may_become(model, decoded[row], prompts[row].object.strip()))
+        ]
     return [model.tokenizer.decode(without_end(model, ids)) for ids in decoded]
+
+
+def _may_become(model: HookedModel, ids: list[int], object_name: str) -> bool:
+    # Half a character decodes to a replacement mark until its other bytes come.
+    text = model.tokenizer.decode(ids).strip().rstrip("\ufffd")
+    return bool(text.startswith(object_name) or object_name.startswith(text))
 
 
 def _finished(model: HookedModel, ids: list[int], wanted: int) -> bool:

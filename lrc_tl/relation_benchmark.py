@@ -220,13 +220,13 @@ class _Evaluated:
         try:
             # The cheaper half first: most relations that are left out have too few known test facts.
             asked = test.prompts(seed=self.seed, templates="all")
-            unseen = one_prompt_a_fact(filter_known(self.model, asked, seed=self.seed))
+            unseen = one_prompt_a_fact(filter_known(self.model, asked, seed=self.seed, whole_answers=False))
             if len(unseen.prompts) < MIN_TEST_FACTS:
                 raise _LeftOut(
                     f"the model knows {len(unseen.prompts)} of {len(test.facts)} test facts zero-shot, and "
                     f"{MIN_TEST_FACTS} are needed"
                 )
-            known = filter_known(self.model, prompts, seed=self.seed)
+            known = filter_known(self.model, prompts, seed=self.seed, whole_answers=False)
         except PositionError as error:
             raise _LeftOut(str(error)) from error
         if len({prompt.object for prompt in known.prompts}) < 2:

@@ -174,7 +174,7 @@ def _validation_prompts(
     for used in (0, shots):
         # As test facts are: zero-shot with every template, one known prompt a fact.
         asked = relation.prompts(shots=used, seed=seed, templates="one" if used else "all")
-        known = one_prompt_a_fact(filter_known(model, asked, seed=seed))
+        known = one_prompt_a_fact(filter_known(model, asked, seed=seed, whole_answers=False))
         if len(known.prompts) >= _FEWEST and len({prompt.object for prompt in known.prompts}) >= 2:
             return used, known.prompts
     raise ValueError(

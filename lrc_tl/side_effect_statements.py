@@ -48,7 +48,7 @@ def side_effect_pairs(
             beside += _readable(model, replace(other, facts=shared), seed)
     same: tuple[Pair, ...] = ()
     if beside:
-        same = same_subject_pairs(edits, filter_known(model, beside, seed=seed).prompts)
+        same = same_subject_pairs(edits, filter_known(model, beside, seed=seed, whole_answers=False).prompts)
         same = tuple(generator.sample(same, min(n, len(same))))
     return unrelated_pairs(edits, apart, n=n) if apart else (), same
 

@@ -40,6 +40,21 @@ def test_what_the_model_says_itself_is_known_and_anything_else_is_not(word_model
     assert {entry.prompt for entry in known.dropped} == set(wrong)
 
 
+def test_answers_cut_short_judge_every_prompt_as_whole_ones_do(word_model):
+    prompts = []
+    for number, prompt in enumerate(random_prompts(40, seed=7)):
+        said = decoded_alone(word_model, prompt).split()
+        if said[: 1 + number % 2] and all(word.startswith("w") for word in said):
+            kept = said[: 1 + number % 2] if number % 3 else [*said[:1], "w41"]
+            prompts.append(lrc.Prompt(text=prompt.text, subject=prompt.subject, object=" ".join(kept)))
+    whole = lrc.filter_known(word_model, prompts, seed=3)
+    short = lrc.filter_known(word_model, prompts, seed=3, whole_answers=False)
+    assert short.prompts == whole.prompts != ()
+    assert [entry.prompt for entry in short.dropped] == [entry.prompt for entry in whole.dropped] != []
+    for one, other in zip(short.dropped, whole.dropped, strict=True):
+        assert other.answer.startswith(one.answer)
+
+
 def test_a_longer_word_is_not_the_object(word_model, monkeypatch):
     monkeypatch.setattr(
         "lrc_tl.knowledge._greedy_answers", lambda *args: ["France.", "Frances", " France", "france"]
