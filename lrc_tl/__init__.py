@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
     from lrc_tl.method_variants import require_methods
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
+    from lrc_tl.plots import plot_relations, plot_sweep
     from lrc_tl.positions import Chunk, last_subject_token
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.protocol import run_protocol
@@ -119,6 +120,8 @@ __all__ = [
     "numerical_rank",
     "object_activations",
     "one_prompt_a_fact",
+    "plot_relations",
+    "plot_sweep",
     "prompt_activations",
     "random_concepts",
     "random_weights",
@@ -169,6 +172,7 @@ _MODULES = (
     "method_variants",
     "relation_benchmark",
     "protocol",
+    "plots",
 )
 
 

@@ -92,6 +92,7 @@ def plot_sweep(
     axes.set_ylim(-0.03, 1.03)
     if over == "rank":
         axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(frame[over].unique()), [str(int(value)) for value in sorted(frame[over].unique())])
     axes.grid(color="#eeeeee")
     figure_.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure_

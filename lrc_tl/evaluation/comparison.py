@@ -78,11 +78,12 @@ def _compared(
         "per_seed": [],
     }
     families.setdefault("sign", []).append(found["sign_test"])
-    for seed, (a, b) in by_seed.items():
-        z, mcnemar = two_proportion_z_test(sum(a), len(a), sum(b), len(b)), mcnemar_test(a, b)
+    for seed, (ours, other_own) in by_seed.items():
+        n = len(ours)
+        z, mcnemar = two_proportion_z_test(sum(ours), n, sum(other_own), n), mcnemar_test(ours, other_own)
         tests = {
             "seed": seed,
-            "z_test": {"z": z.statistic, "p": z.p_value, "n": len(a)},
+            "z_test": {"z": z.statistic, "p": z.p_value, "n": n},
             "mcnemar": {"share_first": mcnemar.statistic, "p": mcnemar.p_value, "n": mcnemar.n},
         }
         families.setdefault(("z", seed), []).append(tests["z_test"])
@@ -96,7 +97,8 @@ def _right(record: dict[str, Any], method: str) -> list[bool] | None:
 
 
 def _right_centred(record: dict[str, Any], method: str) -> list[bool] | None:
-    return record["methods"][method].get("correct_centred")
+    centred = record["methods"][method].get("correct_centred")
+    return None if centred is None else list(centred)
 
 
 def _succeeded(record: dict[str, Any], method: str) -> list[bool] | None:
