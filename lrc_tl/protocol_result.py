@@ -96,7 +96,7 @@ class ProtocolResult:
             ],
             "methods": [self._method(method) for method in self.methods],
             "comparisons": self.comparisons(),
-            "by_object_tokens": self.by_object_tokens().to_dict("records"),
+            "by_object_tokens": self._object_token_rows(),
             "relations": [
                 {key: value for key, value in record.items() if key not in ("methods", "left_out")}
                 for record in self._used
@@ -117,6 +117,9 @@ class ProtocolResult:
 
         Averaged per relation and then over relations (arXiv:2311.08968, figures 4 and 5).
         """
+        return pd.DataFrame(self._object_token_rows())
+
+    def _object_token_rows(self) -> list[dict[str, Any]]:
         rows = []
         for method in self.methods:
             place = self._used[0]["methods"][method]
@@ -143,7 +146,7 @@ class ProtocolResult:
                         "n_edits": sum(len(own) for _, own in success),
                     }
                 )
-        return pd.DataFrame(rows)
+        return rows
 
     def _method(self, method: str) -> dict[str, Any]:
         rows = self._rows(method)

@@ -125,13 +125,11 @@ def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_met
 
 
 def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model, relations):
-    spoken = relations[0].facts
+    names = {name for fact in relations[0].facts for name in (fact.subject, fact.object)}
     # Facts without a word in common with the relation, and facts about its subjects.
-    apart = spoken_relation(word_model, name="apart", tail="w40")
-    apart = lrc.Relation.from_pairs("apart", [(f"w{n}", "w43") for n in (41, 42)], templates=["{} w40"])
+    first, second, *_ = (f"w{n}" for n in range(44) if f"w{n}" not in names)
+    apart = lrc.Relation.from_pairs("apart", [(first, second), (second, first)], templates=["{} w40"])
     beside = spoken_relation(word_model, name="beside", tail="w43")
-    names = {name for fact in spoken for name in (fact.subject, fact.object)}
-    assert not names & {"w41", "w42", "w43"}
     options = {**SETTINGS, "methods": ("lrc", "mean"), "beta": (0.0, 0.8), "n_side_effects": 9}
     result = run_protocol(word_model, relations[:1], others=[apart, beside, relations[0]], **options)
     (record,) = result.records
@@ -180,7 +178,9 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
     from lrc_tl.lre import LinearRelationalEmbedding
     from lrc_tl.method_variants import BY_OBJECT
 
-    result = run_protocol(word_model, relations[:1], methods=BY_OBJECT, n_side_effects=0, **SETTINGS)
+    # Not at neighbouring layers: there W s vanishes for one prompt, since an RMS norm forgets the length of s.
+    settings = {**SETTINGS, "object_layer": 2}
+    result = run_protocol(word_model, relations[:1], methods=BY_OBJECT, n_side_effects=0, **settings)
     (record,) = result.records
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
@@ -190,7 +190,7 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
         made = {}
         for name in dict.fromkeys(prompt.object for prompt in known.prompts):
             own = [prompt for prompt in sample if (prompt.object == name) == (method == "lrc-same-object")]
-            lre = LinearRelationalEmbedding.fit(word_model, own, subject_layer=0, object_layer=1, progress=False)
+            lre = LinearRelationalEmbedding.fit(word_model, own, subject_layer=0, object_layer=2, progress=False)
             mine = [prompt for prompt in known.prompts if prompt.object == name]
             made[name] = lre.concepts(word_model, mine, rank=4)[name]
         expected = lrc.evaluate(word_model, lrc.ConceptSet(made), unseen.prompts, seed=42)
@@ -225,7 +225,7 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     (single,) = lrc.causality_curve(word_model, edits, differences, betas=[0.6], layers=[0], generated=True)
     assert found["curve_single_layer"][0]["success"] == single.success.tolist()
     assert found["curve_single_layer"][0]["hard_success"] == single.generated.tolist()
-    assert found["curve"][0]["success"] != found["curve_single_layer"][0]["success"] or single.causality in (0, 1)
+    assert found["curve"][0]["mean_log_odds_change"] != found["curve_single_layer"][0]["mean_log_odds_change"]
 
 
 def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(word_model, relations):
