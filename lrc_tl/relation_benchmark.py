@@ -304,12 +304,12 @@ class _Evaluated:
         plain: Tensor,
         plain_objects: Sequence[str],
     ) -> Classification:
-        """By the probabilities that `ConceptSet.calibrate(..., multiclass="multinomial")` gives on the facts."""
+        """By the probabilities that `ConceptSet.calibrate(..., multiclass="standardised")` gives."""
         names = tuple(concepts)
         inside = [row for row, name in enumerate(plain_objects) if name in concepts]
         own = concepts.scores(plain[inside]).double().cpu().numpy()
         labels = [names.index(plain_objects[row]) for row in inside]
-        weight, bias = fit_multiclass(own, labels, method="multinomial")
+        weight, bias = fit_multiclass(own, labels, method="standardised")
         scores = multiclass_probabilities(concepts.scores(activations), weight, bias)
         return classify_scores(names, scores, actual)
 

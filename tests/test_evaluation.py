@@ -64,11 +64,12 @@ def test_centring_takes_away_what_all_subjects_share():
     assert (centred.predicted, centred.accuracy) == (("a", "b"), 1)
 
 
-def test_calibrated_scores_make_up_for_an_offset_of_one_concept():
+@pytest.mark.parametrize("multiclass", ["standardised", "multinomial"])
+def test_calibrated_scores_make_up_for_an_offset_of_one_concept(multiclass):
     train = torch.eye(D_MODEL)[[1, 2] * 20] + 5 * torch.eye(D_MODEL)[0]
     names = ["a", "b"] * 20
     tilted = concepts_of({"a": torch.eye(D_MODEL)[1] + torch.eye(D_MODEL)[0], "b": torch.eye(D_MODEL)[2]})
-    ready = tilted.calibrate(train, names, multiclass="multinomial")
+    ready = tilted.calibrate(train, names, multiclass=multiclass)
     assert lrc.classify_activations(ready, train, names).accuracy == 0.5
     assert lrc.classify_activations(ready, train, names, calibrated=True).accuracy == 1
     with pytest.raises(ValueError, match="the set has no probabilities"):

@@ -214,7 +214,7 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     facts = train.prompts(seed=42)
     plain = lrc.subject_activations(word_model, facts, layer=0) - centre
     inside = [row for row, prompt in enumerate(facts) if prompt.object in concepts]
-    ready = concepts.calibrate(plain[inside], [facts[row].object for row in inside], multiclass="multinomial")
+    ready = concepts.calibrate(plain[inside], [facts[row].object for row in inside], multiclass="standardised")
     calibrated = lrc.classify_activations(ready, acts, actual, centre=centre, calibrated=True)
     assert found["accuracy_calibrated"] == calibrated.accuracy
     random = lrc.classify_activations(lrc.random_concepts(concepts, seed=42), acts, actual)

@@ -90,8 +90,8 @@ def classify_activations(
         centre: subtracted from every activation first. Take the mean activation of the training facts' zero-shot
             prompts: the part that all subjects share says nothing about which object it is, but favours
             directions that happen to point along it.
-        calibrated: rank by the set's probabilities (`ConceptSet.calibrate`, with `multiclass="multinomial"`: a
-            temperature keeps the order), made from activations that were centred in the same way.
+        calibrated: rank by the set's probabilities (`ConceptSet.calibrate`, with `multiclass="standardised"` or
+            `"multinomial"`: a temperature keeps the order), made from activations that were centred in the same way.
 
     Raises:
         ValueError: fewer than two directions, no subjects, another number of objects than of activations, or
