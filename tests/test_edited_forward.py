@@ -64,3 +64,26 @@ def test_only_what_lies_behind_the_shared_prefix_is_run(word_model, monkeypatch)
 def test_positions_before_the_edit_or_outside_are_refused(wanted):
     with pytest.raises(ValueError, match="give positions inside the sequence, at the edit or after it"):
         EditedSequence(ids=(1, 7, 9, 11, 13), edited_position=2, wanted=wanted)
+
+
+@pytest.mark.real_model
+def test_shared_prefixes_change_nothing_on_a_real_model(gemma, monkeypatch):
+    import lrc_tl as lrc
+
+    prompt = lrc.Prompt(
+        text="Rome is in the country of Italy\nKyoto is in the country of", subject="Kyoto", object="Japan"
+    )
+    tokens = lrc.tokenize_prompt(gemma, prompt)
+    sequence = EditedSequence(
+        ids=tokens.input_ids, edited_position=tokens.subject_position, wanted=tuple(tokens.object_positions)
+    )
+    generator = torch.Generator().manual_seed(0)
+    shifts = torch.randn(7, 640, generator=generator)
+    shifts = 0.2 * shifts / shifts.norm(dim=-1, keepdim=True)
+    numbers = torch.zeros(7, dtype=torch.long)
+    shared = dict(edited_logits(gemma, [sequence], numbers, shifts, layers=range(18)))
+    monkeypatch.setattr("lrc_tl.edited_forward._FEWEST_SHARING", 8)
+    whole = dict(edited_logits(gemma, [sequence], numbers, shifts, layers=range(18)))
+    for row in range(7):
+        torch.testing.assert_close(shared[row], whole[row], rtol=0, atol=2e-3)
+    assert (shared[0] - shared[1]).abs().max() > 0.1

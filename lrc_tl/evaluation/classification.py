@@ -91,7 +91,7 @@ def classify_activations(
             prompts: the part that all subjects share says nothing about which object it is, but favours
             directions that happen to point along it.
         calibrated: rank by the set's probabilities (`ConceptSet.calibrate`, with `multiclass="standardised"` or
-            `"multinomial"`: a temperature keeps the order), made from activations that were centred in the same way.
+            `"multinomial"`: a temperature keeps the order), made from activations that were centred alike.
 
     Raises:
         ValueError: fewer than two directions, no subjects, another number of objects than of activations, or
