@@ -22,10 +22,22 @@ if TYPE_CHECKING:
         Classification,
         Edit,
         Evaluation,
+        Faithfulness,
+        Selectivity,
+        SideEffects,
         causality_curve,
+        causality_curves,
         classify_activations,
         counterfactual_edits,
         evaluate,
+        lre_causality,
+        lre_faithfulness,
+        random_concepts,
+        random_weights,
+        same_subject_pairs,
+        selectivity,
+        side_effects,
+        unrelated_pairs,
     )
     from lrc_tl.exports import (
         ControlVector,
@@ -38,16 +50,17 @@ if TYPE_CHECKING:
     from lrc_tl.generation import Generated, generate
     from lrc_tl.hub import HubError
     from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
-    from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known
+    from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known, one_prompt_a_fact
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
+    from lrc_tl.method_variants import require_methods
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
+    from lrc_tl.plots import plot_relations, plot_sweep
     from lrc_tl.pooling import pool_scores, token_mask
     from lrc_tl.positions import Chunk, last_subject_token
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
     from lrc_tl.protocol import run_protocol
     from lrc_tl.protocol_result import ProtocolResult
-    from lrc_tl.relation_benchmark import require_methods
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
     from lrc_tl.relations import Fact, Relation, RelationError
     from lrc_tl.result_parts import ResumeError
@@ -71,6 +84,7 @@ __all__ = [
     "Erase",
     "Evaluation",
     "Fact",
+    "Faithfulness",
     "FingerprintMismatch",
     "Gate",
     "Generated",
@@ -89,7 +103,9 @@ __all__ = [
     "RelationError",
     "ResumeError",
     "Schedule",
+    "Selectivity",
     "Settings",
+    "SideEffects",
     "Steering",
     "SubjectObjectJacobian",
     "Subspace",
@@ -99,6 +115,7 @@ __all__ = [
     "baseline_concepts",
     "built_in_relations",
     "causality_curve",
+    "causality_curves",
     "classify_activations",
     "concept_subspace",
     "concepts_by_layer",
@@ -117,19 +134,29 @@ __all__ = [
     "load_model",
     "load_relation",
     "load_relations",
+    "lre_causality",
+    "lre_faithfulness",
     "mean_concepts",
     "numerical_rank",
     "object_activations",
+    "one_prompt_a_fact",
     "orthonormal_basis",
+    "plot_relations",
+    "plot_sweep",
     "pool_scores",
     "principal_angles",
     "prompt_activations",
+    "random_concepts",
+    "random_weights",
     "read_control_vector",
     "require_hook",
     "require_methods",
     "run_demo",
     "run_protocol",
+    "same_subject_pairs",
     "select_settings",
+    "selectivity",
+    "side_effects",
     "solve_low_rank",
     "spread_over_objects",
     "steer",
@@ -139,6 +166,7 @@ __all__ = [
     "swap_edit",
     "token_mask",
     "tokenize_prompt",
+    "unrelated_pairs",
     "write_control_vector",
 ]
 
@@ -172,8 +200,10 @@ _MODULES = (
     "demo",
     "result_parts",
     "protocol_result",
+    "method_variants",
     "relation_benchmark",
     "protocol",
+    "plots",
 )
 
 

@@ -41,6 +41,7 @@ Concepts = Annotated[
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
 # Options of benchmark that are settings as they stand.
 _GIVEN_AS_THEY_ARE = ("subject_layer", "object_layer", "rank", "max_lre_prompts", "max_facts", "shots")
+_RANGES = ("subject_layers", "object_layers", "ranks")
 
 
 class _Run:
@@ -265,6 +266,14 @@ def benchmark(
         int | None, typer.Option("--object-layer", help="Of lrc; lrc-final has the last.")
     ] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
+    subject_layers: Annotated[
+        str | None, typer.Option("--subject-layers", help="To sweep over, such as 4:12 or 4,8,12.")
+    ] = None,
+    object_layers: Annotated[str | None, typer.Option("--object-layers", help="To sweep over.")] = None,
+    ranks: Annotated[str | None, typer.Option("--ranks", help="To sweep over.")] = None,
+    single_layer: Annotated[
+        bool | None, typer.Option("--single-layer", help="Make the edits at the subject layer alone too.")
+    ] = None,
     beta: Annotated[
         str | None, typer.Option("--beta", help="Size of the edits; several give a curve, headed by the first.")
     ] = None,
@@ -297,6 +306,11 @@ def benchmark(
             "methods": None if methods is None else tuple(name.strip() for name in methods.split(",")),
             "beta": None if beta is None else parse_numbers(beta),
             "seeds": None if seeds is None else parse_integers(seeds),
+            "single_layer": single_layer,
+            **{
+                name: None if run.settings[name] is None else parse_integers(run.settings[name])
+                for name in _RANGES
+            },
             **{name: run.settings[name] for name in _GIVEN_AS_THEY_ARE},
         }
         settings = benchmark_settings(given, model=model, preset=preset, select=select)

@@ -14,7 +14,7 @@ from lrc_tl.evaluation.causality import causality_curve
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import evaluate, random_differences, swap_differences
 from lrc_tl.generation import generate
-from lrc_tl.knowledge import KnownPrompts, filter_known
+from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import LinearRelationalEmbedding
 from lrc_tl.models import HookedModel
 from lrc_tl.relations import Relation
@@ -172,12 +172,6 @@ def run_demo(
         text_unsteered=unsteered,
         text_steered=steered,
     )
-
-
-def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
-    """The first known prompt of each fact, where several templates were asked."""
-    first = {(prompt.subject, prompt.object): prompt for prompt in reversed(known.prompts)}
-    return KnownPrompts(prompts=tuple(first.values()), dropped=known.dropped)
 
 
 def _steering(

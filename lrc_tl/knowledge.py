@@ -67,7 +67,12 @@ class KnownPrompts:
 
 
 def filter_known(
-    model: HookedModel, prompts: Sequence[Prompt], *, seed: int = 0, max_tokens: int = MAX_TOKENS
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    seed: int = 0,
+    max_tokens: int = MAX_TOKENS,
+    whole_answers: bool = True,
 ) -> KnownPrompts:
     """The prompts whose greedy continuation is their object, followed by a non-word character or the end.
 
@@ -75,15 +80,19 @@ def filter_known(
     runs each prompt with its object behind it, which gives the greedy token at every object position as long as
     the tokens agree; only prompts that fail there are decoded on, token by token.
 
+    Args:
+        whole_answers: decode each answer to its end, for `dropped`; else only as far as it may still be the
+            object, which judges prompts alike in about half the time.
+
     Raises:
         ValueError: no prompts.
     """
     if not prompts:
         raise ValueError("no prompts to filter; give at least one")
-    answers = _greedy_answers(model, prompts, max_tokens)
+    answers = _greedy_answers(model, prompts, max_tokens, whole_answers)
     known, dropped = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
-        if re.match(re.escape(prompt.object) + r"(?!\w)", answer.strip()):
+        if is_answer(answer, prompt.object):
             known.append(prompt)
         else:
             dropped.append(DroppedPrompt(prompt=prompt, answer=answer.strip()))
@@ -91,7 +100,27 @@ def filter_known(
     return KnownPrompts(prompts=tuple(known), dropped=tuple(dropped))
 
 
-def _greedy_answers(model: HookedModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+def is_answer(text: str, object_name: str) -> bool:
+    """Whether a continuation begins with the object, followed by a non-word character or the end."""
+    return re.match(re.escape(object_name) + r"(?!\w)", text.strip()) is not None
+
+
+def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
+    """The first known prompt of each fact, where facts were asked with several templates.
+
+    Which template that is depends on the seed of `filter_known`, which shuffles the known prompts. A fact counts
+    as known when at least one of its prompts is. `dropped` stays as it is, so it may hold other prompts of known
+    facts.
+    """
+    first: dict[tuple[str, str], Prompt] = {}
+    for prompt in known.prompts:
+        first.setdefault((prompt.subject, prompt.object), prompt)
+    return KnownPrompts(prompts=tuple(first.values()), dropped=known.dropped)
+
+
+def _greedy_answers(
+    model: HookedModel, prompts: Sequence[Prompt], max_tokens: int, whole_answers: bool
+) -> list[str]:
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
     wanted = [len(tokens.object_ids) + 1 for tokens in tokenized]
     decoded: list[list[int]] = [[] for _ in prompts]
@@ -109,14 +138,26 @@ def _greedy_answers(model: HookedModel, prompts: Sequence[Prompt], max_tokens: i
             right = next((i for i, guess in enumerate(guesses[row]) if guess != greedy[i]), len(guesses[row]))
             decoded[row] += greedy[: right + 1]
             guesses[row] = []
-        unfinished = [row for row in unfinished if not _finished(model, decoded[row], wanted[row])]
-    return [model.tokenizer.decode(_before_end(model, ids)) for ids in decoded]
+        unfinished = [
+            row
+            for row in unfinished
+            if not _finished(model, decoded[row], wanted[row])
+            and (whole_answers or _may_become(model, decoded[row], prompts[row].object.strip()))
+        ]
+    return [model.tokenizer.decode(without_end(model, ids)) for ids in decoded]
+
+
+def _may_become(model: HookedModel, ids: list[int], object_name: str) -> bool:
+    # Half a character decodes to a replacement mark until its other bytes come.
+    text = model.tokenizer.decode(ids).strip().rstrip("\ufffd")
+    return bool(text.startswith(object_name) or object_name.startswith(text))
 
 
 def _finished(model: HookedModel, ids: list[int], wanted: int) -> bool:
     return len(ids) >= wanted or (bool(ids) and ids[-1] == model.tokenizer.eos_token_id)
 
 
-def _before_end(model: HookedModel, ids: list[int]) -> list[int]:
+def without_end(model: HookedModel, ids: list[int]) -> list[int]:
+    """The tokens before the first end-of-sequence token."""
     end = model.tokenizer.eos_token_id
     return ids[: ids.index(end)] if end in ids else ids

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -22,8 +23,11 @@ from lrc_tl.suffix_attention import suffix_gradients
 class PrefixCache(Protocol):
     """Keys and values of a run prefix."""
 
-    def arguments(self, n_following: int) -> dict[str, Any]:
-        """Arguments of one forward pass over the next `n_following` tokens; the cache itself stays as it is."""
+    def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
+        """Arguments of one forward pass over the next `n_following` tokens of each row.
+
+        All rows share the prefix; the cache itself stays as it is.
+        """
 
     def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
         """Around that forward pass: no gradients to the prefix in these layers, where there would be some."""
@@ -65,9 +69,21 @@ class _HookedCache:
         self._prefix = prefix
         self._model = model
 
-    def arguments(self, n_following: int) -> dict[str, Any]:
-        following = torch.ones(1, n_following, dtype=self._prefix.dtype, device=self._prefix.device)
-        return {"past_kv_cache": self._cache, "attention_mask": following}
+    def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
+        following = torch.ones(n_rows, n_following, dtype=self._prefix.dtype, device=self._prefix.device)
+        cache = self._cache
+        if n_rows > 1:
+            entries = [
+                replace(
+                    entry,
+                    past_keys=entry.past_keys.expand(n_rows, -1, -1, -1),
+                    past_values=entry.past_values.expand(n_rows, -1, -1, -1),
+                )
+                for entry in cache.entries
+            ]
+            mask = cache.previous_attention_mask.expand(n_rows, -1)
+            cache = replace(cache, entries=entries, previous_attention_mask=mask)
+        return {"past_kv_cache": cache, "attention_mask": following}
 
     def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
         return suffix_gradients(self._model, self._cache, layers)
@@ -77,9 +93,12 @@ class _HuggingFaceCache:
     def __init__(self, cache: Any) -> None:
         self._cache = cache
 
-    def arguments(self, n_following: int) -> dict[str, Any]:
+    def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
         # A forward pass appends to the cache that it is given: a second pass would attend to the suffix twice.
-        return {"past_key_values": deepcopy(self._cache), "use_cache": True}
+        cache = deepcopy(self._cache)
+        if n_rows > 1:
+            cache.batch_repeat_interleave(n_rows)
+        return {"past_key_values": cache, "use_cache": True}
 
     def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
         return nullcontext()

@@ -13,10 +13,12 @@ from rich.progress import Progress
 
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import check_layers
+from lrc_tl.method_variants import require_methods
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.presets import TABLE_METHODS
 from lrc_tl.protocol_result import ProtocolResult
-from lrc_tl.relation_benchmark import BenchmarkSettings, benchmark_relation, require_methods
+from lrc_tl.relation_benchmark import BenchmarkSettings, benchmark_relation
+from lrc_tl.relation_files import built_in_relations, load_relation
 from lrc_tl.relations import Relation
 from lrc_tl.result_parts import ResultParts
 
@@ -37,16 +39,24 @@ def run_protocol(
     out: str | Path | None = None,
     resume: bool = False,
     select: bool = False,
+    subject_layers: Sequence[int] = (),
+    object_layers: Sequence[int] = (),
+    ranks: Sequence[int] = (),
+    single_layer: bool = False,
+    n_side_effects: int = 16,
+    others: Sequence[Relation] | None = None,
     progress: bool = True,
 ) -> ProtocolResult:
     """Accuracy and causality of each method, for each relation and seed (arXiv:2311.08968, section 4 and table 5).
 
     For each relation and seed the facts are split in two, stratified by object. Directions come from the training
-    facts' few-shot prompts that the model answers correctly; accuracy and causality from the test facts' zero-shot
-    prompts that it answers correctly. Method `lrc` reads the mean over the object's tokens at `object_layer`,
-    `lrc-final` its first token at the final layer; the others are `baseline_concepts`. All methods share prompts,
-    activations and edits. One-to-one relations and relations with fewer than five known test facts are left out
-    and listed, as is every other relation that cannot be evaluated, with the reason.
+    facts' few-shot prompts that the model answers correctly, one prompt a fact with a template drawn by the seed,
+    as in the paper; accuracy and causality from the test facts' zero-shot prompts that it answers correctly. A
+    test fact is asked with every zero-shot template, is known when one of them is answered, and counts once, with
+    one of its known prompts drawn by the seed. Method `lrc` reads the mean over the object's tokens at
+    `object_layer`, `lrc-final` its first token at the final layer; the others are `baseline_concepts`. All methods
+    share prompts, activations and edits. One-to-one relations and relations with fewer than five known test facts
+    are left out and listed, as is every other relation that cannot be evaluated, with the reason.
 
     Args:
         relations: one for each name.
@@ -58,19 +68,34 @@ def run_protocol(
         resume: take results from `out` that an earlier run left there, if it ran with the same settings.
         select: choose layers, rank and beta by `select_settings` on each relation's training facts, among those
             given here where any are.
+        subject_layers: in place of `subject_layer`, to sweep over: every method runs at each, as
+            `method@subject=9`. Likewise `object_layers` and `ranks` for the methods that have them. All of a sweep
+            shares prompts, activations, Jacobians and edits.
+        single_layer: make the edits at the subject layer alone too.
+        n_side_effects: (edit, statement) pairs for the side effects of each edit, of each kind: on statements of
+            other relations, and on other known facts about the edited subject.
+        others: relations that give these statements; the built-in ones by default, so that a relation's result
+            does not depend on which others are run.
 
     Raises:
         ValueError: an unknown method, bad or missing settings, or no relation that can be evaluated.
         ResumeError: a stored result is of another model, schema, settings or relation.
     """
     given = list(relations.values()) if isinstance(relations, Mapping) else list(relations)
+    for name, one, several in (
+        ("subject_layer", subject_layer, subject_layers),
+        ("object_layer", object_layer, object_layers),
+        ("rank", rank, ranks),
+    ):
+        if one is not None and several:
+            raise ValueError(f"{name} and {name}s were both given; give one value or several to sweep over")
     settings = _checked(
         model,
         BenchmarkSettings(
             methods=tuple(methods),
-            subject_layer=subject_layer,
-            object_layer=object_layer,
-            rank=rank,
+            subject_layers=_several(subject_layer, subject_layers),
+            object_layers=_several(object_layer, object_layers),
+            ranks=_several(rank, ranks),
             betas=(
                 None
                 if beta is None
@@ -82,8 +107,23 @@ def run_protocol(
             max_facts=max_facts,
             shots=shots,
             select=select,
+            single_layer=single_layer,
+            n_side_effects=n_side_effects,
         ),
+        swept=[
+            name
+            for name, several in (
+                ("subject_layers", subject_layers),
+                ("object_layers", object_layers),
+                ("ranks", ranks),
+            )
+            if several
+        ],
     )
+    if others is None:
+        others = [load_relation(name) for name in built_in_relations()]
+    if not n_side_effects:
+        others = []
     _check_distinct("seeds", seeds)
     _check_distinct("relations", [relation.name for relation in given])
     if resume and out is None:
@@ -98,13 +138,18 @@ def run_protocol(
             fingerprint=ModelFingerprint.of(model),
         )
     )
+    beside = [_content(other) for other in others]
+
+    def content(relation: Relation) -> Any:
+        return {"relation": _content(relation), "others": beside}
+
     records = []
     jobs = [(relation, seed) for relation in given for seed in seeds]
     with ExitStack() as stack:
         if parts:
             stack.enter_context(parts.open())
         stored = {
-            (relation.name, seed): parts.read(_part(relation, seed), content=_content(relation))
+            (relation.name, seed): parts.read(_part(relation, seed), content=content(relation))
             for relation, seed in jobs
             if parts and resume
         }
@@ -115,44 +160,59 @@ def run_protocol(
             record = stored.get((relation.name, seed))
             if record is None:
                 started = time.perf_counter()
-                record = benchmark_relation(model, relation, seed, settings)
+                record = benchmark_relation(model, relation, seed, settings, others=others)
                 if parts:
                     seconds = time.perf_counter() - started
-                    parts.write(_part(relation, seed), record, content=_content(relation), seconds=seconds)
+                    parts.write(_part(relation, seed), record, content=content(relation), seconds=seconds)
             records.append(record)
             bar.advance(task)
-    result = ProtocolResult(records=tuple(records), methods=settings.methods)
+    names = settings.methods
+    if not settings.select:
+        names = tuple(variant.name for variant in settings.variants(int(model.cfg.n_layers)))
+    result = ProtocolResult(records=tuple(records), methods=names)
     result.require_some()
     return result
 
 
-def _checked(model: HookedModel, settings: BenchmarkSettings) -> BenchmarkSettings:
+def _several(one: int | None, several: Sequence[int]) -> tuple[int, ...]:
+    return tuple(several) if several else () if one is None else (one,)
+
+
+def _checked(model: HookedModel, settings: BenchmarkSettings, *, swept: Sequence[str]) -> BenchmarkSettings:
     require_methods(settings.methods)
-    for name, least in (("rank", 1), ("max_lre_prompts", 1), ("max_facts", 2), ("shots", 0)):
+    for name, least in (("max_lre_prompts", 1), ("max_facts", 2), ("shots", 0), ("n_side_effects", 0)):
         value = getattr(settings, name)
         if value is not None and value < least:
             raise ValueError(f"{name} is {value}; it must be {least} or more")
     d_model = int(model.cfg.d_model)
-    if settings.rank is not None and settings.rank > d_model:
-        raise ValueError(f"rank is {settings.rank}, but the model's residual stream has width {d_model}")
-    layers = settings.subject_layer, settings.object_layer
-    if not settings.select:
-        missing = [name for name in ("subject_layer", "object_layer", "rank") if getattr(settings, name) is None]
+    for rank in settings.ranks:
+        if rank < 1:
+            raise ValueError(f"rank is {rank}; it must be 1 or more")
+        if rank > d_model:
+            raise ValueError(f"rank is {rank}, but the model's residual stream has width {d_model}")
+    subjects = tuple(_counted(model, layer) for layer in settings.subject_layers)
+    objects = tuple(_counted(model, layer) for layer in settings.object_layers)
+    for name, values in (("subject_layer", subjects), ("object_layer", objects), ("rank", settings.ranks)):
+        if values:
+            _check_distinct(name, values)
+    settings = replace(settings, subject_layers=subjects, object_layers=objects)
+    if settings.select:
+        if swept:
+            raise ValueError(f"select chooses one of {', '.join(swept)}, so they cannot be swept over")
+    else:
+        missing = [name for name in ("subject_layer", "object_layer", "rank") if not getattr(settings, f"{name}s")]
         if missing:
             raise ValueError(f"{', '.join(missing)} must be given, or chosen on training facts with select")
-        assert layers[0] is not None
-        assert layers[1] is not None
-        layers = check_layers(model, layers[0], layers[1])
+        if not swept:
+            check_layers(model, subjects[0], objects[0])
+        settings.variants(int(model.cfg.n_layers))
         settings = replace(settings, betas=(0.1,) if settings.betas is None else settings.betas)
-    else:
-        subject, object_ = (None if layer is None else _counted(model, layer) for layer in layers)
-        layers = subject, object_
     if settings.betas is not None:
         _check_distinct("beta", settings.betas)
         for beta in settings.betas:
             if not abs(beta) < float("inf"):
                 raise ValueError(f"beta is {beta}; it must be a finite number")
-    return replace(settings, subject_layer=layers[0], object_layer=layers[1])
+    return settings
 
 
 def _check_distinct(name: str, values: Sequence[Any]) -> None:

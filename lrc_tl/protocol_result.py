@@ -1,22 +1,31 @@
 """ProtocolResult: what a benchmark found, as JSON, a tidy DataFrame and a Markdown table."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from lrc_tl.evaluation.statistics import (
-    bootstrap_interval,
-    holm,
-    mcnemar_test,
-    mean_and_std,
-    sign_test,
-    two_proportion_z_test,
-)
+from lrc_tl.evaluation.comparison import compare
+from lrc_tl.evaluation.statistics import bootstrap_interval, mean_and_std
+from lrc_tl.protocol_tables import benchmark_markdown
 
 Figure = Callable[[dict[str, Any]], float | None]
+_PLACE = ("subject_layer", "object_layer", "rank")
+_ACCURACIES = ("top3", "accuracy_centred", "accuracy_calibrated", "control_shuffled", "control_random")
+_WITH_INTERVAL = ("causality", "hard_causality", "unrelated_kl")
+_POINT = (
+    *_WITH_INTERVAL,
+    "mean_log_odds_change",
+    "wrong_way",
+    "edit_share",
+    "unrelated_kept",
+    "unrelated_log_prob_change",
+    "same_subject_kl",
+    "same_subject_kept",
+    "same_subject_log_prob_change",
+)
+_ROW = ("beta", *_POINT[1:])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +86,7 @@ class ProtocolResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: the fields of `lrc-tl benchmark`."""
         return {
+            "seeds": list(self.seeds),
             "relations_left_out": self.relations_left_out,
             "seeds_left_out": self.seeds_left_out,
             "without_edits": [
@@ -86,6 +96,7 @@ class ProtocolResult:
             ],
             "methods": [self._method(method) for method in self.methods],
             "comparisons": self.comparisons(),
+            "by_object_tokens": self._object_token_rows(),
             "relations": [
                 {key: value for key, value in record.items() if key not in ("methods", "left_out")}
                 for record in self._used
@@ -94,76 +105,48 @@ class ProtocolResult:
         }
 
     def to_markdown(self) -> str:
-        """The table of arXiv:2311.08968, section 4, with intervals and counts."""
-        lines = [
-            "| method | accuracy | 95 % interval | causality | 95 % interval | relations | prompts | edits |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for method in self.methods:
-            found = self._method(method)
-            cells = [method]
-            for key in ("accuracy", "causality"):
-                cells += [_with_std(found[key]), _interval(found[key]["ci95"])]
-            cells += [str(found[key]) for key in ("n_relations", "n_prompts", "n_edits")]
-            lines.append(f"| {' | '.join(cells)} |")
-        seeds = ", ".join(map(str, self.seeds))
-        lines += [
-            "",
-            f"Mean over relations, +- standard deviation over seeds {seeds}; bootstrap over relations.",
-        ]
-        if self.relations_left_out:
-            lines += ["", "Left out:", ""]
-            lines += [f"- {name}: {reason}" for name, reason in self.relations_left_out.items()]
-        if self.seeds_left_out:
-            lines += ["", "Left out for single seeds:", ""]
-            lines += [f"- {one['relation']}, seed {one['seed']}: {one['reason']}" for one in self.seeds_left_out]
-        return "\n".join(lines)
+        """The table of arXiv:2311.08968, section 4, with counts; accuracies, curves and comparisons."""
+        return benchmark_markdown(self.to_dict())
 
     def comparisons(self) -> list[dict[str, Any]]:
-        """The first method against each other one: differences, paired and unpaired tests, corrected by Holm.
+        """The first method against each other one; see `lrc_tl.evaluation.comparison.compare`."""
+        return compare(self._used, self.methods)
 
-        For accuracy and causality each: the mean difference over relations with its bootstrap interval and a sign
-        test; for each seed the paper's two-proportion z-test and McNemar's test on the same prompts or edits. All
-        tests of one kind and seed are corrected for the number of methods.
+    def by_object_tokens(self) -> pd.DataFrame:
+        """Accuracy and causality of each method for objects of one token and of several, over all seeds.
+
+        Averaged per relation and then over relations (arXiv:2311.08968, figures 4 and 5).
         """
-        first, *others = self.methods
-        if not others:
-            return []
-        entries: list[dict[str, Any]] = [{"method": first, "against": other} for other in others]
-        for key, figure, outcomes in (("accuracy", _accuracy, _correct), ("causality", _causality, _success)):
-            tests: dict[Any, list[dict[str, Any]]] = {}
-            for entry, other in zip(entries, others, strict=True):
-                mine, theirs = (self._by_relation(method, figure) for method in (first, other))
-                differences = [mine[name] - theirs[name] for name in mine]
-                sign = sign_test(differences)
-                own: dict[str, Any] = {
-                    "difference": mean_and_std(differences)[0],
-                    "ci95": list(bootstrap_interval(differences)),
-                    "sign_test": {"share_positive": sign.statistic, "p": sign.p_value, "n": sign.n},
-                    "per_seed": [],
-                }
-                tests.setdefault("sign", []).append(own["sign_test"])
-                for seed in self.seeds:
-                    a, b = (
-                        [x for record in self._used if record["seed"] == seed for x in outcomes(record, method)]
-                        for method in (first, other)
-                    )
-                    if not a:
-                        continue
-                    z, paired = two_proportion_z_test(sum(a), len(a), sum(b), len(b)), mcnemar_test(a, b)
-                    at_seed: dict[str, Any] = {
-                        "seed": seed,
-                        "z_test": {"z": z.statistic, "p": z.p_value, "n": len(a)},
-                        "mcnemar": {"share_first": paired.statistic, "p": paired.p_value, "n": paired.n},
+        return pd.DataFrame(self._object_token_rows())
+
+    def _object_token_rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for method in self.methods:
+            place = self._used[0]["methods"][method]
+            for kind, several in (("single-token", False), ("multi-token", True)):
+                correct, success = [], []
+                for record in self._used:
+                    own = record["methods"][method]
+                    multi = [count > 1 for count in record["object_tokens"]]
+                    of_several = {p[2] for p, more in zip(record["test_prompts"], multi, strict=True) if more}
+                    right = [x for x, more in zip(own["correct"], multi, strict=True) if more == several]
+                    correct.append((record["relation"], right))
+                    if own["curve"]:
+                        hits = zip(own["curve"][0]["success"], record["edits"], strict=True)
+                        same = [hit for hit, edit in hits if (edit[1] in of_several) == several]
+                        success.append((record["relation"], same))
+                rows.append(
+                    {
+                        "method": method,
+                        **{key: place.get(key) for key in _PLACE},
+                        "object": kind,
+                        "accuracy": _mean_of_shares(correct),
+                        "n_prompts": sum(len(own) for _, own in correct),
+                        "causality": _mean_of_shares(success),
+                        "n_edits": sum(len(own) for _, own in success),
                     }
-                    tests.setdefault(("z", seed), []).append(at_seed["z_test"])
-                    tests.setdefault(("mcnemar", seed), []).append(at_seed["mcnemar"])
-                    own["per_seed"].append(at_seed)
-                entry[key] = own
-            for family in tests.values():
-                for test, p in zip(family, holm([test["p"] for test in family]), strict=True):
-                    test["p_holm"] = p
-        return entries
+                )
+        return rows
 
     def _method(self, method: str) -> dict[str, Any]:
         rows = self._rows(method)
@@ -172,12 +155,16 @@ class ProtocolResult:
             "method": method,
             "accuracy": self._summary(method, _accuracy),
             "causality": self._summary(method, _causality),
+            **{key: figures[0].get(key) for key in _PLACE},
+            **{key: self._summary(method, _plain(key)) for key in _ACCURACIES},
+            "selectivity": self._summary(method, _selectivity),
             "n_relations": len({row["relation"] for row in rows}),
             "n_prompts": sum(row["n_prompts"] for row in rows),
             "n_edits": sum(row["n_edits"] for row in rows),
             "seconds_train": sum(figure["seconds_train"] for figure in figures),
             "seconds_evaluate": sum(figure["seconds_evaluate"] for figure in figures),
-            "curve": self._curve(method),
+            "curve": self._curve(method, "curve"),
+            "curve_single_layer": self._curve(method, "curve_single_layer"),
             "per_relation": rows,
         }
 
@@ -198,25 +185,26 @@ class ProtocolResult:
                     "n_objects": record["n_objects"],
                     "chance": record["chance"],
                     "mean_reciprocal_rank": found["mean_reciprocal_rank"],
-                    **{key: point.get(key) for key in ("beta", "edit_share", "mean_log_odds_change", "wrong_way")},
+                    **{key: found.get(key) for key in (*_PLACE, *_ACCURACIES)},
+                    **{key: point.get(key) for key in _ROW},
                 }
             )
         return rows
 
-    def _curve(self, method: str) -> list[dict[str, Any]]:
-        """Figures for each beta; empty where each relation has a beta of its own."""
+    def _curve(self, method: str, name: str) -> list[dict[str, Any]]:
+        """Figures for each beta; empty where each relation has a beta of its own, or there are none."""
         betas = {tuple(record["betas"]) for record in self._used}
-        if len(betas) != 1:
+        if len(betas) != 1 or not any(record["methods"][method].get(name) for record in self._used):
             return []
-        curve: list[dict[str, Any]] = []
-        for place, beta in enumerate(betas.pop()):
-            point: dict[str, Any] = {"beta": beta}
-            for key in ("causality", "mean_log_odds_change", "wrong_way", "edit_share"):
-                point[key] = self._summary(method, _at(place, key))
-            curve.append(point)
-        return curve
+        return [
+            {
+                "beta": beta,
+                **{key: self._summary(method, _at(name, place, key), key in _WITH_INTERVAL) for key in _POINT},
+            }
+            for place, beta in enumerate(betas.pop())
+        ]
 
-    def _summary(self, method: str, figure: Figure) -> dict[str, Any]:
+    def _summary(self, method: str, figure: Figure, interval: bool = True) -> dict[str, Any]:
         values = [
             (record["seed"], value)
             for record in self._used
@@ -225,8 +213,10 @@ class ProtocolResult:
         seeds = dict.fromkeys(seed for seed, _ in values)
         per_seed = [mean_and_std([value for at, value in values if at == seed])[0] for seed in seeds]
         mean, std = mean_and_std(per_seed)
-        interval = bootstrap_interval(list(self._by_relation(method, figure).values()))
-        return {"mean": mean, "std": std, "ci95": list(interval)}
+        found: dict[str, Any] = {"mean": mean, "std": std}
+        if interval:
+            found["ci95"] = list(bootstrap_interval(list(self._by_relation(method, figure).values())))
+        return found
 
     def _by_relation(self, method: str, figure: Figure) -> dict[str, float]:
         """Mean over seeds for each relation that has the figure."""
@@ -252,25 +242,23 @@ def _causality(found: dict[str, Any]) -> float | None:
     return float(found["curve"][0]["causality"]) if found["curve"] else None
 
 
-def _at(place: int, key: str) -> Figure:
-    return lambda found: float(found["curve"][place][key]) if found["curve"] else None
+def _plain(key: str) -> Figure:
+    return lambda found: found.get(key)
 
 
-def _correct(record: dict[str, Any], method: str) -> list[bool]:
-    return list(record["methods"][method]["correct"])
+def _selectivity(found: dict[str, Any]) -> float | None:
+    control = found.get("control_shuffled")
+    return None if control is None else float(found["accuracy"] - control)
 
 
-def _success(record: dict[str, Any], method: str) -> list[bool]:
-    curve = record["methods"][method]["curve"]
-    return list(curve[0]["success"]) if curve else []
+def _at(name: str, place: int, key: str) -> Figure:
+    return lambda found: found[name][place].get(key) if found.get(name) else None
 
 
-def _with_std(summary: dict[str, Any]) -> str:
-    if not math.isfinite(summary["mean"]):
-        return "-"
-    spread = f" +- {summary['std']:.3f}" if math.isfinite(summary["std"]) else ""
-    return f"{summary['mean']:.3f}{spread}"
-
-
-def _interval(bounds: list[float]) -> str:
-    return f"{bounds[0]:.3f} to {bounds[1]:.3f}" if all(map(math.isfinite, bounds)) else "-"
+def _mean_of_shares(outcomes: Sequence[tuple[str, Sequence[bool]]]) -> float | None:
+    """Of the shares of each relation, all its seeds together; None without any outcome."""
+    pooled: dict[str, list[bool]] = {}
+    for relation, own in outcomes:
+        pooled.setdefault(relation, []).extend(own)
+    shares = [sum(own) / len(own) for own in pooled.values() if own]
+    return sum(shares) / len(shares) if shares else None

@@ -1,33 +1,33 @@
 """One relation and seed of the benchmark: every method on the same prompts, activations and edits."""
 
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from random import Random
 from typing import Any
 
 from torch import Tensor
 
 from lrc_tl.activations import prompt_activations
-from lrc_tl.baselines import BASELINES, baseline_concepts
+from lrc_tl.calibration import fit_multiclass, multiclass_probabilities
 from lrc_tl.directions import ConceptSet
-from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
-from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curves, counterfactual_edits
+from lrc_tl.evaluation.classification import Classification, classify_activations, classify_scores
+from lrc_tl.evaluation.selectivity import random_concepts
+from lrc_tl.evaluation.side_effects import SideEffects, side_effects
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.fingerprint import ModelFingerprint
-from lrc_tl.jacobian import ObjectAggregation
-from lrc_tl.knowledge import KnownPrompts, filter_known
-from lrc_tl.lre import LinearRelationalEmbedding
-from lrc_tl.models import HookedModel, hook_name
-from lrc_tl.prompts import PositionError, Prompt, spread_over_objects
+from lrc_tl.knowledge import KnownPrompts, filter_known, one_prompt_a_fact
+from lrc_tl.method_fitting import FittedMethod, UnfitError, fit_methods, training_activations
+from lrc_tl.method_variants import MethodVariant, method_variants
+from lrc_tl.models import HookedModel
+from lrc_tl.prompts import PositionError, Prompt, spread_over_objects, tokenize_prompt
 from lrc_tl.relations import Fact, Relation, RelationError
 from lrc_tl.selection import BETAS, RANKS, select_settings
+from lrc_tl.side_effect_statements import side_effect_pairs
 
-METHODS = ("lrc", "lrc-final", *BASELINES)
-"""Names of all methods: LRC, LRC from the first object token at the final layer, and the baselines."""
 MIN_TEST_FACTS = 5
 
 
@@ -36,40 +36,49 @@ class BenchmarkSettings:
     """What the result of one relation and seed depends on, beside these two and the model."""
 
     methods: tuple[str, ...]
-    subject_layer: int | None
-    object_layer: int | None
-    rank: int | None
+    subject_layers: tuple[int, ...]
+    object_layers: tuple[int, ...]
+    ranks: tuple[int, ...]
     betas: tuple[float, ...] | None
     max_lre_prompts: int
     max_facts: int | None
     shots: int
     select: bool
+    single_layer: bool = False
+    """Also edit the subject layer alone."""
+    n_side_effects: int = 0
+    """(edit, statement) pairs for the side effects of each kind."""
+
+    def variants(self, n_layers: int) -> tuple[MethodVariant, ...]:
+        """Every method at every layer and rank."""
+        return method_variants(
+            self.methods,
+            n_layers=n_layers,
+            subject_layers=self.subject_layers,
+            object_layers=self.object_layers,
+            ranks=self.ranks,
+        )
 
 
 class _LeftOut(Exception):
     """A relation cannot be evaluated for a reason that is part of the result."""
 
 
-def require_methods(methods: Sequence[str]) -> None:
-    """Raise ValueError unless there is at least one, each is known, and none comes twice."""
-    if not methods:
-        raise ValueError(f"no methods were given; there are {', '.join(METHODS)}")
-    for number, method in enumerate(methods):
-        if method not in METHODS:
-            near = get_close_matches(method, METHODS, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(METHODS)}"
-            raise ValueError(f"no method {method!r}; {hint}")
-        if method in methods[:number]:
-            raise ValueError(f"method {method!r} was given twice")
-
-
 def benchmark_relation(
-    model: HookedModel, relation: Relation, seed: int, settings: BenchmarkSettings
+    model: HookedModel,
+    relation: Relation,
+    seed: int,
+    settings: BenchmarkSettings,
+    *,
+    others: Sequence[Relation] = (),
 ) -> dict[str, Any]:
-    """What was found for one relation and seed, as plain values; `left_out` is the reason where nothing was."""
+    """What was found for one relation and seed, as plain values; `left_out` is the reason where nothing was.
+
+    `others` are the relations whose statements show the side effects.
+    """
     head = {"relation": relation.name, "seed": seed}
     try:
-        return {**head, "left_out": None, **_Evaluated(model, relation, seed, settings).record()}
+        return {**head, "left_out": None, **_Evaluated(model, relation, seed, settings, others).record()}
     except _LeftOut as reason:
         return {**head, "left_out": str(reason)}
 
@@ -96,8 +105,16 @@ def splittable_sample(relation: Relation, n: int, *, seed: int) -> Relation:
 class _Evaluated:
     """One relation and seed: every step's outcome, and the seconds that it took."""
 
-    def __init__(self, model: HookedModel, relation: Relation, seed: int, settings: BenchmarkSettings) -> None:
+    def __init__(
+        self,
+        model: HookedModel,
+        relation: Relation,
+        seed: int,
+        settings: BenchmarkSettings,
+        others: Sequence[Relation],
+    ) -> None:
         self.model, self.relation, self.seed, self.settings = model, relation, seed, settings
+        self.others = others
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -113,80 +130,72 @@ class _Evaluated:
             known, unseen = self._known(train, test)
         with self._clock("select"):
             settings, selected = self._selected(train)
-        self.subject_layer, self.object_layer = settings.subject_layer, settings.object_layer
-        assert self.subject_layer is not None
-        assert self.object_layer is not None
-        layers: dict[int, ObjectAggregation] = {}
-        if "lrc" in settings.methods:
-            layers[self.object_layer] = "mean"
-        if "lrc-final" in settings.methods:
-            layers[-1] = "first_token"
+        variants = settings.variants(int(self.model.cfg.n_layers))
         with self._clock("activations"):
-            shown = prompt_activations(
+            shown = training_activations(self.model, variants, known.prompts)
+            zero_shot = train.prompts(seed=self.seed)
+            plain = prompt_activations(self.model, zero_shot, subject_layers=settings.subject_layers).subject
+            acts = prompt_activations(self.model, unseen.prompts, subject_layers=settings.subject_layers).subject
+        try:
+            fitted = fit_methods(
                 self.model,
-                known.prompts,
-                subject_layers=[self.subject_layer],
-                object_layers=list(layers),
-                object_aggregation=layers,
+                variants,
+                known,
+                shown,
+                max_lre_prompts=settings.max_lre_prompts,
+                relation=self.relation.name,
+                seed=self.seed,
             )
-            acts = prompt_activations(self.model, unseen.prompts, subject_layers=[self.subject_layer])
-        concepts: dict[str, ConceptSet] = {}
-        seconds_train: dict[str, float] = {}
-        n_lre_prompts = min(settings.max_lre_prompts, len(known.prompts))
-        for method in settings.methods:
-            with self._clock(f"fit {method}"):
-                if method in BASELINES:
-                    concepts[method] = self._baseline(method, shown.subject[self.subject_layer], known.prompts)
-                else:
-                    assert settings.rank is not None
-                    layer = self.object_layer if method == "lrc" else -1
-                    concepts[method] = self._lrc(
-                        method, layer, layers[layer], shown.object[layer], known, settings.rank
-                    )
-            seconds_train[method] = self.seconds.pop(f"fit {method}")
-        self.seconds["fit"] = sum(seconds_train.values())
-        edits = self._edits(unseen.prompts, concepts[settings.methods[0]])
+        except UnfitError as error:
+            raise _LeftOut(str(error)) from error
+        concepts = {name: own.concepts for name, own in fitted.items()}
+        self.seconds["fit"] = sum(own.seconds for own in fitted.values())
         actual = [prompt.object for prompt in unseen.prompts]
-        clean: Tensor | None = None
-        figures = {}
-        for method, own in concepts.items():
+        edits = self._edits(unseen.prompts, next(iter(concepts.values())))
+        figures: dict[str, dict[str, Any]] = {}
+        for variant in variants:
             started = time.perf_counter()
             with self._clock("accuracy"):
-                found = classify_activations(own, acts.subject[self.subject_layer], actual)
-            curve: Sequence[CausalityResult] = ()
-            if edits:
-                with self._clock("causality"):
-                    curve = causality_curve(
-                        self.model,
-                        edits,
-                        swap_differences(own, edits),
-                        betas=settings.betas or (),
-                        clean=clean,
-                    )
-                    clean = curve[0].clean
-            figures[method] = {
-                "correct": [rank == 1 for rank in found.ranks],
-                "accuracy": found.accuracy,
-                "mean_reciprocal_rank": found.mean_reciprocal_rank,
-                "curve": [_point(result) for result in curve],
-                "seconds_train": seconds_train[method],
-                "seconds_evaluate": time.perf_counter() - started,
-            }
+                layer = variant.subject_layer
+                figures[variant.name] = {
+                    "subject_layer": layer,
+                    "object_layer": variant.object_layer,
+                    "rank": variant.rank,
+                    **self._accuracy(
+                        fitted[variant.name],
+                        known,
+                        acts[layer],
+                        actual,
+                        plain[layer],
+                        [prompt.object for prompt in zero_shot],
+                    ),
+                }
+            figures[variant.name]["seconds_train"] = fitted[variant.name].seconds
+            figures[variant.name]["seconds_evaluate"] = time.perf_counter() - started
+        started = time.perf_counter()
+        pairs = self._add_curves(figures, variants, concepts, edits, settings)
+        for own in figures.values():  # all methods run together
+            own["seconds_evaluate"] += (time.perf_counter() - started) / len(figures)
+        first = variants[0]
         return {
             "n_facts": len(train.facts) + len(test.facts),
             "n_known_train": len(known.prompts),
-            "n_lre_prompts": n_lre_prompts,
+            "n_lre_prompts": min(settings.max_lre_prompts, len(known.prompts)),
             "n_test": len(test.facts),
             "n_prompts": len(unseen.prompts),
             "n_edits": len(edits),
-            "n_objects": len(found.candidates),
-            "chance": found.chance,
-            "subject_layer": self.subject_layer,
-            "object_layer": self.object_layer,
-            "rank": settings.rank,
+            **pairs,
+            "n_objects": len(concepts[first.name]),
+            "chance": max(
+                1 / len(concepts[first.name]), Counter(actual).most_common(1)[0][1] / len(unseen.prompts)
+            ),
+            "subject_layer": first.subject_layer,
+            "object_layer": settings.object_layers[0] if settings.object_layers else None,
+            "rank": settings.ranks[0] if settings.ranks else None,
             "betas": list(settings.betas or ()),
             "selected": selected,
             "test_prompts": [[prompt.text, prompt.subject, prompt.object] for prompt in unseen.prompts],
+            "object_tokens": [len(tokenize_prompt(self.model, prompt).object_ids) for prompt in unseen.prompts],
             "edits": [[edit.prompt.subject, edit.prompt.object, edit.target] for edit in edits],
             "methods": figures,
             "seconds": self.seconds,
@@ -210,13 +219,14 @@ class _Evaluated:
             raise _LeftOut(str(error)) from error
         try:
             # The cheaper half first: most relations that are left out have too few known test facts.
-            unseen = filter_known(self.model, test.prompts(seed=self.seed), seed=self.seed)
+            asked = test.prompts(seed=self.seed, templates="all")
+            unseen = one_prompt_a_fact(filter_known(self.model, asked, seed=self.seed, whole_answers=False))
             if len(unseen.prompts) < MIN_TEST_FACTS:
                 raise _LeftOut(
                     f"the model knows {len(unseen.prompts)} of {len(test.facts)} test facts zero-shot, and "
                     f"{MIN_TEST_FACTS} are needed"
                 )
-            known = filter_known(self.model, prompts, seed=self.seed)
+            known = filter_known(self.model, prompts, seed=self.seed, whole_answers=False)
         except PositionError as error:
             raise _LeftOut(str(error)) from error
         if len({prompt.object for prompt in known.prompts}) < 2:
@@ -234,9 +244,9 @@ class _Evaluated:
             chosen = select_settings(
                 self.model,
                 train,
-                subject_layers=None if settings.subject_layer is None else [settings.subject_layer],
-                object_layers=None if settings.object_layer is None else [settings.object_layer],
-                ranks=RANKS if settings.rank is None else [settings.rank],
+                subject_layers=settings.subject_layers or None,
+                object_layers=settings.object_layers or None,
+                ranks=settings.ranks or RANKS,
                 betas=settings.betas or BETAS,
                 shots=settings.shots,
                 seed=self.seed,
@@ -246,49 +256,62 @@ class _Evaluated:
             raise _LeftOut(f"settings could not be chosen: {error}") from error
         used = replace(
             settings,
-            subject_layer=chosen.subject_layer,
-            object_layer=chosen.object_layer,
-            rank=chosen.rank,
+            subject_layers=(chosen.subject_layer,),
+            object_layers=(chosen.object_layer,),
+            ranks=(chosen.rank,),
             betas=(chosen.beta,),
         )
         return used, chosen.to_dict()
 
-    def _baseline(self, method: str, activations: Tensor, prompts: Sequence[Prompt]) -> ConceptSet:
-        assert self.subject_layer is not None
-        try:
-            return baseline_concepts(
-                activations,
-                [prompt.object for prompt in prompts],
-                method=method,
-                hook_name=hook_name(self.model, self.subject_layer),
-                relation=self.relation.name,
-                fingerprint=ModelFingerprint.of(self.model),
-                seed=self.seed,
-            )
-        except ValueError as error:  # too few prompts of an object, or means that coincide
-            raise _LeftOut(f"{method}: {error}") from error
-
-    def _lrc(
+    def _accuracy(
         self,
-        method: str,
-        object_layer: int,
-        aggregation: ObjectAggregation,
-        objects: Tensor,
+        fitted: FittedMethod,
         known: KnownPrompts,
-        rank: int,
-    ) -> ConceptSet:
-        assert self.subject_layer is not None
-        lre = LinearRelationalEmbedding.fit(
-            self.model,
-            known.sample(self.settings.max_lre_prompts, seed=self.seed),
-            subject_layer=self.subject_layer,
-            object_layer=object_layer,
-            object_aggregation=aggregation,
-            progress=False,
-        )
-        if lre.numerical_rank < rank:
-            raise _LeftOut(f"{method}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}")
-        return lre.concepts_from_activations(objects, [prompt.object for prompt in known.prompts], rank=rank)
+        activations: Tensor,
+        actual: Sequence[str],
+        plain: Tensor,
+        plain_objects: Sequence[str],
+    ) -> dict[str, Any]:
+        """Accuracy as it is, centred, centred and calibrated, and of two controls."""
+        concepts, centre = fitted.concepts, plain.mean(0)
+        found = classify_activations(concepts, activations, actual)
+        centred = classify_activations(concepts, activations, actual, centre=centre)
+        calibrated = self._calibrated(concepts, activations - centre, actual, plain - centre, plain_objects)
+        shuffled = [prompt.object for prompt in known.prompts]
+        random.Random(self.seed).shuffle(shuffled)
+        controls = {"shuffled": fitted.make(shuffled), "random": random_concepts(concepts, seed=self.seed)}
+        return {
+            "correct": [rank == 1 for rank in found.ranks],
+            "predicted": list(found.predicted),
+            "accuracy": found.accuracy,
+            "mean_reciprocal_rank": found.mean_reciprocal_rank,
+            "top3": found.top(3),
+            "correct_centred": [rank == 1 for rank in centred.ranks],
+            "accuracy_centred": centred.accuracy,
+            "correct_calibrated": [rank == 1 for rank in calibrated.ranks],
+            "accuracy_calibrated": calibrated.accuracy,
+            **{
+                f"control_{name}": classify_activations(own, activations, actual).accuracy
+                for name, own in controls.items()
+            },
+        }
+
+    def _calibrated(
+        self,
+        concepts: ConceptSet,
+        activations: Tensor,
+        actual: Sequence[str],
+        plain: Tensor,
+        plain_objects: Sequence[str],
+    ) -> Classification:
+        """By the probabilities that `ConceptSet.calibrate(..., multiclass="standardised")` gives."""
+        names = tuple(concepts)
+        inside = [row for row, name in enumerate(plain_objects) if name in concepts]
+        own = concepts.scores(plain[inside]).double().cpu().numpy()
+        labels = [names.index(plain_objects[row]) for row in inside]
+        weight, bias = fit_multiclass(own, labels, method="standardised")
+        scores = multiclass_probabilities(concepts.scores(activations), weight, bias)
+        return classify_scores(names, scores, actual)
 
     def _edits(self, prompts: Sequence[Prompt], concepts: ConceptSet) -> tuple[Edit, ...]:
         # All methods have the same objects: those of the known training prompts.
@@ -296,6 +319,47 @@ class _Evaluated:
         if len({prompt.object for prompt in usable}) < 2:
             return ()
         return counterfactual_edits(usable, seed=self.seed)
+
+    def _add_curves(
+        self,
+        figures: dict[str, dict[str, Any]],
+        variants: Sequence[MethodVariant],
+        concepts: dict[str, ConceptSet],
+        edits: Sequence[Edit],
+        settings: BenchmarkSettings,
+    ) -> dict[str, int]:
+        """The causality curves with their side effects, into the figures of each method; numbers of pairs."""
+        for own in figures.values():
+            own["curve"] = []
+            if settings.single_layer:
+                own["curve_single_layer"] = []
+        if not edits:
+            return {"n_unrelated": 0, "n_same_subject": 0}
+        betas = settings.betas or ()
+        differences = {name: swap_differences(own, edits) for name, own in concepts.items()}
+        with self._clock("causality"):
+            curves = causality_curves(self.model, edits, differences, betas=betas, generated=True)
+        with self._clock("side effects"):
+            unrelated, same = side_effect_pairs(
+                self.model, self.relation, edits, self.others, n=settings.n_side_effects, seed=self.seed
+            )
+            elsewhere = side_effects(self.model, unrelated, differences, betas=betas)
+            beside = side_effects(self.model, same, differences, betas=betas)
+        for name, own in figures.items():
+            own["curve"] = [
+                _point(result) | _side("unrelated", away) | _side("same_subject", near)
+                for result, away, near in zip(curves[name], elsewhere[name], beside[name], strict=True)
+            ]
+        if settings.single_layer:
+            for layer in dict.fromkeys(variant.subject_layer for variant in variants):
+                at_layer = {v.name: differences[v.name] for v in variants if v.subject_layer == layer}
+                with self._clock("causality, single layer"):
+                    single = causality_curves(
+                        self.model, edits, at_layer, betas=betas, layers=[layer], generated=True
+                    )
+                for name, results in single.items():
+                    figures[name]["curve_single_layer"] = [_point(result) for result in results]
+        return {"n_unrelated": len(unrelated), "n_same_subject": len(same)}
 
 
 def _require_many_to_one(relation: Relation, reason: str) -> None:
@@ -305,11 +369,24 @@ def _require_many_to_one(relation: Relation, reason: str) -> None:
 
 
 def _point(result: CausalityResult) -> dict[str, Any]:
+    assert result.generated is not None
     return {
         "beta": result.beta,
         "success": result.success.tolist(),
         "causality": result.causality,
+        "hard_success": result.generated.tolist(),
+        "hard_causality": result.hard_causality,
         "edit_share": result.edit_share,
         "mean_log_odds_change": float(result.log_odds_change.mean()),
         "wrong_way": result.wrong_way,
+    }
+
+
+def _side(kind: str, found: SideEffects) -> dict[str, float | None]:
+    if not found.n_pairs:
+        return {f"{kind}_{figure}": None for figure in ("kl", "kept", "log_prob_change")}
+    return {
+        f"{kind}_kl": found.mean_kl,
+        f"{kind}_kept": found.share_kept,
+        f"{kind}_log_prob_change": float(found.log_prob_change.mean()),
     }

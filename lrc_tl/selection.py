@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from lrc_tl.activations import prompt_activations
-from lrc_tl.evaluation.causality import causality_curve, counterfactual_edits
+from lrc_tl.evaluation.causality import causality_curves, counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.knowledge import filter_known
+from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import fit_layer_grid
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt
@@ -70,7 +70,8 @@ def select_settings(
     """Layers by accuracy, then rank and beta by accuracy plus causality, on held-out training facts.
 
     The facts of `train` are split again: LREs and directions come from known few-shot prompts of the one part, and
-    are judged on known zero-shot prompts of the other (few-shot ones where fewer than five are known zero-shot).
+    are judged on known zero-shot prompts of the other, one a fact, asked with every zero-shot template (few-shot
+    ones where fewer than five facts are known zero-shot).
     The layers are those with the best accuracy on average over the ranks, ties by mean reciprocal rank: a few
     dozen facts cannot tell single candidates apart. Ties in the second step go to the smaller beta and rank.
 
@@ -127,22 +128,25 @@ def select_settings(
     pair = int(first[0]), int(first[1])
     at_pair = tried[(tried.subject_layer == pair[0]) & (tried.object_layer == pair[1])]
     edits = counterfactual_edits([p for p in validation if p.object in names], seed=seed)
-    clean = None
-    effects = []
-    for row in at_pair.itertuples():
-        concepts = grid[pair].concepts_from_activations(objects[pair[1]], names, rank=int(row.rank))
-        curve = causality_curve(model, edits, swap_differences(concepts, edits), betas=sorted(betas), clean=clean)
-        clean = curve[0].clean
-        effects += [
-            {
-                "rank": int(row.rank),
-                "beta": result.beta,
-                "accuracy": float(row.accuracy),
-                "causality": result.causality,
-                "mean_log_odds_change": float(result.log_odds_change.mean()),
-            }
-            for result in curve
-        ]
+    accuracies = {int(row.rank): float(row.accuracy) for row in at_pair.itertuples()}
+    differences = {
+        str(rank): swap_differences(
+            grid[pair].concepts_from_activations(objects[pair[1]], names, rank=rank), edits
+        )
+        for rank in accuracies
+    }
+    curves = causality_curves(model, edits, differences, betas=sorted(betas))
+    effects = [
+        {
+            "rank": rank,
+            "beta": result.beta,
+            "accuracy": accuracy,
+            "causality": result.causality,
+            "mean_log_odds_change": float(result.log_odds_change.mean()),
+        }
+        for rank, accuracy in accuracies.items()
+        for result in curves[str(rank)]
+    ]
     tried_edits = pd.DataFrame(effects)
     both = tried_edits.assign(both=tried_edits.accuracy + tried_edits.causality)
     chosen = both.sort_values(["both", "beta", "rank"], ascending=[False, True, True]).iloc[0]
@@ -168,7 +172,9 @@ def _validation_prompts(
     model: HookedModel, relation: Relation, *, shots: int, seed: int
 ) -> tuple[int, tuple[Prompt, ...]]:
     for used in (0, shots):
-        known = filter_known(model, relation.prompts(shots=used, seed=seed), seed=seed)
+        # As test facts are: zero-shot with every template, one known prompt a fact.
+        asked = relation.prompts(shots=used, seed=seed, templates="one" if used else "all")
+        known = one_prompt_a_fact(filter_known(model, asked, seed=seed, whole_answers=False))
         if len(known.prompts) >= _FEWEST and len({prompt.object for prompt in known.prompts}) >= 2:
             return used, known.prompts
     raise ValueError(

@@ -72,7 +72,7 @@ def test_a_benchmark_prints_its_table_keeps_its_parts_and_resumes(
     assert run(folder, *options, "--resume", "--rank", "3") == 1
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith("lrc-tl: ")
-    assert "it was made with other settings (rank 4, now 3)" in err
+    assert "it was made with other settings (ranks [4], now [3])" in err
     (folder / "broken.json").unlink()
 
 
@@ -98,11 +98,13 @@ def test_files_that_cannot_be_read_and_relations_left_out_are_in_the_result(fold
     ("options", "message"),
     [
         (["--methods", "lrc,svn", *LAYERS], "no method 'svn'; did you mean svm"),
-        (["--preset", "table6"], "no preset 'table6'; did you mean table5"),
+        (["--preset", "tabel6"], "no preset 'tabel6'; did you mean table6"),
         (["--preset", "nope"], f"no preset 'nope'; there are {', '.join(PRESETS)}"),
         (["--seeds", "1,x", *LAYERS], "'x' in '1,x' is not a whole number"),
         (["--beta", "much", *LAYERS], "'much' in 'much' is not a number"),
         (["--rank", "4"], "--subject-layer, --object-layer must be given, or --select"),
+        (["--preset", "fig4"], "preset 'fig4' does not know the layers of 'm'; give --object-layers"),
+        (["--preset", "fig6", "--select"], "preset 'fig6' sweeps over ranks, which --select would choose"),
         ([*LAYERS, "--resume"], "--resume needs --out or --json"),
         ([*LAYERS, "--max-facts", "1"], "--max-facts"),
     ],
@@ -137,3 +139,59 @@ def test_given_options_win_over_the_preset_and_the_preset_over_the_defaults():
     assert (chosen["subject_layer"], chosen["rank"], chosen["beta"]) == (None, None, None)
     with pytest.raises(ValueError, match="--subject-layer, --object-layer, --rank must be given"):
         benchmark_settings(nothing, model="other", preset="table5")
+
+
+def test_presets_sweep_over_the_layers_of_the_models_that_they_know():
+    gemma = benchmark_settings({}, model="packaged:gemma-3-270m", preset="fig4-small")
+    assert (gemma["object_layers"], gemma["object_layer"]) == ((10, 12, 14, 16), None)
+    assert (gemma["subject_layer"], gemma["rank"], gemma["methods"]) == (9, 64, ("lrc",))
+    gptj = benchmark_settings({}, model="EleutherAI/gpt-j-6B", preset="fig7")
+    assert gptj["subject_layers"] == tuple(range(20))
+    assert (gptj["subject_layer"], gptj["object_layer"], len(gptj["seeds"])) == (None, 20, 5)
+    one = benchmark_settings({"rank": 32}, model="packaged:gemma-3-270m", preset="fig6")
+    assert (one["rank"], one["ranks"]) == (32, ())
+    several = benchmark_settings({"object_layers": (3, 4)}, model="packaged:gemma-3-270m", preset="table5")
+    assert (several["object_layer"], several["object_layers"]) == (None, (3, 4))
+    own = {"subject_layer": 1, "object_layers": (2, 3), "rank": 8}
+    other = benchmark_settings(own, model="other", preset="fig5-small")
+    assert (other["object_layers"], other["max_facts"]) == ((2, 3), 60)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_both_sizes_and_runs_with_what_it_brings(preset):
+    from lrc_tl.method_variants import METHODS, method_variants
+
+    whole = preset.removesuffix("-small")
+    assert {whole, f"{whole}-small"} <= set(PRESETS)
+    for model, n_layers in (("packaged:gemma-3-270m", 18), ("meta-llama/Llama-2-7b-hf", 32), ("gpt-j-6B", 28)):
+        found = benchmark_settings({}, model=model, preset=preset)
+        assert set(found["methods"]) <= set(METHODS)
+        variants = method_variants(
+            found["methods"],
+            n_layers=n_layers,
+            **{f"{one}s": found[f"{one}s"] or (found[one],) for one in ("subject_layer", "object_layer", "rank")},
+        )
+        assert len(variants) >= len(found["methods"])
+        assert all(v.object_layer is None or v.subject_layer < v.object_layer < n_layers for v in variants)
+
+
+def test_a_sweep_from_the_command_line_has_a_row_for_each_setting(folder, load_model, tmp_path):
+    target = tmp_path / "r.json"
+    options = [
+        "--subject-layer",
+        "0",
+        "--object-layers",
+        "1:3",
+        "--ranks",
+        "2,4",
+        "--methods",
+        "lrc",
+        "--beta",
+        "0.3",
+    ]
+    assert run(folder, *options, "--single-layer", "--only", "r0", "--json", str(target)) == 0
+    data = json.loads(target.read_text())
+    places = {(entry["object_layer"], entry["rank"]) for entry in data["methods"]}
+    assert places == {(1, 2), (1, 4), (2, 2), (2, 4)}
+    assert all(entry["curve_single_layer"] for entry in data["methods"])
+    assert len(data["by_object_tokens"]) == 8

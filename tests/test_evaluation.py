@@ -54,6 +54,46 @@ def test_bad_input_to_classification_is_refused():
         lrc.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["a", "b"])
 
 
+def test_centring_takes_away_what_all_subjects_share():
+    shared = 5 * torch.eye(D_MODEL)[0]
+    activations = torch.eye(D_MODEL)[[1, 2]] + shared
+    # The first direction points along the shared part, so it wins everywhere.
+    tilted = concepts_of({"a": torch.eye(D_MODEL)[1] + torch.eye(D_MODEL)[0], "b": torch.eye(D_MODEL)[2]})
+    assert lrc.classify_activations(tilted, activations, ["a", "b"]).predicted == ("a", "a")
+    centred = lrc.classify_activations(tilted, activations, ["a", "b"], centre=shared)
+    assert (centred.predicted, centred.accuracy) == (("a", "b"), 1)
+
+
+@pytest.mark.parametrize("multiclass", ["standardised", "multinomial"])
+def test_calibrated_scores_make_up_for_an_offset_of_one_concept(multiclass):
+    train = torch.eye(D_MODEL)[[1, 2] * 20] + 5 * torch.eye(D_MODEL)[0]
+    names = ["a", "b"] * 20
+    tilted = concepts_of({"a": torch.eye(D_MODEL)[1] + torch.eye(D_MODEL)[0], "b": torch.eye(D_MODEL)[2]})
+    ready = tilted.calibrate(train, names, multiclass=multiclass)
+    assert lrc.classify_activations(ready, train, names).accuracy == 0.5
+    assert lrc.classify_activations(ready, train, names, calibrated=True).accuracy == 1
+    with pytest.raises(ValueError, match="the set has no probabilities"):
+        lrc.classify_activations(tilted, train, names, calibrated=True)
+
+
+def test_one_test_prompt_is_right_or_wrong_and_the_matrix_has_one_entry():
+    right = lrc.classify_activations(axes("a", "b", "c"), torch.eye(D_MODEL)[:1], ["a"])
+    assert (right.accuracy, right.chance, right.top(1)) == (1, 1, 1)
+    wrong = lrc.classify_activations(axes("a", "b", "c"), torch.eye(D_MODEL)[:1], ["b"])
+    assert (wrong.accuracy, wrong.top(1), wrong.top(3)) == (0, 0, 1)
+    assert wrong.confusion_matrix().to_dict() == {"a": {"b": 1}, "b": {"b": 0}, "c": {"b": 0}}
+
+
+def test_the_confusion_matrix_counts_every_subject_once():
+    activations = torch.eye(D_MODEL)[[0, 1, 1, 2]]
+    found = lrc.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "a", "elsewhere"])
+    matrix = found.confusion_matrix()
+    assert list(matrix.index) == ["a", "b", "elsewhere"]
+    assert list(matrix.columns) == ["a", "b", "c"]
+    assert matrix.to_numpy().tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert matrix.to_numpy().sum() == found.n_prompts
+
+
 def prompts_by_object(**counts):
     return [
         lrc.Prompt(text=f"{name}{n} is", subject=f"{name}{n}", object=name)
@@ -147,3 +187,71 @@ def test_evaluate_gives_counts_and_refuses_one_object(word_model, edits, directi
         lrc.evaluate(word_model, axes("a"), prompts)
     with pytest.raises(ValueError, match="beta is nan"):
         lrc.evaluate(word_model, directions, prompts, beta=float("nan"))
+
+
+def test_a_single_layer_edit_is_the_plain_hook_at_that_layer(word_model, edits, directions):
+    differences = swap_differences(directions, edits)
+    (found,) = lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers=[1])
+    for row, edit in enumerate(edits):
+        tokens = lrc.tokenize_prompt(word_model, edit.prompt)
+        at = tokens.subject_position
+
+        def add(residual, hook, row=row, at=at):
+            changed = residual.clone()
+            changed[:, at] += 0.4 * residual[:, at].norm(dim=-1, keepdim=True) * differences[row].to(residual)
+            return changed
+
+        for column, name in enumerate((edit.prompt.object, edit.target)):
+            ids = [*tokens.text_ids, *word_model.tokenizer(name, add_special_tokens=False)["input_ids"]]
+            with word_model.hooks(fwd_hooks=[(HOOK, add)]):
+                edited = least_log_prob(word_model, ids, len(tokens.text_ids))
+            assert float(found.edited[row, column]) == pytest.approx(edited, abs=1e-3)
+    assert found.layers == (1,)
+    with pytest.raises(ValueError, match="layers is empty"):
+        lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers=[])
+
+
+def test_hard_success_is_what_greedy_decoding_under_the_edit_says(word_model, edits, directions):
+    """Targets that greedy decoding gives are planted: what the edited model says becomes the target."""
+    beta, planted = 0.6, []
+    differences = swap_differences(directions, edits)
+    for row, edit in enumerate(edits):
+        ids = list(lrc.tokenize_prompt(word_model, edit.prompt).text_ids)
+        n = len(ids)
+        swap = {"remove": edit.prompt.object, "add": edit.target, "beta": beta}
+        with directions.swap(word_model, text=edit.prompt.text, subject=edit.prompt.subject, **swap):
+            for _ in range(3):
+                ids.append(int(word_model(torch.tensor([ids]))[0, -1].argmax()))
+        words = word_model.tokenizer.decode(ids[n:]).split()
+        said = [word for word in words[: row % 2 + 1] if word.startswith("w")]
+        if len(said) == row % 2 + 1:
+            planted.append((row, lrc.Edit(prompt=edit.prompt, target=" ".join(said))))
+    assert {len(edit.target.split()) for _, edit in planted} == {1, 2}
+    rows = [row for row, _ in planted]
+    asked = [*(edit for _, edit in planted), *edits]
+    (found,) = lrc.causality_curve(
+        word_model, asked, torch.cat([differences[rows], differences]), betas=[beta], generated=True
+    )
+    assert found.generated[: len(rows)].all()
+    for row, edit in enumerate(edits):
+        if (row, edit) not in planted:
+            own = [other.target for place, other in planted if place == row]
+            said_it = any(f"{name} ".startswith(f"{edit.target} ") for name in own)
+            assert bool(found.generated[len(rows) + row]) == said_it or len(edit.target.split()) > 1
+    assert found.hard_causality == float(found.generated.double().mean())
+    (soft,) = lrc.causality_curve(word_model, edits, differences, betas=[beta])
+    assert soft.hard_causality is None
+
+
+def test_several_methods_at_once_are_each_alone(word_model, edits, directions):
+    from lrc_tl.evaluation.causality import causality_curves
+
+    real = swap_differences(directions, edits)
+    both = {"real": real, "random": random_differences(real, seed=1)}
+    found = causality_curves(word_model, edits, both, betas=[0.1, 0.5])
+    for name, differences in both.items():
+        for one, alone in zip(
+            found[name], lrc.causality_curve(word_model, edits, differences, betas=[0.1, 0.5]), strict=True
+        ):
+            torch.testing.assert_close(one.edited, alone.edited, rtol=0, atol=1e-4)
+            assert (one.beta, one.edit_share) == (alone.beta, alone.edit_share)

@@ -40,6 +40,21 @@ def test_what_the_model_says_itself_is_known_and_anything_else_is_not(word_model
     assert {entry.prompt for entry in known.dropped} == set(wrong)
 
 
+def test_answers_cut_short_judge_every_prompt_as_whole_ones_do(word_model):
+    prompts = []
+    for number, prompt in enumerate(random_prompts(40, seed=7)):
+        said = decoded_alone(word_model, prompt).split()
+        if said[: 1 + number % 2] and all(word.startswith("w") for word in said):
+            kept = said[: 1 + number % 2] if number % 3 else [*said[:1], "w41"]
+            prompts.append(lrc.Prompt(text=prompt.text, subject=prompt.subject, object=" ".join(kept)))
+    whole = lrc.filter_known(word_model, prompts, seed=3)
+    short = lrc.filter_known(word_model, prompts, seed=3, whole_answers=False)
+    assert short.prompts == whole.prompts != ()
+    assert [entry.prompt for entry in short.dropped] == [entry.prompt for entry in whole.dropped] != []
+    for one, other in zip(short.dropped, whole.dropped, strict=True):
+        assert other.answer.startswith(one.answer)
+
+
 def test_a_longer_word_is_not_the_object(word_model, monkeypatch):
     monkeypatch.setattr(
         "lrc_tl.knowledge._greedy_answers", lambda *args: ["France.", "Frances", " France", "france"]
@@ -83,3 +98,27 @@ def test_nothing_known_is_an_error_that_shows_what_the_model_said():
 def test_no_prompts_are_refused(word_model):
     with pytest.raises(ValueError, match="no prompts to filter"):
         lrc.filter_known(word_model, [])
+
+
+def test_one_known_prompt_is_kept_of_each_fact_and_the_seed_decides_which(word_model, monkeypatch):
+    asked = [
+        lrc.Prompt(text=f"s{n} is{' in' * template}", subject=f"s{n}", object="x")
+        for n in range(12)
+        for template in range(3)
+    ]
+    # Fact 0 is known with its last template alone, fact 1 with none, the others with all.
+    answers = ["y", "y", "x", "y", "y", "y", *["x"] * 30]
+    monkeypatch.setattr("lrc_tl.knowledge._greedy_answers", lambda *args: answers)
+    kept = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=0))
+    assert sorted(prompt.subject for prompt in kept.prompts) == sorted({f"s{n}" for n in range(12)} - {"s1"})
+    assert next(prompt.text for prompt in kept.prompts if prompt.subject == "s0") == "s0 is in in"
+    assert len({prompt.text.count(" in") for prompt in kept.prompts}) == 3
+    assert len(kept.dropped) == 5
+    other = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=1))
+    assert set(kept.prompts) != set(other.prompts)
+    assert lrc.one_prompt_a_fact(kept) == kept
+
+
+def test_a_subject_with_two_objects_is_two_facts():
+    prompts = tuple(lrc.Prompt(text="a is", subject="a", object=name) for name in "xyx")
+    assert lrc.one_prompt_a_fact(lrc.KnownPrompts(prompts=prompts, dropped=())).prompts == prompts[:2]

@@ -11,6 +11,7 @@ from lrc_tl.evaluation.statistics import (
     holm,
     mcnemar_test,
     mean_and_std,
+    paired_bootstrap,
     sign_test,
     two_proportion_z_test,
 )
@@ -108,3 +109,40 @@ def test_holm_is_as_by_hand_and_never_less_than_the_p_value():
     assert sorted(range(9), key=p.__getitem__) == sorted(range(9), key=lambda i: (adjusted[i], p[i]))
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm([1.2])
+
+
+def test_a_gain_on_every_fact_is_certain_and_none_is_zero():
+    assert paired_bootstrap([[[1.0], [1.0]], [[1.0]]]) == (1, 1)
+    assert paired_bootstrap([[[0.0, 0.0]] * 9] * 3) == (0, 0)
+    assert all(math.isnan(bound) for bound in paired_bootstrap([[], []]))
+
+
+def test_the_paired_interval_is_the_binomials_quantiles_for_one_relation():
+    from scipy.stats import binom
+
+    # 8 of 20 facts gained: the mean of a draw is a binomial count over 20.
+    low, high = paired_bootstrap([[[1.0]] * 8 + [[0.0]] * 12], n_resamples=40_000)
+    assert (low, high) == tuple(binom.ppf([0.025, 0.975], 20, 0.4) / 20)
+
+
+def test_relations_weigh_the_same_and_their_facts_vary_independently():
+    many, few = [[1.0]] * 50 + [[0.0]] * 50, [[0.0]]
+    low, high = paired_bootstrap([many, few, []], n_resamples=20_000)
+    expected = 0.25 + np.array([-1, 1]) * 1.96 * 0.05 / 2
+    assert [low, high] == pytest.approx(list(expected), abs=0.01)
+    assert paired_bootstrap([many, few], seed=3) == paired_bootstrap([many, few], seed=3)
+
+
+def test_the_tests_of_one_fact_are_drawn_together():
+    """Five seeds of the same 200 facts are not 1,000 facts."""
+    facts = [[1.0] * 5] * 100 + [[0.0] * 5] * 100
+    apart = [[1.0]] * 500 + [[0.0]] * 500
+    wide, narrow = (np.diff(paired_bootstrap([one]))[0] for one in (facts, apart))
+    assert wide / narrow == pytest.approx(math.sqrt(5), rel=0.1)
+
+
+def test_facts_without_a_difference_are_refused():
+    with pytest.raises(ValueError, match="a fact has no difference, or one that is not finite"):
+        paired_bootstrap([[[]]])
+    with pytest.raises(ValueError, match="confidence is 1; it must lie strictly between"):
+        paired_bootstrap([[[1.0]]], confidence=1)

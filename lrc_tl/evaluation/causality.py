@@ -3,17 +3,18 @@
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Bool, Float, jaxtyped
 from torch import Tensor
 
-from lrc_tl.forward import Hooks, logits_at
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.edited_forward import EditedSequence, edited_logits
+from lrc_tl.edits import Unit, wide_of
+from lrc_tl.knowledge import is_answer, without_end
+from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, tokenize_prompt
 
 
@@ -39,6 +40,10 @@ class CausalityResult:
     edited: Float[Tensor, "edit 2"]
     edit_share: float
     """Mean of |edit| / |h|."""
+    layers: tuple[int, ...] = ()
+    """Edited layers, as they were asked for; empty for all."""
+    generated: Bool[Tensor, " edit"] | None = None
+    """Where greedy decoding gives the target, followed by a non-word character or the end; None: not asked for."""
 
     @property
     def n_edits(self) -> int:
@@ -54,6 +59,11 @@ class CausalityResult:
     def causality(self) -> float:
         """Share of edits after which p(o') > p(o)."""
         return float(self.success.double().mean())
+
+    @property
+    def hard_causality(self) -> float | None:
+        """Share of edits after which the model itself says o'; None where that was not asked for."""
+        return None if self.generated is None else float(self.generated.double().mean())
 
     @property
     def log_odds_change(self) -> Tensor:
@@ -105,6 +115,8 @@ def causality_curve(
     differences: Float[Tensor, "edit d_model"],
     *,
     betas: Sequence[float],
+    layers: Sequence[int] | None = None,
+    generated: bool = False,
     clean: Float[Tensor, "edit 2"] | None = None,
 ) -> tuple[CausalityResult, ...]:
     """The effect of adding `beta |h^(l)| difference` to the last subject token at every layer l, for each beta.
@@ -112,80 +124,148 @@ def causality_curve(
     `differences` holds `v_o' - v_o` for each edit, or a control of the same norm. |h^(l)| is the norm in the
     edited run. The unedited run is made once, or taken from `clean`: that of an earlier result on the same edits.
 
+    Args:
+        layers: the layers to edit, such as the subject layer alone; all by default, as in the paper.
+        generated: also find where greedy decoding gives the target after the edit.
+
     Raises:
-        ValueError: no edits, as many differences (and clean rows) as edits are not given, or a beta that is not
-            finite.
+        ValueError: no edits or layers, as many differences (and clean rows) as edits are not given, or a beta that
+            is not finite.
     """
-    if not edits or len(edits) != len(differences):
-        raise ValueError(
-            f"{len(edits)} edits and {len(differences)} differences were given; give one for each edit"
-        )
+    found = causality_curves(
+        model, edits, {"": differences}, betas=betas, layers=layers, generated=generated, clean=clean
+    )
+    return found[""]
+
+
+def causality_curves(
+    model: HookedModel,
+    edits: Sequence[Edit],
+    differences: Mapping[str, Float[Tensor, "edit d_model"]],
+    *,
+    betas: Sequence[float],
+    layers: Sequence[int] | None = None,
+    generated: bool = False,
+    clean: Float[Tensor, "edit 2"] | None = None,
+) -> dict[str, tuple[CausalityResult, ...]]:
+    """`causality_curve` of several methods on the same edits, by name; all runs of a prompt share its prefix.
+
+    Raises:
+        ValueError: as `causality_curve`.
+    """
+    if layers is not None and not layers:
+        raise ValueError("layers is empty; give the layers to edit, or None for all")
+    for own in differences.values():
+        if not edits or len(edits) != len(own):
+            raise ValueError(f"{len(edits)} edits and {len(own)} differences were given; give one for each edit")
     for beta in betas:
-        if not torch.isfinite(torch.tensor(float(beta))):
+        if not math.isfinite(beta):
             raise ValueError(f"beta is {beta}; it must be a finite number")
-    if clean is None:
-        clean = _object_log_probs(model, edits, None)
-    elif len(clean) != len(edits):
+    if clean is not None and len(clean) != len(edits):
         raise ValueError(f"clean has {len(clean)} rows for {len(edits)} edits; give that of the same edits")
-    norm = float(differences.norm(dim=-1).mean())
-    results = []
-    for beta in betas:
-        edited = _object_log_probs(model, edits, _all_layer_edit(model, differences, beta=float(beta)))
-        results.append(
-            CausalityResult(beta=float(beta), clean=clean, edited=edited, edit_share=abs(float(beta)) * norm)
+    variants = [(name, float(beta)) for name in differences for beta in betas]
+    shifts = [beta * differences[name] for name, beta in variants]
+    if clean is None:
+        shifts.insert(0, torch.zeros_like(next(iter(differences.values()))))
+    log_probs, said = edited_log_probs(model, edits, torch.stack(shifts), layers=layers, generated=generated)
+    if clean is None:
+        clean, log_probs, said = log_probs[0], log_probs[1:], None if said is None else said[1:]
+    norms = {name: float(own.norm(dim=-1).mean()) for name, own in differences.items()}
+    results: dict[str, list[CausalityResult]] = {name: [] for name in differences}
+    for number, (name, beta) in enumerate(variants):
+        results[name].append(
+            CausalityResult(
+                beta=beta,
+                clean=clean,
+                edited=log_probs[number],
+                edit_share=abs(beta) * norms[name],
+                layers=tuple(layers or ()),
+                generated=None if said is None else said[number],
+            )
         )
-    return tuple(results)
+    return {name: tuple(own) for name, own in results.items()}
 
 
-_HooksFor = Callable[[list[int], list[int]], Hooks]
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """What one run of a prompt tells: an object's tokens, read at the sequence's first wanted positions."""
+
+    edit: int
+    column: int
+    object_ids: tuple[int, ...]
 
 
-def _all_layer_edit(model: HookedModel, differences: Tensor, *, beta: float) -> _HooksFor:
-    names = [hook_name(model, layer) for layer in range(int(model.cfg.n_layers))]
+def edited_log_probs(
+    model: HookedModel,
+    edits: Sequence[Edit],
+    shifts: Float[Tensor, "variant edit d_model"],
+    *,
+    layers: Sequence[int] | None = None,
+    unit: Unit = "share",
+    generated: bool = False,
+) -> tuple[Float[Tensor, "variant edit 2"], Bool[Tensor, "variant edit"] | None]:
+    """Least token log-probability of the original object and of the target, for each variant of each edit.
 
-    def hooks(edit_numbers: list[int], positions: list[int]) -> Hooks:
-        added = differences[edit_numbers]
-        rows = torch.arange(len(positions))
-        columns = torch.tensor(positions)
-
-        def edit(residual: Tensor, hook: Any) -> Tensor:
-            changed = residual.clone()
-            add = added.to(residual)
-            h = residual[rows, columns]
-            changed[rows, columns] = h + beta * h.norm(dim=-1, keepdim=True) * add
-            return changed
-
-        return [(name, edit) for name in names]
-
-    return hooks
-
-
-def _object_log_probs(
-    model: HookedModel, edits: Sequence[Edit], hooks_for: _HooksFor | None
-) -> Float[Tensor, "edit 2"]:
-    """Least token log-probability of the original object and of the target, for each edit."""
+    `shifts` are added to the last subject token in `layers` (None: all), times |h| with `unit="share"`. With
+    `generated` also where greedy decoding gives the target.
+    """
+    used = range(int(model.cfg.n_layers)) if layers is None else layers
     # One row serves both objects where what is run is the same: single tokens need the text alone.
-    readings: dict[tuple[int, tuple[int, ...]], list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
-    positions_of: dict[int, tuple[int, int]] = {}
+    readings: dict[tuple[int, tuple[int, ...]], list[_Reading]] = defaultdict(list)
+    sequences = []
+    with_target: list[EditedSequence] = []
+    target_ids: list[tuple[int, ...]] = []
     for number, edit in enumerate(edits):
         for column, name in enumerate((edit.prompt.object, edit.target)):
             tokens = tokenize_prompt(model, replace(edit.prompt, object=name))
-            readings[number, tokens.input_ids].append((column, tokens.object_ids))
-            positions_of[number] = tokens.subject_position, len(tokens.text_ids)
-    rows = list(readings)
-    sequences = [ids for _, ids in rows]
-    wanted = [range(positions_of[number][1] - 1, len(ids)) for number, ids in rows]
-
-    def edits_of(batch: list[int]) -> Hooks:
-        assert hooks_for is not None
-        numbers = [rows[row][0] for row in batch]
-        return hooks_for(numbers, [positions_of[number][0] for number in numbers])
-
-    result = torch.empty(len(edits), 2, dtype=torch.float64)
-    for row, logits in logits_at(model, sequences, wanted, edits=edits_of if hooks_for else None):
-        log_probs = logits.float().log_softmax(-1)
-        for column, object_ids in readings[rows[row]]:
-            steps = torch.arange(len(object_ids), device=log_probs.device)
-            tokens_at = torch.tensor(object_ids, device=log_probs.device)
-            result[rows[row][0], column] = log_probs[steps, tokens_at].min().double().cpu()
-    return result
+            key = number, tokens.input_ids
+            if key not in readings:
+                sequences.append(
+                    EditedSequence(
+                        ids=tokens.input_ids,
+                        edited_position=tokens.subject_position,
+                        wanted=tuple(tokens.object_positions),
+                    )
+                )
+            readings[key].append(_Reading(edit=number, column=column, object_ids=tokens.object_ids))
+        whole = tokens.text_ids + tokens.object_ids
+        with_target.append(
+            EditedSequence(ids=whole, edited_position=tokens.subject_position, wanted=(len(whole) - 1,))
+        )
+        target_ids.append(tokens.object_ids)
+    own = list(readings.values())
+    edit_of = torch.tensor([reading[0].edit for reading in own])
+    n_variants, n_sequences = len(shifts), len(sequences)
+    found = torch.empty(n_variants, len(edits), 2, dtype=torch.float64)
+    greedy = torch.zeros(n_variants, len(edits), dtype=torch.bool)
+    rows = torch.arange(n_sequences).repeat(n_variants)
+    flat = shifts[:, edit_of].flatten(0, 1)
+    for row, logits in edited_logits(model, sequences, rows, flat, layers=used, unit=unit):
+        variant, place = divmod(row, n_sequences)
+        wide = wide_of(logits)
+        normaliser = wide.logsumexp(-1)
+        for reading in own[place]:
+            n = len(reading.object_ids)
+            ids = torch.tensor(reading.object_ids, device=wide.device)
+            log_probs = wide[:n].gather(-1, ids[:, None])[:, 0] - normaliser[:n]
+            found[variant, reading.edit, reading.column] = log_probs.min().double().cpu()
+            if reading.column == 1 and generated:
+                greedy[variant, reading.edit] = bool((wide[:n].argmax(-1) == ids).all())
+    if not generated:
+        return found, None
+    # The target's tokens came; it remains whether the word ends there.
+    candidates = greedy.nonzero().tolist()
+    if candidates:
+        runs = edited_logits(
+            model,
+            with_target,
+            torch.tensor([number for _, number in candidates]),
+            torch.stack([shifts[variant, number] for variant, number in candidates]),
+            layers=used,
+            unit=unit,
+        )
+        for row, logits in runs:
+            variant, number = candidates[row]
+            said = without_end(model, [*target_ids[number], int(logits[0].argmax())])
+            greedy[variant, number] = is_answer(model.tokenizer.decode(said), edits[number].target)
+    return found, greedy

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor
@@ -56,17 +57,45 @@ class Classification:
         """How often each (actual, predicted) pair occurred."""
         return Counter(zip(self.actual, self.predicted, strict=True))
 
+    def confusion_matrix(self) -> pd.DataFrame:
+        """How often each right object (row) was taken for each candidate (column); objects in candidate order.
+
+        Right objects without a direction come last.
+        """
+        others = sorted(set(self.actual) - set(self.candidates))
+        rows = [name for name in self.candidates if name in self.actual] + others
+        counts = self.confusion
+        table = [[counts[actual, predicted] for predicted in self.candidates] for actual in rows]
+        return pd.DataFrame(
+            table,
+            index=pd.Index(rows, name="actual"),
+            columns=pd.Index(self.candidates, name="predicted"),
+        )
+
 
 @jaxtyped(typechecker=beartype)
 def classify_activations(
-    concepts: ConceptSet, activations: Float[Tensor, "prompt d_model"], actual: Sequence[str]
+    concepts: ConceptSet,
+    activations: Float[Tensor, "prompt d_model"],
+    actual: Sequence[str],
+    *,
+    centre: Float[Tensor, " d_model"] | None = None,
+    calibrated: bool = False,
 ) -> Classification:
     """Argmax of the dot product with each direction (arXiv:2311.08968, section 3), against the right objects.
 
     A subject whose object has no direction counts as wrong.
 
+    Args:
+        centre: subtracted from every activation first. Take the mean activation of the training facts' zero-shot
+            prompts: the part that all subjects share says nothing about which object it is, but favours
+            directions that happen to point along it.
+        calibrated: rank by the set's probabilities (`ConceptSet.calibrate`, with `multiclass="standardised"` or
+            `"multinomial"`: a temperature keeps the order), made from activations that were centred alike.
+
     Raises:
-        ValueError: fewer than two directions, no subjects, or another number of objects than of activations.
+        ValueError: fewer than two directions, no subjects, another number of objects than of activations, or
+            `calibrated` with a set that is not.
     """
     if len(concepts) < 2:
         raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
@@ -75,11 +104,18 @@ def classify_activations(
             f"{len(activations)} activations and {len(actual)} objects were given; give one object for each of at "
             "least one activation"
         )
-    scores = concepts.scores(activations)
-    names = tuple(concepts)
+    read = activations if centre is None else activations - centre.to(activations)
+    scores = concepts.probabilities(read) if calibrated else concepts.scores(read)
+    return classify_scores(tuple(concepts), scores, actual)
+
+
+def classify_scores(
+    names: tuple[str, ...], scores: Float[Tensor, "prompt concept"], actual: Sequence[str]
+) -> Classification:
+    """The classification by the highest score in each row; a column for each of `names`."""
     predicted = tuple(names[index] for index in scores.argmax(-1).tolist())
     ranks = tuple(
-        int((row >= row[names.index(name)]).sum()) if name in concepts else 0
+        int((row >= row[names.index(name)]).sum()) if name in names else 0
         for row, name in zip(scores, actual, strict=True)
     )
     return Classification(candidates=names, actual=tuple(actual), predicted=predicted, ranks=ranks)

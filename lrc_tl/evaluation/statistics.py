@@ -59,6 +59,44 @@ def bootstrap_interval(
     return float(found.low), float(found.high)
 
 
+def paired_bootstrap(
+    differences: Sequence[Sequence[Sequence[float]]],
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 9999,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the mean difference of two methods, facts drawn again within each relation.
+
+    `differences[relation][fact]` holds the differences of one fact, of one test or more (seeds, edits); they stay
+    together when the fact is drawn. The figure of a draw is the mean over its tests in each relation, then over
+    relations, which stay as they are: it says how sure a gain on these relations is, not how it would be on others
+    (`bootstrap_interval` over relations says that). Relations without facts are left out; NaN without any.
+
+    Raises:
+        ValueError: a fact without a test, a difference that is not finite, or `confidence` is not strictly between
+            0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must lie strictly between 0 and 1")
+    if any(not fact or not all(map(math.isfinite, fact)) for relation in differences for fact in relation):
+        raise ValueError("a fact has no difference, or one that is not finite; leave it out")
+    generator = np.random.default_rng(seed)
+    means = []
+    for relation in differences:
+        if not relation:
+            continue
+        totals = np.array([sum(fact) for fact in relation], dtype=np.float64)
+        counts = np.array([len(fact) for fact in relation], dtype=np.float64)
+        drawn = generator.integers(len(relation), size=(n_resamples, len(relation)))
+        means.append(totals[drawn].sum(1) / counts[drawn].sum(1))
+    if not means:
+        return math.nan, math.nan
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.mean(means, axis=0), [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def two_proportion_z_test(correct_a: int, n_a: int, correct_b: int, n_b: int) -> Test:
     """Whether two shares differ, by the pooled z statistic (arXiv:2311.08968, tables 7 and 8).
 

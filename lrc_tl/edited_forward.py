@@ -1,0 +1,141 @@
+"""Forward passes with an edit at one position: what lies before that position is run once and shared by many rows.
+
+Nothing before the edited position depends on the edit, so rows that agree up to there (other strengths, directions
+and objects on one prompt) take its keys and values from a cache.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from beartype import beartype
+from jaxtyping import Float, Int, jaxtyped
+from torch import Tensor
+
+from lrc_tl.edits import Unit, wide_of
+from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
+from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.prefix_cache import prefix_cache
+
+_FEWEST_SHARING = 6
+"""Rows that must share a prefix for it to be cached; fewer run whole, in larger batches."""
+_MAX_LOGITS = 2**26
+"""Logits kept at a time (rows x positions x vocabulary): 256 MiB in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditedSequence:
+    """Token ids, the position that is edited, and the positions whose logits are wanted."""
+
+    ids: tuple[int, ...]
+    edited_position: int
+    wanted: tuple[int, ...]
+    """At the edited position or after it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.edited_position <= min(self.wanted, default=-1) <= max(self.wanted) < len(self.ids):
+            raise ValueError(
+                f"logits at {list(self.wanted)} of {len(self.ids)} tokens with an edit at {self.edited_position}; "
+                "give positions inside the sequence, at the edit or after it"
+            )
+
+
+@jaxtyped(typechecker=beartype)
+def edited_logits(
+    model: HookedModel,
+    sequences: Sequence[EditedSequence],
+    sequence_of: Int[Tensor, " row"],
+    shifts: Float[Tensor, "row d_model"],
+    *,
+    layers: Sequence[int],
+    unit: Unit = "share",
+    max_tokens: int = MAX_TOKENS,
+) -> Iterator[tuple[int, Float[Tensor, "pos d_vocab"]]]:
+    """For each row, its number and the logits at its sequence's wanted positions, in no fixed order.
+
+    Row `r` runs `sequences[sequence_of[r]]` while `|h| shifts[r]` (`unit="share"`, |h| in the edited run, in the
+    residual's dtype) or `shifts[r]` (`"absolute"`) is added at the edited position in each of `layers`.
+
+    Raises:
+        ValueError: a layer outside the model.
+    """
+    names = [hook_name(model, layer) for layer in layers]
+    numbers = sequence_of.tolist()
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for row, number in enumerate(numbers):
+        groups[sequences[number].ids[: sequences[number].edited_position]].append(row)
+    alone: list[int] = []
+    for prefix, rows in groups.items():
+        cache = None
+        if prefix and len(rows) >= _FEWEST_SHARING:
+            ids = torch.tensor([prefix], device=model.cfg.device)
+            cache = prefix_cache(model, ids, stop_at_layer=int(model.cfg.n_layers))
+        if cache is None:
+            alone += rows
+            continue
+        for batch in _batches(model, sequences, numbers, rows, len(prefix), max_tokens):
+            own = [sequences[numbers[row]] for row in batch]
+            yield from _run(model, own, batch, shifts, names, unit, len(prefix), cache)
+    for batch in _batches(model, sequences, numbers, alone, 0, max_tokens):
+        yield from _run(model, [sequences[numbers[row]] for row in batch], batch, shifts, names, unit, 0, None)
+
+
+def _batches(
+    model: HookedModel,
+    sequences: Sequence[EditedSequence],
+    numbers: list[int],
+    rows: list[int],
+    skipped: int,
+    max_tokens: int,
+) -> Iterator[list[int]]:
+    lengths = [len(sequences[numbers[row]].ids) - skipped for row in rows]
+    for batch in length_batches(lengths, max_tokens=max_tokens):
+        most = max(len(sequences[numbers[rows[place]]].wanted) for place in batch)
+        size = max(1, _MAX_LOGITS // (most * int(model.cfg.d_vocab)))
+        for start in range(0, len(batch), size):
+            yield [rows[place] for place in batch[start : start + size]]
+
+
+def _run(
+    model: HookedModel,
+    sequences: list[EditedSequence],
+    batch: list[int],
+    shifts: Tensor,
+    names: list[str],
+    unit: Unit,
+    skipped: int,
+    cache: Any,
+) -> Iterator[tuple[int, Tensor]]:
+    device = model.cfg.device
+    own = shifts[batch]
+    row = torch.arange(len(batch), device=device)
+    at = torch.tensor([sequence.edited_position - skipped for sequence in sequences], device=device)
+    most = max(len(sequence.wanted) for sequence in sequences)
+    wanted = torch.tensor(
+        [[p - skipped for p in s.wanted] + [0] * (most - len(s.wanted)) for s in sequences], device=device
+    )
+
+    def edit(residual: Tensor, hook: Any) -> Tensor:
+        h = wide_of(residual[row, at])
+        shift = own.to(h)
+        if unit == "share":
+            shift = h.norm(dim=-1, keepdim=True) * shift
+        changed = residual.clone()
+        changed[row, at] = (h + shift).to(residual.dtype)
+        return changed
+
+    def pick(residual: Tensor, hook: Any) -> Tensor:
+        return residual[row[:, None], wanted]
+
+    ids = right_padded(model, [sequence.ids[skipped:] for sequence in sequences])
+    arguments = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
+    if cache is not None:
+        arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
+    call: Any = model
+    fwd_hooks = [*((name, edit) for name in names), (hook_name(model, -1), pick)]
+    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks):
+        logits = call(ids, **arguments)
+    for place, number in enumerate(batch):
+        yield number, logits[place, : len(sequences[place].wanted)]

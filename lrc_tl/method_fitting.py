@@ -1,0 +1,191 @@
+"""Directions of every method and setting from the same prompts, activations and Jacobians."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from lrc_tl.activations import PromptActivations, prompt_activations
+from lrc_tl.baselines import BASELINES, baseline_concepts
+from lrc_tl.directions import ConceptSet
+from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.jacobian import ObjectAggregation
+from lrc_tl.knowledge import KnownPrompts
+from lrc_tl.lre import LinearRelationalEmbedding, combined, fit_layer_grid
+from lrc_tl.method_variants import BY_OBJECT, MethodVariant
+from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.prompts import Prompt
+
+MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
+"""Directions from the object of each known training prompt, in their order."""
+_Grid: TypeAlias = dict[tuple[int, int], LinearRelationalEmbedding]
+_Read: TypeAlias = dict[ObjectAggregation, PromptActivations]
+_WAYS: tuple[Literal["mean"], Literal["first_token"]] = ("mean", "first_token")
+
+
+class UnfitError(ValueError):
+    """A method has no directions on these prompts; the text says which, and why."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedMethod:
+    """The directions of one variant."""
+
+    concepts: ConceptSet
+    make: MakeByLabels
+    """Makes them again, or with other labels."""
+    seconds: float
+    """Work that several variants share is split evenly."""
+
+
+def training_activations(
+    model: HookedModel, variants: Sequence[MethodVariant], prompts: Sequence[Prompt]
+) -> _Read:
+    """Subjects and objects that the variants need, by how objects of several tokens are read.
+
+    One pass over the prompts, and a second where one layer is read in two ways.
+    """
+    subjects = list(dict.fromkeys(variant.subject_layer for variant in variants))
+    passes: list[dict[int, ObjectAggregation]] = [{}]
+    for variant in variants:
+        if variant.object_layer is None:
+            continue
+        for layers in passes:
+            if layers.setdefault(variant.object_layer, variant.aggregation) == variant.aggregation:
+                break
+        else:
+            passes.append({variant.object_layer: variant.aggregation})
+    found: _Read = {way: PromptActivations(subject={}, object={}) for way in _WAYS}
+    for number, layers in enumerate(passes):
+        read = prompt_activations(
+            model,
+            prompts,
+            subject_layers=subjects if number == 0 else [],
+            object_layers=list(layers),
+            object_aggregation=layers,
+        )
+        for way in _WAYS:
+            found[way].subject.update(read.subject)
+            found[way].object.update({layer: read.object[layer] for layer in layers if layers[layer] == way})
+    return found
+
+
+def fit_methods(
+    model: HookedModel,
+    variants: Sequence[MethodVariant],
+    known: KnownPrompts,
+    shown: _Read,
+    *,
+    max_lre_prompts: int,
+    relation: str,
+    seed: int,
+) -> dict[str, FittedMethod]:
+    """The directions of each variant, by its name.
+
+    Variants that differ in layers and rank alone share one forward pass a prompt and one reverse pass for each
+    object layer. LREs take `max_lre_prompts` known prompts, balanced over objects; those with an LRE for each
+    object take at least one prompt of each.
+
+    Raises:
+        UnfitError: a rank above the numerical rank, too few prompts of an object, or directions that coincide.
+    """
+    fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed)
+    groups: dict[object, list[MethodVariant]] = {}
+    for variant in variants:
+        alone = variant.method in (*BASELINES, "lrc-final")
+        key = variant.method if alone else (variant.aggregation, variant.method in BY_OBJECT)
+        groups.setdefault(key, []).append(variant)
+    names = [prompt.object for prompt in known.prompts]
+    made: dict[str, FittedMethod] = {}
+    for group in groups.values():
+        started = time.perf_counter()
+        grids = {} if group[0].method in BASELINES else fitting.grids(group)
+        fitted: dict[str, tuple[ConceptSet, MakeByLabels]] = {}
+        for variant in group:
+            make = fitting.maker(variant, grids)
+            try:
+                fitted[variant.name] = make(names), make
+            except ValueError as error:
+                raise UnfitError(f"{variant.name}: {error}") from error
+        seconds = (time.perf_counter() - started) / len(group)
+        for name, (concepts, make) in fitted.items():
+            made[name] = FittedMethod(concepts=concepts, make=make, seconds=seconds)
+    return {variant.name: made[variant.name] for variant in variants}
+
+
+class _Fitting:
+    def __init__(
+        self,
+        model: HookedModel,
+        known: KnownPrompts,
+        shown: _Read,
+        max_lre_prompts: int,
+        relation: str,
+        seed: int,
+    ) -> None:
+        self.model, self.known, self.shown = model, known, shown
+        self.max_lre_prompts, self.relation, self.seed = max_lre_prompts, relation, seed
+
+    def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
+        """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
+
+        def fit(prompts: Sequence[Prompt]) -> _Grid:
+            return fit_layer_grid(
+                self.model,
+                prompts,
+                subject_layers=sorted({variant.subject_layer for variant in group}),
+                object_layers=sorted({v.object_layer for v in group if v.object_layer is not None}),
+                object_aggregation=group[0].aggregation,
+                progress=False,
+            )
+
+        if group[0].method not in BY_OBJECT:
+            return {"": fit(self.known.sample(self.max_lre_prompts, seed=self.seed))}
+        objects = dict.fromkeys(prompt.object for prompt in self.known.prompts)
+        sample = self.known.sample(max(self.max_lre_prompts, len(objects)), seed=self.seed)
+        return {name: fit([prompt for prompt in sample if prompt.object == name]) for name in objects}
+
+    def maker(self, variant: MethodVariant, grids: Mapping[str, _Grid]) -> MakeByLabels:
+        """How the variant's directions come from labels; all that does not depend on them is done."""
+        if variant.object_layer is None:
+            return self._baseline(variant)
+        pair, rank = (variant.subject_layer, variant.object_layer), variant.rank
+        assert rank is not None
+        objects = self.shown[variant.aggregation].object[variant.object_layer]
+        own = {name: grid[pair] for name, grid in grids.items()}
+        if variant.method == "lrc-other-objects":
+            own = {name: combined([own[other] for other in own if other != name]) for name in own}
+        for lre in own.values():
+            if lre.numerical_rank < rank:
+                raise UnfitError(
+                    f"{variant.name}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}"
+                )
+        if variant.method not in BY_OBJECT:
+            return lambda names: own[""].concepts_from_activations(objects, list(names), rank=rank)
+
+        def by_object(names: Sequence[str]) -> ConceptSet:
+            made = {}
+            for name, lre in own.items():
+                rows = [row for row, other in enumerate(names) if other == name]
+                made[name] = lre.concepts_from_activations(objects[rows], [name] * len(rows), rank=rank)[name]
+            return ConceptSet(made, settings={"rank": rank, "method": variant.method})
+
+        return by_object
+
+    def _baseline(self, variant: MethodVariant) -> MakeByLabels:
+        activations = self.shown["mean"].subject[variant.subject_layer]
+        fingerprint = ModelFingerprint.of(self.model)
+        place = hook_name(self.model, variant.subject_layer)
+
+        def baseline(names: Sequence[str]) -> ConceptSet:
+            return baseline_concepts(
+                activations,
+                list(names),
+                method=variant.method,
+                hook_name=place,
+                relation=self.relation,
+                fingerprint=fingerprint,
+                seed=self.seed,
+            )
+
+        return baseline

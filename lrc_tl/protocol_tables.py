@@ -1,0 +1,115 @@
+"""The tables of a benchmark result, as Markdown, from its plain values."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def benchmark_markdown(data: Mapping[str, Any]) -> str:
+    """The main table, then the causality curves with their side effects, all accuracies, and the comparisons."""
+    lines = [
+        "| method | accuracy | 95 % interval | causality | 95 % interval | relations | prompts | edits |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for found in data["methods"]:
+        cells = [found["method"]]
+        for key in ("accuracy", "causality"):
+            cells += [_with_std(found[key]), _interval(found[key]["ci95"])]
+        cells += [str(found[key]) for key in ("n_relations", "n_prompts", "n_edits")]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Mean over relations, +- standard deviation over seeds {', '.join(map(str, data['seeds']))}; bootstrap "
+        "over relations.",
+        *_accuracies(data),
+        *_curves(data, "curve", "Edits at every layer"),
+        *_curves(data, "curve_single_layer", "Edits at the subject layer alone"),
+        *_comparisons(data),
+    ]
+    if data["relations_left_out"]:
+        lines += ["", "Left out:", ""]
+        lines += [f"- {name}: {reason}" for name, reason in data["relations_left_out"].items()]
+    if data["seeds_left_out"]:
+        lines += ["", "Left out for single seeds:", ""]
+        lines += [f"- {one['relation']}, seed {one['seed']}: {one['reason']}" for one in data["seeds_left_out"]]
+    return "\n".join(lines)
+
+
+_ACCURACIES = {
+    "accuracy": "accuracy",
+    "top3": "in the first 3",
+    "accuracy_centred": "centred",
+    "accuracy_calibrated": "centred and calibrated",
+    "control_shuffled": "shuffled labels",
+    "control_random": "random directions",
+    "selectivity": "selectivity",
+}
+_POINT = {
+    "causality": "causality",
+    "hard_causality": "generated",
+    "mean_log_odds_change": "log-odds change",
+    "wrong_way": "wrong way",
+    "unrelated_kl": "KL elsewhere",
+    "unrelated_kept": "kept elsewhere",
+    "same_subject_kl": "KL, same subject",
+    "same_subject_kept": "kept, same subject",
+}
+
+
+def _accuracies(data: Mapping[str, Any]) -> list[str]:
+    rows = [[found["method"], *(_number(found[key]["mean"]) for key in _ACCURACIES)] for found in data["methods"]]
+    return ["", *_table(["method", *_ACCURACIES.values()], rows)]
+
+
+def _curves(data: Mapping[str, Any], name: str, title: str) -> list[str]:
+    rows = [
+        [found["method"], f"{point['beta']:g}", *(_number(point[key]["mean"]) for key in _POINT)]
+        for found in data["methods"]
+        for point in sorted(found[name], key=lambda point: float(point["beta"]))
+    ]
+    return ["", f"{title}:", "", *_table(["method", "beta", *_POINT.values()], rows)] if rows else []
+
+
+def _comparisons(data: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for entry in data["comparisons"]:
+        for figure in ("accuracy", "accuracy_centred", "causality"):
+            if figure not in entry:
+                continue
+            own = entry[figure]
+            rows.append(
+                [
+                    f"{entry['method']} - {entry['against']}",
+                    figure.replace("_", ", "),
+                    _number(own["difference"]),
+                    _interval(own["ci95"]),
+                    _interval(own["paired_bootstrap"]["ci95"]),
+                    _number(own["sign_test"]["p_holm"]),
+                    ", ".join(_number(one["mcnemar"]["p_holm"]) for one in own["per_seed"]),
+                    ", ".join(_number(one["z_test"]["p_holm"]) for one in own["per_seed"]),
+                ]
+            )
+    if not rows:
+        return []
+    head = ["methods", "figure", "difference", "95 % over relations", "95 % over facts"]
+    head += ["sign test", "McNemar by seed", "z-test by seed"]
+    return ["", *_table(head, rows), "", "p-values are corrected for the number of methods (Holm)."]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _with_std(summary: Mapping[str, Any]) -> str:
+    if not math.isfinite(summary["mean"]):
+        return "-"
+    spread = f" +- {summary['std']:.3f}" if math.isfinite(summary["std"]) else ""
+    return f"{summary['mean']:.3f}{spread}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def _interval(bounds: list[float]) -> str:
+    return f"{bounds[0]:.3f} to {bounds[1]:.3f}" if all(map(math.isfinite, bounds)) else "-"

@@ -1,0 +1,89 @@
+"""Edited runs that share a prefix are the runs of the whole sequence, one at a time."""
+
+import pytest
+import torch
+from tiny_models import D_MODEL
+
+from lrc_tl.edited_forward import EditedSequence, edited_logits
+
+SEQUENCES = [
+    EditedSequence(ids=(1, 7, 9, 11, 13), edited_position=2, wanted=(2, 4)),
+    EditedSequence(ids=(1, 7, 20, 21, 22, 23, 24), edited_position=2, wanted=(6,)),
+    EditedSequence(ids=(1, 7, 9, 5), edited_position=3, wanted=(3,)),
+    EditedSequence(ids=(1, 30), edited_position=0, wanted=(0, 1)),
+]
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4}
+
+
+def alone(model, sequence, shift, layers, unit):
+    """The whole sequence without a cache, the edit written by hand."""
+
+    def edit(residual, hook):
+        changed = residual.clone()
+        h = residual[0, sequence.edited_position]
+        changed[0, sequence.edited_position] = h + (h.norm() if unit == "share" else 1) * shift.to(h)
+        return changed
+
+    hooks = [(f"blocks.{layer}.hook_resid_post", edit) for layer in layers]
+    with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+        return model(torch.tensor([sequence.ids]))[0, list(sequence.wanted)]
+
+
+@pytest.mark.parametrize(("layers", "unit"), [((0, 1, 2), "share"), ((1,), "share"), ((0, 2), "absolute")])
+@pytest.mark.parametrize("max_tokens", [12, 4096])
+def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_tokens):
+    generator = torch.Generator().manual_seed(0)
+    # Eight rows share the prefix of the first two sequences, the others have too few to share anything.
+    numbers = torch.tensor([0, 1, 0, 2, 1, 0, 3, 0, 1, 0, 2])
+    shifts = 0.5 * torch.randn(len(numbers), D_MODEL, generator=generator)
+    found = dict(
+        edited_logits(word_model, SEQUENCES, numbers, shifts, layers=layers, unit=unit, max_tokens=max_tokens)
+    )
+    assert sorted(found) == list(range(len(numbers)))
+    for row, number in enumerate(numbers.tolist()):
+        expected = alone(word_model, SEQUENCES[number], shifts[row], layers, unit)
+        torch.testing.assert_close(found[row], expected, rtol=0, atol=TOLERANCE[expected.dtype])
+    assert not any(point.fwd_hooks for point in word_model.hook_dict.values())
+
+
+def test_only_what_lies_behind_the_shared_prefix_is_run(word_model, monkeypatch):
+    widths = []
+    call = type(word_model).forward
+
+    def counted(self, ids, *args, **options):
+        widths.append(tuple(ids.shape))
+        return call(self, ids, *args, **options)
+
+    monkeypatch.setattr(type(word_model), "forward", counted)
+    numbers = torch.zeros(10, dtype=torch.long)
+    list(edited_logits(word_model, SEQUENCES, numbers, torch.zeros(10, D_MODEL), layers=[0]))
+    assert widths == [(1, 2), (10, 3)]
+
+
+@pytest.mark.parametrize("wanted", [(), (1,), (5,)])
+def test_positions_before_the_edit_or_outside_are_refused(wanted):
+    with pytest.raises(ValueError, match="give positions inside the sequence, at the edit or after it"):
+        EditedSequence(ids=(1, 7, 9, 11, 13), edited_position=2, wanted=wanted)
+
+
+@pytest.mark.real_model
+def test_shared_prefixes_change_nothing_on_a_real_model(gemma, monkeypatch):
+    import lrc_tl as lrc
+
+    prompt = lrc.Prompt(
+        text="Rome is in the country of Italy\nKyoto is in the country of", subject="Kyoto", object="Japan"
+    )
+    tokens = lrc.tokenize_prompt(gemma, prompt)
+    sequence = EditedSequence(
+        ids=tokens.input_ids, edited_position=tokens.subject_position, wanted=tuple(tokens.object_positions)
+    )
+    generator = torch.Generator().manual_seed(0)
+    shifts = torch.randn(7, 640, generator=generator)
+    shifts = 0.2 * shifts / shifts.norm(dim=-1, keepdim=True)
+    numbers = torch.zeros(7, dtype=torch.long)
+    shared = dict(edited_logits(gemma, [sequence], numbers, shifts, layers=range(18)))
+    monkeypatch.setattr("lrc_tl.edited_forward._FEWEST_SHARING", 8)
+    whole = dict(edited_logits(gemma, [sequence], numbers, shifts, layers=range(18)))
+    for row in range(7):
+        torch.testing.assert_close(shared[row], whole[row], rtol=0, atol=2e-3)
+    assert (shared[0] - shared[1]).abs().max() > 0.1

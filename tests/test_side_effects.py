@@ -1,0 +1,99 @@
+"""Side effects: nothing without an edit, KL as written out in NumPy, and the right statements for each edit."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_activations import random_prompts
+from tiny_models import D_MODEL
+
+import lrc_tl as lrc
+
+
+@pytest.fixture
+def prompts():
+    return random_prompts(9, seed=2)
+
+
+@pytest.fixture
+def edits(prompts):
+    return [lrc.Edit(prompt=prompt, target="w30") for prompt in prompts[:4]]
+
+
+def noise(rows, seed=0):
+    return torch.randn(rows, D_MODEL, generator=torch.Generator().manual_seed(seed))
+
+
+def test_no_edit_has_no_side_effects(word_model, edits, prompts):
+    pairs = lrc.unrelated_pairs(edits, prompts[4:], n=12)
+    ((found,),) = lrc.side_effects(word_model, pairs, {"m": noise(4)}, betas=[0.0]).values()
+    assert found.mean_kl == pytest.approx(0, abs=1e-6)
+    assert found.share_kept == 1
+    assert found.log_prob_change.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_the_divergence_is_that_of_two_runs_written_out(word_model, edits, prompts, layers):
+    pairs = lrc.unrelated_pairs(edits, prompts[4:], n=7)
+    differences = {"a": noise(4), "b": noise(4, seed=1)}
+    found = lrc.side_effects(word_model, pairs, differences, betas=[0.2, 0.6], layers=layers)
+    for name, beta, place in (("a", 0.2, 0), ("b", 0.6, 1)):
+        for row, (number, prompt) in enumerate(pairs):
+            tokens = lrc.tokenize_prompt(word_model, prompt)
+            vector, at = differences[name][number], tokens.subject_position
+
+            def add(residual, hook, vector=vector, at=at, beta=beta):
+                changed = residual.clone()
+                changed[0, at] += beta * residual[0, at].norm() * vector.to(residual)
+                return changed
+
+            ids = torch.tensor([tokens.input_ids])
+            hooks = [(f"blocks.{layer}.hook_resid_post", add) for layer in layers or range(3)]
+            with word_model.hooks(fwd_hooks=hooks):
+                edited = word_model(ids)[0].double().log_softmax(-1).numpy()
+            clean = word_model(ids)[0].double().log_softmax(-1).numpy()
+            last = len(tokens.text_ids) - 1
+            kl = np.sum(np.exp(edited[last]) * (edited[last] - clean[last]))
+            result = found[name][place]
+            assert float(result.kl[row]) == pytest.approx(kl, rel=1e-3, abs=1e-4)
+            assert bool(result.kept[row]) == (edited[last].argmax() == clean[last].argmax())
+            least = [
+                min(x[last + step, token] for step, token in enumerate(tokens.object_ids)) for x in (edited, clean)
+            ]
+            assert float(result.log_prob_change[row]) == pytest.approx(least[0] - least[1], abs=1e-3)
+
+
+def test_pairs_use_every_edit_and_statement_evenly_and_none_twice(edits, prompts):
+    pairs = lrc.unrelated_pairs(edits, prompts[4:8], n=12)  # 4 edits, 4 statements
+    assert len(set(pairs)) == 12
+    for number in range(4):
+        assert sum(pair[0] == number for pair in pairs) == 3
+        assert sum(pair[1] == prompts[4 + number] for pair in pairs) == 3
+    assert len(lrc.unrelated_pairs(edits, prompts[4:6], n=100)) == 8
+    with pytest.raises(ValueError, match="4 edits, 0 prompts and n = 3 were given"):
+        lrc.unrelated_pairs(edits, [], n=3)
+
+
+def test_other_facts_are_those_about_the_edited_subject():
+    first, second = (lrc.Prompt(text=f"{name} is in", subject=name, object="x") for name in ("Lyon", "Bonn"))
+    others = [
+        lrc.Prompt(text=f"{name} lies on the", subject=name, object="y") for name in ("Bonn", "Oslo", "Bonn")
+    ]
+    edits = [lrc.Edit(prompt=first, target="z"), lrc.Edit(prompt=second, target="z")]
+    assert lrc.same_subject_pairs(edits, others) == ((1, others[0]), (1, others[2]))
+
+
+def test_nothing_to_look_at_is_no_number(word_model):
+    ((found,),) = lrc.side_effects(word_model, [], {"m": noise(4)}, betas=[0.2]).values()
+    assert found.n_pairs == 0
+    assert math.isnan(found.mean_kl)
+    assert math.isnan(found.share_kept)
+
+
+def test_bad_input_is_refused(word_model, edits, prompts):
+    pairs = lrc.unrelated_pairs(edits, prompts[4:], n=3)
+    with pytest.raises(ValueError, match="beta is nan"):
+        lrc.side_effects(word_model, pairs, {"m": noise(4)}, betas=[math.nan])
+    with pytest.raises(ValueError, match="'m' has 1 differences, but a pair names a later edit"):
+        lrc.side_effects(word_model, pairs, {"m": noise(1)}, betas=[0.1])
