@@ -43,6 +43,16 @@ if TYPE_CHECKING:
     from lrc_tl.result_parts import ResumeError
     from lrc_tl.selection import Settings, select_settings
     from lrc_tl.steering import Gate, Schedule, Steering, steer
+    from lrc_tl.strength import (
+        at_subject,
+        calibrate_strength,
+        edits_towards,
+        free_text_edits,
+        object_named,
+        swap_at_subject,
+        target_beats_object,
+    )
+    from lrc_tl.strength_result import Limits, StrengthCalibration
 
 __all__ = [
     "Add",
@@ -63,6 +73,7 @@ __all__ = [
     "Generated",
     "HookedModel",
     "KnownPrompts",
+    "Limits",
     "LinearRelationalEmbedding",
     "ModelError",
     "ModelFingerprint",
@@ -77,20 +88,25 @@ __all__ = [
     "Schedule",
     "Settings",
     "Steering",
+    "StrengthCalibration",
     "SubjectObjectJacobian",
     "Swap",
     "TokenScores",
     "TokenizedPrompt",
+    "at_subject",
     "baseline_concepts",
     "built_in_relations",
+    "calibrate_strength",
     "causality_curve",
     "classify_activations",
     "counterfactual_edits",
+    "edits_towards",
     "evaluate",
     "filter_known",
     "find_relation",
     "fit_baselines",
     "fit_layer_grid",
+    "free_text_edits",
     "generate",
     "hook_name",
     "last_subject_token",
@@ -100,6 +116,7 @@ __all__ = [
     "mean_concepts",
     "numerical_rank",
     "object_activations",
+    "object_named",
     "prompt_activations",
     "require_hook",
     "require_methods",
@@ -112,7 +129,9 @@ __all__ = [
     "subject_activations",
     "subject_object_jacobian",
     "subject_object_jacobians",
+    "swap_at_subject",
     "swap_edit",
+    "target_beats_object",
     "tokenize_prompt",
 ]
 
@@ -137,6 +156,7 @@ _MODULES = (
     "edits",
     "display",
     "generation",
+    "strength",
     "baselines",
     "demo",
     "result_parts",
