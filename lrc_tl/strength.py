@@ -19,7 +19,7 @@ from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.generation import generate
 from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
-from lrc_tl.positions import last_subject_token
+from lrc_tl.positions import LastTokenOf
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.steering import Steering
 from lrc_tl.strength_result import Limits, StrengthCalibration, StrengthPoint
@@ -120,7 +120,13 @@ def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
 
 def at_subject(model: HookedModel, steering: Steering) -> SteeringOf:
     """The same steering at the last subject token of each edit's text."""
-    return lambda edit: steering.at(where=last_subject_token(model, edit.prompt.text, subject=edit.prompt.subject))
+    return lambda edit: steering.at(where=_subject_token(model, edit.prompt))
+
+
+def _subject_token(model: HookedModel, prompt: Prompt) -> LastTokenOf:
+    # Not `last_subject_token`, which knows nothing of `subject_start`.
+    tokens = tokenize_prompt(model, prompt)
+    return LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1])
 
 
 def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
@@ -135,7 +141,7 @@ def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
             operation=Swap(remove=concepts[edit.prompt.object].vector, add=concepts[edit.target].vector, beta=0.0),
             hook_name=concepts.hook_name,
             layers="all",
-            where=last_subject_token(model, edit.prompt.text, subject=edit.prompt.subject),
+            where=_subject_token(model, edit.prompt),
             fingerprint=concepts.fingerprint,
         )
 

@@ -171,6 +171,18 @@ def test_a_swap_takes_each_prompt_from_its_own_object_to_the_target_at_its_own_s
         assert point.mean_margin == pytest.approx((first + second) / 2, abs=2e-4)
 
 
+def test_a_subject_that_stands_twice_is_edited_where_its_prompt_says(word_model):
+    text = "w10 w3 w10 w41"
+    for start, place in ((0, 1), (None, 3)):
+        prompt = lrc.Prompt(text=text, subject="w10", object="w5", subject_start=start)
+        (one,) = lrc.edits_towards([prompt], "w7")
+        for steering_of in (
+            lrc.at_subject(word_model, adding()),
+            lrc.swap_at_subject(word_model, concept_set()),
+        ):
+            assert steering_of(one).where.position == place
+
+
 PLACES = ["all", "prompt", "generated", -1, slice(1, 3), lambda chunk: chunk.index == 2]
 
 
