@@ -7,7 +7,7 @@ import torch
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
-from lrc_tl.neutral_texts import neutral_effects, repeated_share
+from lrc_tl.neutral_texts import NeutralEffects, neutral_effects, repeated_share
 from lrc_tl.strength import STRENGTHS
 from lrc_tl.strength_rows import map_logits
 
@@ -265,14 +265,21 @@ def test_repetition_beyond_that_without_steering_is_limited(word_model):
     assert found.to_frame().repetition.notna().all()
 
 
-def test_numbers_that_are_not_finite_exceed_every_limit(word_model):
-    huge = calibrate(
-        word_model, feasible_where(lambda s: True), strengths=[1e300], limits=lrc.Limits(repetition=None)
-    )
-    point = huge.points[0]
-    assert not math.isfinite(point.kl) or point.kl > 0.5
-    assert point.broken
-    assert huge.strength is None
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_exceed_every_limit(word_model, monkeypatch, value):
+    def broken(model, steerings, texts, *, strengths, new_tokens):
+        return tuple(
+            NeutralEffects(kl=0.0, perplexity_ratio=value if strength else 1.0, repetition=None)
+            for strength in strengths
+        )
+
+    monkeypatch.setattr("lrc_tl.strength.neutral_effects", broken)
+    found = calibrate(word_model, feasible_where(lambda s: True), limits=lrc.Limits(repetition=None))
+    assert found.strength is None
+    assert found.first_broken == ("perplexity_ratio", STRENGTHS[0])
+    lost = calibrate(word_model, lambda *given: torch.full((len(given[-1]),), math.nan))
+    assert lost.points[0].success_rate == 0
+    assert lost.points[0].wrong_way == 1
 
 
 def test_free_text_succeeds_when_the_object_is_named_in_time_as_a_whole_word(word_model):
