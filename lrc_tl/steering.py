@@ -207,7 +207,7 @@ class _Active:
         self._chunk: Chunk | None = None
         self._mask: Tensor | None = None
         self._factor: Tensor | None = None
-        self._empty = False
+        self._empty = self._whole = False
         self._fired: tuple[Chunk, Tensor] | None = None
 
     def read_gate(self, residual: Tensor, hook: Any) -> None:
@@ -229,13 +229,17 @@ class _Active:
             mask = mask & self._fired[1].to(mask.device)
         elif self._empty:
             return residual
-        factor = None if self._factor is None else self._factor.to(residual.device)
-        return self._steering._apply(residual, factor=factor, mask=mask.to(residual.device))
+        elif self._whole:
+            return self._steering._apply(residual, factor=self._factor_on(residual), mask=None)
+        return self._steering._apply(residual, factor=self._factor_on(residual), mask=mask.to(residual.device))
+
+    def _factor_on(self, residual: Tensor) -> Tensor | None:
+        return None if self._factor is None else self._factor.to(residual.device)
 
     def _plan(self, chunk: Chunk) -> None:
         steering = self._steering
         self._mask = select(steering.where, chunk, bos=steering.bos)
-        self._empty = not bool(self._mask.any())
+        self._empty, self._whole = not bool(self._mask.any()), bool(self._mask.all())
         if steering.when is not None:
             chunk.generated(why="a schedule")
             assert chunk.prompt_width is not None

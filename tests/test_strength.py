@@ -1,0 +1,390 @@
+"""The chosen strength is the smallest that works, within limits, and what is reported is what single runs give."""
+
+import math
+
+import pytest
+import torch
+from tiny_models import D_MODEL
+
+import lrc_tl as lrc
+from lrc_tl.neutral_texts import NeutralEffects, neutral_effects, repeated_share
+from lrc_tl.strength import STRENGTHS
+from lrc_tl.strength_rows import map_logits
+
+HOOK = "blocks.1.hook_resid_post"
+NEUTRAL = ("w30 w3 w17 w8 w21 w9 w40 w2", "w5 w6 w38 w11 w4 w25 w1")
+NO_LIMITS = lrc.Limits(kl=None, perplexity_ratio=None, repetition=None)
+
+
+def unit(seed=0):
+    vector = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return vector / vector.norm()
+
+
+def adding(seed=0, strength=0.0, **place):
+    return lrc.Steering(operation=lrc.Add(vector=unit(seed), strength=strength), hook_name=HOOK, **place)
+
+
+def edit(number=0, target="w7"):
+    text = f"w{number + 10} w3 w41"
+    return lrc.Edit(prompt=lrc.Prompt(text=text, subject=f"w{number + 10}", object="w5"), target=target)
+
+
+def calibrate(model, success, *, edits=None, **options):
+    options = {"limits": NO_LIMITS, "neutral_texts": NEUTRAL, **options}
+    return lrc.calibrate_strength(model, adding(), edits or [edit()], success=success, **options)
+
+
+def feasible_where(holds):
+    """A success callable that reads nothing but the strength."""
+
+    def planted(model, edit, steering, strengths):
+        return torch.tensor([1.0 if holds(strength) else -1.0 for strength in strengths])
+
+    return planted
+
+
+@pytest.mark.parametrize("threshold", [0.013, 0.09, 0.5617])
+@pytest.mark.parametrize("refinements", [0, 3, 8])
+def test_a_planted_threshold_is_found_within_the_tolerance_of_the_refinement(word_model, threshold, refinements):
+    found = calibrate(word_model, feasible_where(lambda s: s >= threshold), refinements=refinements)
+    ratio = STRENGTHS[1] / STRENGTHS[0]
+    assert threshold <= found.strength <= threshold * ratio ** (2**-refinements) * (1 + 1e-12)
+    assert len(found.points) == len(STRENGTHS) + refinements
+    assert found.chosen.feasible
+
+
+def test_of_several_intervals_in_which_it_works_the_first_is_refined(word_model):
+    works = feasible_where(lambda s: 0.05 <= s < 0.12 or s >= 0.4)
+    found = calibrate(word_model, works, refinements=10)
+    assert found.strength == pytest.approx(0.05, rel=1e-3)
+    by_strength = {point.strength: point.success_rate for point in found.points}
+    assert by_strength[STRENGTHS[5]] == by_strength[STRENGTHS[0]] == 0
+    assert by_strength[STRENGTHS[-1]] == 1
+
+
+def test_the_smallest_strength_tried_is_taken_as_it_is(word_model):
+    found = calibrate(word_model, feasible_where(lambda s: s > 0))
+    assert found.strength == STRENGTHS[0]
+    assert "(the smallest tried)" in repr(found)
+
+
+def test_a_limit_excludes_strengths_that_succeed(word_model):
+    free = calibrate(word_model, feasible_where(lambda s: s >= 0.3))
+    rows = {point.strength: point.kl for point in free.points}
+    limit = rows[STRENGTHS[6]] * 0.99  # 0.316 is too strong, 0.178 does not succeed
+    assert rows[STRENGTHS[5]] < limit
+    limits = lrc.Limits(kl=limit, perplexity_ratio=None, repetition=None)
+    narrow = calibrate(word_model, feasible_where(lambda s: s >= 0.3), limits=limits)
+    assert narrow.strength is None or narrow.chosen.kl <= limit
+    assert STRENGTHS[6] not in [point.strength for point in narrow.points if point.feasible]
+    late = calibrate(word_model, feasible_where(lambda s: s >= 0.5), limits=limits)
+    assert late.strength is None
+    assert late.chosen is None
+    assert late.first_broken[0] == "kl"
+    assert late.reached_at >= 0.5 > late.first_broken[1] > STRENGTHS[5]
+    assert "none feasible: success is reached from strength 0.5" in late.reason
+    assert "the limit on kl is the first exceeded" in late.reason
+
+
+def test_a_window_between_two_strengths_of_the_grid_is_found(word_model):
+    works = feasible_where(lambda s: s >= 0.21)
+    free = calibrate(word_model, works, strengths=[0.1, 0.25, 0.9], refinements=0)
+    limit = free.points[1].kl
+    limits = lrc.Limits(kl=limit, perplexity_ratio=None, repetition=None)
+    found = calibrate(word_model, works, strengths=[0.1, 0.9], limits=limits, refinements=12)
+    assert 0.21 <= found.strength <= 0.21 * 9**2**-11
+    coarse = calibrate(word_model, works, strengths=[0.1, 0.9], limits=limits, refinements=0)
+    assert coarse.strength is None
+
+
+def test_none_feasible_is_a_result_that_says_how_near_it_came(word_model):
+    edits = [edit(number) for number in range(4)]
+
+    def one_of_four(model, edit, steering, strengths):
+        sign = 1.0 if edit == edits[0] else -1.0
+        return torch.tensor([sign * strength for strength in strengths])
+
+    found = calibrate(word_model, one_of_four, edits=edits, wanted=0.5)
+    assert found.strength is None
+    assert found.reached_at is None
+    assert found.first_broken is None
+    assert {point.success_rate for point in found.points} == {0.25}
+    assert {point.wrong_way for point in found.points} == {0.75}
+    assert found.unsteered.wrong_way == found.unsteered.success_rate == 0
+    assert "none feasible: success rate at most 0.25" in repr(found)
+    assert calibrate(word_model, one_of_four, edits=edits, wanted=0.25).strength == STRENGTHS[0]
+
+
+def log_odds(model, text, objects, change, places):
+    """log p(target) - log p(object) in one plain pass, edited by hand."""
+
+    def by_hand(residual, hook):
+        changed = residual.clone()
+        for place in places:
+            h = residual[:, place]
+            changed[:, place] = h + h.norm(dim=-1, keepdim=True) * change.to(residual)
+        return changed
+
+    layers = [HOOK] if len(places) > 1 else [f"blocks.{layer}.hook_resid_post" for layer in range(3)]
+    with model.hooks(fwd_hooks=[(name, by_hand) for name in layers]):
+        log_probs = model(model.to_tokens(text))[0, -1].log_softmax(-1)
+    own, target = (int(model.to_tokens(name)[0, -1]) for name in objects)
+    return float(log_probs[target] - log_probs[own])
+
+
+def test_the_curve_of_an_added_concept_is_that_of_passes_edited_by_hand(word_model):
+    edits = [edit(number) for number in range(3)]
+    found = calibrate(word_model, lrc.target_beats_object, edits=edits, refinements=0)
+    for point in (found.unsteered, *found.points):
+        by_hand = [
+            log_odds(word_model, one.prompt.text, ("w5", "w7"), point.strength * unit(), (1, 2, 3))
+            for one in edits
+        ]
+        assert point.mean_margin == pytest.approx(sum(by_hand) / 3, abs=2e-4)
+        assert point.success_rate == sum(margin > 0 for margin in by_hand) / 3
+
+
+def concept_set():
+    return lrc.ConceptSet(
+        {
+            name: lrc.ConceptDirection(vector=unit(seed), relation="r", object_name=name, hook_name=HOOK)
+            for seed, name in enumerate(("w5", "w6", "w7"))
+        }
+    )
+
+
+def test_a_swap_takes_each_prompt_from_its_own_object_to_the_target_at_its_own_subject(word_model):
+    prompts = [
+        lrc.Prompt(text="w20 w10 w41", subject="w10", object="w5"),
+        lrc.Prompt(text="w11 w41", subject="w11", object="w6"),
+        lrc.Prompt(text="w12 w41", subject="w12", object="w7"),
+    ]
+    edits = lrc.edits_towards(prompts, "w7")
+    assert [(one.prompt.object, one.target) for one in edits] == [("w5", "w7"), ("w6", "w7")]
+    swap = lrc.swap_at_subject(word_model, concept_set())
+    found = lrc.calibrate_strength(word_model, swap, edits, limits=NO_LIMITS, neutral_texts=NEUTRAL, refinements=0)
+    assert found.operation == "Swap"
+    for point in found.points:
+        first = log_odds(word_model, "w20 w10 w41", ("w5", "w7"), point.strength * (unit(2) - unit(0)), (2,))
+        second = log_odds(word_model, "w11 w41", ("w6", "w7"), point.strength * (unit(2) - unit(1)), (1,))
+        assert point.mean_margin == pytest.approx((first + second) / 2, abs=2e-4)
+
+
+def test_a_subject_that_stands_twice_is_edited_where_its_prompt_says(word_model):
+    text = "w10 w3 w10 w41"
+    for start, place in ((0, 1), (None, 3)):
+        prompt = lrc.Prompt(text=text, subject="w10", object="w5", subject_start=start)
+        (one,) = lrc.edits_towards([prompt], "w7")
+        for steering_of in (
+            lrc.at_subject(word_model, adding()),
+            lrc.swap_at_subject(word_model, concept_set()),
+        ):
+            assert steering_of(one).where.position == place
+
+
+PLACES = ["all", "prompt", "generated", -1, slice(1, 3), lambda chunk: chunk.index == 2]
+
+
+@pytest.mark.parametrize("where", PLACES, ids=str)
+def test_strengths_as_rows_give_what_they_give_one_at_a_time(word_model, where):
+    steering, strengths = adding(where=where), [0.0, 0.2, 0.7]
+    long = edit(target="w7 w8")
+    together = lrc.target_beats_object(word_model, long, steering, strengths)
+    alone = [lrc.target_beats_object(word_model, long, steering, [strength])[0] for strength in strengths]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
+    assert together[0] != together[2] or where == "generated"
+    rows = neutral_effects(word_model, [steering], NEUTRAL, strengths=strengths)
+    for row, strength in zip(rows, strengths, strict=True):
+        (single,) = neutral_effects(word_model, [steering], NEUTRAL, strengths=[strength])
+        assert row.kl == pytest.approx(single.kl, abs=1e-5)
+        assert row.perplexity_ratio == pytest.approx(single.perplexity_ratio, rel=1e-4)
+        assert row.repetition == single.repetition
+    assert rows[0].kl == pytest.approx(0, abs=1e-6)
+    assert rows[0].perplexity_ratio == pytest.approx(1, abs=1e-5)
+    assert rows[2].kl > 1e-3
+
+
+def test_many_strengths_run_in_several_batches_with_their_own_rows(word_model, monkeypatch):
+    strengths = [0.1, 0.3, 0.9]
+    together = lrc.target_beats_object(word_model, edit(), adding(), strengths)
+    monkeypatch.setattr("lrc_tl.strength_rows._MAX_LOGIT_POSITIONS", 2)
+    apart = lrc.target_beats_object(word_model, edit(), adding(), strengths)
+    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
+
+
+def test_object_tokens_count_as_generated_and_the_end_of_the_prompt_stays_where_it_is(word_model):
+    """The last of the prompt is the last token of the text, not of the text and all object tokens but one."""
+    ids = word_model.to_tokens("w10 w3 w41 w7 w8")[0].tolist()
+
+    def run(where):
+        return map_logits(
+            word_model, adding(where=where), ids, n_prompt=4, strengths=[0.5], reduce=lambda log_probs: log_probs
+        )
+
+    same = {"rtol": 0, "atol": 0}
+    torch.testing.assert_close(run(-1), run(3), **same)
+    torch.testing.assert_close(run("prompt"), run(slice(1, 4)), **same)
+    torch.testing.assert_close(run("generated"), run(slice(4, 6)), **same)
+    torch.testing.assert_close(run("all"), run(slice(1, 6)), **same)
+    last = [run(where)[0, -1] for where in (-1, "prompt", "generated", "all")]
+    assert all((one - other).abs().max() > 1e-3 for place, one in enumerate(last) for other in last[:place])
+
+
+def test_side_effects_are_those_of_two_plain_passes(word_model):
+    steering, strength = adding(where="all"), 0.6
+    kl, worse = [], []
+    for text in NEUTRAL:
+        ids = word_model.to_tokens(text)
+        half = ids.shape[1] // 2
+        plain = word_model(ids)[0].log_softmax(-1)
+        with adding(strength=strength).on(word_model):
+            steered = word_model(ids)[0].log_softmax(-1)
+        for place in range(half - 1, ids.shape[1] - 1):
+            kl.append(float((steered[place].exp() * (steered[place] - plain[place])).sum()))
+            worse.append(float((plain[place] - steered[place])[ids[0, place + 1]]))
+    (found,) = neutral_effects(word_model, [steering], NEUTRAL, strengths=[strength])
+    assert found.kl == pytest.approx(sum(kl) / len(kl), abs=1e-4)
+    assert found.perplexity_ratio == pytest.approx(math.exp(sum(worse) / len(worse)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "share"), [([1, 2, 3, 4, 5], 0), ([1, 1, 1, 1, 1], 2 / 3), ([1, 2, 3, 1, 2, 3], 1 / 4), ([1, 2], 0)]
+)
+def test_repetition_is_the_share_of_trigrams_seen_before(tokens, share):
+    assert repeated_share(tokens) == pytest.approx(share)
+
+
+def test_repetition_beyond_that_without_steering_is_limited(word_model):
+    found = calibrate(
+        word_model, feasible_where(lambda s: True), limits=lrc.Limits(kl=None, perplexity_ratio=None)
+    )
+    for point in found.points:
+        more = point.repetition - found.unsteered.repetition
+        assert point.broken == (("repetition",) if more > 0.2 else ())
+    assert found.to_frame().repetition.notna().all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_exceed_every_limit(word_model, monkeypatch, value):
+    def broken(model, steerings, texts, *, strengths, new_tokens):
+        return tuple(
+            NeutralEffects(kl=0.0, perplexity_ratio=value if strength else 1.0, repetition=None)
+            for strength in strengths
+        )
+
+    monkeypatch.setattr("lrc_tl.strength.neutral_effects", broken)
+    found = calibrate(word_model, feasible_where(lambda s: True), limits=lrc.Limits(repetition=None))
+    assert found.strength is None
+    assert found.first_broken == ("perplexity_ratio", STRENGTHS[0])
+    lost = calibrate(word_model, lambda *given: torch.full((len(given[-1]),), math.nan))
+    assert lost.points[0].success_rate == 0
+    assert lost.points[0].wrong_way == 1
+
+
+def test_free_text_succeeds_when_the_object_is_named_in_time_as_a_whole_word(word_model):
+    texts = [f"w{number} w2" for number in range(20)]
+    made = next(one for one in lrc.generate(word_model, texts, max_new_tokens=4) if min(one.token_ids) > 3)
+    text, words = made.prompt, made.text.split()
+    steering = adding()
+    for place, word in enumerate(words):
+        first = words.index(word)
+        (free,) = lrc.free_text_edits([text], word)
+        assert lrc.object_named(within=first + 1)(word_model, free, steering, [0.0]).tolist() == [1.0]
+        if first == place > 0:
+            assert lrc.object_named(within=place)(word_model, free, steering, [0.0]).tolist() == [-1.0]
+    part = words[0][:-1]  # of a word, which is not the word
+    assert part
+    assert part not in words
+    (free,) = lrc.free_text_edits([text], part)
+    assert lrc.object_named(within=1)(word_model, free, steering, [0.0]).tolist() == [-1.0]
+    also = lrc.object_named(within=1, words={part: [words[0]]})
+    assert also(word_model, free, steering, [0.0]).tolist() == [1.0]
+    found = calibrate(word_model, also, edits=[free], strengths=[1e-9])
+    assert found.strength == 1e-9
+    assert found.success == "object_named(within=1)"
+
+
+def test_the_result_shows_and_exports_the_whole_curve(word_model):
+    found = calibrate(word_model, feasible_where(lambda s: s >= 0.09), seed=3)
+    frame = found.to_frame()
+    assert frame.strength.tolist() == sorted(frame.strength)
+    assert frame.strength[0] == 0
+    assert frame.loc[frame.feasible, "strength"].min() == found.strength
+    data = found.to_dict()
+    assert data["strength"] == found.strength
+    assert data["seed"] == 3
+    assert data["limits"] == {"kl": None, "perplexity_ratio": None, "repetition": None}
+    assert [point["strength"] for point in data["points"]] == frame.strength.tolist()[1:]
+    assert data["fingerprint"]["d_model"] == D_MODEL
+    assert f"strength {found.strength:.4g}: success rate 1.00, within limits" in repr(found)
+    assert "wrong_way" in repr(found)
+
+
+def good(model, edit, steering, strengths):
+    return torch.ones(len(strengths))
+
+
+@pytest.mark.parametrize(
+    ("steering", "options", "message"),
+    [
+        (adding(), {"edits": []}, "no edits to calibrate on"),
+        (adding(), {"strengths": []}, "give one or more finite numbers above 0"),
+        (adding(), {"strengths": [0.1, -0.2]}, "give one or more finite numbers above 0"),
+        (adding(), {"strengths": [math.nan]}, "give one or more finite numbers above 0"),
+        (adding(), {"wanted": 0.0}, "wanted is 0.0"),
+        (adding(), {"refinements": -1}, "refinements -1"),
+        (adding(), {"neutral_texts": []}, "at least one steering and one neutral text"),
+        (adding(), {"neutral_texts": ["w1 w2"]}, "has 3 tokens; give texts of four or more"),
+        (adding(), {"success": lambda *_: torch.ones(2, 2)}, r"margins of shape \(2, 2\) for 1 strengths"),
+        (adding(where=[1]), {}, "`where` is given row by row"),
+        (adding(when=lrc.Schedule(kind="first", steps=2)), {}, "a steering with a schedule has no one strength"),
+        (
+            lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name=HOOK),
+            {},
+            "Reflect has no strength to choose",
+        ),
+        (
+            lrc.Steering(operation=lrc.Add(vector=unit(), strength=1.0, unit="absolute"), hook_name=HOOK),
+            {},
+            "strengths in residual-stream units depend on the model",
+        ),
+    ],
+)
+def test_bad_input_is_refused(word_model, steering, options, message):
+    options = {"edits": [edit()], "success": good, "neutral_texts": NEUTRAL, **options}
+    edits = options.pop("edits")
+    with pytest.raises(ValueError, match=message):
+        lrc.calibrate_strength(word_model, steering, edits, **options)
+
+
+def test_edits_and_limits_that_make_no_sense_are_refused(word_model):
+    with pytest.raises(ValueError, match="none of the 1 prompts has another object than 'w5'"):
+        lrc.edits_towards([edit().prompt], "w5")
+    with pytest.raises(ValueError, match="has no word in its last line"):
+        lrc.free_text_edits(["?!"], "w5")
+    with pytest.raises(ValueError, match="within is 0"):
+        lrc.object_named(within=0)
+    for name, value in (("kl", -0.1), ("perplexity_ratio", 0.5), ("repetition", math.nan)):
+        with pytest.raises(ValueError, match=f"the limit on {name} is {value}"):
+            lrc.Limits(**{name: value})
+    kinds = iter([adding(), lrc.swap_at_subject(word_model, concept_set())(edit())])
+    with pytest.raises(ValueError, match="the edits are steered in different ways"):
+        lrc.calibrate_strength(word_model, lambda edit: next(kinds), [edit(), edit(1)], success=good)
+
+
+@pytest.mark.real_model
+def test_gemma_needs_some_strength_to_swap_a_country_and_not_much(gemma):
+    relation = lrc.load_relation("city_in_country")
+    prompts = [prompt for prompt in relation.prompts() if prompt.object in ("France", "Japan", "Italy")]
+    concepts = lrc.mean_concepts(gemma, prompts, layer=9)
+    edits = lrc.edits_towards([prompt for prompt in prompts if prompt.object != "Italy"][::4], "Japan")
+    found = lrc.calibrate_strength(
+        gemma, lrc.swap_at_subject(gemma, concepts), edits[:4], strengths=[0.01, 0.1, 0.4], refinements=2,
+        limits=lrc.Limits(repetition=None), wanted=0.75,
+    )  # fmt: skip
+    assert found.unsteered.success_rate == 0
+    assert 0.01 < found.strength <= 0.4
+    assert found.chosen.kl <= 0.5
+    kls = [point.kl for point in found.points]
+    assert kls == sorted(kls)
