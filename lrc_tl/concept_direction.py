@@ -16,7 +16,7 @@ from lrc_tl.calibration import Knots, interpolated
 from lrc_tl.display import TokenScores, decoded
 from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Unit
 from lrc_tl.fingerprint import ModelFingerprint
-from lrc_tl.forward import run
+from lrc_tl.forward import right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.pooling import Pooling
 from lrc_tl.positions import Where, hook_layer
@@ -175,12 +175,13 @@ class ConceptDirection(Pooling):
         Raises:
             FingerprintMismatch: the direction was made on another model.
             LookupError: the model has no such hook point.
-            ValueError: `text` is empty, the model is of another width, or its residuals are not finite.
+            ValueError: `text` is empty or fills the model's context, the model is of another width, or its
+                residuals are not finite.
         """
         if not text.strip():
             raise ValueError("the text is empty; give at least one word")
         self.require_model(model)
-        ids = model.to_tokens(text)
+        ids = right_padded(model, [whole_text_ids(model, text)])
         kept: list[Tensor] = []
 
         def keep(residual: Tensor, hook: Any) -> None:

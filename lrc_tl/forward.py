@@ -32,6 +32,22 @@ def length_batches(lengths: Sequence[int], *, max_tokens: int = MAX_TOKENS) -> I
         yield batch
 
 
+def whole_text_ids(model: HookedModel, text: str, *, n_more: int = 1) -> list[int]:
+    """Token ids of a text that leave room for `n_more` tokens in the model's context.
+
+    TransformerLens cuts longer texts without a word.
+
+    Raises:
+        ValueError: there is no such room.
+    """
+    ids: list[int] = model.to_tokens(text)[0].tolist()
+    n_ctx = getattr(model.cfg, "n_ctx", None)
+    if n_ctx is not None and len(ids) + n_more > int(n_ctx):
+        room = "" if n_more == 1 else f", or leaves no room for {n_more} tokens"
+        raise ValueError(f"{text[:60]!r}... fills the model's context of {n_ctx} tokens{room}; shorten it")
+    return ids
+
+
 def right_padded(model: HookedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Token ids as one tensor, shape `batch pos`; rows are filled up on the right."""
     ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, unit_of, wide_of
-from lrc_tl.forward import logits_at
+from lrc_tl.forward import logits_at, whole_text_ids
 from lrc_tl.models import HookedModel
 from lrc_tl.steering import Steering, steer
 
@@ -56,8 +56,8 @@ def generate(
     state is kept.
 
     Raises:
-        ValueError: no prompts or an empty one, no tokenizer, bad numbers, or `strengths` without exactly one Add
-            or Swap to apply them to.
+        ValueError: no prompts or an empty one, more tokens than the context has, no tokenizer, bad numbers,
+            or `strengths` without exactly one Add or Swap to apply them to.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     steerings = [steering] if isinstance(steering, Steering) else list(steering)
@@ -70,6 +70,8 @@ def generate(
             f"max_new_tokens is {max_new_tokens} and temperature {temperature}; the first must be 1 or more, the "
             "second a finite number from 0"
         )
+    for text in texts:
+        whole_text_ids(model, text, n_more=max_new_tokens)
     adjustable = [s for s in steerings if isinstance(s.operation, Add | Swap)]
     if strengths is not None and (len(adjustable) != 1 or not len(strengths)):
         raise ValueError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lrc_tl.forward import whole_text_ids
 from lrc_tl.models import HookedModel
 from lrc_tl.steering import Steering
 from lrc_tl.strength_rows import anywhere, continuations, map_logits
@@ -67,7 +68,7 @@ def neutral_effects(
     surprise: list[Tensor] = []
     repetition: list[list[float]] = []
     for number, text in enumerate(texts):
-        ids: list[int] = model.to_tokens(text)[0].tolist()
+        ids = whole_text_ids(model, text)
         if len(ids) < 4:
             raise ValueError(f"the neutral text {text!r} has {len(ids)} tokens; give texts of four or more")
         n_prompt = len(ids) // 2

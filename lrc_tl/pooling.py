@@ -11,7 +11,7 @@ from beartype import beartype
 from jaxtyping import Bool, Float, Int, jaxtyped
 from torch import Tensor
 
-from lrc_tl.forward import length_batches, right_padded, run
+from lrc_tl.forward import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.positions import hook_layer, last_subject_token
 
@@ -210,11 +210,7 @@ def _pooled_texts(
             for text, subject in zip(texts, subjects, strict=True)
         ]
     else:
-        sequences = [model.to_tokens(text)[0].tolist() for text in texts]
-        n_ctx = getattr(model.cfg, "n_ctx", None)
-        for text, sequence in zip(texts, sequences, strict=True):
-            if n_ctx is not None and len(sequence) >= int(n_ctx):
-                raise ValueError(f"{text[:60]!r}... fills the model's context of {n_ctx} tokens; shorten it")
+        sequences = [whole_text_ids(model, text) for text in texts]
     first = getattr(model.tokenizer, "bos_token_id", None)
     found: list[Tensor | None] = [None] * len(texts)
     for rows in length_batches([len(sequence) for sequence in sequences]):

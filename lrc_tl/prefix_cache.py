@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -20,6 +20,7 @@ from lrc_tl.models import HookedModel, hooked_transformer
 from lrc_tl.suffix_attention import suffix_gradients
 
 
+@runtime_checkable
 class PrefixCache(Protocol):
     """Keys and values of a run prefix."""
 

@@ -145,6 +145,11 @@ def test_a_text_that_is_longer_than_the_context_is_cut_without_a_word(word_model
         lrc.tokenize_prompt(word_model, lrc.Prompt(text=text, subject="w2", object="w3"))
     with pytest.raises(ValueError, match="fills the model's context of 64 tokens; shorten it"):
         direction().pool_texts(word_model, [text], by="max")
+    with pytest.raises(ValueError, match="fills the model's context of 64 tokens; shorten it"):
+        direction().read(word_model, text)
+    with pytest.raises(ValueError, match="context of 64 tokens, or leaves no room for 60 tokens; shorten it"):
+        lrc.generate(word_model, "w1 w2 w3 w4", max_new_tokens=60)
+    lrc.generate(word_model, "w1 w2 w3 w4", max_new_tokens=59)
 
 
 @pytest.mark.parametrize("given", ["no tokenizer", "embeddings"])
