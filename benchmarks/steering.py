@@ -62,6 +62,7 @@ def overhead(
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             seconds[name].append(timed(lambda name=name: work(cases[name])))
+        print(f"round {number + 1}:", {name: round(seconds[name][-1], 3) for name in names}, flush=True)
     plain = seconds["unsteered"]
     return {
         name: {
@@ -111,7 +112,7 @@ def sweeps(model: Any, vector: torch.Tensor, *, repeats: int, new_tokens: int) -
 def main() -> None:
     """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--new-tokens", type=int, default=6)
     parser.add_argument("--sweep-repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULT)
