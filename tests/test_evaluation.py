@@ -9,6 +9,7 @@ from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.summary import random_differences, swap_differences
+from lrc_tl.knowledge import is_answer
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -255,3 +256,29 @@ def test_several_methods_at_once_are_each_alone(word_model, edits, directions):
         ):
             torch.testing.assert_close(one.edited, alone.edited, rtol=0, atol=1e-4)
             assert (one.beta, one.edit_share) == (alone.beta, alone.edit_share)
+
+
+def test_a_target_that_goes_on_as_a_longer_word_was_not_generated(word_model, edits, directions, monkeypatch):
+    differences = swap_differences(directions, edits)
+    said = []
+    for edit in edits:
+        ids = list(lrc.tokenize_prompt(word_model, edit.prompt).text_ids)
+        swap = {"remove": edit.prompt.object, "add": edit.target, "beta": 0.6}
+        with directions.swap(word_model, text=edit.prompt.text, subject=edit.prompt.subject, **swap):
+            for _ in range(2):
+                ids.append(int(word_model(torch.tensor([ids]))[0, -1].argmax()))
+        said.append(word_model.tokenizer.decode(ids[-2:]).split())
+    rows = [row for row, words in enumerate(said) if len(words) == 2 and all(w.startswith("w") for w in words)]
+    planted = [lrc.Edit(prompt=edits[row].prompt, target=said[row][0]) for row in rows]
+    assert len(planted) >= 3
+
+    def generated():
+        (found,) = lrc.causality_curve(word_model, planted, differences[rows], betas=[0.6], generated=True)
+        return found.generated
+
+    assert generated().all()
+    # As from a tokenizer whose second token goes on with the first one's word.
+    monkeypatch.setattr(
+        "lrc_tl.evaluation.causality.is_answer", lambda text, name: is_answer(text.replace(" ", ""), name)
+    )
+    assert not generated().any()

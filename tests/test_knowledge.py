@@ -122,3 +122,12 @@ def test_one_known_prompt_is_kept_of_each_fact_and_the_seed_decides_which(word_m
 def test_a_subject_with_two_objects_is_two_facts():
     prompts = tuple(lrc.Prompt(text="a is", subject="a", object=name) for name in "xyx")
     assert lrc.one_prompt_a_fact(lrc.KnownPrompts(prompts=prompts, dropped=())).prompts == prompts[:2]
+
+
+def test_an_answer_may_still_become_an_object_of_which_it_is_the_beginning(word_model):
+    """As where greedy decoding spells the object with other tokens than the tokenizer would."""
+    from lrc_tl.knowledge import _may_become
+
+    ids = word_model.tokenizer("w1 w2 w5", add_special_tokens=False)["input_ids"]
+    assert [_may_become(word_model, ids[:n], "w1 w2") for n in (1, 2, 3)] == [True, True, True]
+    assert not _may_become(word_model, ids[1:], "w1 w2")
