@@ -1,0 +1,132 @@
+"""Leading singular triplets of a matrix that is known only through its products with a few vectors. Tensors only."""
+
+from collections.abc import Callable
+
+import torch
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+from torch import Tensor
+
+from lrc_tl.low_rank import Factors
+
+Product = Callable[[Tensor], Tensor]
+"""Rows in, the product of each out."""
+
+
+def added_basis(basis: Float[Tensor, "d known"], new: Float[Tensor, "d added"]) -> Float[Tensor, "d added"]:
+    """Orthonormal columns, orthogonal to the orthonormal columns of `basis`; with them they span `new`.
+
+    Where `new` adds fewer directions than it has columns, the others are arbitrary.
+    """
+    scale = torch.linalg.vector_norm(new, dim=0).clamp_min(torch.finfo(new.dtype).tiny)
+    # What the first QR leaves of `basis` in columns that nearly lie in it, the second one takes away.
+    once = torch.linalg.qr(torch.cat([basis, new / scale], dim=1)).Q[:, basis.shape[1] :]
+    twice: Tensor = torch.linalg.qr(torch.cat([basis, once], dim=1)).Q[:, basis.shape[1] :]
+    return twice
+
+
+class BlockKrylov:
+    """Golub-Kahan bidiagonalisation by blocks: `weight` on an ever larger space of outputs.
+
+    Each round takes `width` products with the matrix and as many with its transpose, and keeps everything that
+    earlier rounds have found, so a round is worth more than a power iteration of the same cost (Musco and Musco
+    2015, arXiv:1504.05477, algorithm 2). Products go by rows: `forward` maps rows `d_subject` to rows
+    `d_object` (`W v`), `reverse` the other way (`W^T u`). Bases are orthonormal to the precision of the dtype.
+    """
+
+    def __init__(
+        self,
+        forward: Product,
+        reverse: Product,
+        start: Float[Tensor, "d_subject width"],
+    ) -> None:
+        self._forward, self._reverse = forward, reverse
+        self._right = torch.linalg.qr(start).Q
+        self._next = self._right
+        self.left: Float[Tensor, "d_object rank"]
+        """Orthonormal; the weight is approximated by `left left^T W`."""
+        self.image: Float[Tensor, "d_subject rank"]
+        """`W^T left`, exact."""
+        self.width = start.shape[1]
+        self.n_rounds = 0
+        self.n_products = 0
+        self.first_residual = 0.0
+        """Squared Frobenius norm of what the first round has not found of the weight, estimated."""
+        self.first_energy = 0.0
+        """Squared Frobenius norm of what it has found."""
+
+    @property
+    def rank(self) -> int:
+        """Dimensions found so far."""
+        return self.left.shape[1] if self.n_rounds else 0
+
+    def grow(self) -> None:
+        """One more round: `width` products each way, fewer where the space is full."""
+        seen = self._forward(self._next.T).T
+        self.n_products += self._next.shape[1]
+        known = self.left if self.n_rounds else seen[:, :0]
+        new = added_basis(known, seen[:, : seen.shape[0] - known.shape[1]])
+        pulled = self._reverse(new.T).T
+        self.n_products += new.shape[1]
+        if self.n_rounds:
+            self.left, self.image = torch.cat([self.left, new], 1), torch.cat([self.image, pulled], 1)
+        else:
+            self.left, self.image = new, pulled
+            self.first_residual = left_out_energy(seen, n_rows=self._right.shape[0])
+            self.first_energy = float(pulled.double().pow(2).sum())
+        self.n_rounds += 1
+        room = self._right.shape[0] - self._right.shape[1]
+        self._next = added_basis(self._right, pulled[:, :room])
+        self._right = torch.cat([self._right, self._next], 1)
+
+    def complete(self) -> Float[Tensor, "d_object d_subject"]:
+        """The whole weight, from `d_object - rank` more products with the transpose."""
+        rest = torch.linalg.qr(self.left, mode="complete").Q[:, self.rank :]
+        self.n_products += rest.shape[1]
+        return self.weight + rest @ self._reverse(rest.T)
+
+    @property
+    def weight(self) -> Float[Tensor, "d_object d_subject"]:
+        """The best approximation so far, of rank `rank`."""
+        return self.left @ self.image.T
+
+    @property
+    def factors(self) -> Factors:
+        """Its singular value decomposition."""
+        return factors_of(self.left, self.image)
+
+
+def factors_of(left: Float[Tensor, "d_object rank"], image: Float[Tensor, "d_subject rank"]) -> Factors:
+    """Singular value decomposition of `left image^T` for orthonormal `left`."""
+    v, s, uh = torch.linalg.svd(image, full_matrices=False)
+    return Factors(u=left @ uh.T, s=s, vh=v.T)
+
+
+def left_out_energy(products: Float[Tensor, "d_object width"], *, n_rows: int) -> float:
+    """Squared Frobenius norm of `W - Q Q^T W`, where Q spans the products of W with random orthonormal vectors.
+
+    Each product in turn is left out, and its distance from the others tells what they have missed (the
+    leave-one-out estimate of Epperly and Tropp 2024, arXiv:2207.06342, for orthonormal vectors in `n_rows`
+    dimensions). It belongs to one vector fewer than there are, so it is a little large.
+    """
+    wide = products.double()
+    width = wide.shape[1]
+    triangle = torch.linalg.qr(wide, mode="r").R
+    diagonal = triangle.diagonal().abs()
+    if width < 2 or width >= n_rows or wide.shape[0] <= width or diagonal.min() <= 1e-12 * diagonal.max():
+        return 0.0
+    inverse = torch.linalg.solve_triangular(triangle, torch.eye(width).to(triangle), upper=True)
+    distances = 1 / inverse.pow(2).sum(1)
+    return float((n_rows - width) * distances.mean())
+
+
+@jaxtyped(typechecker=beartype)
+def angles(one: Float[Tensor, "*batch d"], other: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    """Angle between the vectors of each row in radians, 0 to pi; precise also where it is tiny.
+
+    A zero vector has the angle pi / 2 to every other.
+    """
+    one, other = (rows.double() for rows in (one, other))
+    one, other = (rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-300) for rows in (one, other))
+    found: Tensor = 2 * torch.atan2((one - other).norm(dim=-1), (one + other).norm(dim=-1))
+    return found
