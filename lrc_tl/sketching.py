@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.low_rank import Factors
@@ -18,11 +17,13 @@ def added_basis(basis: Float[Tensor, "d known"], new: Float[Tensor, "d added"]) 
 
     Where `new` adds fewer directions than it has columns, the others are arbitrary.
     """
-    scale = torch.linalg.vector_norm(new, dim=0).clamp_min(torch.finfo(new.dtype).tiny)
-    # What the first QR leaves of `basis` in columns that nearly lie in it, the second one takes away.
-    once = torch.linalg.qr(torch.cat([basis, new / scale], dim=1)).Q[:, basis.shape[1] :]
-    twice: Tensor = torch.linalg.qr(torch.cat([basis, once], dim=1)).Q[:, basis.shape[1] :]
-    return twice
+    found = new
+    for _ in range(2):  # what is left of `basis` after the first time, the second takes away
+        found = torch.linalg.qr(found - basis @ (basis.T @ found)).Q
+    defect = (basis.T @ found).abs().max() if basis.numel() and found.numel() else 0
+    if defect > 100 * torch.finfo(new.dtype).eps:  # `new` lies in the span of `basis`, but for rounding
+        found = torch.linalg.qr(torch.cat([basis, new], dim=1)).Q[:, basis.shape[1] :]
+    return found
 
 
 class BlockKrylov:
@@ -41,8 +42,9 @@ class BlockKrylov:
         start: Float[Tensor, "d_subject width"],
     ) -> None:
         self._forward, self._reverse = forward, reverse
-        self._right = torch.linalg.qr(start).Q
-        self._next = self._right
+        self.right: Float[Tensor, "d_subject known"] = torch.linalg.qr(start).Q
+        """Orthonormal: the input directions of the rounds so far and of the next one."""
+        self._next = self.right
         self.left: Float[Tensor, "d_object rank"]
         """Orthonormal; the weight is approximated by `left left^T W`."""
         self.image: Float[Tensor, "d_subject rank"]
@@ -72,12 +74,12 @@ class BlockKrylov:
             self.left, self.image = torch.cat([self.left, new], 1), torch.cat([self.image, pulled], 1)
         else:
             self.left, self.image = new, pulled
-            self.first_residual = left_out_energy(seen, n_rows=self._right.shape[0])
+            self.first_residual = left_out_energy(seen, n_rows=self.right.shape[0])
             self.first_energy = float(pulled.double().pow(2).sum())
         self.n_rounds += 1
-        room = self._right.shape[0] - self._right.shape[1]
-        self._next = added_basis(self._right, pulled[:, :room])
-        self._right = torch.cat([self._right, self._next], 1)
+        room = self.right.shape[0] - self.right.shape[1]
+        self._next = added_basis(self.right, pulled[:, :room])
+        self.right = torch.cat([self.right, self._next], 1)
 
     def complete(self) -> Float[Tensor, "d_object d_subject"]:
         """The whole weight, from `d_object - rank` more products with the transpose."""
@@ -118,15 +120,3 @@ def left_out_energy(products: Float[Tensor, "d_object width"], *, n_rows: int) -
     inverse = torch.linalg.solve_triangular(triangle, torch.eye(width).to(triangle), upper=True)
     distances = 1 / inverse.pow(2).sum(1)
     return float((n_rows - width) * distances.mean())
-
-
-@jaxtyped(typechecker=beartype)
-def angles(one: Float[Tensor, "*batch d"], other: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-    """Angle between the vectors of each row in radians, 0 to pi; precise also where it is tiny.
-
-    A zero vector has the angle pi / 2 to every other.
-    """
-    one, other = (rows.double() for rows in (one, other))
-    one, other = (rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-300) for rows in (one, other))
-    found: Tensor = 2 * torch.atan2((one - other).norm(dim=-1), (one + other).norm(dim=-1))
-    return found
