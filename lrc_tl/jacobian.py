@@ -150,20 +150,11 @@ def jacobian_grid(
     Raises:
         ValueError: as `subject_object_jacobians`, but for the layers.
     """
-    if object_aggregation not in get_args(ObjectAggregation):
-        allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
-        raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
-    _check_differentiable(model)
-    positions = object_positions(tokens, object_aggregation)
-    if positions[0] < tokens.subject_position:
-        raise ValueError(
-            f"the object is read at position {positions[0]}, before the subject at "
-            f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
-        )
-    n_rows = _rows_at_once(model, tokens, memory_limit)
+    positions = checked_positions(model, tokens, object_aggregation)
+    n_rows = rows_at_once(model, tokens, memory_limit)
     # Entered for each piece of work, and never across a yield: these modes belong to the caller's thread.
     with torch.inference_mode(False), torch.enable_grad():
-        subjects, objects = _graph(model, tokens, pairs, positions)
+        subjects, objects = subject_object_graph(model, tokens, pairs, positions)
     for object_layer in sorted(objects):
         wanted = sorted({subject for subject, object_ in pairs if object_ == object_layer})
         with torch.inference_mode(False), torch.enable_grad():
@@ -182,6 +173,25 @@ def jacobian_grid(
             )
 
 
+def checked_positions(model: HookedModel, tokens: TokenizedPrompt, object_aggregation: ObjectAggregation) -> list[int]:
+    """Positions of the object, after checks that its Jacobian can be computed.
+
+    Raises:
+        ValueError: as `subject_object_jacobians`, but for layers and memory.
+    """
+    if object_aggregation not in get_args(ObjectAggregation):
+        allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
+        raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
+    _check_differentiable(model)
+    positions = object_positions(tokens, object_aggregation)
+    if positions[0] < tokens.subject_position:
+        raise ValueError(
+            f"the object is read at position {positions[0]}, before the subject at "
+            f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
+        )
+    return positions
+
+
 def _check_differentiable(model: HookedModel) -> None:
     module: Any = model
     for name, parameter in module.named_parameters():
@@ -194,7 +204,12 @@ def _check_differentiable(model: HookedModel) -> None:
             )
 
 
-def _rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
+def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
+    """Rows of a Jacobian in one pass, by default as many as run fast.
+
+    Raises:
+        ValueError: `memory_limit` is too small for one row.
+    """
     d_model = int(model.cfg.d_model)
     if memory_limit is None:
         return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == "cpu" else d_model
@@ -213,7 +228,7 @@ def _rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int
     return int(min(d_model, memory_limit // row))
 
 
-def _graph(
+def subject_object_graph(
     model: HookedModel, tokens: TokenizedPrompt, pairs: Sequence[tuple[int, int]], positions: list[int]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """The subject's residual at each subject layer and the object at each object layer, in one graph."""
