@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models import HookedModel, hook_name
-from lrc_tl.prefix_cache import prefix_cache
+from lrc_tl.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
 
 ObjectAggregation = Literal["mean", "first_token"]
@@ -173,7 +173,9 @@ def jacobian_grid(
             )
 
 
-def checked_positions(model: HookedModel, tokens: TokenizedPrompt, object_aggregation: ObjectAggregation) -> list[int]:
+def checked_positions(
+    model: HookedModel, tokens: TokenizedPrompt, object_aggregation: ObjectAggregation
+) -> list[int]:
     """Positions of the object, after checks that its Jacobian can be computed.
 
     Raises:
@@ -229,15 +231,24 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
 
 
 def subject_object_graph(
-    model: HookedModel, tokens: TokenizedPrompt, pairs: Sequence[tuple[int, int]], positions: list[int]
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    pairs: Sequence[tuple[int, int]],
+    positions: list[int],
+    *,
+    cache: PrefixCache | None = None,
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """The subject's residual at each subject layer and the object at each object layer, in one graph."""
+    """The subject's residual at each subject layer and the object at each object layer, in one graph.
+
+    `cache` is that of the tokens before the subject; it is made here where none is given.
+    """
     subject_layers = {subject for subject, _ in pairs}
     object_layers = {object_ for _, object_ in pairs}
     lowest, highest = min(subject_layers), max(object_layers)
     ids = torch.tensor([tokens.input_ids], device=model.cfg.device)
     start = tokens.subject_position
-    cache = prefix_cache(model, ids[:, :start], stop_at_layer=highest + 1)
+    if cache is None:
+        cache = prefix_cache(model, ids[:, :start], stop_at_layer=highest + 1)
     skipped = start if cache is not None else 0
     subject_at, object_at = start - skipped, [position - skipped for position in positions]
     subjects: dict[int, Tensor] = {}

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lrc_tl.jacobian import ObjectAggregation, checked_positions, rows_at_once, subject_object_graph
 from lrc_tl.models import HookedModel
+from lrc_tl.prefix_cache import PrefixCache
 from lrc_tl.prompts import TokenizedPrompt
 
 
@@ -27,11 +28,12 @@ class JacobianProducts:
         *,
         object_aggregation: ObjectAggregation = "mean",
         memory_limit: int | None = None,
+        cache: PrefixCache | None = None,
     ) -> None:
         positions = checked_positions(model, tokens, object_aggregation)
         self._n_rows = rows_at_once(model, tokens, memory_limit)
         with torch.inference_mode(False), torch.enable_grad():
-            self._subjects, self._objects = subject_object_graph(model, tokens, pairs, positions)
+            self._subjects, self._objects = subject_object_graph(model, tokens, pairs, positions, cache=cache)
             self._cotangents = {
                 layer: torch.zeros_like(one).requires_grad_(True) for layer, one in self._objects.items()
             }

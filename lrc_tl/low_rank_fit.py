@@ -13,10 +13,11 @@ from rich.progress import track
 from torch import Tensor
 
 from lrc_tl.direction_error import direction_errors
-from lrc_tl.jacobian import ObjectAggregation, rows_at_once
+from lrc_tl.jacobian import ObjectAggregation, checked_positions, rows_at_once
 from lrc_tl.jacobian_products import JacobianProducts
 from lrc_tl.low_rank import Factors
 from lrc_tl.models import HookedModel
+from lrc_tl.prefix_cache import prefix_caches
 from lrc_tl.prompts import TokenizedPrompt
 from lrc_tl.sketching import BlockKrylov, factors_of
 
@@ -24,7 +25,8 @@ Pair = tuple[int, int]
 
 _POWER_ITERATIONS = 7
 _LEAST_WIDTH = 8
-_GRAPHS_KEPT = 64
+_GRAPHS_KEPT = 32
+_PREFIXES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +125,24 @@ class _MeanJacobian:
         progress: bool,
     ) -> None:
         for tokens in tokenized:  # before the model runs
+            checked_positions(model, tokens, object_aggregation)
             rows_at_once(model, tokens, memory_limit)
 
-        def graph(tokens: TokenizedPrompt) -> JacobianProducts:
-            return JacobianProducts(
-                model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit
-            )
+        def graphs(some: Sequence[TokenizedPrompt]) -> Iterator[JacobianProducts]:
+            prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in some]
+            with torch.inference_mode(False):
+                caches = prefix_caches(model, prefixes, stop_at_layer=max(pair[1] for pair in pairs) + 1)
+            for tokens, cache in zip(some, caches, strict=True):
+                yield JacobianProducts(
+                    model,
+                    tokens,
+                    pairs,
+                    object_aggregation=object_aggregation,
+                    memory_limit=memory_limit,
+                    cache=cache,
+                )
 
-        self._graph = graph
+        self._made = graphs
         self._tokenized = tokenized
         self._kept: list[JacobianProducts] = []
         self._progress = progress
@@ -141,18 +153,16 @@ class _MeanJacobian:
         """Mean of `o_i - bias` for each object name, likewise."""
 
     def _graphs(self, what: str) -> Iterable[JacobianProducts]:
-        def made() -> Iterator[JacobianProducts]:
-            for number, tokens in enumerate(self._tokenized):
-                if number < len(self._kept):
-                    yield self._kept[number]
-                    continue
-                one = self._graph(tokens)
-                if number < _GRAPHS_KEPT:
-                    self._kept.append(one)
-                yield one
+        def all_graphs() -> Iterator[JacobianProducts]:
+            yield from self._kept
+            for start in range(len(self._kept), len(self._tokenized), _PREFIXES_AT_ONCE):
+                for graph in self._made(self._tokenized[start : start + _PREFIXES_AT_ONCE]):
+                    if len(self._kept) < _GRAPHS_KEPT:
+                        self._kept.append(graph)
+                    yield graph
 
         console = Console(stderr=True)
-        return track(made(), what, total=len(self._tokenized), console=console, disable=not self._progress)
+        return track(all_graphs(), what, total=len(self._tokenized), console=console, disable=not self._progress)
 
     def forward(self, rows: dict[int, Tensor]) -> dict[Pair, Tensor]:
         """`W v` for the rows of each subject layer, at every pair."""

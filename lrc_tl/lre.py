@@ -89,7 +89,7 @@ class LinearRelationalEmbedding:
 
         `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in the dtype of the model (float32 or wider).
         `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
-        from the subject on of up to 64 prompts.
+        from the subject on of up to 32 prompts.
 
         With `method="low_rank"` only the leading part of W is computed, from products of the Jacobians with a few
         vectors; the bias is exact. The fast setting is the default: 2 (rank + oversample) products for each
@@ -114,7 +114,12 @@ class LinearRelationalEmbedding:
         settings = _low_rank_settings(
             model,
             method,
-            {"rank": rank, "oversample": oversample, "power_iterations": power_iterations, "min_cosine": min_cosine},
+            {
+                "rank": rank,
+                "oversample": oversample,
+                "power_iterations": power_iterations,
+                "min_cosine": min_cosine,
+            },
             seed=seed,
             oversample_by_rank=1,
         )
@@ -419,7 +424,7 @@ def _low_rank_settings(
         raise ValueError(f"method is {method!r}; allowed are {allowed}")
     if method == "exact":
         if given := [name for name, value in options.items() if value is not None]:
-            raise ValueError(f"{', '.join(given)} given for an exact fit; add method=\"low_rank\", or leave it out")
+            raise ValueError(f'{", ".join(given)} given for an exact fit; add method="low_rank", or leave it out')
         return None
     return LowRankSettings.checked(
         model,

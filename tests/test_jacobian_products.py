@@ -14,6 +14,7 @@ from test_jacobian import (  # noqa: F401  (fixtures)
 import lrc_tl as lrc
 from lrc_tl.jacobian import jacobian_grid
 from lrc_tl.jacobian_products import JacobianProducts
+from lrc_tl.prefix_cache import prefix_cache, prefix_caches
 
 PAIRS = [(0, 1), (1, 1), (0, 2), (1, 2)]
 
@@ -96,3 +97,15 @@ def test_an_object_that_is_read_before_the_subject_is_refused(model):  # noqa: F
     )
     with pytest.raises(ValueError, match="read at position 2, before the subject at 5"):
         JacobianProducts(model, at, [(0, 2)])
+
+
+def test_prefixes_of_different_lengths_are_cached_together_as_they_are_alone(model):  # noqa: F811
+    all_tokens = [tokens(position, 2) for position in (4, 0, 2, 5)]
+    prefixes = [at.input_ids[: at.subject_position] for at in all_tokens]
+    caches = prefix_caches(model, prefixes, stop_at_layer=3)
+    for at, prefix, cache in zip(all_tokens, prefixes, caches, strict=True):
+        alone = prefix_cache(model, torch.tensor([prefix], dtype=torch.long), stop_at_layer=3)
+        assert (cache is None) == (alone is None)
+        found = JacobianProducts(model, at, [(0, 2)], cache=cache).forward(0, random_rows(2))[2]
+        expected = JacobianProducts(model, at, [(0, 2)]).forward(0, random_rows(2))[2]
+        assert relative(found, expected) < 1e-6

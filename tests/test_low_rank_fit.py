@@ -187,7 +187,12 @@ def test_a_file_from_before_there_was_a_low_rank_method_holds_an_exact_fit(model
     monkeypatch.setattr(module, "fields", lambda one: [field for field in plain(one) if field.name not in new])
     fit(model).save(tmp_path / "lre.safetensors")
     again = lrc.LinearRelationalEmbedding.load(tmp_path / "lre.safetensors")
-    assert (again.method, again.rank_limit, again.n_products, again.direction_errors) == ("exact", None, None, None)
+    assert (again.method, again.rank_limit, again.n_products, again.direction_errors) == (
+        "exact",
+        None,
+        None,
+        None,
+    )
 
 
 def test_the_same_seed_gives_the_same_weight_and_global_randomness_is_left_alone(model):
