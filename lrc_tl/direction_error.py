@@ -1,10 +1,10 @@
 """How far the directions of a sketched weight are from those of the whole weight: an estimate without the latter.
 
 A sketch shows a block bidiagonal corner of the weight, exactly, and leaves out the rest. Its start is random and
-prefers no direction, so what the rest looks like depends on the singular values alone. They are fitted: a diagonal
-matrix is sketched again and again until its sketch has the singular values seen. That sketch is then continued, and
-the continuation, turned at random, is put behind the corner: the solutions with and without it differ by about as
-much as the sketched from the exact ones.
+prefers no direction, so what the rest looks like depends on the singular values alone. They are fitted: a
+diagonal matrix is sketched again and again until its sketch has the singular values seen. That sketch is then
+continued, and the continuation, turned at random, is put behind the corner: the solutions with and without it
+differ by about as much as the sketched from the exact ones.
 """
 
 import torch

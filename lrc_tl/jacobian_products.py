@@ -13,7 +13,7 @@ from lrc_tl.prompts import TokenizedPrompt
 
 
 class JacobianProducts:
-    """`J v` and `J^T u` for the Jacobians of one prompt: one forward pass here, one thin pass for each batch of rows.
+    """`J v` and `J^T u` for the Jacobians of one prompt: a forward pass here, a thin pass for each batch of rows.
 
     The gradient at the subject is linear in the one at the object, `g = J^T u`, so the reverse of that reverse
     pass gives `J v` from the same graph, closed forms and cached prefix included, at the price of a reverse pass.

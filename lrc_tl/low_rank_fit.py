@@ -269,7 +269,7 @@ def fit_grid(
     memory_limit: int | None,
     progress: bool,
 ) -> dict[Pair, LowRankFit]:
-    """Every pair from one thin forward-mode pass for each subject layer and one reverse pass for each object layer.
+    """Every pair from one thin forward-mode pass a subject layer and one thin reverse pass an object layer.
 
     Random products of all subject layers together show the outputs that matter at an object layer: Jacobians from
     different layers to the same one have nearly the same. The weights on those `rank + oversample` outputs, of all
@@ -310,7 +310,7 @@ def fit_grid(
 
 
 def grid_width(pairs: Sequence[Pair], settings: LowRankSettings) -> int:
-    """Random rows at each subject layer: half as many again as the sketch has dimensions, over its subject layers."""
+    """Random rows at each subject layer: one and a half times the dimensions, shared by the subject layers."""
     layers_below = Counter(object_ for _, object_ in pairs)
     return min(settings.size, math.ceil(1.5 * settings.size / min(layers_below.values())))
 

@@ -1,4 +1,4 @@
-"""Leading singular triplets of a matrix that is known only through its products with a few vectors. Tensors only."""
+"""Leading singular triplets of a matrix that is known only by its products with some vectors. Tensors only."""
 
 from collections.abc import Callable
 

@@ -23,8 +23,8 @@ def random_rows(number, seed=0):
     return torch.randn(number, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def tolerance(model):  # Bridges compute norms and softmax in float32, and rotations are rounded differently
-    return 1e-5 if hasattr(model, "original_model") else 1e-9
+def tolerance(one):  # Bridges compute norms and softmax in float32, and rotations are rounded differently
+    return 1e-5 if hasattr(one, "original_model") else 1e-9
 
 
 @pytest.mark.parametrize("subject_position", [0, 3])
