@@ -1,4 +1,4 @@
-"""Sketches of a known matrix: laws of the bases, bounds by the exact decomposition, and the estimate of their error."""
+"""Sketches of a known matrix: laws of the bases, bounds by the exact decomposition, the estimate of the error."""
 
 import pytest
 import torch
