@@ -54,7 +54,7 @@ class LinearRelationalEmbedding:
     n_products: int | None = None
     """Products with Jacobians for each prompt (d_model for an exact fit); None in older files."""
     direction_errors: dict[str, float] | None = None
-    """For each object of its prompts, a bound of the angle (radians) between the low-rank direction at `rank_limit`
+    """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit`
     and the exact one, right in most cases (`lrc_tl.direction_error`); None where there is no estimate."""
 
     @property
