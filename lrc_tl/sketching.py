@@ -90,7 +90,8 @@ class BlockKrylov:
     @property
     def weight(self) -> Float[Tensor, "d_object d_subject"]:
         """The best approximation so far, of rank `rank`."""
-        return self.left @ self.image.T
+        approximation: Tensor = self.left @ self.image.T
+        return approximation
 
     @property
     def factors(self) -> Factors:
