@@ -32,7 +32,7 @@ SPECTRA = RESULTS / "low_rank_spectra.json"
 RELATIONS = ("country_language", "word_first_letter", "animal_class", "city_in_country")
 CALIBRATION_RELATIONS = ("animal_class",)
 SUBJECT_LAYERS, OBJECT_LAYERS = (4, 6, 8, 10), (12, 15)
-N_PROMPTS, N_TARGETS = 4, 3
+N_ASKED, N_PROMPTS, N_TARGETS = 24, 3, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,8 @@ def collect() -> None:
     model = lrc.load_model("packaged:gemma-3-270m")
     rows = []
     for name in RELATIONS:
-        known = lrc.filter_known(model, lrc.load_relation(name).prompts(shots=4, seed=0))
-        prompts = known.sample(N_PROMPTS, seed=0)
+        some = lrc.load_relation(name).prompts(shots=4, seed=0)[:N_ASKED]
+        prompts = lrc.filter_known(model, some).sample(N_PROMPTS, seed=0)
         grid = lrc.fit_layer_grid(
             model, prompts, subject_layers=SUBJECT_LAYERS, object_layers=OBJECT_LAYERS, progress=False
         )

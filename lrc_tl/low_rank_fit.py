@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from lrc_tl.prefix_cache import prefix_caches
 from lrc_tl.prompts import TokenizedPrompt
 from lrc_tl.sketching import BlockKrylov, factors_of
 
+FitMethod = Literal["exact", "low_rank"]
 Pair = tuple[int, int]
 
 _POWER_ITERATIONS = 7
@@ -95,6 +96,32 @@ class LowRankSettings:
     def width(self) -> int:
         """Dimensions of one round."""
         return max(math.ceil(self.size / (self.power_iterations + 1)), min(_LEAST_WIDTH, self.size))
+
+
+def low_rank_settings(
+    model: HookedModel, method: str, options: Mapping[str, Any], *, seed: int, oversample_by_rank: int
+) -> LowRankSettings | None:
+    """The settings of a low-rank fit, None for an exact one.
+
+    Raises:
+        ValueError: an unknown method, options for an exact fit, or what `LowRankSettings.checked` refuses.
+    """
+    if method not in get_args(FitMethod):
+        allowed = " or ".join(map(repr, get_args(FitMethod)))
+        raise ValueError(f"method is {method!r}; allowed are {allowed}")
+    if method == "exact":
+        if given := [name for name, value in options.items() if value is not None]:
+            raise ValueError(f'{", ".join(given)} given for an exact fit; add method="low_rank", or leave it out')
+        return None
+    return LowRankSettings.checked(
+        model,
+        rank=options["rank"],
+        oversample=options["oversample"],
+        power_iterations=options.get("power_iterations"),
+        min_cosine=options.get("min_cosine"),
+        seed=seed,
+        oversample_by_rank=oversample_by_rank,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

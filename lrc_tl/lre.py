@@ -1,11 +1,11 @@
 """LinearRelationalEmbedding: the mean affine map from subject to object activations, and its inverse."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import torch
 from beartype import beartype
@@ -20,11 +20,17 @@ from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import ObjectAggregation, check_layers, jacobian_grid, layer_pairs
 from lrc_tl.low_rank import Factors
-from lrc_tl.low_rank_fit import LowRankFit, LowRankSettings, exact_is_cheaper, fit_grid, fit_pair
+from lrc_tl.low_rank_fit import (
+    FitMethod,
+    LowRankFit,
+    LowRankSettings,
+    exact_is_cheaper,
+    fit_grid,
+    fit_pair,
+    low_rank_settings,
+)
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
-
-FitMethod = Literal["exact", "low_rank"]
 
 _KIND = "lre"
 _NOT_PLAIN = ("weight", "bias", "fingerprint")
@@ -111,7 +117,7 @@ class LinearRelationalEmbedding:
                 exact fit, or what `subject_object_jacobians` refuses.
         """
         pair = check_layers(model, subject_layer, object_layer)
-        settings = _low_rank_settings(
+        settings = low_rank_settings(
             model,
             method,
             {
@@ -314,7 +320,7 @@ def fit_layer_grid(
             missing, out of range or given for an exact fit, or what `subject_object_jacobians` refuses.
     """
     pairs = layer_pairs(model, subject_layers, object_layers)
-    settings = _low_rank_settings(
+    settings = low_rank_settings(
         model, method, {"rank": rank, "oversample": oversample}, seed=seed, oversample_by_rank=2
     )
     if settings is not None and not exact_is_cheaper(model, pairs, settings, grid=True):
@@ -413,28 +419,6 @@ def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedP
 
 def _relation(prompts: Sequence[Prompt]) -> str:
     return " + ".join(dict.fromkeys(prompt.relation for prompt in prompts if prompt.relation))
-
-
-def _low_rank_settings(
-    model: HookedModel, method: str, options: Mapping[str, Any], *, seed: int, oversample_by_rank: int
-) -> LowRankSettings | None:
-    """None for an exact fit."""
-    if method not in get_args(FitMethod):
-        allowed = " or ".join(map(repr, get_args(FitMethod)))
-        raise ValueError(f"method is {method!r}; allowed are {allowed}")
-    if method == "exact":
-        if given := [name for name, value in options.items() if value is not None]:
-            raise ValueError(f'{", ".join(given)} given for an exact fit; add method="low_rank", or leave it out')
-        return None
-    return LowRankSettings.checked(
-        model,
-        rank=options["rank"],
-        oversample=options["oversample"],
-        power_iterations=options.get("power_iterations"),
-        min_cosine=options.get("min_cosine"),
-        seed=seed,
-        oversample_by_rank=oversample_by_rank,
-    )
 
 
 def _from_low_rank(
