@@ -95,7 +95,8 @@ def main() -> None:
     started = time.perf_counter()
     model = lrc.load_model("packaged:gemma-3-270m")
     relations = list(lrc.load_relations(given.relations)[0].values()) if given.relations else []
-    relations += [lrc.load_relation(name) for name in RELATIONS]
+    taken = {relation.name for relation in relations}
+    relations += [one for one in map(lrc.load_relation, RELATIONS) if one.name not in taken]
     if given.only:
         relations = [lrc.find_relation(relations, name) for name in given.only]
     low: dict[str, Any] = {"method": "low_rank", "rank": given.rank}
