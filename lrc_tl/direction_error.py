@@ -45,10 +45,11 @@ def direction_errors(
     if sketch.rank >= n_all:
         return torch.zeros(len(targets), dtype=torch.float64)
     values = fitted_spectrum(sketch, seed=seed)
-    corner = _bidiagonal(sketch).cpu()
+    corner = _bidiagonal(sketch)
     n_rows, n_columns = corner.shape
-    known = (targets.double() @ sketch.left.double()).cpu()
-    beyond = (targets.double().pow(2).sum(1).cpu() - known.pow(2).sum(1)).clamp_min(0)
+    targets = targets.cpu().double()
+    known = targets @ sketch.left.cpu().double()
+    beyond = (targets.pow(2).sum(1) - known.pow(2).sum(1)).clamp_min(0)
     without = _solve(corner, known, rank)
     generator = torch.Generator().manual_seed(seed)
     n_rounds = min(sketch.n_rounds + max(3, sketch.n_rounds), -(-n_all // sketch.width))
@@ -77,7 +78,7 @@ def fitted_spectrum(sketch: BlockKrylov, *, seed: int = 0) -> Float[Tensor, " d"
     Those beyond the rank of the sketch fall geometrically, with the energy that the sketch has left out, or as
     fast as the ones that it has found well, whichever is more.
     """
-    found = sketch.factors.s.double().cpu()
+    found = sketch.factors.s.cpu().double()
     n_all = min(sketch.left.shape[0], sketch.image.shape[0])
     residual = sketch.first_residual
     energy = max(sketch.first_energy + residual - float(found.pow(2).sum()), 1e-3 * residual)
@@ -130,7 +131,7 @@ def _energy_of_line(head: Tensor, n_sure: int, n_all: int) -> float:
 
 def _bidiagonal(sketch: BlockKrylov) -> Tensor:
     """The weight in the bases of the sketch: outputs found by inputs found and those of the next round."""
-    return sketch.image.double().T @ sketch.right.double()
+    return sketch.image.cpu().double().T @ sketch.right.cpu().double()
 
 
 def _solve(matrix: Tensor, targets: Tensor, rank: int) -> Tensor:

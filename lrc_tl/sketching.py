@@ -75,7 +75,7 @@ class BlockKrylov:
         else:
             self.left, self.image = new, pulled
             self.first_residual = left_out_energy(seen, n_rows=self.right.shape[0])
-            self.first_energy = float(pulled.double().pow(2).sum())
+            self.first_energy = float(pulled.cpu().double().pow(2).sum())
         self.n_rounds += 1
         room = self.right.shape[0] - self.right.shape[1]
         self._next = added_basis(self.right, pulled[:, :room])
@@ -112,7 +112,7 @@ def left_out_energy(products: Float[Tensor, "d_object width"], *, n_rows: int) -
     leave-one-out estimate of Epperly and Tropp 2024, arXiv:2207.06342, for orthonormal vectors in `n_rows`
     dimensions). It belongs to one vector fewer than there are, so it is a little large.
     """
-    wide = products.double()
+    wide = products.cpu().double()  # some devices know no float64
     width = wide.shape[1]
     triangle = torch.linalg.qr(wide, mode="r").R
     diagonal = triangle.diagonal().abs()
