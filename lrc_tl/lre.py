@@ -351,13 +351,13 @@ def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbed
     """The LRE of all prompts of several LREs at the same layers: means weighted by their numbers of prompts.
 
     Raises:
-        ValueError: no LREs, or some of other layers, aggregations or models.
+        ValueError: no LREs, or some of other layers, aggregations, methods or models.
     """
     if not lres:
         raise ValueError("no LREs to combine; give at least one")
     first = lres[0]
     for lre in lres:
-        for name in ("subject_layer", "object_layer", "object_aggregation", "fingerprint"):
+        for name in ("subject_layer", "object_layer", "object_aggregation", "method", "rank_limit", "fingerprint"):
             if getattr(lre, name) != getattr(first, name):
                 raise ValueError(f"the LREs differ in {name}; combine LREs of the same layers and model")
     n = sum(lre.n_prompts for lre in lres)
@@ -368,6 +368,7 @@ def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbed
         n_prompts=n,
         prompts_hash=" + ".join(lre.prompts_hash for lre in lres),
         relation=" + ".join(dict.fromkeys(lre.relation for lre in lres)),
+        direction_errors=None,  # they belong to the directions of each LRE alone
     )
 
 
