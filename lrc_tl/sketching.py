@@ -85,7 +85,8 @@ class BlockKrylov:
         """The whole weight, from `d_object - rank` more products with the transpose."""
         rest = torch.linalg.qr(self.left, mode="complete").Q[:, self.rank :]
         self.n_products += rest.shape[1]
-        return self.weight + rest @ self._reverse(rest.T)
+        whole: Tensor = self.weight + rest @ self._reverse(rest.T)
+        return whole
 
     @property
     def weight(self) -> Float[Tensor, "d_object d_subject"]:

@@ -249,7 +249,7 @@ def test_a_grid_as_dear_as_the_jacobians_is_exact(model):
         ({"min_cosine": 1.0}, "min_cosine is 1.0; give a number between 0 and 1"),
         ({"min_cosine": 0.0}, "min_cosine is 0.0; give a number between 0 and 1"),
         ({"method": "lowrank"}, "method is 'lowrank'; allowed are 'exact' or 'low_rank'"),
-        ({"method": "exact"}, "rank given for an exact fit; add method='low_rank', or leave it out"),
+        ({"method": "exact"}, 'rank given for an exact fit; add method="low_rank", or leave it out'),
         ({"subject_layer": 2, "object_layer": 1}, "object layer 1 lies below subject layer 2"),
         ({"memory_limit": 1}, "memory_limit is 1 bytes, but one row of the Jacobian takes about"),
         ({"object_aggregation": "median"}, "'median'; allowed are 'mean' or 'first_token'"),
