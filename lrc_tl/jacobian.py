@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models import HookedModel, hook_name
-from lrc_tl.prefix_cache import prefix_cache
+from lrc_tl.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
 
 ObjectAggregation = Literal["mean", "first_token"]
@@ -150,20 +150,11 @@ def jacobian_grid(
     Raises:
         ValueError: as `subject_object_jacobians`, but for the layers.
     """
-    if object_aggregation not in get_args(ObjectAggregation):
-        allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
-        raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
-    _check_differentiable(model)
-    positions = object_positions(tokens, object_aggregation)
-    if positions[0] < tokens.subject_position:
-        raise ValueError(
-            f"the object is read at position {positions[0]}, before the subject at "
-            f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
-        )
-    n_rows = _rows_at_once(model, tokens, memory_limit)
+    positions = checked_positions(model, tokens, object_aggregation)
+    n_rows = rows_at_once(model, tokens, memory_limit)
     # Entered for each piece of work, and never across a yield: these modes belong to the caller's thread.
     with torch.inference_mode(False), torch.enable_grad():
-        subjects, objects = _graph(model, tokens, pairs, positions)
+        subjects, objects = subject_object_graph(model, tokens, pairs, positions)
     for object_layer in sorted(objects):
         wanted = sorted({subject for subject, object_ in pairs if object_ == object_layer})
         with torch.inference_mode(False), torch.enable_grad():
@@ -182,6 +173,27 @@ def jacobian_grid(
             )
 
 
+def checked_positions(
+    model: HookedModel, tokens: TokenizedPrompt, object_aggregation: ObjectAggregation
+) -> list[int]:
+    """Positions of the object, after checks that its Jacobian can be computed.
+
+    Raises:
+        ValueError: as `subject_object_jacobians`, but for layers and memory.
+    """
+    if object_aggregation not in get_args(ObjectAggregation):
+        allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
+        raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
+    _check_differentiable(model)
+    positions = object_positions(tokens, object_aggregation)
+    if positions[0] < tokens.subject_position:
+        raise ValueError(
+            f"the object is read at position {positions[0]}, before the subject at "
+            f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
+        )
+    return positions
+
+
 def _check_differentiable(model: HookedModel) -> None:
     module: Any = model
     for name, parameter in module.named_parameters():
@@ -194,7 +206,12 @@ def _check_differentiable(model: HookedModel) -> None:
             )
 
 
-def _rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
+def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
+    """Rows of a Jacobian in one pass, by default as many as run fast.
+
+    Raises:
+        ValueError: `memory_limit` is too small for one row.
+    """
     d_model = int(model.cfg.d_model)
     if memory_limit is None:
         return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == "cpu" else d_model
@@ -213,16 +230,25 @@ def _rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int
     return int(min(d_model, memory_limit // row))
 
 
-def _graph(
-    model: HookedModel, tokens: TokenizedPrompt, pairs: Sequence[tuple[int, int]], positions: list[int]
+def subject_object_graph(
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    pairs: Sequence[tuple[int, int]],
+    positions: list[int],
+    *,
+    cache: PrefixCache | None = None,
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """The subject's residual at each subject layer and the object at each object layer, in one graph."""
+    """The subject's residual at each subject layer and the object at each object layer, in one graph.
+
+    `cache` is that of the tokens before the subject; it is made here where none is given.
+    """
     subject_layers = {subject for subject, _ in pairs}
     object_layers = {object_ for _, object_ in pairs}
     lowest, highest = min(subject_layers), max(object_layers)
     ids = torch.tensor([tokens.input_ids], device=model.cfg.device)
     start = tokens.subject_position
-    cache = prefix_cache(model, ids[:, :start], stop_at_layer=highest + 1)
+    if cache is None:
+        cache = prefix_cache(model, ids[:, :start], stop_at_layer=highest + 1)
     skipped = start if cache is not None else 0
     subject_at, object_at = start - skipped, [position - skipped for position in positions]
     subjects: dict[int, Tensor] = {}

@@ -20,8 +20,17 @@ from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import ObjectAggregation, check_layers, jacobian_grid, layer_pairs
 from lrc_tl.low_rank import Factors
+from lrc_tl.low_rank_fit import (
+    FitMethod,
+    LowRankFit,
+    LowRankSettings,
+    exact_is_cheaper,
+    fit_grid,
+    fit_pair,
+    low_rank_settings,
+)
 from lrc_tl.models import HookedModel
-from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
 
 _KIND = "lre"
 _NOT_PLAIN = ("weight", "bias", "fingerprint")
@@ -44,6 +53,15 @@ class LinearRelationalEmbedding:
     """The prompts' relation; their relations joined with " + " where there are several."""
     fingerprint: ModelFingerprint
     """The model that it was fitted on, checked whenever it is used on one."""
+    method: FitMethod = "exact"
+    """`"exact"` also where the low-rank method found the whole Jacobian cheaper."""
+    rank_limit: int | None = None
+    """The rank that a low-rank fit was made for; none above it is accepted."""
+    n_products: int | None = None
+    """Products with Jacobians for each prompt (d_model for an exact fit); None in older files."""
+    direction_errors: dict[str, float] | None = None
+    """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit`
+    and the exact one, right in most cases (`lrc_tl.direction_error`); None where there is no estimate."""
 
     @property
     def subject_hook(self) -> str:
@@ -64,18 +82,65 @@ class LinearRelationalEmbedding:
         subject_layer: int,
         object_layer: int,
         object_aggregation: ObjectAggregation = "mean",
+        method: FitMethod = "exact",
+        rank: int | None = None,
+        oversample: int | None = None,
+        power_iterations: int | None = None,
+        min_cosine: float | None = None,
+        seed: int = 0,
         memory_limit: int | None = None,
         progress: bool = True,
     ) -> "LinearRelationalEmbedding":
         """Mean Jacobian and mean bias over `prompts`, all of which are used.
 
         `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in the dtype of the model (float32 or wider).
-        `memory_limit` is in bytes, as in `subject_object_jacobians`.
+        `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
+        from the subject on of up to 32 prompts.
+
+        With `method="low_rank"` only the leading part of W is computed, from products of the Jacobians with a few
+        vectors; the bias is exact. The fast setting is the default: 2 (rank + oversample) products for each
+        prompt instead of d_model. The safe one, `min_cosine=0.99`, goes on until every object's direction is
+        estimated to have that cosine to the exact one, or computes the whole Jacobian where that is cheaper.
+
+        Args:
+            rank: largest rank that the LRE will be asked for.
+            oversample: dimensions of the sketch beyond `rank`; as many again by default.
+            power_iterations: the sketch is made in this many rounds and one, each with forward and reverse
+                products, each starting from what the one before found; seven by default, with at least eight
+                dimensions in a round. More rounds take the same number of products in more passes, and find more.
+            min_cosine: the safe setting; the size of the sketch is then found, and `oversample` only says how wide
+                its rounds are.
+            seed: of the random vectors that a low-rank fit starts from.
 
         Raises:
-            ValueError: no prompts, bad layers, or what `subject_object_jacobians` refuses.
+            ValueError: no prompts, bad layers, a low-rank option that is missing, out of range or given for an
+                exact fit, or what `subject_object_jacobians` refuses.
         """
         pair = check_layers(model, subject_layer, object_layer)
+        settings = low_rank_settings(
+            model,
+            method,
+            {
+                "rank": rank,
+                "oversample": oversample,
+                "power_iterations": power_iterations,
+                "min_cosine": min_cosine,
+            },
+            seed=seed,
+            oversample_by_rank=1,
+        )
+        if settings is not None and not exact_is_cheaper(model, [pair], settings, grid=False):
+            tokenized = _tokenized(model, prompts)
+            found = fit_pair(
+                model,
+                tokenized,
+                pair,
+                settings,
+                object_aggregation=object_aggregation,
+                memory_limit=memory_limit,
+                progress=progress,
+            )
+            return _from_low_rank(model, prompts, pair, found, settings, object_aggregation)
         return _fit_pairs(
             model,
             prompts,
@@ -103,8 +168,14 @@ class LinearRelationalEmbedding:
         """`R^+(o) = W^+ (o - b)` for each row, with the rank-`rank` pseudo-inverse of W (arXiv:2311.08968, eq. 4).
 
         Raises:
-            ValueError: a rank outside 1 to the numerical rank of the weight, which the text gives.
+            ValueError: a rank outside 1 to the numerical rank of the weight, which the text gives, or above the
+                rank that a low-rank LRE was fitted for.
         """
+        if self.rank_limit is not None and self.rank_limit < rank:
+            raise ValueError(
+                f"rank {rank} is above {self.rank_limit}, which this low-rank LRE was fitted for; fit it again "
+                f"with rank={rank}"
+            )
         return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank)
 
     @cached_property
@@ -115,7 +186,8 @@ class LinearRelationalEmbedding:
     @property
     def numerical_rank(self) -> int:
         """The largest rank that `invert` and `concepts` accept."""
-        return self.svd.numerical_rank
+        found = self.svd.numerical_rank
+        return found if self.rank_limit is None else min(found, self.rank_limit)
 
     def concepts(self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int) -> ConceptSet:
         """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
@@ -166,6 +238,7 @@ class LinearRelationalEmbedding:
                 "rank": rank,
                 "n_lre_prompts": self.n_prompts,
                 "lre_prompts_hash": self.prompts_hash,
+                **({} if self.method == "exact" else {"lre_method": self.method}),
             },
         )
 
@@ -200,6 +273,8 @@ class LinearRelationalEmbedding:
             lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **header)
             if lre.object_aggregation not in get_args(ObjectAggregation):
                 raise ValueError(f"object_aggregation is {lre.object_aggregation!r}")
+            if lre.method not in get_args(FitMethod):
+                raise ValueError(f"method is {lre.method!r}")
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: its content does not describe an LRE: {error}") from error
         if model is not None:
@@ -223,6 +298,10 @@ def fit_layer_grid(
     subject_layers: Sequence[int],
     object_layers: Sequence[int],
     object_aggregation: ObjectAggregation = "mean",
+    method: FitMethod = "exact",
+    rank: int | None = None,
+    oversample: int | None = None,
+    seed: int = 0,
     memory_limit: int | None = None,
     progress: bool = True,
 ) -> dict[tuple[int, int], LinearRelationalEmbedding]:
@@ -232,14 +311,36 @@ def fit_layer_grid(
     object layer, whatever the number of subject layers; each LRE equals `LinearRelationalEmbedding.fit` on its
     pair. Held in memory: a weight for each pair, and one prompt's Jacobians to one object layer.
 
+    With `method="low_rank"`, one pass with a few rows for each subject layer and one with `rank + oversample` rows
+    for each object layer; `oversample` is twice the rank by default. There is no estimate of its error. Where the
+    exact grid takes no more products, it is computed. Options are those of `LinearRelationalEmbedding.fit`.
+
     Raises:
-        ValueError: no prompts, a layer outside the model, no pair of layers at all, or what
-            `subject_object_jacobians` refuses.
+        ValueError: no prompts, a layer outside the model, no pair of layers at all, a low-rank option that is
+            missing, out of range or given for an exact fit, or what `subject_object_jacobians` refuses.
     """
+    pairs = layer_pairs(model, subject_layers, object_layers)
+    settings = low_rank_settings(
+        model, method, {"rank": rank, "oversample": oversample}, seed=seed, oversample_by_rank=2
+    )
+    if settings is not None and not exact_is_cheaper(model, pairs, settings, grid=True):
+        found = fit_grid(
+            model,
+            _tokenized(model, prompts),
+            pairs,
+            settings,
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
+        return {
+            pair: _from_low_rank(model, prompts, pair, one, settings, object_aggregation)
+            for pair, one in found.items()
+        }
     return _fit_pairs(
         model,
         prompts,
-        layer_pairs(model, subject_layers, object_layers),
+        pairs,
         object_aggregation=object_aggregation,
         memory_limit=memory_limit,
         progress=progress,
@@ -250,13 +351,13 @@ def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbed
     """The LRE of all prompts of several LREs at the same layers: means weighted by their numbers of prompts.
 
     Raises:
-        ValueError: no LREs, or some of other layers, aggregations or models.
+        ValueError: no LREs, or some of other layers, aggregations, methods or models.
     """
     if not lres:
         raise ValueError("no LREs to combine; give at least one")
     first = lres[0]
     for lre in lres:
-        for name in ("subject_layer", "object_layer", "object_aggregation", "fingerprint"):
+        for name in ("subject_layer", "object_layer", "object_aggregation", "method", "rank_limit", "fingerprint"):
             if getattr(lre, name) != getattr(first, name):
                 raise ValueError(f"the LREs differ in {name}; combine LREs of the same layers and model")
     n = sum(lre.n_prompts for lre in lres)
@@ -267,6 +368,7 @@ def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbed
         n_prompts=n,
         prompts_hash=" + ".join(lre.prompts_hash for lre in lres),
         relation=" + ".join(dict.fromkeys(lre.relation for lre in lres)),
+        direction_errors=None,  # they belong to the directions of each LRE alone
     )
 
 
@@ -279,9 +381,7 @@ def _fit_pairs(
     memory_limit: int | None,
     progress: bool,
 ) -> dict[tuple[int, int], LinearRelationalEmbedding]:
-    if not prompts:
-        raise ValueError("no prompts to fit on; give at least one prompt that the model answers correctly")
-    tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
+    tokenized = _tokenized(model, prompts)
     fingerprint = ModelFingerprint.of(model)
     weights: dict[tuple[int, int], Tensor] = {}
     biases: dict[tuple[int, int], Tensor] = {}
@@ -295,7 +395,6 @@ def _fit_pairs(
                 biases[pair] += bias
             else:
                 weights[pair], biases[pair] = one.jacobian, bias
-    relation = " + ".join(dict.fromkeys(prompt.relation for prompt in prompts if prompt.relation))
     return {
         pair: LinearRelationalEmbedding(
             weight=weights[pair].div_(len(tokenized)),
@@ -305,8 +404,48 @@ def _fit_pairs(
             object_aggregation=object_aggregation,
             n_prompts=len(tokenized),
             prompts_hash=prompts_hash(prompts),
-            relation=relation,
+            relation=_relation(prompts),
             fingerprint=fingerprint,
+            n_products=int(model.cfg.d_model),
         )
         for pair in pairs
     }
+
+
+def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:
+    if not prompts:
+        raise ValueError("no prompts to fit on; give at least one prompt that the model answers correctly")
+    return [tokenize_prompt(model, prompt) for prompt in prompts]
+
+
+def _relation(prompts: Sequence[Prompt]) -> str:
+    return " + ".join(dict.fromkeys(prompt.relation for prompt in prompts if prompt.relation))
+
+
+def _from_low_rank(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    pair: tuple[int, int],
+    found: LowRankFit,
+    settings: LowRankSettings,
+    object_aggregation: ObjectAggregation,
+) -> LinearRelationalEmbedding:
+    whole = found.factors is None
+    lre = LinearRelationalEmbedding(
+        weight=found.weight,
+        bias=found.bias,
+        subject_layer=pair[0],
+        object_layer=pair[1],
+        object_aggregation=object_aggregation,
+        n_prompts=len(prompts),
+        prompts_hash=prompts_hash(prompts),
+        relation=_relation(prompts),
+        fingerprint=ModelFingerprint.of(model),
+        method="exact" if whole else "low_rank",
+        rank_limit=None if whole else settings.rank,
+        n_products=found.n_products,
+        direction_errors=found.errors,
+    )
+    if found.factors is not None:
+        lre.__dict__["svd"] = found.factors  # what `svd` would compute again from the whole weight
+    return lre

@@ -8,7 +8,7 @@ its own cache; a Bridge around a Hugging Face model takes that library's. Like `
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lrc_tl.forward import length_batches, right_padded
 from lrc_tl.models import HookedModel, hooked_transformer
 from lrc_tl.suffix_attention import suffix_gradients
 
@@ -43,13 +44,39 @@ def prefix_cache(model: HookedModel, prefix: Int[Tensor, "1 pos"], *, stop_at_la
     """
     if prefix.shape[1] == 0:
         return None
-    hooked = hooked_transformer()
-    if hooked is not None and isinstance(model, hooked):
-        # Its cache has one entry a key-value head, which fails for keys that are spread over all heads.
-        if model.cfg.ungroup_grouped_query_attention:
-            return None
+    if _keeps_own_cache(model):
         return _HookedCache(model, prefix, stop_at_layer)
+    if _is_hooked_transformer(model):
+        return None
     return _hugging_face_cache(model, prefix, stop_at_layer)
+
+
+def prefix_caches(
+    model: HookedModel, prefixes: Sequence[Sequence[int]], *, stop_at_layer: int
+) -> list[PrefixCache | None]:
+    """`prefix_cache` of each, those of a HookedTransformer from batched passes."""
+    caches: list[PrefixCache | None] = [None] * len(prefixes)
+    if not _keeps_own_cache(model):
+        rows = [torch.tensor([list(prefix)], dtype=torch.long, device=model.cfg.device) for prefix in prefixes]
+        return [prefix_cache(model, row, stop_at_layer=stop_at_layer) for row in rows]
+    filled = [number for number, prefix in enumerate(prefixes) if prefix]
+    for batch in length_batches([len(prefixes[number]) for number in filled]):
+        chosen = [filled[row] for row in batch]
+        ids = right_padded(model, [prefixes[number] for number in chosen])
+        together = _HookedCache(model, ids, stop_at_layer)
+        for row, number in enumerate(chosen):
+            caches[number] = together.row(row, len(prefixes[number]))
+    return caches
+
+
+def _is_hooked_transformer(model: HookedModel) -> bool:
+    hooked = hooked_transformer()
+    return hooked is not None and isinstance(model, hooked)
+
+
+def _keeps_own_cache(model: HookedModel) -> bool:
+    # Its cache has one entry a key-value head, which fails for keys that are spread over all heads.
+    return _is_hooked_transformer(model) and not model.cfg.ungroup_grouped_query_attention
 
 
 class _HookedCache:
@@ -58,7 +85,7 @@ class _HookedCache:
     def __init__(self, model: Any, prefix: Tensor, stop_at_layer: int) -> None:
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
-        self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, prefix.device, 1)
+        self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, prefix.device, len(prefix))
         with torch.no_grad():
             model(
                 prefix,
@@ -69,6 +96,19 @@ class _HookedCache:
         self._cache.freeze()
         self._prefix = prefix
         self._model = model
+
+    def row(self, number: int, length: int) -> "_HookedCache":
+        """The cache of one row of a batch that is padded on the right, in memory of its own."""
+        one = copy(self)
+        own = slice(number, number + 1)
+        one._prefix = self._prefix[own, :length]
+        one._cache = copy(self._cache)
+        one._cache.previous_attention_mask = self._cache.previous_attention_mask[own, :length]
+        one._cache.entries = [copy(entry) for entry in self._cache.entries]
+        for entry in one._cache.entries:  # those above the last layer run are empty
+            entry.past_keys = entry.past_keys[own, :length].clone()
+            entry.past_values = entry.past_values[own, :length].clone()
+        return one
 
     def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
         following = torch.ones(n_rows, n_following, dtype=self._prefix.dtype, device=self._prefix.device)

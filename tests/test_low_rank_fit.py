@@ -1,0 +1,273 @@
+"""Low-rank fits against exact ones on tiny models of both classes, and what is refused."""
+
+import math
+
+import pytest
+import torch
+
+import lrc_tl as lrc
+from lrc_tl.direction_error import angles
+from lrc_tl.jacobian_products import JacobianProducts
+
+D_MODEL = 48
+PROMPTS = tuple(
+    lrc.Prompt(text=f"{subject} is", subject=subject, object=object_, relation="kind of thing")
+    for subject, object_ in [("cat", "pet"), ("dog", "pet"), ("oak", "tree")]
+)
+OPTIONS = {
+    "n_layers": 3, "d_model": D_MODEL, "n_ctx": 32, "d_head": 12, "n_heads": 4, "d_mlp": 96, "d_vocab": 50,
+    "act_fn": "gelu", "seed": 0, "positional_embedding_type": "rotary", "rotary_dim": 12,
+    "normalization_type": "RMS", "initializer_range": 0.2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bridge():
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    made = TransformerBridge.boot_native(TransformerBridgeConfig(**OPTIONS), dtype=torch.float64, device="cpu")
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def hooked():
+    if lrc.models.hooked_transformer() is None:
+        pytest.skip("this TransformerLens has no HookedTransformer")
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    made = HookedTransformer(HookedTransformerConfig(**OPTIONS, dtype=torch.float64, device="cpu"))
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(params=["bridge", "hooked"])
+def model(request, monkeypatch):
+    def tokenize(model, prompt):
+        row = PROMPTS.index(prompt)
+        ids = torch.randint(0, 50, (9,), generator=torch.Generator().manual_seed(row)).tolist()
+        return lrc.TokenizedPrompt(
+            prompt=prompt, text_ids=tuple(ids[:6]), object_ids=tuple(ids[6 : 7 + row]), subject_position=row + 1
+        )
+
+    for module in ("lre", "activations"):
+        monkeypatch.setattr(f"lrc_tl.{module}.tokenize_prompt", tokenize)
+    return request.getfixturevalue(request.param)
+
+
+def fit(model, **options):
+    defaults = {"subject_layer": 0, "object_layer": 2, "progress": False}
+    return lrc.LinearRelationalEmbedding.fit(model, PROMPTS, **{**defaults, **options})
+
+
+def low_rank(model, **options):
+    return fit(model, **{"method": "low_rank", "rank": 4, **options})
+
+
+def grid(model, **options):
+    layers = {"subject_layers": [0, 1], "object_layers": [1, 2], "progress": False}
+    return lrc.fit_layer_grid(model, PROMPTS, **{**layers, **options})
+
+
+def relative(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+def spy_on_products(monkeypatch):
+    """Rows asked of each prompt's Jacobians, by direction."""
+    rows = {"forward": 0, "reverse": 0}
+    for name in rows:
+        plain = getattr(JacobianProducts, name)
+
+        def counted(self, layer, given, name=name, plain=plain):
+            rows[name] += len(given)
+            return plain(self, layer, given)
+
+        monkeypatch.setattr(JacobianProducts, name, counted)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"oversample": 0, "power_iterations": 0}, {"oversample": 12, "power_iterations": 1}]
+)
+def test_a_low_rank_weight_is_the_exact_one_on_its_own_outputs_and_its_bias_is_exact(model, options):
+    exact, found = fit(model), low_rank(model, **options)
+    assert (exact.method, found.method) == ("exact", "low_rank")
+    basis = found.svd.u
+    assert basis.shape[1] == 4 + options.get("oversample", 4)
+    torch.testing.assert_close(found.weight, basis @ (basis.T @ exact.weight), rtol=1e-5, atol=1e-6)
+    assert relative(found.weight, exact.weight) > 0.01
+    assert relative(found.bias, exact.bias) < 1e-6
+
+
+def test_products_are_counted_for_each_prompt(model, monkeypatch):
+    rows = spy_on_products(monkeypatch)
+    found = low_rank(model, oversample=8, power_iterations=0)
+    assert found.n_products == 2 * 12 + 1
+    assert rows == {"forward": 3 * 13, "reverse": 3 * 12}
+    assert fit(model).n_products == D_MODEL
+
+
+def test_more_dimensions_and_more_rounds_come_nearer_to_the_exact_directions(model):
+    exact = fit(model)
+    acts = lrc.object_activations(model, PROMPTS, layer=2)
+
+    def worst(**options):
+        return float(angles(low_rank(model, **options).invert(acts, rank=4), exact.invert(acts, rank=4)).max())
+
+    assert worst(oversample=0, power_iterations=0) > worst(oversample=8, power_iterations=0)
+    assert worst(oversample=16, power_iterations=0) > worst(oversample=16, power_iterations=3)
+
+
+@pytest.mark.parametrize("min_cosine", [0.99, 0.9999])
+def test_the_safe_setting_goes_on_until_every_direction_has_the_cosine_asked_for(model, min_cosine):
+    exact, safe = fit(model).concepts(model, PROMPTS, rank=4), low_rank(model, min_cosine=min_cosine)
+    found = safe.concepts(model, PROMPTS, rank=4)
+    assert set(safe.direction_errors) == {"pet", "tree"}
+    assert max(safe.direction_errors.values()) <= math.acos(min_cosine)
+    for name, direction in exact.items():
+        assert float(direction.vector @ found[name].vector) >= min_cosine
+    assert safe.n_products < D_MODEL + 30
+
+
+def test_the_fast_setting_says_where_its_directions_are_off(model):
+    exact = fit(model).concepts(model, PROMPTS, rank=4)
+    fast = low_rank(model, oversample=0, power_iterations=0)
+    for name, direction in fast.concepts(model, PROMPTS, rank=4).items():
+        assert float(angles(direction.vector, exact[name].vector)) <= fast.direction_errors[name]
+
+
+def test_a_safe_fit_that_would_never_be_cheap_computes_the_rest_of_the_jacobian(model, monkeypatch):
+    exact = fit(model)
+    rows = spy_on_products(monkeypatch)
+    found = low_rank(model, rank=16, min_cosine=1 - 1e-12)
+    assert rows["reverse"] == 3 * D_MODEL
+    assert (found.method, found.rank_limit) == ("exact", None)
+    assert found.n_products == (rows["forward"] + rows["reverse"]) / 3
+    assert relative(found.weight, exact.weight) < 1e-5
+    assert set(found.direction_errors.values()) == {0.0}
+
+
+def test_a_sketch_as_dear_as_the_jacobian_is_an_exact_fit(model, monkeypatch):
+    rows = spy_on_products(monkeypatch)
+    found = low_rank(model, rank=12)
+    assert rows == {"forward": 0, "reverse": 0}
+    assert (found.method, found.rank_limit, found.n_products) == ("exact", None, D_MODEL)
+    assert torch.equal(found.weight, fit(model).weight)
+
+
+def test_ranks_up_to_the_one_asked_for_are_accepted_and_no_more(model):
+    found = low_rank(model)
+    assert found.numerical_rank == found.rank_limit == 4
+    acts = lrc.object_activations(model, PROMPTS, layer=2)
+    expected = (acts - found.bias) @ found.svd.u[:, :3] / found.svd.s[:3] @ found.svd.vh[:3]
+    torch.testing.assert_close(found.invert(acts, rank=3), expected)
+    for ask in (found.invert, lambda acts, rank: found.concepts(model, PROMPTS, rank=rank)):
+        with pytest.raises(ValueError, match="rank 5 is above 4, which this low-rank LRE was fitted for; fit it"):
+            ask(acts, rank=5)
+    assert found.concepts(model, PROMPTS, rank=2).settings["lre_method"] == "low_rank"
+
+
+def test_a_saved_low_rank_lre_comes_back_with_what_made_it(model, tmp_path):
+    found = low_rank(model)
+    found.save(tmp_path / "lre.safetensors")
+    again = lrc.LinearRelationalEmbedding.load(tmp_path / "lre.safetensors", model=model)
+    assert torch.equal(again.weight, found.weight)
+    for field in ("method", "rank_limit", "n_products", "direction_errors"):
+        assert getattr(again, field) == getattr(found, field)
+    assert again.numerical_rank == 4
+    acts = lrc.object_activations(model, PROMPTS, layer=2)
+    torch.testing.assert_close(again.invert(acts, rank=4), found.invert(acts, rank=4), rtol=1e-4, atol=1e-6)
+
+
+def test_a_file_from_before_there_was_a_low_rank_method_holds_an_exact_fit(model, tmp_path, monkeypatch):
+    from lrc_tl import lre as module
+
+    new = {"method", "rank_limit", "n_products", "direction_errors"}
+    plain = module.fields
+    monkeypatch.setattr(module, "fields", lambda one: [field for field in plain(one) if field.name not in new])
+    fit(model).save(tmp_path / "lre.safetensors")
+    again = lrc.LinearRelationalEmbedding.load(tmp_path / "lre.safetensors")
+    assert again.method == "exact"
+    assert again.rank_limit is again.n_products is again.direction_errors is None
+
+
+def test_the_same_seed_gives_the_same_weight_and_global_randomness_is_left_alone(model):
+    state = torch.get_rng_state()
+    one, again, other = low_rank(model), low_rank(model), low_rank(model, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one.weight, again.weight)
+    assert not torch.equal(one.weight, other.weight)
+
+
+def test_graphs_beyond_those_that_are_kept_are_made_anew(model, monkeypatch):
+    kept = low_rank(model)
+    monkeypatch.setattr("lrc_tl.low_rank_fit._GRAPHS_KEPT", 1)
+    torch.testing.assert_close(low_rank(model).weight, kept.weight)
+
+
+def test_inference_mode_around_a_low_rank_fit_changes_nothing(model):
+    expected = low_rank(model)
+    with torch.inference_mode():
+        found = low_rank(model)
+    assert expected.weight.norm() > 0.1
+    assert torch.equal(found.weight, expected.weight)
+
+
+def test_a_low_rank_grid_is_the_exact_one_on_its_outputs_and_its_biases_are_exact(model, monkeypatch):
+    exact = grid(model)
+    rows = spy_on_products(monkeypatch)
+    found = grid(model, method="low_rank", rank=3, oversample=6)
+    assert set(found) == set(exact)
+    assert rows == {"forward": 3 * 2 * (7 + 1), "reverse": 3 * 2 * 9}
+    for pair, one in found.items():
+        assert (one.method, one.rank_limit, one.direction_errors) == ("low_rank", 3, None)
+        if pair == (1, 1):  # positions differ: the object does not depend on the subject
+            assert float(one.weight.norm()) == float(exact[pair].weight.norm()) == 0
+            continue
+        basis = one.svd.u
+        torch.testing.assert_close(one.weight, basis @ (basis.T @ exact[pair].weight), rtol=1e-5, atol=1e-6)
+        assert relative(one.bias, exact[pair].bias) < 1e-6
+        assert relative(one.weight, exact[pair].weight) < 0.9
+
+
+def test_a_grid_as_dear_as_the_jacobians_is_exact(model):
+    exact, found = grid(model), grid(model, method="low_rank", rank=20)
+    for pair in exact:
+        assert found[pair].method == "exact"
+        assert torch.equal(found[pair].weight, exact[pair].weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": None}, 'method="low_rank" needs rank'),
+        ({"rank": 0}, "rank 0 is not allowed; the model's width is 48, so give 1 to 48"),
+        ({"rank": 49}, "rank 49 is not allowed; the model's width is 48, so give 1 to 48"),
+        ({"oversample": -1}, "oversample -1 is not allowed; with rank 4 and width 48 give 0 to 44"),
+        ({"oversample": 45}, "oversample 45 is not allowed; with rank 4 and width 48 give 0 to 44"),
+        ({"power_iterations": -1}, "power_iterations is -1; give 0 or more"),
+        ({"min_cosine": 1.0}, "min_cosine is 1.0; give a number between 0 and 1"),
+        ({"min_cosine": 0.0}, "min_cosine is 0.0; give a number between 0 and 1"),
+        ({"method": "lowrank"}, "method is 'lowrank'; allowed are 'exact' or 'low_rank'"),
+        ({"method": "exact"}, 'rank given for an exact fit; add method="low_rank", or leave it out'),
+        ({"subject_layer": 2, "object_layer": 1}, "object layer 1 lies below subject layer 2"),
+        ({"memory_limit": 1}, "memory_limit is 1 bytes, but one row of the Jacobian takes about"),
+        ({"object_aggregation": "median"}, "'median'; allowed are 'mean' or 'first_token'"),
+    ],
+)
+def test_bad_options_are_refused_before_the_model_runs(model, options, message):
+    ran = []
+    hooks = [("blocks.0.hook_resid_post", lambda residual, hook: ran.append(1))]
+    ignored = model.hooks(fwd_hooks=hooks)
+    fingerprint = lrc.ModelFingerprint.of(model)  # runs the model, once
+    assert fingerprint is not None
+    with ignored, pytest.raises(ValueError, match=message):
+        low_rank(model, **options)
+    assert not ran
+
+
+def test_a_low_rank_fit_of_no_prompts_is_refused(model):
+    with pytest.raises(ValueError, match="no prompts to fit on"):
+        lrc.LinearRelationalEmbedding.fit(
+            model, [], subject_layer=0, object_layer=2, method="low_rank", rank=2, progress=False
+        )
