@@ -371,3 +371,20 @@ def test_edits_and_limits_that_make_no_sense_are_refused(word_model):
     kinds = iter([adding(), lrc.swap_at_subject(word_model, concept_set())(edit())])
     with pytest.raises(ValueError, match="the edits are steered in different ways"):
         lrc.calibrate_strength(word_model, lambda edit: next(kinds), [edit(), edit(1)], success=good)
+
+
+@pytest.mark.real_model
+def test_gemma_needs_some_strength_to_swap_a_country_and_not_much(gemma):
+    relation = lrc.load_relation("city_in_country")
+    prompts = [prompt for prompt in relation.prompts() if prompt.object in ("France", "Japan", "Italy")]
+    concepts = lrc.mean_concepts(gemma, prompts, layer=9)
+    edits = lrc.edits_towards([prompt for prompt in prompts if prompt.object != "Italy"][::4], "Japan")
+    found = lrc.calibrate_strength(
+        gemma, lrc.swap_at_subject(gemma, concepts), edits[:4], strengths=[0.01, 0.1, 0.4], refinements=1, neutral_texts=lrc.NEUTRAL_TEXTS[:2],
+        limits=lrc.Limits(repetition=None), wanted=0.75,
+    )  # fmt: skip
+    assert found.unsteered.success_rate == 0
+    assert 0.01 < found.strength <= 0.4
+    assert found.chosen.kl <= 0.5
+    kls = [point.kl for point in found.points]
+    assert kls == sorted(kls)
