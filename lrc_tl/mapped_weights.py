@@ -28,6 +28,7 @@ def mapped_hooked_transformer(
     Converts on first use (a gigabyte beside the folder for Gemma 3 270M, and a second model in memory meanwhile).
     Where the folder cannot be written to, it warns and returns a model that is wholly in memory.
     """
+    from filelock import FileLock
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -35,7 +36,11 @@ def mapped_hooked_transformer(
     if not path.is_file():
         plain = plain_hooked_transformer(cls, name, hf_model=hf_model, tokenizer=tokenizer, device="cpu")
         try:
-            _write(plain, path)
+            with FileLock(folder.parent / f"{folder.name}.lock"):
+                # Nobody else holds the lock, so these are what a killed process left behind.
+                for left_over in folder.glob(f".{path.name}.*.partial"):
+                    left_over.unlink()
+                _write(plain, path)
         except (OSError, SafetensorError) as error:
             warnings.warn(
                 f"{path} could not be written ({' '.join(str(error).split())}), so {name} takes more memory than "

@@ -119,6 +119,17 @@ def test_a_mapped_model_is_copied_converted_and_changed_without_changing_the_fil
     assert torch.equal(mapped((given[0], given[1], parts))(ids), before)
 
 
+def test_what_a_killed_process_left_behind_is_cleared_away(given):
+    mapped(given)
+    (file,) = converted(given)
+    file.unlink()
+    left_over = file.with_name(f".{file.name}.17.partial")
+    left_over.write_text("half")
+    mapped(given)
+    assert converted(given) == [file]
+    assert not left_over.exists()
+
+
 def test_a_file_of_another_model_is_refused(given):
     from safetensors.torch import save_file
 
