@@ -13,6 +13,11 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 
 from lrc_tl.errors import ModelError
+from lrc_tl.mapped_weights import (
+    mapped_hooked_transformer,
+    plain_hooked_transformer,
+    store_unembedding_by_token,
+)
 from lrc_tl.packaged import PACKAGED, gguf_folder, packaged_folder
 
 Backend = Literal["auto", "hooked_transformer", "bridge"]
@@ -125,15 +130,6 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _store_unembedding_by_token(model: Any) -> None:
-    """Keep W_U in memory as Hugging Face does: HookedTransformer copies `W_U.T` in every forward pass if it must.
-
-    The values and shapes stay. With Gemma's 262,144 tokens that copy is 670 MB.
-    """
-    unembedding = model.unembed.W_U
-    unembedding.data = unembedding.data.T.contiguous().T
-
-
 def hooked_transformer() -> Any:
     """The class HookedTransformer, or None where this TransformerLens has none (4.x)."""
     import transformer_lens
@@ -168,17 +164,24 @@ def _from_folder(
         hooked = hooked_transformer()
     try:
         hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # HookedTransformer would load a second tokenizer, of 240 MB in Gemma's case, to have one that adds a BOS.
+        given = {"add_bos_token": True} if hooked is not None else {}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **given)
     except (ValueError, OSError) as error:
         raise ModelError(
             f"{folder} is not a Hugging Face folder with a causal language model: {_one_line(error)}"
         ) from error
     if hooked is not None:
-        model: HookedModel = hooked.from_pretrained_no_processing(
-            name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
+        assert name is not None
+        if dtype == torch.float32:
+            mapped: HookedModel = mapped_hooked_transformer(
+                hooked, folder, name, hf_model=hf_model, tokenizer=tokenizer, device=device
+            )
+            return mapped
+        plain: HookedModel = plain_hooked_transformer(
+            hooked, name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
         )
-        _store_unembedding_by_token(model)
-        return model
+        return plain
     from transformer_lens.model_bridge import TransformerBridge
 
     adds_bos = bool(tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
@@ -202,7 +205,7 @@ def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: t
                 if backend != "auto":
                     raise
             else:
-                _store_unembedding_by_token(model)
+                store_unembedding_by_token(model)
                 return model
         from transformer_lens.model_bridge import TransformerBridge
 
