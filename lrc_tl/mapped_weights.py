@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 _UNEMBEDDING = "unembed.W_U"
+_GATED = (".mlp.W_gate", ".mlp.W_in", ".mlp.W_out")
 _ALIGNMENT = 64
 """Bytes; where a tensor starts must not change how fast, or in which order, products with it are summed."""
 
@@ -53,7 +54,7 @@ def mapped_hooked_transformer(
         # 3.9 is the last TransformerLens with this class and says so; who asks for a HookedTransformer knows.
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         model = cls(_config(name, hf_model, device), tokenizer, move_to_device=False)
-    weights = load_file(path)
+    weights = {key: value.T if _used_transposed(model, key) else value for key, value in load_file(path).items()}
     weights[_UNEMBEDDING] = hf_model.get_output_embeddings().weight.detach().T
     expected = {key: value.shape for key, value in model.named_parameters()}
     found = {key: value.shape for key, value in weights.items()}
@@ -77,17 +78,23 @@ def plain_hooked_transformer(
     model = cls.from_pretrained_no_processing(
         name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
     )
-    store_unembedding_by_token(model)
+    store_by_output(model)
     return model
 
 
-def store_unembedding_by_token(model: Any) -> None:
-    """Keep W_U in memory as Hugging Face does: HookedTransformer copies `W_U.T` in every forward pass if it must.
+def store_by_output(model: Any) -> None:
+    """Keep the weights that HookedTransformer uses transposed as Hugging Face does, one output after another.
 
-    The values and shapes stay. With Gemma's 262,144 tokens that copy is 670 MB.
+    It takes `W.T.contiguous()` of them in every forward pass and copies what is not stored so: 670 MB of Gemma's
+    unembedding, and its MLPs. Values and shapes stay.
     """
-    unembedding = model.unembed.W_U
-    unembedding.data = unembedding.data.T.contiguous().T
+    for key, value in model.named_parameters():
+        if _used_transposed(model, key):
+            value.data = value.data.T.contiguous().T
+
+
+def _used_transposed(model: Any, key: str) -> bool:
+    return key == _UNEMBEDDING or (bool(model.cfg.gated_mlp) and key.endswith(_GATED))
 
 
 def _config(name: str, hf_model: Any, device: str | torch.device) -> Any:
@@ -106,10 +113,14 @@ def _config(name: str, hf_model: Any, device: str | torch.device) -> Any:
 
 
 def _write(model: Any, path: Path) -> None:
-    """All parameters but the unembedding, in a file that appears whole or not at all."""
+    """All parameters but the unembedding, as they are used, in a file that appears whole or not at all."""
     from safetensors.torch import save_file
 
-    weights = {key: value.detach().contiguous() for key, value in model.named_parameters() if key != _UNEMBEDDING}
+    weights = {
+        key: (value.detach().T if _used_transposed(model, key) else value.detach()).contiguous()
+        for key, value in model.named_parameters()
+        if key != _UNEMBEDDING
+    }
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(weights, partial, metadata={"padding": ""})

@@ -16,7 +16,7 @@ from lrc_tl.errors import ModelError
 from lrc_tl.mapped_weights import (
     mapped_hooked_transformer,
     plain_hooked_transformer,
-    store_unembedding_by_token,
+    store_by_output,
 )
 from lrc_tl.packaged import PACKAGED, gguf_folder, packaged_folder
 
@@ -205,7 +205,7 @@ def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: t
                 if backend != "auto":
                     raise
             else:
-                store_unembedding_by_token(model)
+                store_by_output(model)
                 return model
         from transformer_lens.model_bridge import TransformerBridge
 

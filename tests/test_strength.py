@@ -380,8 +380,8 @@ def test_gemma_needs_some_strength_to_swap_a_country_and_not_much(gemma):
     concepts = lrc.mean_concepts(gemma, prompts, layer=9)
     edits = lrc.edits_towards([prompt for prompt in prompts if prompt.object != "Italy"][::4], "Japan")
     found = lrc.calibrate_strength(
-        gemma, lrc.swap_at_subject(gemma, concepts), edits[:4], strengths=[0.01, 0.1, 0.4], refinements=1, neutral_texts=lrc.NEUTRAL_TEXTS[:2],
-        limits=lrc.Limits(repetition=None), wanted=0.75,
+        gemma, lrc.swap_at_subject(gemma, concepts), edits[:4], strengths=[0.01, 0.1, 0.4], refinements=1,
+        limits=lrc.Limits(repetition=None), neutral_texts=lrc.NEUTRAL_TEXTS[:2], wanted=0.75,
     )  # fmt: skip
     assert found.unsteered.success_rate == 0
     assert 0.01 < found.strength <= 0.4

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lrc_tl as lrc
 from lrc_tl.forward import right_padded, run
-from lrc_tl.models import _store_unembedding_by_token, hooked_transformer
+from lrc_tl.mapped_weights import store_by_output
+from lrc_tl.models import hooked_transformer
 
 HOOK = "blocks.1.hook_resid_post"
 MAJOR = int(version("transformer-lens").split(".")[0])
@@ -205,7 +206,7 @@ def test_the_unembedding_is_copied_in_every_pass_of_a_hooked_transformer(tmp_pat
 
     before, expected = copies()
     assert before == 1
-    _store_unembedding_by_token(model)  # as load_model does
+    store_by_output(model)  # as load_model does
     after, logits = copies()
     assert after == 0
     torch.testing.assert_close(logits, expected)
