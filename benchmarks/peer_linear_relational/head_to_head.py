@@ -1,9 +1,12 @@
-"""Exact Jacobian LREs: lrc_tl and linear-relational on the same prompts, alternating in one run.
+"""LREs and activations: lrc_tl and linear-relational on the same prompts, alternating in one run.
 
     peer=$(benchmarks/peer_linear_relational/make_environment.sh)
     .venv/bin/python benchmarks/peer_linear_relational/head_to_head.py --peer-python "$peer"
 
-Run it with nothing else on the machine. Writes `benchmarks/results/jacobian_head_to_head.json` and prints a table.
+Run it with nothing else on the machine. Writes `benchmarks/results/head_to_head.json` and prints a table. Works:
+`pair` (exact LRE, 6 -> 12), `low_rank` (the same prompts by the low-rank method, against the peer's full fits of
+`pair`), `grid` (exact, subject layers 4 to 11, object layers 12 to 15), `low_rank_grid` (against the peer's fits
+of `grid`), `activations` (subjects at all layers).
 """
 
 import argparse
@@ -14,6 +17,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,12 @@ from lrc_tl.json_results import peak_rss_bytes, write_result
 from lrc_tl.packaged import PACKAGED, packaged_folder
 
 HERE = Path(__file__).parent
-RESULT = HERE.parent / "results" / "jacobian_head_to_head.json"
+RESULT = HERE.parent / "results" / "head_to_head.json"
 ONE_PAIR = [(6, 12)]
 GRID = [(subject, object_) for object_ in range(12, 16) for subject in range(4, 12)]
+WORKS = ("pair", "low_rank", "grid", "low_rank_grid", "activations")
+NEEDS = {"low_rank": "pair", "low_rank_grid": "grid"}
+RANK = 64
 
 
 class Peer:
@@ -40,8 +47,15 @@ class Peer:
 
     def fit(self, prompts: list[lrc.Prompt], pairs: list[tuple[int, int]], save: str | None) -> dict[str, Any]:
         texts = [{"text": one.text, "subject": one.subject, "object": one.object} for one in prompts]
+        return self._ask({"work": "fit", "prompts": texts, "pairs": pairs, "save": save})
+
+    def activations(self, prompts: list[lrc.TokenizedPrompt], n_layers: int, save: str) -> dict[str, Any]:
+        texts = [{"text": one.prompt.text, "position": one.subject_position} for one in prompts]
+        return self._ask({"work": "activations", "prompts": texts, "n_layers": n_layers, "save": save})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"prompts": texts, "pairs": pairs, "save": save}) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -109,6 +123,7 @@ def compare(model: Any, peer: Peer, prompts: list[lrc.Prompt], pairs: list[tuple
     def fit(prompt: lrc.Prompt) -> Any:
         return lrc.fit_layer_grid(model, [prompt], subject_layers=subjects, object_layers=objects, progress=False)
 
+    forget_peak()
     ours, theirs, rates, errors_weight, errors_bias = [], [], [], [], []
     theirs_peak = 0
     for prompt in prompts * repeats:
@@ -146,14 +161,96 @@ def compare(model: Any, peer: Peer, prompts: list[lrc.Prompt], pairs: list[tuple
     }
 
 
+def compare_low_rank(
+    model: Any, prompts: list[lrc.Prompt], pairs: list[tuple[int, int]], peer: dict[str, Any], repeats: int
+) -> Any:
+    """Low-rank fits of all prompts together, against the peer's full fits of the same prompts in this run."""
+    subjects, objects = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
+    forget_peak()
+    ours = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        found = lrc.fit_layer_grid(
+            model,
+            prompts,
+            subject_layers=subjects,
+            object_layers=objects,
+            method="low_rank",
+            rank=RANK,
+            progress=False,
+        )
+        ours.append((time.perf_counter() - started) / len(prompts))
+        print(f"{len(pairs)} pair(s), low rank: {ours[-1]:.2f} s a prompt", flush=True)
+    theirs = statistics.mean(peer["peer_seconds"])
+    return {
+        "rank": RANK,
+        "n_prompts": len(prompts),
+        "products_a_prompt": sorted({lre.n_products for lre in found.values()}),
+        "methods": sorted({lre.method for lre in found.values()}),
+        "seconds_a_prompt": ours,
+        "median_seconds": statistics.median(ours),
+        "peer_median_seconds": theirs,
+        "speed_up": theirs / statistics.median(ours),
+        "own_peak_rss_bytes": peak_rss_bytes(),
+        "peer_peak_rss_bytes": peer["peer_peak_rss_bytes"],
+    }
+
+
+def compare_activations(model: Any, peer: Peer, prompts: list[lrc.Prompt], repeats: int) -> Any:
+    """Subject activations of all prompts at all layers, in turn."""
+    layers = list(range(int(model.cfg.n_layers)))
+    tokenized = [lrc.tokenize_prompt(model, prompt) for prompt in prompts]
+    forget_peak()
+    ours, theirs, difference = [], [], 0.0
+    for _ in range(repeats):
+        started = time.perf_counter()
+        found = lrc.prompt_activations(model, prompts, subject_layers=layers).subject
+        ours.append(time.perf_counter() - started)
+        with tempfile.TemporaryDirectory() as folder:
+            answer = peer.activations(tokenized, len(layers), f"{folder}/peer.npy")
+            array = torch.from_numpy(np.load(f"{folder}/peer.npy"))
+        theirs.append(answer["seconds"])
+        stacked = torch.stack([found[layer] for layer in layers], dim=1)
+        difference = max(difference, float(((stacked - array).norm(dim=-1) / array.norm(dim=-1)).max()))
+        print(f"{len(prompts)} activations: {ours[-1]:.2f} s, peer {theirs[-1]:.2f} s", flush=True)
+    return {
+        "n_prompts": len(prompts),
+        "n_layers": len(layers),
+        "seconds": ours,
+        "peer_seconds": theirs,
+        "median_seconds": statistics.median(ours),
+        "peer_median_seconds": statistics.median(theirs),
+        "speed_up": statistics.median(theirs) / statistics.median(ours),
+        "largest_relative_difference": difference,
+        "own_peak_rss_bytes": peak_rss_bytes(),
+        "peer_peak_rss_bytes": answer["peak_rss_bytes"],
+    }
+
+
+def many_prompts(n: int) -> list[lrc.Prompt]:
+    """Zero-shot prompts of the built-in relations, on every template, evenly from all of them."""
+    relations = [lrc.load_relation(name) for name in lrc.built_in_relations()]
+    columns = [relation.prompts(templates="all") for relation in relations]
+    found = [prompt for row in zip_longest(*columns) for prompt in row if prompt is not None]
+    if len(found) < n:
+        raise SystemExit(f"the built-in relations give {len(found)} prompts, fewer than {n}")
+    return found[:n]
+
+
 def main() -> None:
     """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", required=True, help="what make_environment.sh prints")
+    parser.add_argument("--work", default=",".join(WORKS), help="a list of works, or all")
     parser.add_argument("--prompts", type=int, default=6, help="prompts for the one pair 6 -> 12")
     parser.add_argument("--grid-prompts", type=int, default=1, help="prompts for the 8 x 4 grid")
+    parser.add_argument("--activations", type=int, default=1000, help="prompts whose activations are read")
     parser.add_argument("--repeats", type=int, default=1)
     given = parser.parse_args()
+    works = given.work.split(",")
+    for work in works:
+        if work not in WORKS or NEEDS.get(work, work) not in works:
+            raise SystemExit(f"--work {given.work}: allowed are {', '.join(WORKS)}; {NEEDS} go together")
     started = time.perf_counter()
     model = lrc.load_model("packaged:gemma-3-270m")
     prompts = list(lrc.load_relation("city_in_country").prompts(shots=4, seed=0))[: given.prompts]
@@ -161,22 +258,34 @@ def main() -> None:
     loading = peak_rss_bytes()
     forget_peak()
     peer = Peer(given.peer_python, packaged_folder(PACKAGED["packaged:gemma-3-270m"]))
-    compare(model, peer, prompts[:1], ONE_PAIR, 1)  # warm-up
-    one = compare(model, peer, prompts, ONE_PAIR, given.repeats)
-    gflop = [minimum_gflop(model, tokens, 6, 12) for tokens in tokenized]
-    one["minimum_gflop"] = gflop
-    one["share_of_matrix_product_rate"] = statistics.median(
-        operations / seconds / rate
-        for operations, seconds, rate in zip(
-            gflop * given.repeats, one["seconds"], one["matrix_product_gflops"], strict=True
+    results: dict[str, Any] = {}
+    if {"pair", "grid"} & set(works):
+        compare(model, peer, prompts[:1], ONE_PAIR, 1)  # warm-up
+    if "pair" in works:
+        results["pair"] = one = compare(model, peer, prompts, ONE_PAIR, given.repeats)
+        gflop = [minimum_gflop(model, tokens, 6, 12) for tokens in tokenized]
+        one["minimum_gflop"] = gflop
+        one["share_of_matrix_product_rate"] = statistics.median(
+            operations / seconds / rate
+            for operations, seconds, rate in zip(
+                gflop * given.repeats, one["seconds"], one["matrix_product_gflops"], strict=True
+            )
         )
-    )
-    grid = compare(model, peer, prompts[: given.grid_prompts], GRID, given.repeats)
+    if "low_rank" in works:
+        results["low_rank"] = compare_low_rank(model, prompts, ONE_PAIR, results["pair"], 3)
+    if "grid" in works:
+        results["grid"] = compare(model, peer, prompts[: given.grid_prompts], GRID, given.repeats)
+    if "low_rank_grid" in works:
+        results["low_rank_grid"] = compare_low_rank(model, prompts[: given.grid_prompts], GRID, results["grid"], 1)
+    if "activations" in works:
+        many = many_prompts(given.activations)
+        compare_activations(model, peer, many[:64], 1)  # warm-up
+        results["activations"] = compare_activations(model, peer, many, 2)
     peer.close()
     write_result(
         RESULT,
-        kind="jacobian_head_to_head",
-        results={"one_pair": one, "grid": grid},
+        kind="head_to_head",
+        results={"works": results},
         settings={
             "command": " ".join(
                 ["python", "benchmarks/peer_linear_relational/head_to_head.py --peer-python $peer", *sys.argv[3:]]
@@ -197,14 +306,20 @@ def main() -> None:
         model=lrc.ModelFingerprint.of(model).to_dict(),
         seconds=time.perf_counter() - started,
     )
-    print("| work | lrc_tl, median s a prompt | linear-relational | times faster | W, b differ by at most |")
-    print("|---|---|---|---|---|")
-    for name, row in (("one pair, 6 -> 12", one), ("8 x 4 grid", grid)):
+    print("| work | prompts | lrc_tl, s | linear-relational, s | times faster | peak GiB, ours | the peer's |")
+    print("|---|---|---|---|---|---|---|")
+    for name, row in results.items():
+        peaks = (row[key] / 2**30 for key in ("own_peak_rss_bytes", "peer_peak_rss_bytes"))
         print(
-            f"| {name} | {row['median_seconds']:.2f} | {row['peer_median_seconds']:.2f} | {row['speed_up']:.2f} | "
-            f"{row['largest_relative_difference_weight']:.1e}, {row['largest_relative_difference_bias']:.1e} |"
+            f"| {name} | {row['n_prompts']} | {row['median_seconds']:.2f} | {row['peer_median_seconds']:.2f} | "
+            f"{row['speed_up']:.2f} | {' | '.join(f'{peak:.2f}' for peak in peaks)} |"
         )
-    print(f"share of the matrix-product rate: {one['share_of_matrix_product_rate']:.2f}")
+    for name in ("pair", "grid"):
+        if name in results:
+            worst = (results[name][f"largest_relative_difference_{which}"] for which in ("weight", "bias"))
+            print(f"{name}: W and b differ by at most {', '.join(f'{one:.1e}' for one in worst)}")
+    if "pair" in works:
+        print(f"share of the matrix-product rate: {results['pair']['share_of_matrix_product_rate']:.2f}")
 
 
 if __name__ == "__main__":

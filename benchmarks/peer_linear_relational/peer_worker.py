@@ -1,10 +1,11 @@
-"""Fits LREs with linear-relational, one request a line on standard input. Runs in that library's own environment.
+"""Fits LREs and reads activations with linear-relational, one request a line. Runs in its own environment.
 
     peer_worker.py MODEL_FOLDER
 
-First prints its versions; then for each request `{"prompts": [{text, subject, object}], "pairs": [[s, o]], "save":
-path or null}` the seconds it took and its peak memory, as one line of JSON. Its attention is eager, the faster
-choice here, and its key-value cache is copied before each forward pass: without that its Jacobians are wrong.
+First prints its versions; then for each request the seconds it took and its peak memory, as one line of JSON:
+`{"work": "fit", "prompts": [{text, subject, object}], "pairs": [[s, o]], "save": path or null}`, or
+`{"work": "activations", "prompts": [{text, position}], "n_layers": n, "save": path}`. Its attention is eager, the
+faster choice here, and its key-value cache is copied before each forward pass, without which Jacobians are wrong.
 """
 
 import copy
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from linear_relational import Prompt, Trainer
+from linear_relational.lib.extract_token_activations import extract_token_activations
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -38,6 +40,25 @@ def peak_rss_bytes():
 def forget_peak():
     """Count the most memory from here on (Linux)."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def read_activations(model, tokenizer, request):
+    """Residuals after every layer at one position of each text; the library leaves gradients on."""
+    layers = [f"model.layers.{layer}" for layer in range(request["n_layers"])]
+    started = time.perf_counter()
+    with torch.no_grad():
+        found = extract_token_activations(
+            model,
+            tokenizer,
+            layers=layers,
+            texts=[one["text"] for one in request["prompts"]],
+            token_indices=[one["position"] for one in request["prompts"]],
+            device=torch.device("cpu"),
+        )
+    seconds = time.perf_counter() - started
+    stacked = torch.stack([torch.stack([row[layer][0] for layer in layers]) for row in found])
+    np.save(request["save"], stacked.numpy())
+    return {"seconds": seconds, "peak_rss_bytes": peak_rss_bytes()}
 
 
 def main():
@@ -66,6 +87,10 @@ def main():
     )
     for line in sys.stdin:
         request = json.loads(line)
+        forget_peak()
+        if request["work"] == "activations":
+            answer(**read_activations(model, tokenizer, request))
+            continue
         prompts = [Prompt(text=one["text"], answer=" " + one["object"], subject=one["subject"])
                    for one in request["prompts"]]  # fmt: skip
         started = time.perf_counter()
