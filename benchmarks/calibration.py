@@ -48,9 +48,15 @@ def relation_predictions(
     relation = splittable_sample(relation, given.max_facts, seed=given.seed)
     train, test = relation.split(seed=given.seed)
     fit_on, calibrate_on = train.split(seed=given.seed, train_share=2 / 3)
-    unseen = one_prompt_a_fact(lrc.filter_known(model, test.prompts(templates="all"), seed=given.seed))
-    held_out = one_prompt_a_fact(lrc.filter_known(model, calibrate_on.prompts(templates="all"), seed=given.seed))
-    known = lrc.filter_known(model, fit_on.prompts(shots=given.shots, seed=given.seed), seed=given.seed)
+    unseen, held_out = (
+        one_prompt_a_fact(
+            lrc.filter_known(model, part.prompts(templates="all"), seed=given.seed, whole_answers=False)
+        )
+        for part in (test, calibrate_on)
+    )
+    known = lrc.filter_known(
+        model, fit_on.prompts(shots=given.shots, seed=given.seed), seed=given.seed, whole_answers=False
+    )
     objects = {prompt.object for prompt in known.prompts}
     unseen = [prompt for prompt in unseen.prompts if prompt.object in objects]
     held_out = [prompt for prompt in held_out.prompts if prompt.object in objects]
@@ -191,7 +197,7 @@ def main() -> None:
         ("rank", 64),
         ("shots", 4),
         ("max-lre-prompts", 5),
-        ("max-facts", 120),
+        ("max-facts", 300),
         ("min-facts", 3),
         ("seed", 0),
     ):
