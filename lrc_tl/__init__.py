@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
     from lrc_tl.method_variants import require_methods
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
+    from lrc_tl.neutral_texts import NEUTRAL_TEXTS
     from lrc_tl.plots import plot_relations, plot_sweep
     from lrc_tl.pooling import pool_scores, token_mask
     from lrc_tl.positions import Chunk, last_subject_token
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from lrc_tl.subspaces import Subspace, concept_subspace, orthonormal_basis, principal_angles
 
 __all__ = [
+    "NEUTRAL_TEXTS",
     "Add",
     "ArtifactError",
     "CausalityResult",
@@ -211,6 +213,7 @@ _MODULES = (
     "edits",
     "display",
     "generation",
+    "neutral_texts",
     "strength",
     "baselines",
     "erasure",
