@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
@@ -164,29 +165,30 @@ def compare(model: Any, peer: Peer, prompts: list[lrc.Prompt], pairs: list[tuple
 def compare_low_rank(
     model: Any, prompts: list[lrc.Prompt], pairs: list[tuple[int, int]], peer: dict[str, Any], repeats: int
 ) -> Any:
-    """Low-rank fits of all prompts together, against the peer's full fits of the same prompts in this run."""
+    """Low-rank fits of all prompts together, against the mean of the peer's full fits in this run, a prompt."""
     subjects, objects = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
+
+    def fit() -> Sequence[lrc.LinearRelationalEmbedding]:
+        options: dict[str, Any] = {"method": "low_rank", "rank": RANK, "progress": False}
+        if len(pairs) > 1:
+            found = lrc.fit_layer_grid(model, prompts, subject_layers=subjects, object_layers=objects, **options)
+            return list(found.values())
+        pair = {"subject_layer": subjects[0], "object_layer": objects[0]}
+        return [lrc.LinearRelationalEmbedding.fit(model, prompts, **pair, **options)]
+
     forget_peak()
     ours = []
     for _ in range(repeats):
         started = time.perf_counter()
-        found = lrc.fit_layer_grid(
-            model,
-            prompts,
-            subject_layers=subjects,
-            object_layers=objects,
-            method="low_rank",
-            rank=RANK,
-            progress=False,
-        )
+        found = fit()
         ours.append((time.perf_counter() - started) / len(prompts))
         print(f"{len(pairs)} pair(s), low rank: {ours[-1]:.2f} s a prompt", flush=True)
     theirs = statistics.mean(peer["peer_seconds"])
     return {
         "rank": RANK,
         "n_prompts": len(prompts),
-        "products_a_prompt": sorted({lre.n_products for lre in found.values()}),
-        "methods": sorted({lre.method for lre in found.values()}),
+        "products_a_prompt": sorted({lre.n_products for lre in found}),
+        "methods": sorted({lre.method for lre in found}),
         "seconds_a_prompt": ours,
         "median_seconds": statistics.median(ours),
         "peer_median_seconds": theirs,
@@ -244,8 +246,12 @@ def main() -> None:
     parser.add_argument("--work", default=",".join(WORKS), help="a list of works, or all")
     parser.add_argument("--prompts", type=int, default=6, help="prompts for the one pair 6 -> 12")
     parser.add_argument("--grid-prompts", type=int, default=1, help="prompts for the 8 x 4 grid")
+    parser.add_argument(
+        "--low-rank-grid-prompts", type=int, help="prompts for the low-rank grid; the peer's are those of the grid"
+    )
     parser.add_argument("--activations", type=int, default=1000, help="prompts whose activations are read")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=RESULT, help="the result file")
     given = parser.parse_args()
     works = given.work.split(",")
     for work in works:
@@ -253,7 +259,8 @@ def main() -> None:
             raise SystemExit(f"--work {given.work}: allowed are {', '.join(WORKS)}; {NEEDS} go together")
     started = time.perf_counter()
     model = lrc.load_model("packaged:gemma-3-270m")
-    prompts = list(lrc.load_relation("city_in_country").prompts(shots=4, seed=0))[: given.prompts]
+    shown = list(lrc.load_relation("city_in_country").prompts(shots=4, seed=0))
+    prompts = shown[: given.prompts]
     tokenized = [lrc.tokenize_prompt(model, prompt) for prompt in prompts]
     loading = peak_rss_bytes()
     forget_peak()
@@ -274,16 +281,17 @@ def main() -> None:
     if "low_rank" in works:
         results["low_rank"] = compare_low_rank(model, prompts, ONE_PAIR, results["pair"], 3)
     if "grid" in works:
-        results["grid"] = compare(model, peer, prompts[: given.grid_prompts], GRID, given.repeats)
+        results["grid"] = compare(model, peer, shown[: given.grid_prompts], GRID, given.repeats)
     if "low_rank_grid" in works:
-        results["low_rank_grid"] = compare_low_rank(model, prompts[: given.grid_prompts], GRID, results["grid"], 1)
+        n_low_rank = given.low_rank_grid_prompts or given.grid_prompts
+        results["low_rank_grid"] = compare_low_rank(model, shown[:n_low_rank], GRID, results["grid"], 1)
     if "activations" in works:
         many = many_prompts(given.activations)
         compare_activations(model, peer, many[:64], 1)  # warm-up
         results["activations"] = compare_activations(model, peer, many, 2)
     peer.close()
     write_result(
-        RESULT,
+        given.json,
         kind="head_to_head",
         results={"works": results},
         settings={
