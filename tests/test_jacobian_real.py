@@ -1,5 +1,7 @@
 """Jacobians on the packaged Gemma: HookedTransformer, the Bridge and plain Hugging Face agree."""
 
+import math
+
 import pytest
 import torch
 from reference.hugging_face_jacobian import subject_object_jacobian as hugging_face_jacobian
@@ -62,3 +64,19 @@ def test_hooked_transformer_gives_the_weight_and_bias_of_hugging_face(request, r
     if lrc.models.hooked_transformer() is None:
         pytest.skip("this TransformerLens has no HookedTransformer")
     check(request.getfixturevalue("gemma"), reference)
+
+
+def test_low_rank_directions_on_gemma_are_those_of_the_exact_fit(gemma):
+    facts = ("Madrid", "Osaka", "Lyon")
+    prompts = [one for one in lrc.load_relation("city_in_country").prompts(shots=2) if one.subject in facts]
+    assert len({prompt.object for prompt in prompts}) == 3
+    where = {**LAYERS, "progress": False}
+    exact = lrc.LinearRelationalEmbedding.fit(gemma, prompts, **where)
+    fast = lrc.LinearRelationalEmbedding.fit(gemma, prompts, **where, method="low_rank", rank=48)
+    assert fast.n_products < 640 / 3
+    torch.testing.assert_close(fast.bias, exact.bias, rtol=0, atol=1e-4 * float(exact.bias.norm()))
+    true, found = (lre.concepts(gemma, prompts, rank=48) for lre in (exact, fast))
+    for name in true:
+        cosine = float(true[name].vector @ found[name].vector)
+        assert cosine > 0.99
+        assert math.acos(min(cosine, 1.0)) <= fast.direction_errors[name]
