@@ -114,7 +114,29 @@ def test_a_fixed_false_positive_rate_is_kept_and_no_threshold_that_keeps_it_find
 
 def test_where_the_highest_score_is_a_negative_a_rate_of_zero_lets_nothing_fire():
     scores, positive = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([False, True, False])
-    assert best_threshold(scores, positive, by="false_positive_rate", rate=0.0) == 3.0
+    assert best_threshold(scores, positive, by="false_positive_rate", rate=0.0) == 3.5
+
+
+def test_a_rate_of_zero_is_kept_however_the_scores_are_rounded():
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        made = lrc.ConceptSet(
+            {
+                name: lrc.ConceptDirection.from_unscaled(
+                    torch.randn(640, generator=generator),
+                    relation="r",
+                    object_name=name,
+                    hook_name="blocks.1.hook_resid_post",
+                )
+                for name in ("a", "b")
+            }
+        )
+        acts = torch.randn(20, 640, generator=generator) * 1000
+        objects = [list(made)[row % 2] for row in range(20)]
+        for name, direction in made.calibrate(acts, objects, by="false_positive_rate", rate=0.0).items():
+            negatives = acts[[other != name for other in objects]]
+            assert not direction.predict(negatives).any()
+            assert not any(bool(direction.predict(one)) for one in negatives)
 
 
 @pytest.mark.parametrize(
