@@ -103,7 +103,12 @@ class ConceptDirection(Pooling):
 
     @jaxtyped(typechecker=beartype)
     def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """Dot product with the direction, in residual-stream units; in the dtype of `vector`."""
+        """Dot product with the direction, in residual-stream units; in the dtype of `vector`.
+
+        Raises:
+            ValueError: the activations are of another width.
+        """
+        require_width(resid, self.vector)
         scores: Tensor = resid.to(self.vector) @ self.vector
         return scores
 
@@ -293,6 +298,14 @@ class ConceptDirection(Pooling):
         """
         steering = self.add(strength=strength, unit=unit)
         return steering.at(where=where, bos=bos, layers=layers, when=when).on(model)
+
+
+def require_width(acts: Tensor, vectors: Tensor) -> None:
+    """Raise ValueError unless the activations are as wide as the vectors."""
+    if acts.shape[-1] != vectors.shape[-1]:
+        raise ValueError(
+            f"the activations have width {acts.shape[-1]}, the directions {vectors.shape[-1]}; they must be equal"
+        )
 
 
 def _check_knots(knots: Knots) -> None:

@@ -26,7 +26,7 @@ from lrc_tl.calibration import (
     fit_platt,
     multiclass_probabilities,
 )
-from lrc_tl.concept_direction import ConceptDirection
+from lrc_tl.concept_direction import ConceptDirection, require_width
 from lrc_tl.edits import Amount, Swap
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.hub import OnHub
@@ -124,13 +124,14 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         """Scores of every concept, in the order of the set (arXiv:2311.08968, eq. 6).
 
         Raises:
-            ValueError: the activations are empty or not finite.
+            ValueError: the activations are empty, not finite or of another width.
         """
         if acts.numel() == 0:
             raise ValueError("there are no activations; give at least one row")
         if not bool(torch.isfinite(acts).all()):
             raise ValueError("the activations are not finite; load the model in float32")
         vectors = self.vectors
+        require_width(acts, vectors)
         scores: Tensor = acts.to(vectors) @ vectors.T
         return scores
 

@@ -211,6 +211,22 @@ def test_scores_and_cosines_of_a_set_are_those_of_its_directions(concepts):
         concepts.scores(torch.full((1, 12), float("nan")))
 
 
+def test_activations_of_another_width_are_refused(concepts):
+    acts, mask = torch.zeros(2, 3, 7), torch.ones(2, 3, dtype=torch.bool)
+    direction = next(iter(concepts.values()))
+    for use in (
+        lambda: concepts.scores(acts),
+        lambda: direction.score(acts),
+        lambda: direction.calibrated(threshold=0.0).predict(acts),
+        lambda: concepts.pool(acts, by="mean", mask=mask),
+        lambda: concepts.calibrate(acts[0], ["a", "b", "a"]),
+    ):
+        with pytest.raises(
+            ValueError, match="the activations have width 7, the directions 12; they must be equal"
+        ):
+            use()
+
+
 def test_a_mistyped_object_is_answered_with_near_names(concepts):
     with pytest.raises(KeyError, match="no concept 'Farnce'; near names: France"):
         concepts["Farnce"]
