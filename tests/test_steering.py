@@ -400,6 +400,7 @@ def test_what_may_be_decoding_by_hand_is_not_guessed(model):
         ({"layers": [3]}, ValueError, r"layers \[3\] are not all in the model; allowed: -3 to 2"),
         ({"layers": []}, ValueError, r"layers \[\] are not all in the model"),
         ({"layers": "some"}, ValueError, "give 'own', 'all' or layer numbers"),
+        ({"layers": 1}, ValueError, "layers is 1; give 'own', 'all' or layer numbers"),
         (
             {"gate": lrc.Gate(vector=unit(), hook_name="blocks.2.hook_resid_post", threshold=0.0)},
             ValueError,
@@ -416,6 +417,13 @@ def test_what_may_be_decoding_by_hand_is_not_guessed(model):
 def test_steerings_that_do_not_fit_the_model_are_refused_before_it_runs(model, place, error, message):
     with pytest.raises(error, match=message), adding(**place).on(model):
         pass
+
+
+def test_a_gate_after_the_edit_in_the_same_layer_is_refused(model):
+    gate = lrc.Gate(vector=unit(), hook_name="blocks.1.hook_resid_post", threshold=0.0)
+    steering = lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name="blocks.1.hook_resid_pre", gate=gate)
+    with pytest.raises(ValueError, match="gate on a hook point before the edit's"), steering.on(model):
+        model(TOKENS)
 
 
 def test_other_bad_input_is_refused(model):
