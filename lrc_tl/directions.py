@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from beartype import beartype
@@ -167,10 +167,18 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         a report, and `save` writes it.
 
         Raises:
-            ValueError: not one object an activation, a concept without samples of both kinds (but see `missing`),
-                no concept with both, a rate without its criterion, or too few samples for isotonic regression or
-                for `multiclass`.
+            ValueError: an unknown option, not one object an activation, a concept without samples of both kinds
+                (but see `missing`), no concept with both, a rate without its criterion, or too few samples for
+                isotonic regression or for `multiclass`.
         """
+        for option, value, allowed in (
+            ("by", by, Criterion),
+            ("probabilities", probabilities, ProbabilityMethod),
+            ("multiclass", multiclass, MulticlassMethod),
+            ("missing", missing, Missing),
+        ):
+            if value not in get_args(allowed):
+                raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(allowed))}")
         scores = self._checked_scores(acts, objects)
         numbers = scores.double().cpu().numpy()
         made: dict[str, ConceptDirection] = {}

@@ -336,6 +336,16 @@ def test_concepts_without_samples_are_left_uncalibrated_only_when_asked_and_are_
         concepts.calibrate(few, names, multiclass="multinomial", missing="skip")
 
 
+@pytest.mark.parametrize(
+    "option", [{"by": "accuracy"}, {"probabilities": "plat"}, {"multiclass": "temp"}, {"missing": "drop"}]
+)
+def test_a_mistyped_option_is_refused_with_what_is_allowed(option):
+    concepts, acts, objects = noisy_set()
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f"{name} is '{value}'; allowed are"):
+        concepts.calibrate(acts, objects, **option)
+
+
 def test_standardised_probabilities_ignore_what_shifts_or_stretches_one_concepts_scores():
     generator = np.random.default_rng(2)
     labels = generator.integers(0, 3, 90)
