@@ -148,3 +148,28 @@ def test_bad_input_is_refused_with_what_to_do(word_model, concepts):
         direction.pool_texts(word_model, ["w1"], by="last_subject_token", subjects=["w7"])
     with pytest.raises(ValueError, match="fills the model's context of 64 tokens"):
         direction.pool_texts(word_model, ["w1 " * 80], by="mean")
+
+
+@pytest.fixture
+def another_pad_token(word_model):
+    before = word_model.tokenizer.pad_token
+    word_model.tokenizer.pad_token = "<unk>"
+    yield
+    word_model.tokenizer.pad_token = before
+
+
+@pytest.mark.usefixtures("another_pad_token")
+def test_steered_positions_are_those_of_the_text_whatever_the_pad_token_is(word_model, concepts):
+    direction = next(iter(concepts.values()))
+    texts = ["w1 w2 w3", "w5"]
+    clean = concepts.pool_texts(word_model, texts, by="max")
+    with direction.steer(word_model, strength=50.0, unit="absolute", where=-1):
+        steered = concepts.pool_texts(word_model, texts, by="max")
+        alone = [concepts.pool_texts(word_model, [text], by="max")[0] for text in texts]
+    torch.testing.assert_close(steered, torch.stack(alone), rtol=1e-4, atol=1e-4)
+    assert ((steered - clean)[:, 0] > 1).all()
+    with (
+        direction.steer(word_model, strength=1.0, where=3),
+        pytest.raises(ValueError, match="position 3 of `where` is outside row 0, of which 2"),
+    ):
+        concepts.pool_texts(word_model, texts, by="max")
