@@ -28,7 +28,8 @@ class ConceptDirection(Pooling):
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
 
     Raises:
-        ValueError: the vector is not finite or not of unit length, or a threshold or calibration is not finite.
+        ValueError: the vector is not finite, not of unit length or narrower than float32, or a threshold or
+            calibration is not finite.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -52,6 +53,11 @@ class ConceptDirection(Pooling):
     """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
     def __post_init__(self) -> None:
+        if self.vector.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the direction of {self.object_name!r} is {self.vector.dtype}; it must be float32 or float64; "
+                "use from_unscaled"
+            )
         norm = float(self.vector.norm())
         if not abs(norm - 1) < 1e-4:
             raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")

@@ -70,6 +70,12 @@ def test_a_vector_that_is_not_unit_or_not_finite_is_refused():
             lrc.ConceptDirection(vector=vector, relation="r", object_name="x", hook_name=HOOK)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_a_vector_that_is_narrower_than_float32_is_refused(dtype):
+    with pytest.raises(ValueError, match="must be float32 or float64; use from_unscaled"):
+        lrc.ConceptDirection(vector=torch.eye(3, dtype=dtype)[0], relation="r", object_name="x", hook_name=HOOK)
+
+
 def test_a_set_of_one_cannot_classify_and_an_unknown_object_is_named(word_model, direction):
     concepts = lrc.ConceptSet({"x": direction})
     with pytest.raises(ValueError, match="one object cannot classify"):
