@@ -255,7 +255,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
     def _checked_scores(self, acts: Tensor, objects: Sequence[str]) -> Tensor:
         if len(objects) != acts.shape[0]:
             raise ValueError(f"{len(objects)} objects for {acts.shape[0]} activations; give one each")
-        scores: Tensor = self.scores(acts)
+        scores: Tensor = self.scores(acts).detach()
         return scores
 
     def classify(self, model: HookedModel, text: str, *, subject: str) -> list[tuple[str, float]]:

@@ -346,6 +346,14 @@ def test_a_mistyped_option_is_refused_with_what_is_allowed(option):
         concepts.calibrate(acts, objects, **option)
 
 
+@pytest.mark.parametrize("probabilities", ["platt", "isotonic"])
+def test_activations_may_carry_gradients(probabilities):
+    concepts, acts, objects = noisy_set()
+    expected = concepts.calibrate(acts, objects, probabilities=probabilities)
+    found = concepts.calibrate(acts.requires_grad_(), objects, probabilities=probabilities)
+    assert found.calibration.report == expected.calibration.report == found.report(acts, objects)
+
+
 def test_standardised_probabilities_ignore_what_shifts_or_stretches_one_concepts_scores():
     generator = np.random.default_rng(2)
     labels = generator.integers(0, 3, 90)
