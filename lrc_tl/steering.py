@@ -39,7 +39,7 @@ class Schedule:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.kind not in ("linear_decay", "warm_up", "first") or self.steps < 1:
+        if self.kind not in ("linear_decay", "warm_up", "first") or not self.steps >= 1:
             raise ValueError(
                 f"schedule {self.kind!r} over {self.steps} steps; allowed are 'linear_decay', 'warm_up' and "
                 "'first' over 1 step or more"
