@@ -12,6 +12,7 @@ from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded, run
 from lrc_tl.jacobian import ObjectAggregation, object_positions
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.tracking import is_steered
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,8 +56,12 @@ def prompt_activations(
     if without := [layer for layer in object_layers if layer not in aggregations]:
         raise ValueError(f"object_aggregation has no entry for the object layers {without}; give one for each")
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
-    # A subject needs no token after it, and its own residual does not see them.
-    sequences = [t.input_ids if object_layers else t.text_ids[: t.subject_position + 1] for t in tokenized]
+    if object_layers:
+        sequences = [t.input_ids for t in tokenized]
+    elif is_steered(model):  # positions may count from the end of the text
+        sequences = [t.text_ids for t in tokenized]
+    else:  # a subject needs no token after it, and its own residual does not see them
+        sequences = [t.text_ids[: t.subject_position + 1] for t in tokenized]
     d_model = int(model.cfg.d_model)
     kept_subject: dict[int, Tensor] = {}
     kept_object: dict[int, Tensor] = {}

@@ -74,6 +74,8 @@ def write_artifact(
         "header": dict(header),
     }
     try:
+        # As it will be read: JSON turns keys that are numbers into strings, and they sort in another order.
+        document = json.loads(json.dumps(document, allow_nan=False))
         document["sha256"] = _digest(document, own)
         text = json.dumps(document, allow_nan=False)
     except (TypeError, ValueError) as error:

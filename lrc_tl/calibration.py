@@ -67,8 +67,9 @@ def best_threshold(
 
     With `by="false_positive_rate"` it is the one that finds most positives while at most the share `rate` of the
     negatives lies above it. Candidates are the midpoints between neighbouring distinct scores, and for a fixed
-    rate also the highest score, above which nothing lies; of equally good ones the highest is taken. In
-    residual-stream units. Choose it on held-out samples, not on those that made the direction.
+    rate also a threshold as far above the highest score as the first midpoint lies below it; of equally good ones
+    the highest is taken. In residual-stream units. Choose it on held-out samples, not on those that made the
+    direction.
 
     Raises:
         ValueError: there are no positive or no negative samples, all scores are equal, one is not finite, or
@@ -95,7 +96,8 @@ def best_threshold(
     if rate is not None:
         allowed = misses / n_negative <= rate
         if not bool((allowed & (hits > 0)).any()):
-            return float(ordered[0])
+            # Not the highest score itself: rounded otherwise, the same sample may score a little more.
+            return float(ordered[0] + (ordered[0] - ordered[int(distinct[0]) + 1]) / 2)
         quality = torch.where(allowed, hits, -1.0)
     elif by == "f1":
         quality = 2 * hits / (hits + misses + n_positive)

@@ -28,7 +28,8 @@ class ConceptDirection(Pooling):
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
 
     Raises:
-        ValueError: the vector is not finite or not of unit length, or a threshold or calibration is not finite.
+        ValueError: the vector is not finite, not of unit length or narrower than float32, or a threshold or
+            calibration is not finite.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -52,6 +53,11 @@ class ConceptDirection(Pooling):
     """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
     def __post_init__(self) -> None:
+        if self.vector.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the direction of {self.object_name!r} is {self.vector.dtype}; it must be float32 or float64; "
+                "use from_unscaled"
+            )
         norm = float(self.vector.norm())
         if not abs(norm - 1) < 1e-4:
             raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
@@ -103,7 +109,12 @@ class ConceptDirection(Pooling):
 
     @jaxtyped(typechecker=beartype)
     def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """Dot product with the direction, in residual-stream units; in the dtype of `vector`."""
+        """Dot product with the direction, in residual-stream units; in the dtype of `vector`.
+
+        Raises:
+            ValueError: the activations are of another width.
+        """
+        require_width(resid, self.vector)
         scores: Tensor = resid.to(self.vector) @ self.vector
         return scores
 
@@ -293,6 +304,14 @@ class ConceptDirection(Pooling):
         """
         steering = self.add(strength=strength, unit=unit)
         return steering.at(where=where, bos=bos, layers=layers, when=when).on(model)
+
+
+def require_width(acts: Tensor, vectors: Tensor) -> None:
+    """Raise ValueError unless the activations are as wide as the vectors."""
+    if acts.shape[-1] != vectors.shape[-1]:
+        raise ValueError(
+            f"the activations have width {acts.shape[-1]}, the directions {vectors.shape[-1]}; they must be equal"
+        )
 
 
 def _check_knots(knots: Knots) -> None:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from beartype import beartype
@@ -26,7 +26,7 @@ from lrc_tl.calibration import (
     fit_platt,
     multiclass_probabilities,
 )
-from lrc_tl.concept_direction import ConceptDirection
+from lrc_tl.concept_direction import ConceptDirection, require_width
 from lrc_tl.edits import Amount, Swap
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.hub import OnHub
@@ -124,13 +124,14 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         """Scores of every concept, in the order of the set (arXiv:2311.08968, eq. 6).
 
         Raises:
-            ValueError: the activations are empty or not finite.
+            ValueError: the activations are empty, not finite or of another width.
         """
         if acts.numel() == 0:
             raise ValueError("there are no activations; give at least one row")
         if not bool(torch.isfinite(acts).all()):
             raise ValueError("the activations are not finite; load the model in float32")
         vectors = self.vectors
+        require_width(acts, vectors)
         scores: Tensor = acts.to(vectors) @ vectors.T
         return scores
 
@@ -166,10 +167,18 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         a report, and `save` writes it.
 
         Raises:
-            ValueError: not one object an activation, a concept without samples of both kinds (but see `missing`),
-                no concept with both, a rate without its criterion, or too few samples for isotonic regression or
-                for `multiclass`.
+            ValueError: an unknown option, not one object an activation, a concept without samples of both kinds
+                (but see `missing`), no concept with both, a rate without its criterion, or too few samples for
+                isotonic regression or for `multiclass`.
         """
+        for option, value, allowed in (
+            ("by", by, Criterion),
+            ("probabilities", probabilities, ProbabilityMethod),
+            ("multiclass", multiclass, MulticlassMethod),
+            ("missing", missing, Missing),
+        ):
+            if value not in get_args(allowed):
+                raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(allowed))}")
         scores = self._checked_scores(acts, objects)
         numbers = scores.double().cpu().numpy()
         made: dict[str, ConceptDirection] = {}
@@ -246,7 +255,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
     def _checked_scores(self, acts: Tensor, objects: Sequence[str]) -> Tensor:
         if len(objects) != acts.shape[0]:
             raise ValueError(f"{len(objects)} objects for {acts.shape[0]} activations; give one each")
-        scores: Tensor = self.scores(acts)
+        scores: Tensor = self.scores(acts).detach()
         return scores
 
     def classify(self, model: HookedModel, text: str, *, subject: str) -> list[tuple[str, float]]:

@@ -5,6 +5,7 @@ Chanin et al. 2024 (arXiv:2311.08968).
 """
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -128,6 +129,8 @@ def keep_norm(
 
 
 def _check_amount(amount: Amount, name: str) -> None:
+    if not isinstance(amount, Tensor | Real):
+        raise TypeError(f"{name} is {amount!r}; give one number, or a tensor with one for each row of the batch")
     if not bool(torch.isfinite(torch.as_tensor(amount)).all()):
         raise ValueError(f"{name} is {amount}; it must be a finite number, or one for each row of the batch")
     if isinstance(amount, Tensor) and amount.ndim > 1:
@@ -150,6 +153,7 @@ class Add:
     """`add_edit` as an operation of a `Steering`.
 
     Raises:
+        TypeError: `strength` is neither a number nor a tensor.
         ValueError: `strength` is not finite, or `vector` is not a unit vector.
     """
 
@@ -174,6 +178,7 @@ class Swap:
     """`swap_edit` as an operation of a `Steering`.
 
     Raises:
+        TypeError: `beta` is neither a number nor a tensor.
         ValueError: `beta` is not finite, or a vector is not a unit vector.
     """
 
@@ -205,6 +210,7 @@ class Clamp:
     """`clamp_edit` as an operation of a `Steering`; `value=0.0` is ablation.
 
     Raises:
+        TypeError: `value` is neither a number nor a tensor.
         ValueError: `value` is not finite, or `vector` is not a unit vector.
     """
 

@@ -85,11 +85,14 @@ def concepts_by_layer(
     layers.
 
     Raises:
-        ValueError: no vectors, or one that is zero, not finite or of another width than those of its layer.
+        ValueError: no vectors, a negative layer, or a vector that is zero, not finite or of another width than
+            those of its layer.
     """
     layers = sorted({layer for of_object in vectors.values() for layer in of_object})
     if not layers:
         raise ValueError("there are no vectors; give {object: {layer: vector}}")
+    if layers[0] < 0:
+        raise ValueError(f"layer {layers[0]}; give layers counted from 0, since the model is not known here")
     return {
         layer: ConceptSet(
             {

@@ -50,7 +50,9 @@ def whole_text_ids(model: HookedModel, text: str, *, n_more: int = 1) -> list[in
 
 def right_padded(model: HookedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Token ids as one tensor, shape `batch pos`; rows are filled up on the right."""
-    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    # Nothing real sees the padding, but steering that is on must know it from text.
+    pad = getattr(model.tokenizer, "pad_token_id", None)
+    ids = torch.full((len(sequences), max(map(len, sequences))), 0 if pad is None else int(pad))
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.tensor(sequence)
     return ids.to(model.cfg.device)

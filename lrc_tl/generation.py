@@ -70,8 +70,7 @@ def generate(
             f"max_new_tokens is {max_new_tokens} and temperature {temperature}; the first must be 1 or more, the "
             "second a finite number from 0"
         )
-    for text in texts:
-        whole_text_ids(model, text, n_more=max_new_tokens)
+    lengths = [len(whole_text_ids(model, text, n_more=max_new_tokens)) for text in texts]
     adjustable = [s for s in steerings if isinstance(s.operation, Add | Swap)]
     if strengths is not None and (len(adjustable) != 1 or not len(strengths)):
         raise ValueError(
@@ -86,7 +85,7 @@ def generate(
         torch.manual_seed(seed)
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
-            fitted = [_for_rows(one, batch) for one in steerings]
+            fitted = [_for_rows(one, batch, lengths) for one in steerings]
             made.extend(_generate_batch(model, texts, batch, fitted, max_new_tokens, temperature))
     return tuple(made)
 
@@ -94,8 +93,8 @@ def generate(
 _Row = tuple[int, float | None]
 
 
-def _for_rows(steering: Steering, rows: Sequence[_Row]) -> Steering:
-    """The steering with what it gives by prompt, and the strengths, laid out by row."""
+def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) -> Steering:
+    """The steering with what it gives by prompt, and the strengths, by row; `lengths` are the prompts'."""
     numbers = [number for number, _ in rows]
     operation: Any = steering.operation
     field = {"Add": "strength", "Swap": "beta", "Clamp": "value"}.get(type(operation).__name__)
@@ -104,19 +103,28 @@ def _for_rows(steering: Steering, rows: Sequence[_Row]) -> Steering:
         if rows[0][1] is not None and field != "value":
             amount = torch.tensor([strength for _, strength in rows], dtype=torch.float64)
         elif isinstance(amount, Tensor) and amount.ndim == 1:
-            amount = _by_row(amount, numbers, "an amount of the steering")
+            amount = _by_row(amount, numbers, len(lengths), "an amount of the steering")
         operation = replace(operation, **{field: amount})
     where = steering.where
     if isinstance(where, Tensor):
-        where = _by_row(where, numbers, "`where`")
+        widest = max(lengths)
+        if where.shape != (len(lengths), widest):
+            raise ValueError(
+                f"the mask for `where` has shape {tuple(where.shape)}, but must have that of the padded prompts, "
+                f"here ({len(lengths)}, {widest})"
+            )
+        # The batch is padded to the longest of its own prompts, on the left.
+        where = where[numbers][:, widest - max(lengths[number] for number in numbers) :]
     elif isinstance(where, Sequence) and not isinstance(where, str):
-        where = _by_row(torch.tensor(list(where)), numbers, "`where`").tolist()
+        where = _by_row(torch.tensor(list(where)), numbers, len(lengths), "`where`").tolist()
     return replace(steering, operation=operation, where=where)
 
 
-def _by_row(values: Tensor, numbers: list[int], name: str) -> Tensor:
-    if len(values) <= max(numbers):
-        raise ValueError(f"{name} holds {len(values)} rows, but there are more prompts; give one row a prompt")
+def _by_row(values: Tensor, numbers: list[int], n_prompts: int, name: str) -> Tensor:
+    if len(values) != n_prompts:
+        raise ValueError(
+            f"{name} holds {len(values)} rows, but there are {n_prompts} prompts; give one row a prompt"
+        )
     return values[numbers]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from lrc_tl.forward import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.positions import hook_layer, last_subject_token
+from lrc_tl.tracking import is_steered
 
 Pool: TypeAlias = Literal["last_subject_token", "mean", "max"]
 _ASK = "by='mean' and by='max' take `mask` (see token_mask), by='last_subject_token' takes `positions`"
@@ -203,14 +204,13 @@ def _pooled_texts(
             f"{given} for {len(texts)} texts and by={by!r}; by='last_subject_token' needs one for each text, the "
             "others take none"
         )
+    sequences = [whole_text_ids(model, text) for text in texts]
+    ends = [len(sequence) for sequence in sequences]
     if subjects is not None:
-        # No residual sees what comes after it.
-        sequences = [
-            list(last_subject_token(model, text, subject=subject).ids)
-            for text, subject in zip(texts, subjects, strict=True)
-        ]
-    else:
-        sequences = [whole_text_ids(model, text) for text in texts]
+        found_at = zip(texts, subjects, strict=True)
+        ends = [last_subject_token(model, text, subject=subject).position + 1 for text, subject in found_at]
+        if not is_steered(model):  # no residual sees what comes after it, but steering may count from the end
+            sequences = [sequence[:end] for sequence, end in zip(sequences, ends, strict=True)]
     first = getattr(model.tokenizer, "bos_token_id", None)
     found: list[Tensor | None] = [None] * len(texts)
     for rows in length_batches([len(sequence) for sequence in sequences]):
@@ -222,7 +222,7 @@ def _pooled_texts(
         ids = right_padded(model, [sequences[row] for row in rows])
         run(model, ids, fwd_hooks=[(scoring.hook_name, keep)], stop_at_layer=hook_layer(scoring.hook_name) + 1)
         resid = kept[0]
-        lengths = torch.tensor([len(sequences[row]) for row in rows], device=resid.device)
+        lengths = torch.tensor([ends[row] for row in rows], device=resid.device)
         if at_subject:
             pooled = pool(resid, by=by, positions=lengths - 1)
         else:

@@ -1,8 +1,9 @@
 """Positions to edit: ways of naming them, and their mask in one forward pass."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Literal, TypeAlias
 
 import torch
@@ -71,8 +72,9 @@ def select(where: Where, chunk: Chunk, *, bos: bool = False) -> Bool[Tensor, "ba
     """Mask of the positions of `chunk` that `where` names.
 
     Raises:
-        ValueError: a position past the end, a mask or row count that does not fit, or a place that cannot be known
-            in this pass.
+        TypeError: `where` names no positions.
+        ValueError: a position past the end, an empty slice, a mask or row count that does not fit, or a place that
+            cannot be known in this pass.
     """
     if isinstance(where, str):
         return _select_named(where, chunk, bos=bos)
@@ -89,7 +91,12 @@ def select(where: Where, chunk: Chunk, *, bos: bool = False) -> Bool[Tensor, "ba
     if isinstance(where, slice):
         return _select_slice(where, chunk)
     rows = chunk.index.shape[0]
-    positions = [where] * rows if isinstance(where, int) else list(where)
+    try:
+        positions = [index(one) for one in (where if isinstance(where, Iterable) else [where] * rows)]
+    except TypeError as error:
+        raise TypeError(
+            f"`where` is {where!r}; give a word, an int, a slice, one int a row, a mask or a callable"
+        ) from error
     if len(positions) != rows:
         raise ValueError(
             f"`where` holds {len(positions)} positions, but the batch has {rows} rows; give one a row"
@@ -137,6 +144,8 @@ def _select_slice(where: slice, chunk: Chunk) -> Tensor:
     if where.step not in (None, 1):
         raise ValueError(f"`where` is {where}; only slices with step 1 are allowed")
     start, stop = where.start or 0, where.stop
+    if stop is not None and stop <= start and (start < 0) == (stop < 0):
+        raise ValueError(f"`where` is {where}, which holds no position; its end must lie after its start")
     first = torch.full((chunk.index.shape[0],), start, device=chunk.index.device)
     if start < 0:
         first = first + _prompt_lengths(chunk, "a negative position")

@@ -39,7 +39,7 @@ class Schedule:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.kind not in ("linear_decay", "warm_up", "first") or self.steps < 1:
+        if self.kind not in ("linear_decay", "warm_up", "first") or not self.steps >= 1:
             raise ValueError(
                 f"schedule {self.kind!r} over {self.steps} steps; allowed are 'linear_decay', 'warm_up' and "
                 "'first' over 1 step or more"
@@ -128,7 +128,7 @@ class Steering:
         own = hook_layer(self.hook_name)
         require_hook(model, self.hook_name)
         n_layers = int(model.cfg.n_layers)
-        if isinstance(self.layers, str):
+        if isinstance(self.layers, str | int):
             if self.layers not in ("own", "all"):
                 raise ValueError(f"layers is {self.layers!r}; give 'own', 'all' or layer numbers")
             layers = [own] if self.layers == "own" else list(range(n_layers))
@@ -223,8 +223,8 @@ class _Active:
         if self._steering.gate is not None:
             if self._fired is None or self._fired[0] is not chunk:
                 raise ValueError(
-                    f"the gate at {self._steering.gate.hook_name} was not run in this pass; start the pass at or "
-                    "before its layer"
+                    f"the gate at {self._steering.gate.hook_name} was not run in this pass before the "
+                    "edit; gate on a hook point before the edit's, and start the pass at or before its layer"
                 )
             mask = mask & self._fired[1].to(mask.device)
         elif self._empty:

@@ -284,6 +284,11 @@ class _Tracker:
 _trackers: "WeakKeyDictionary[Any, _Tracker]" = WeakKeyDictionary()
 
 
+def is_steered(model: HookedModel) -> bool:
+    """Whether a steering is on, for which it matters where a text ends."""
+    return model in _trackers
+
+
 @contextmanager
 def track_positions(model: HookedModel, *, layers: Sequence[int]) -> Iterator[Callable[[Tensor], Chunk]]:
     """Inside the block, a function that gives a hook at one of `layers` the `Chunk` of the pass it is in.

@@ -214,6 +214,14 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("counts", [{2: 1, 10: 2}, {0.5: 1, -1.0: 2}, {True: 1, False: 2}])
+def test_settings_with_keys_that_json_makes_strings_of_are_read_again(tmp_path, counts):
+    path = tmp_path / "set.safetensors"
+    lrc.ConceptSet(directions(), settings={"counts": counts}).save(path)
+    expected = {json.dumps(key): value for key, value in counts.items()}
+    assert lrc.ConceptSet.load(path).settings == {"counts": expected}
+
+
 def test_the_hash_of_prompts_sees_every_field_and_the_order():
     one = lrc.Prompt(text="A is in", subject="A", object="x", relation="r")
     other = lrc.Prompt(text="A is in", subject="A", object="y", relation="r")

@@ -114,7 +114,29 @@ def test_a_fixed_false_positive_rate_is_kept_and_no_threshold_that_keeps_it_find
 
 def test_where_the_highest_score_is_a_negative_a_rate_of_zero_lets_nothing_fire():
     scores, positive = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([False, True, False])
-    assert best_threshold(scores, positive, by="false_positive_rate", rate=0.0) == 3.0
+    assert best_threshold(scores, positive, by="false_positive_rate", rate=0.0) == 3.5
+
+
+def test_a_rate_of_zero_is_kept_however_the_scores_are_rounded():
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        made = lrc.ConceptSet(
+            {
+                name: lrc.ConceptDirection.from_unscaled(
+                    torch.randn(640, generator=generator),
+                    relation="r",
+                    object_name=name,
+                    hook_name="blocks.1.hook_resid_post",
+                )
+                for name in ("a", "b")
+            }
+        )
+        acts = torch.randn(20, 640, generator=generator) * 1000
+        objects = [list(made)[row % 2] for row in range(20)]
+        for name, direction in made.calibrate(acts, objects, by="false_positive_rate", rate=0.0).items():
+            negatives = acts[[other != name for other in objects]]
+            assert not direction.predict(negatives).any()
+            assert not any(bool(direction.predict(one)) for one in negatives)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +334,24 @@ def test_concepts_without_samples_are_left_uncalibrated_only_when_asked_and_are_
     assert loaded.calibration.report == made.calibration.report
     with pytest.raises(ValueError, match="multiclass='multinomial' needs samples of every concept"):
         concepts.calibrate(few, names, multiclass="multinomial", missing="skip")
+
+
+@pytest.mark.parametrize(
+    "option", [{"by": "accuracy"}, {"probabilities": "plat"}, {"multiclass": "temp"}, {"missing": "drop"}]
+)
+def test_a_mistyped_option_is_refused_with_what_is_allowed(option):
+    concepts, acts, objects = noisy_set()
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f"{name} is '{value}'; allowed are"):
+        concepts.calibrate(acts, objects, **option)
+
+
+@pytest.mark.parametrize("probabilities", ["platt", "isotonic"])
+def test_activations_may_carry_gradients(probabilities):
+    concepts, acts, objects = noisy_set()
+    expected = concepts.calibrate(acts, objects, probabilities=probabilities)
+    found = concepts.calibrate(acts.requires_grad_(), objects, probabilities=probabilities)
+    assert found.calibration.report == expected.calibration.report == found.report(acts, objects)
 
 
 def test_standardised_probabilities_ignore_what_shifts_or_stretches_one_concepts_scores():

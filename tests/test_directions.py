@@ -70,6 +70,12 @@ def test_a_vector_that_is_not_unit_or_not_finite_is_refused():
             lrc.ConceptDirection(vector=vector, relation="r", object_name="x", hook_name=HOOK)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_a_vector_that_is_narrower_than_float32_is_refused(dtype):
+    with pytest.raises(ValueError, match="must be float32 or float64; use from_unscaled"):
+        lrc.ConceptDirection(vector=torch.eye(3, dtype=dtype)[0], relation="r", object_name="x", hook_name=HOOK)
+
+
 def test_a_set_of_one_cannot_classify_and_an_unknown_object_is_named(word_model, direction):
     concepts = lrc.ConceptSet({"x": direction})
     with pytest.raises(ValueError, match="one object cannot classify"):
@@ -209,6 +215,22 @@ def test_scores_and_cosines_of_a_set_are_those_of_its_directions(concepts):
         concepts.scores(torch.zeros(0, 12))
     with pytest.raises(ValueError, match="the activations are not finite"):
         concepts.scores(torch.full((1, 12), float("nan")))
+
+
+def test_activations_of_another_width_are_refused(concepts):
+    acts, mask = torch.zeros(2, 3, 7), torch.ones(2, 3, dtype=torch.bool)
+    direction = next(iter(concepts.values()))
+    for use in (
+        lambda: concepts.scores(acts),
+        lambda: direction.score(acts),
+        lambda: direction.calibrated(threshold=0.0).predict(acts),
+        lambda: concepts.pool(acts, by="mean", mask=mask),
+        lambda: concepts.calibrate(acts[0], ["a", "b", "a"]),
+    ):
+        with pytest.raises(
+            ValueError, match="the activations have width 7, the directions 12; they must be equal"
+        ):
+            use()
 
 
 def test_a_mistyped_object_is_answered_with_near_names(concepts):

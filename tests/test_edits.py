@@ -1,5 +1,6 @@
 """Laws of the edits, in float32 and float64."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -130,6 +131,13 @@ def test_an_amount_that_is_not_finite_is_refused(bad):
     ):
         with pytest.raises(ValueError, match="must be a finite number"):
             make()
+
+
+@pytest.mark.parametrize("bad", [[0.1, 0.2], np.array([0.1, 0.2]), "0.1", None])
+def test_an_amount_that_is_neither_a_number_nor_a_tensor_is_refused(bad):
+    with pytest.raises(TypeError, match=r"strength is .*; give one number, or a tensor with one for each row"):
+        edits.Add(vector=unit(1), strength=bad)
+    assert edits.Add(vector=unit(1), strength=np.float32(0.5)).strength == 0.5
 
 
 def test_vectors_that_are_not_unit_vectors_or_do_not_fit_are_refused():

@@ -180,6 +180,8 @@ def test_bad_input_is_refused_with_what_to_do(tmp_path, word_model, monkeypatch)
         lrc.layer_vectors([], "Chad")
     with pytest.raises(ValueError, match="there are no vectors"):
         lrc.concepts_by_layer({"Chad": {}})
+    with pytest.raises(ValueError, match="layer -1; give layers counted from 0"):
+        lrc.concepts_by_layer({"Chad": {-1: torch.ones(4)}})
     for vectors, message in (
         ({}, "there are no vectors to write"),
         ({0: torch.ones(4)}, "layer 0 cannot be in a control vector: llama.cpp edits the outputs of blocks 1"),

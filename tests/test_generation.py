@@ -83,6 +83,19 @@ def test_batches_that_memory_allows_give_the_same(word_model, monkeypatch):
         torch.testing.assert_close(one.log_probs, other.log_probs, rtol=1e-4, atol=1e-4)
 
 
+def test_a_mask_of_the_padded_prompts_is_right_in_every_batch(word_model, monkeypatch):
+    mask = torch.zeros(3, 6, dtype=torch.bool)
+    mask[0, 2], mask[1, 5], mask[2, 4] = True, True, True
+    steering = adding(where=mask)
+    together = lrc.generate(word_model, [*TEXTS, "w4 w6"], steering=steering, max_new_tokens=3)
+    monkeypatch.setattr(generation, "_MAX_LOGITS", 4 * word_model.cfg.d_vocab)  # one row a batch
+    apart = lrc.generate(word_model, [*TEXTS, "w4 w6"], steering=steering, max_new_tokens=3)
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one.log_probs, other.log_probs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"the mask for `where` has shape \(3, 6\), .* here \(2, 6\)"):
+        lrc.generate(word_model, TEXTS, steering=steering, max_new_tokens=3)
+
+
 def test_a_swap_is_swept_by_its_beta(word_model):
     swap = lrc.Steering(operation=lrc.Swap(remove=unit(1), add=unit(2), beta=0.1), hook_name=HOOK, layers="all")
     swept = lrc.generate(word_model, TEXTS[0], steering=swap, strengths=[0.0, 1.0], max_new_tokens=3)
@@ -132,7 +145,9 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_global_state(word_model):
         ("w1", {"strengths": [], "steering": adding()}, "0 strengths for 1 steerings"),
         ("w1", {"strengths": [1.0], "steering": [adding(), adding()]}, "1 strengths for 2 steerings"),
         ("w1", {"strengths": [float("inf")], "steering": adding()}, "strength is .*inf.* must be a finite number"),
-        (["w1", "w2"], {"steering": adding(where=[1])}, "`where` holds 1 rows, but there are more prompts"),
+        (["w1", "w2"], {"steering": adding(where=[1])}, "`where` holds 1 rows, but there are 2 prompts"),
+        (["w1", "w2"], {"steering": adding(where=[1, 1, 1])}, "`where` holds 3 rows, but there are 2 prompts"),
+        (["w1", "w2"], {"steering": adding(torch.ones(3))}, "an amount of the steering holds 3 rows"),
         (["w1", "w2"], {"steering": adding(torch.ones(1))}, "an amount of the steering holds 1 rows"),
     ],
 )

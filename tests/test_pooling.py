@@ -148,3 +148,42 @@ def test_bad_input_is_refused_with_what_to_do(word_model, concepts):
         direction.pool_texts(word_model, ["w1"], by="last_subject_token", subjects=["w7"])
     with pytest.raises(ValueError, match="fills the model's context of 64 tokens"):
         direction.pool_texts(word_model, ["w1 " * 80], by="mean")
+
+
+@pytest.fixture
+def another_pad_token(word_model):
+    before = word_model.tokenizer.pad_token
+    word_model.tokenizer.pad_token = "<unk>"
+    yield
+    word_model.tokenizer.pad_token = before
+
+
+@pytest.mark.usefixtures("another_pad_token")
+def test_steered_positions_are_those_of_the_text_whatever_the_pad_token_is(word_model, concepts):
+    direction = next(iter(concepts.values()))
+    texts = ["w1 w2 w3", "w5"]
+    clean = concepts.pool_texts(word_model, texts, by="max")
+    with direction.steer(word_model, strength=50.0, unit="absolute", where=-1):
+        steered = concepts.pool_texts(word_model, texts, by="max")
+        alone = [concepts.pool_texts(word_model, [text], by="max")[0] for text in texts]
+    torch.testing.assert_close(steered, torch.stack(alone), rtol=1e-4, atol=1e-4)
+    assert ((steered - clean)[:, 0] > 1).all()
+    with (
+        direction.steer(word_model, strength=1.0, where=3),
+        pytest.raises(ValueError, match="position 3 of `where` is outside row 0, of which 2"),
+    ):
+        concepts.pool_texts(word_model, texts, by="max")
+
+
+@pytest.mark.parametrize("place", [{"where": -1}, {"where": slice(-2, None)}, {"where": 3}])
+def test_subjects_are_read_under_steering_as_in_a_pass_over_the_whole_text(word_model, concepts, place):
+    texts, subjects = ["w7 w1 w2 w3", "w8 w5 w6"], ["w7", "w8"]
+    with next(iter(concepts.values())).steer(word_model, strength=50.0, unit="absolute", **place):
+        pooled = concepts.pool_texts(word_model, texts, by="last_subject_token", subjects=subjects)
+        ranked = [dict(concepts.classify(word_model, t, subject=s)) for t, s in zip(texts, subjects, strict=True)]
+        caches = [word_model.run_with_cache(text)[1] for text in texts]
+    position = torch.tensor([1])
+    expected = [concepts.pool_cache(one, by="last_subject_token", positions=position)[0] for one in caches]
+    torch.testing.assert_close(pooled, torch.stack(expected), rtol=1e-4, atol=1e-4)
+    scores = torch.tensor([[one[name] for name in concepts] for one in ranked], dtype=pooled.dtype)
+    torch.testing.assert_close(scores, pooled, rtol=1e-4, atol=1e-4)

@@ -1,5 +1,6 @@
 """Steering edits exactly the positions that it names: with and without the key-value cache, padded or not."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import D_MODEL
@@ -316,6 +317,9 @@ def test_plain_pairs_do_the_same_where_no_position_matters(model):
         (-6, r"position -6 of `where` is outside row 0"),
         (slice(2, 9), r"position 8 of `where` is outside row 0"),
         (slice(0, 4, 2), "only slices with step 1"),
+        (slice(3, 2), r"`where` is slice\(3, 2, None\), which holds no position"),
+        (slice(2, 2), "which holds no position"),
+        (slice(-1, -3), "which holds no position"),
         ([1, 2], "holds 2 positions, but the batch has 1 rows"),
         ("subject", "allowed words are 'all', 'prompt' and 'generated'"),
         (torch.ones(1, 3, dtype=torch.bool), r"shape \(1, 3\); it must be torch\.bool .* here \(1, 5\)"),
@@ -327,6 +331,24 @@ def test_plain_pairs_do_the_same_where_no_position_matters(model):
 def test_places_that_do_not_exist_are_refused(model, where, message):
     with pytest.raises(ValueError, match=message), adding(where=where).on(model):
         model(TOKENS)
+
+
+@pytest.mark.parametrize("where", [2.0, [1.5], [[1]], None])
+def test_places_that_are_no_positions_are_refused(model, where):
+    steering = lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name=HOOK, where=where)
+    with (
+        pytest.raises(TypeError, match="give a word, an int, a slice, one int a row, a mask or"),
+        steering.on(model),
+    ):
+        model(TOKENS)
+
+
+def test_a_position_may_be_any_integer(model):
+    with adding(where=2).on(model):
+        expected = model(TOKENS)
+    for where in (np.int64(2), np.array([2])):
+        with adding(where=where).on(model):
+            assert torch.equal(model(TOKENS), expected)
 
 
 def test_a_position_that_generation_never_reaches_is_refused(model):
@@ -378,6 +400,7 @@ def test_what_may_be_decoding_by_hand_is_not_guessed(model):
         ({"layers": [3]}, ValueError, r"layers \[3\] are not all in the model; allowed: -3 to 2"),
         ({"layers": []}, ValueError, r"layers \[\] are not all in the model"),
         ({"layers": "some"}, ValueError, "give 'own', 'all' or layer numbers"),
+        ({"layers": 1}, ValueError, "layers is 1; give 'own', 'all' or layer numbers"),
         (
             {"gate": lrc.Gate(vector=unit(), hook_name="blocks.2.hook_resid_post", threshold=0.0)},
             ValueError,
@@ -394,6 +417,19 @@ def test_what_may_be_decoding_by_hand_is_not_guessed(model):
 def test_steerings_that_do_not_fit_the_model_are_refused_before_it_runs(model, place, error, message):
     with pytest.raises(error, match=message), adding(**place).on(model):
         pass
+
+
+def test_a_gate_after_the_edit_in_the_same_layer_is_refused(model):
+    gate = lrc.Gate(vector=unit(), hook_name="blocks.1.hook_resid_post", threshold=0.0)
+    steering = lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name="blocks.1.hook_resid_pre", gate=gate)
+    with pytest.raises(ValueError, match="gate on a hook point before the edit's"), steering.on(model):
+        model(TOKENS)
+
+
+@pytest.mark.parametrize("steps", [0, float("nan")])
+def test_a_schedule_takes_one_step_or_more(steps):
+    with pytest.raises(ValueError, match=f"schedule 'first' over {steps} steps; allowed are"):
+        lrc.Schedule(kind="first", steps=steps)
 
 
 def test_other_bad_input_is_refused(model):
