@@ -62,9 +62,12 @@ def write_artifact(
     The tensors come back bit for bit, in their own dtypes.
 
     Raises:
-        ArtifactError: the folder is missing, a tensor is not finite, or the header is not JSON.
+        ArtifactError: the folder is missing, `path` is a folder, a tensor is not finite, or the header is not
+            JSON.
     """
     target = Path(path)
+    if target.is_dir():
+        raise ArtifactError(f"{target} is a folder; give the name of a file to write")
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _require_finite(target, own)
     document: Header = {

@@ -201,6 +201,9 @@ def _one_vs_rest(make: Callable[[], Any], x: _Array, labels: _Array, names: list
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             rows.append(make().fit(x, labels == place).coef_[0])
+        for warning in caught:
+            if not issubclass(warning.category, ConvergenceWarning):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
             warnings.warn(
                 f"the solver of {name!r} stopped before it converged, after {_MAX_ITERATIONS} steps; its "
@@ -221,7 +224,7 @@ def _lda(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
         warnings.filterwarnings("ignore", message="Only one sample available", category=UserWarning)
         fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, labels)
     if len(names) == 2:
-        return np.stack([-fitted.coef_[0], fitted.coef_[0]])
+        return np.stack([-fitted.coef_[0], fitted.coef_[0]]) / 2  # scikit-learn gives their difference
     coefficients: _Array = fitted.coef_ - fitted.coef_.mean(0)
     return coefficients
 

@@ -48,7 +48,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
     """Directions of one relation by object; iteration follows the order in which they were given.
 
     Raises:
-        ValueError: no directions, or directions of different hook points, widths, dtypes, devices or models.
+        ValueError: no directions, one under another name than its object, or directions of different hook points,
+            widths, dtypes, devices or models.
     """
 
     def __init__(
@@ -58,6 +59,12 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         settings: Mapping[str, Any] | None = None,
         calibration: Calibration | None = None,
     ) -> None:
+        for name, direction in directions.items():
+            if name != direction.object_name:
+                raise ValueError(
+                    f"the direction of {direction.object_name!r} was given as {name!r}; a set names "
+                    "directions by their objects"
+                )
         names = {direction.hook_name for direction in directions.values()}
         if len(names) != 1:
             raise ValueError(f"a set needs directions of one hook point; given are {sorted(names) or 'none'}")

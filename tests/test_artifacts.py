@@ -255,3 +255,9 @@ def test_reading_warns_of_nothing(saved):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lrc.ConceptSet.load(saved)
+
+
+def test_saving_onto_a_folder_names_the_folder(tmp_path):
+    with pytest.raises(ArtifactError, match="is a folder; give the name of a file to write"):
+        lrc.ConceptSet(directions()).save(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -57,10 +57,12 @@ def test_linear_probes_are_the_coefficients_of_scikit_learn_scaled_to_unit_lengt
 def test_lda_is_that_of_scikit_learn_less_the_mean_coefficients(counts):
     activations, objects = clusters(counts)
     fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(activations.numpy(), objects)
-    whole = fitted.coef_ if len(counts) > 2 else np.concatenate([-fitted.coef_, fitted.coef_])
-    torch.testing.assert_close(
-        made(activations, objects, "lda").vectors, unit(whole - whole.mean(0)), rtol=0, atol=1e-5
-    )
+    # Of two objects scikit-learn gives one row, the second's coefficients less the first's.
+    whole = fitted.coef_ if len(counts) > 2 else np.concatenate([-fitted.coef_ / 2, fitted.coef_ / 2])
+    expected = whole - whole.mean(0)
+    found = made(activations, objects, "lda")
+    torch.testing.assert_close(found.vectors, unit(expected), rtol=0, atol=1e-5)
+    assert [found[name].norm for name in found] == pytest.approx(np.linalg.norm(expected, axis=1), rel=1e-5)
 
 
 def test_lda_takes_an_object_with_one_prompt_without_a_warning():
@@ -175,6 +177,18 @@ def test_no_prompts_and_unknown_methods_are_refused_before_the_model_runs():
         fit_baselines(None, [], layer=1)
     with pytest.raises(ValueError, match="no baseline 'lrc'"):
         fit_baselines(None, random_prompts(2), layer=1, methods=("mean", "lrc"))
+
+
+def test_other_warnings_of_a_solver_are_passed_on(monkeypatch):
+    fit = LinearSVC.fit
+
+    def warning(self, *given):
+        warnings.warn("something else", RuntimeWarning, stacklevel=1)
+        return fit(self, *given)
+
+    monkeypatch.setattr(LinearSVC, "fit", warning)
+    with pytest.warns(RuntimeWarning, match="something else"):
+        made(*clusters([6, 6]), "svm")
 
 
 def test_a_solver_that_does_not_converge_says_so(monkeypatch):

@@ -304,3 +304,10 @@ def test_any_steering_may_act_at_the_last_subject_token_alone(word_model, direct
     with direction.steer(word_model, strength=0.5, where=[place.position for place in places]):
         batch = residuals(word_model, texts, 1)
     torch.testing.assert_close(batch[0], steered[0])
+
+
+def test_a_direction_under_another_name_than_its_own_is_refused(direction):
+    with pytest.raises(
+        ValueError, match="the direction of .x. was given as .y.; a set names directions by their objects"
+    ):
+        lrc.ConceptSet({"y": direction})
