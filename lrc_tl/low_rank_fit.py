@@ -24,7 +24,7 @@ from lrc_tl.sketching import BlockKrylov, factors_of
 FitMethod = Literal["exact", "low_rank"]
 Pair = tuple[int, int]
 
-_POWER_ITERATIONS = 7
+_POWER_ITERATIONS = 3
 _LEAST_WIDTH = 8
 _GRAPHS_KEPT = 32
 _PREFIXES_AT_ONCE = 8
@@ -50,9 +50,9 @@ class LowRankSettings:
         power_iterations: int | None,
         min_cosine: float | None,
         seed: int,
-        oversample_by_rank: int = 1,
+        oversample_by_rank: float = 1.5,
     ) -> "LowRankSettings":
-        """The settings with their defaults: `oversample` a multiple of the rank, seven power iterations.
+        """The settings with their defaults: `oversample` a multiple of the rank, three power iterations.
 
         Raises:
             ValueError: no rank or one outside 1 to d_model, negative or too large `oversample`, negative
@@ -64,7 +64,7 @@ class LowRankSettings:
         if not 1 <= rank <= d_model:
             raise ValueError(f"rank {rank} is not allowed; the model's width is {d_model}, so give 1 to {d_model}")
         if oversample is None:
-            oversample = min(oversample_by_rank * rank, d_model - rank)
+            oversample = min(math.ceil(oversample_by_rank * rank), d_model - rank)
         if not 0 <= oversample <= d_model - rank:
             raise ValueError(
                 f"oversample {oversample} is not allowed; with rank {rank} and width {d_model} give 0 to "
@@ -99,7 +99,7 @@ class LowRankSettings:
 
 
 def low_rank_settings(
-    model: HookedModel, method: str, options: Mapping[str, Any], *, seed: int, oversample_by_rank: int
+    model: HookedModel, method: str, options: Mapping[str, Any], *, seed: int, oversample_by_rank: float
 ) -> LowRankSettings | None:
     """The settings of a low-rank fit, None for an exact one.
 
