@@ -42,8 +42,8 @@ from lrc_tl.relation_benchmark import MIN_TEST_FACTS, splittable_sample
 RESULT = RESULTS / "peer_protocol.json"
 MODEL = "packaged:gemma-3-270m"
 RELATIONS = (
-    "landmark on continent,plays pro sport,substance phase of matter,word first letter,person native language,"
-    "country language,name gender,occupation gender"
+    "landmark on continent,country language,word first letter,plays pro sport,person native language,"
+    "substance phase of matter,name gender,occupation gender"
 )
 SUBJECT_LAYER, OBJECT_LAYER, RANK, BETA = 9, 13, 64, 0.1
 MAX_FACTS, LRE_PROMPTS, SHOTS, SEED = 60, 10, 4, 42
