@@ -40,7 +40,15 @@ Concepts = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
 # Options of benchmark that are settings as they stand.
-_GIVEN_AS_THEY_ARE = ("subject_layer", "object_layer", "rank", "max_lre_prompts", "max_facts", "shots")
+_GIVEN_AS_THEY_ARE = (
+    "subject_layer",
+    "object_layer",
+    "rank",
+    "max_lre_prompts",
+    "max_facts",
+    "shots",
+    "fit_method",
+)
 _RANGES = ("subject_layers", "object_layers", "ranks")
 
 
@@ -285,6 +293,9 @@ def benchmark(
     shots: Annotated[
         int | None, typer.Option("--shots", min=0, help="Examples in training prompts, 4 by default.")
     ] = None,
+    fit_method: Annotated[
+        str | None, typer.Option("--fit-method", help="Of LREs: exact, the default, or low_rank, which is faster.")
+    ] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="Named settings, such as table5; options beside it win.")
@@ -315,6 +326,9 @@ def benchmark(
         }
         settings = benchmark_settings(given, model=model, preset=preset, select=select)
         lrc.require_methods(settings["methods"])
+        from lrc_tl.low_rank_fit import require_fit_method  # imports torch
+
+        require_fit_method(settings["fit_method"], name="--fit-method")
     run.settings |= settings
     if out is None and json_file is not None:
         out = json_file.with_name(f"{json_file.name}.parts")

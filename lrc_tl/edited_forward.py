@@ -19,8 +19,9 @@ from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prefix_cache import prefix_cache
 
-_FEWEST_SHARING = 6
-"""Rows that must share a prefix for it to be cached; fewer run whole, in larger batches."""
+_LEAST_SPARED = 128
+"""Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
+each small batch reads all weights again."""
 _MAX_LOGITS = 2**26
 """Logits kept at a time (rows x positions x vocabulary): 256 MiB in float32."""
 
@@ -69,7 +70,7 @@ def edited_logits(
     alone: list[int] = []
     for prefix, rows in groups.items():
         cache = None
-        if prefix and len(rows) >= _FEWEST_SHARING:
+        if (len(rows) - 1) * len(prefix) >= _LEAST_SPARED:
             ids = torch.tensor([prefix], device=model.cfg.device)
             cache = prefix_cache(model, ids, stop_at_layer=int(model.cfg.n_layers))
         if cache is None:

@@ -98,6 +98,13 @@ class LowRankSettings:
         return max(math.ceil(self.size / (self.power_iterations + 1)), min(_LEAST_WIDTH, self.size))
 
 
+def require_fit_method(method: str, *, name: str = "method") -> None:
+    """Raise ValueError unless `method` is a way to fit an LRE; `name` is what the text calls it."""
+    if method not in get_args(FitMethod):
+        allowed = " or ".join(map(repr, get_args(FitMethod)))
+        raise ValueError(f"{name} is {method!r}; allowed are {allowed}")
+
+
 def low_rank_settings(
     model: HookedModel, method: str, options: Mapping[str, Any], *, seed: int, oversample_by_rank: float
 ) -> LowRankSettings | None:
@@ -106,9 +113,7 @@ def low_rank_settings(
     Raises:
         ValueError: an unknown method, options for an exact fit, or what `LowRankSettings.checked` refuses.
     """
-    if method not in get_args(FitMethod):
-        allowed = " or ".join(map(repr, get_args(FitMethod)))
-        raise ValueError(f"method is {method!r}; allowed are {allowed}")
+    require_fit_method(method)
     if method == "exact":
         if given := [name for name, value in options.items() if value is not None]:
             raise ValueError(f'{", ".join(given)} given for an exact fit; add method="low_rank", or leave it out')

@@ -11,6 +11,7 @@ from lrc_tl.directions import ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import ObjectAggregation
 from lrc_tl.knowledge import KnownPrompts
+from lrc_tl.low_rank_fit import FitMethod
 from lrc_tl.lre import LinearRelationalEmbedding, combined, fit_layer_grid
 from lrc_tl.method_variants import BY_OBJECT, MethodVariant
 from lrc_tl.models import HookedModel, hook_name
@@ -79,17 +80,19 @@ def fit_methods(
     max_lre_prompts: int,
     relation: str,
     seed: int,
+    fit_method: FitMethod = "exact",
 ) -> dict[str, FittedMethod]:
     """The directions of each variant, by its name.
 
     Variants that differ in layers and rank alone share one forward pass a prompt and one reverse pass for each
     object layer. LREs take `max_lre_prompts` known prompts, balanced over objects; those with an LRE for each
-    object take at least one prompt of each.
+    object take at least one prompt of each. `fit_method` is how they are fitted; a low-rank fit is made for the
+    largest of the ranks.
 
     Raises:
         UnfitError: a rank above the numerical rank, too few prompts of an object, or directions that coincide.
     """
-    fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed)
+    fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed, fit_method)
     groups: dict[object, list[MethodVariant]] = {}
     for variant in variants:
         alone = variant.method in (*BASELINES, "lrc-final")
@@ -122,28 +125,49 @@ class _Fitting:
         max_lre_prompts: int,
         relation: str,
         seed: int,
+        fit_method: FitMethod,
     ) -> None:
         self.model, self.known, self.shown = model, known, shown
         self.max_lre_prompts, self.relation, self.seed = max_lre_prompts, relation, seed
+        self.fit_method = fit_method
 
     def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
         """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
+        subjects = sorted({variant.subject_layer for variant in group})
+        objects = sorted({v.object_layer for v in group if v.object_layer is not None})
+        low_rank = self.fit_method == "low_rank"
+        rank = max(v.rank for v in group if v.rank is not None) if low_rank else None
 
         def fit(prompts: Sequence[Prompt]) -> _Grid:
+            if low_rank and len(subjects) == len(objects) == 1:  # fewer products than a grid of one pair
+                (subject,), (object_,) = subjects, objects
+                one = LinearRelationalEmbedding.fit(
+                    self.model,
+                    prompts,
+                    subject_layer=subject,
+                    object_layer=object_,
+                    object_aggregation=group[0].aggregation,
+                    method=self.fit_method,
+                    rank=rank,
+                    progress=False,
+                )
+                return {(subject, object_): one}
             return fit_layer_grid(
                 self.model,
                 prompts,
-                subject_layers=sorted({variant.subject_layer for variant in group}),
-                object_layers=sorted({v.object_layer for v in group if v.object_layer is not None}),
+                subject_layers=subjects,
+                object_layers=objects,
                 object_aggregation=group[0].aggregation,
+                method=self.fit_method,
+                rank=rank,
                 progress=False,
             )
 
         if group[0].method not in BY_OBJECT:
             return {"": fit(self.known.sample(self.max_lre_prompts, seed=self.seed))}
-        objects = dict.fromkeys(prompt.object for prompt in self.known.prompts)
-        sample = self.known.sample(max(self.max_lre_prompts, len(objects)), seed=self.seed)
-        return {name: fit([prompt for prompt in sample if prompt.object == name]) for name in objects}
+        names = dict.fromkeys(prompt.object for prompt in self.known.prompts)
+        sample = self.known.sample(max(self.max_lre_prompts, len(names)), seed=self.seed)
+        return {name: fit([prompt for prompt in sample if prompt.object == name]) for name in names}
 
     def maker(self, variant: MethodVariant, grids: Mapping[str, _Grid]) -> MakeByLabels:
         """How the variant's directions come from labels; all that does not depend on them is done."""

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import check_layers
+from lrc_tl.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.method_variants import require_methods
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.presets import TABLE_METHODS
@@ -44,6 +45,7 @@ def run_protocol(
     ranks: Sequence[int] = (),
     single_layer: bool = False,
     n_side_effects: int = 16,
+    fit_method: FitMethod = "exact",
     others: Sequence[Relation] | None = None,
     progress: bool = True,
 ) -> ProtocolResult:
@@ -74,6 +76,8 @@ def run_protocol(
         single_layer: make the edits at the subject layer alone too.
         n_side_effects: (edit, statement) pairs for the side effects of each edit, of each kind: on statements of
             other relations, and on other known facts about the edited subject.
+        fit_method: how LREs are fitted: `"exact"`, or `"low_rank"` in less time, for the largest of the ranks,
+            with its fast setting (`LinearRelationalEmbedding.fit`; a sweep over layers is `fit_layer_grid`).
         others: relations that give these statements; the built-in ones by default, so that a relation's result
             does not depend on which others are run.
 
@@ -109,6 +113,7 @@ def run_protocol(
             select=select,
             single_layer=single_layer,
             n_side_effects=n_side_effects,
+            fit_method=fit_method,
         ),
         swept=[
             name
@@ -180,6 +185,7 @@ def _several(one: int | None, several: Sequence[int]) -> tuple[int, ...]:
 
 def _checked(model: HookedModel, settings: BenchmarkSettings, *, swept: Sequence[str]) -> BenchmarkSettings:
     require_methods(settings.methods)
+    require_fit_method(settings.fit_method, name="fit_method")
     for name, least in (("max_lre_prompts", 1), ("max_facts", 2), ("shots", 0), ("n_side_effects", 0)):
         value = getattr(settings, name)
         if value is not None and value < least:

@@ -20,6 +20,7 @@ from lrc_tl.evaluation.selectivity import random_concepts
 from lrc_tl.evaluation.side_effects import SideEffects, side_effects
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.knowledge import KnownPrompts, filter_known, one_prompt_a_fact
+from lrc_tl.low_rank_fit import FitMethod
 from lrc_tl.method_fitting import FittedMethod, UnfitError, fit_methods, training_activations
 from lrc_tl.method_variants import MethodVariant, method_variants
 from lrc_tl.models import HookedModel
@@ -48,6 +49,8 @@ class BenchmarkSettings:
     """Also edit the subject layer alone."""
     n_side_effects: int = 0
     """(edit, statement) pairs for the side effects of each kind."""
+    fit_method: FitMethod = "exact"
+    """How the LREs of the methods that have one are fitted."""
 
     def variants(self, n_layers: int) -> tuple[MethodVariant, ...]:
         """Every method at every layer and rank."""
@@ -143,6 +146,7 @@ class _Evaluated:
                 known,
                 shown,
                 max_lre_prompts=settings.max_lre_prompts,
+                fit_method=settings.fit_method,
                 relation=self.relation.name,
                 seed=self.seed,
             )

@@ -45,7 +45,7 @@ def test_a_benchmark_prints_its_table_keeps_its_parts_and_resumes(
     target = tmp_path / "new" / "r.json"
     options = [
         *LAYERS, "--methods", "lrc,mean", "--seeds", "1:3", "--beta", "0.3,0.5", "--only", "R1, file 2",
-        "--max-lre-prompts", "3", "--max-facts", "20", "--json", str(target),
+        "--max-lre-prompts", "3", "--max-facts", "20", "--fit-method", "low_rank", "--json", str(target),
     ]  # fmt: skip
     assert run(folder, *options) == 0
     captured = capsys.readouterr()
@@ -60,6 +60,7 @@ def test_a_benchmark_prints_its_table_keeps_its_parts_and_resumes(
     assert data["settings"]["seeds"] == [1, 2]
     assert data["settings"]["beta"] == [0.3, 0.5]
     assert data["settings"]["subject_layer"] == 0
+    assert data["settings"]["fit_method"] == "low_rank"
     assert data["model"]["n_layers"] == 3
     parts = tmp_path / "new" / "r.json.parts"
     assert len(list(parts.glob("*.json"))) == 4
@@ -107,6 +108,7 @@ def test_files_that_cannot_be_read_and_relations_left_out_are_in_the_result(fold
         (["--preset", "fig6", "--select"], "preset 'fig6' sweeps over ranks, which --select would choose"),
         ([*LAYERS, "--resume"], "--resume needs --out or --json"),
         ([*LAYERS, "--max-facts", "1"], "--max-facts"),
+        ([*LAYERS, "--fit-method", "lowrank"], "--fit-method"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2_before_the_model_is_loaded(

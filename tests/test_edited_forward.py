@@ -31,7 +31,8 @@ def alone(model, sequence, shift, layers, unit):
 
 @pytest.mark.parametrize(("layers", "unit"), [((0, 1, 2), "share"), ((1,), "share"), ((0, 2), "absolute")])
 @pytest.mark.parametrize("max_tokens", [12, 4096])
-def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_tokens):
+def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_tokens, monkeypatch):
+    monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", 14)
     generator = torch.Generator().manual_seed(0)
     # Eight rows share the prefix of the first two sequences, the others have too few to share anything.
     numbers = torch.tensor([0, 1, 0, 2, 1, 0, 3, 0, 1, 0, 2])
@@ -46,7 +47,9 @@ def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_
     assert not any(point.fwd_hooks for point in word_model.hook_dict.values())
 
 
-def test_only_what_lies_behind_the_shared_prefix_is_run(word_model, monkeypatch):
+@pytest.mark.parametrize(("least", "expected"), [(18, [(1, 2), (10, 3)]), (19, [(10, 5)])])
+def test_only_what_lies_behind_a_prefix_that_is_worth_sharing_is_run(word_model, least, expected, monkeypatch):
+    monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", least)
     widths = []
     call = type(word_model).forward
 
@@ -57,7 +60,7 @@ def test_only_what_lies_behind_the_shared_prefix_is_run(word_model, monkeypatch)
     monkeypatch.setattr(type(word_model), "forward", counted)
     numbers = torch.zeros(10, dtype=torch.long)
     list(edited_logits(word_model, SEQUENCES, numbers, torch.zeros(10, D_MODEL), layers=[0]))
-    assert widths == [(1, 2), (10, 3)]
+    assert widths == expected
 
 
 @pytest.mark.parametrize("wanted", [(), (1,), (5,)])
@@ -81,8 +84,9 @@ def test_shared_prefixes_change_nothing_on_a_real_model(gemma, monkeypatch):
     shifts = torch.randn(7, 640, generator=generator)
     shifts = 0.2 * shifts / shifts.norm(dim=-1, keepdim=True)
     numbers = torch.zeros(7, dtype=torch.long)
+    monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", 1)
     shared = dict(edited_logits(gemma, [sequence], numbers, shifts, layers=range(18)))
-    monkeypatch.setattr("lrc_tl.edited_forward._FEWEST_SHARING", 8)
+    monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", 10**6)
     whole = dict(edited_logits(gemma, [sequence], numbers, shifts, layers=range(18)))
     for row in range(7):
         torch.testing.assert_close(shared[row], whole[row], rtol=0, atol=2e-3)

@@ -198,6 +198,49 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
         assert record["methods"][method]["curve"][0]["causality"] == expected.causality
 
 
+def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, monkeypatch):
+    from lrc_tl.low_rank_fit import fit_pair
+
+    kinds = []
+    monkeypatch.setattr(
+        "lrc_tl.lre.fit_pair", lambda *args, **options: kinds.append(options) or fit_pair(*args, **options)
+    )
+    settings = {**SETTINGS, "rank": 2, "n_side_effects": 0, "seeds": (1,), "methods": ("lrc", "lrc-final", "svm")}
+    found = run_protocol(word_model, relations[:1], fit_method="low_rank", **settings)
+    assert len(kinds) == 2
+    (record,) = found.records
+    train, test = relations[0].split(seed=1)
+    known = lrc.filter_known(word_model, train.prompts(shots=0, seed=1), seed=1)
+    asked = test.prompts(shots=0, seed=1, templates="all")
+    unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=1))
+    for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
+        lre = lrc.LinearRelationalEmbedding.fit(
+            word_model, known.sample(4, seed=1), subject_layer=0, object_layer=layer,
+            object_aggregation=aggregation, method="low_rank", rank=2, progress=False,
+        )  # fmt: skip
+        assert lre.method == "low_rank"
+        concepts = lre.concepts(word_model, known.prompts, rank=2)
+        expected = lrc.evaluate(word_model, concepts, unseen.prompts, beta=0.1, seed=1)
+        own = record["methods"][method]
+        assert own["accuracy"] == expected.accuracy
+        assert own["curve"][0]["causality"] == expected.causality
+
+
+def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relations, monkeypatch):
+    from lrc_tl.lre import fit_layer_grid
+
+    grids = []
+    monkeypatch.setattr(
+        "lrc_tl.method_fitting.fit_layer_grid",
+        lambda *args, **options: grids.append(options) or fit_layer_grid(*args, **options),
+    )
+    run_protocol(
+        word_model, relations[:1], methods=("lrc",), subject_layer=0, object_layers=(1, 2), ranks=(1, 2), shots=0,
+        max_lre_prompts=4, fit_method="low_rank", n_side_effects=0, progress=False,
+    )  # fmt: skip
+    assert [(options["method"], options["rank"]) for options in grids] == [("low_rank", 2)]
+
+
 def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, relations):
     options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "single_layer": True, "beta": 0.6}
     (record,) = run_protocol(word_model, relations[:1], **options).records
@@ -307,6 +350,7 @@ def test_settings_are_chosen_on_training_facts_alone(word_model, monkeypatch):
         ({"rank": None, "ranks": (2, 2)}, "rank: 2 was given 2 times"),
         ({"subject_layer": None, "subject_layers": (1, 2)}, r"lrc: no object layer of \[1\] lies above a subject"),
         ({"rank": None, "ranks": (2, 4), "select": True}, "select chooses one of ranks, so they cannot be swept"),
+        ({"fit_method": "lowrank"}, "fit_method is 'lowrank'; allowed are 'exact' or 'low_rank'"),
         ({"n_side_effects": -1}, "n_side_effects is -1; it must be 0 or more"),
     ],
 )

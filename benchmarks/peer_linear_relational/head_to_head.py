@@ -10,68 +10,29 @@ of `grid`), `activations` (subjects at all layers).
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peer import RESULTS, Peer, forget_peak, plain, relative
 
 import lrc_tl as lrc
 from lrc_tl.json_results import peak_rss_bytes, write_result
 from lrc_tl.packaged import PACKAGED, packaged_folder
 
-HERE = Path(__file__).parent
-RESULT = HERE.parent / "results" / "head_to_head.json"
+RESULT = RESULTS / "head_to_head.json"
 ONE_PAIR = [(6, 12)]
 GRID = [(subject, object_) for object_ in range(12, 16) for subject in range(4, 12)]
 WORKS = ("pair", "low_rank", "grid", "low_rank_grid", "activations")
 NEEDS = {"low_rank": "pair", "low_rank_grid": "grid"}
 RANK = 64
-
-
-class Peer:
-    """The other library, answering requests in its own process."""
-
-    def __init__(self, python: str, folder: Path) -> None:
-        command = [python, str(HERE / "peer_worker.py"), str(folder)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self._answer()
-
-    def fit(self, prompts: list[lrc.Prompt], pairs: list[tuple[int, int]], save: str | None) -> dict[str, Any]:
-        texts = [{"text": one.text, "subject": one.subject, "object": one.object} for one in prompts]
-        return self._ask({"work": "fit", "prompts": texts, "pairs": pairs, "save": save})
-
-    def activations(self, prompts: list[lrc.TokenizedPrompt], n_layers: int, save: str) -> dict[str, Any]:
-        texts = [{"text": one.prompt.text, "position": one.subject_position} for one in prompts]
-        return self._ask({"work": "activations", "prompts": texts, "n_layers": n_layers, "save": save})
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer's process ended with code {self._process.wait()}; its errors are above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
 
 
 def matrix_product_gflops() -> float:
@@ -106,17 +67,6 @@ def minimum_gflop(model: Any, tokens: lrc.TokenizedPrompt, subject: int, object_
     return 2 * cfg.d_model * (below + top - spared) / 1e9
 
 
-def relative(ours: torch.Tensor, theirs: np.ndarray) -> float:
-    """Norm of the difference over the norm of the peer's."""
-    reference = torch.from_numpy(theirs).reshape(ours.shape)
-    return float((ours - reference).norm() / reference.norm())
-
-
-def forget_peak() -> None:
-    """Count the most memory from here on (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
 def compare(model: Any, peer: Peer, prompts: list[lrc.Prompt], pairs: list[tuple[int, int]], repeats: int) -> Any:
     """Both libraries, `repeats` times in turn, prompt by prompt; the matrix-product rate before each."""
     subjects, objects = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
@@ -133,7 +83,7 @@ def compare(model: Any, peer: Peer, prompts: list[lrc.Prompt], pairs: list[tuple
         found = fit(prompt)
         ours.append(time.perf_counter() - started)
         with tempfile.TemporaryDirectory() as folder:
-            answer = peer.fit([prompt], pairs, f"{folder}/peer.npz")
+            answer = peer.ask("fit", prompts=plain([prompt]), pairs=pairs, save=f"{folder}/peer.npz")
             arrays = np.load(f"{folder}/peer.npz")
             for subject, object_ in pairs:
                 name = f"{subject}-{object_}"
@@ -202,6 +152,7 @@ def compare_activations(model: Any, peer: Peer, prompts: list[lrc.Prompt], repea
     """Subject activations of all prompts at all layers, in turn."""
     layers = list(range(int(model.cfg.n_layers)))
     tokenized = [lrc.tokenize_prompt(model, prompt) for prompt in prompts]
+    places = [{"text": one.prompt.text, "position": one.subject_position} for one in tokenized]
     forget_peak()
     ours, theirs, difference = [], [], 0.0
     for _ in range(repeats):
@@ -209,7 +160,7 @@ def compare_activations(model: Any, peer: Peer, prompts: list[lrc.Prompt], repea
         found = lrc.prompt_activations(model, prompts, subject_layers=layers).subject
         ours.append(time.perf_counter() - started)
         with tempfile.TemporaryDirectory() as folder:
-            answer = peer.activations(tokenized, len(layers), f"{folder}/peer.npy")
+            answer = peer.ask("activations", prompts=places, n_layers=len(layers), save=f"{folder}/peer.npy")
             array = torch.from_numpy(np.load(f"{folder}/peer.npy"))
         theirs.append(answer["seconds"])
         stacked = torch.stack([found[layer] for layer in layers], dim=1)

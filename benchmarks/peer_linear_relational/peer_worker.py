@@ -1,11 +1,12 @@
-"""Fits LREs and reads activations with linear-relational, one request a line. Runs in its own environment.
+"""Answers for linear-relational, one request a line. Runs in its own environment.
 
     peer_worker.py MODEL_FOLDER
 
 First prints its versions; then for each request the seconds it took and its peak memory, as one line of JSON:
 `{"work": "fit", "prompts": [{text, subject, object}], "pairs": [[s, o]], "save": path or null}`, or
-`{"work": "activations", "prompts": [{text, position}], "n_layers": n, "save": path}`. Its attention is eager, the
-faster choice here, and its key-value cache is copied before each forward pass, without which Jacobians are wrong.
+`{"work": "activations", "prompts": [{text, position}], "n_layers": n, "save": path}`, or a stage of the protocol
+(`peer_stages.py`). Its attention is eager, the faster choice here, and its key-value cache is copied before each
+forward pass, without which Jacobians are wrong, until `{"work": "cache", "copied": false}`.
 """
 
 import copy
@@ -19,12 +20,15 @@ import numpy as np
 import torch
 from linear_relational import Prompt, Trainer
 from linear_relational.lib.extract_token_activations import extract_token_activations
+from peer_stages import Stages
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+COPIED = {"cache": True}
 
 
 def copy_cache(module, arguments, options):
     """A forward pass appends to the cache it is given, and the library gives the same one twice."""
-    if options.get("past_key_values") is not None:
+    if COPIED["cache"] and options.get("past_key_values") is not None:
         options["past_key_values"] = copy.deepcopy(options["past_key_values"])
     return arguments, options
 
@@ -73,6 +77,7 @@ def main():
     model.eval().requires_grad_(False)
     model.register_forward_pre_hook(copy_cache, with_kwargs=True)
     trainer = Trainer(model, tokenizer)
+    stages = Stages(model, tokenizer)
 
     def answer(**fields):
         print(json.dumps(fields), file=answers, flush=True)
@@ -88,6 +93,15 @@ def main():
     for line in sys.stdin:
         request = json.loads(line)
         forget_peak()
+        if request["work"] == "cache":
+            COPIED["cache"] = request["copied"]
+            answer()
+            continue
+        if request["work"] in Stages.WORKS:
+            started = time.perf_counter()
+            found = getattr(stages, request["work"])(request)
+            answer(seconds=time.perf_counter() - started, peak_rss_bytes=peak_rss_bytes(), **found)
+            continue
         if request["work"] == "activations":
             answer(**read_activations(model, tokenizer, request))
             continue
