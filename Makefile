@@ -53,6 +53,7 @@ notebooks: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff check --isolated --select F821 benchmarks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 

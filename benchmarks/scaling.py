@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer_linear_relational.head_to_head import matrix_product_gflops, minimum_gflop
+from peer_linear_relational.operations import matrix_product_gflops, minimum_gflop
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import lrc_tl as lrc
