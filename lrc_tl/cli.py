@@ -48,6 +48,7 @@ _GIVEN_AS_THEY_ARE = (
     "max_facts",
     "shots",
     "fit_method",
+    "split_seed",
 )
 _RANGES = ("subject_layers", "object_layers", "ranks")
 
@@ -295,6 +296,9 @@ def benchmark(
     ] = None,
     fit_method: Annotated[
         str | None, typer.Option("--fit-method", help="Of LREs: exact, the default, or low_rank, which is faster.")
+    ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option("--split-seed", help="Split the facts by this seed, the same for all seeds.")
     ] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
     preset: Annotated[

@@ -27,6 +27,7 @@ _DEFAULTS: dict[str, Any] = {
     "ranks": (),
     "single_layer": False,
     "fit_method": "exact",
+    "split_seed": None,
 }
 _FULL: dict[str, Any] = {"beta": (0.1,), "seeds": (42, 43, 44, 45, 46)}
 _SMALL: dict[str, Any] = {"beta": (0.1,), "seeds": (42,), "max_lre_prompts": 10, "max_facts": 60}

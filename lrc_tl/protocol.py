@@ -46,6 +46,7 @@ def run_protocol(
     single_layer: bool = False,
     n_side_effects: int = 16,
     fit_method: FitMethod = "exact",
+    split_seed: int | None = None,
     others: Sequence[Relation] | None = None,
     progress: bool = True,
 ) -> ProtocolResult:
@@ -78,6 +79,8 @@ def run_protocol(
             other relations, and on other known facts about the edited subject.
         fit_method: how LREs are fitted: `"exact"`, or `"low_rank"` in less time, for the largest of the ranks,
             with its fast setting (`LinearRelationalEmbedding.fit`; a sweep over layers is `fit_layer_grid`).
+        split_seed: split each relation by this seed for all of `seeds`, which then draw facts, prompts and edits
+            from the same two halves: methods that were chosen on the training half are judged on other facts.
         others: relations that give these statements; the built-in ones by default, so that a relation's result
             does not depend on which others are run.
 
@@ -114,6 +117,7 @@ def run_protocol(
             single_layer=single_layer,
             n_side_effects=n_side_effects,
             fit_method=fit_method,
+            split_seed=split_seed,
         ),
         swept=[
             name

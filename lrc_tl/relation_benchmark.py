@@ -51,6 +51,8 @@ class BenchmarkSettings:
     """(edit, statement) pairs for the side effects of each kind."""
     fit_method: FitMethod = "exact"
     """How the LREs of the methods that have one are fitted."""
+    split_seed: int | None = None
+    """Split by this seed whatever that of the run, before facts are drawn; None: by the run's, afterwards."""
 
     def variants(self, n_layers: int) -> tuple[MethodVariant, ...]:
         """Every method at every layer and rank."""
@@ -206,15 +208,22 @@ class _Evaluated:
         }
 
     def _split(self) -> tuple[Relation, Relation]:
-        relation = self.relation
+        relation, most, fixed = self.relation, self.settings.max_facts, self.settings.split_seed
         _require_many_to_one(relation, "it is one-to-one")
-        if self.settings.max_facts is not None:
-            relation = splittable_sample(relation, self.settings.max_facts, seed=self.seed)
-            _require_many_to_one(relation, f"{self.settings.max_facts} of its facts are too few")
+        if most is not None and fixed is None:
+            relation = splittable_sample(relation, most, seed=self.seed)
+            _require_many_to_one(relation, f"{most} of its facts are too few")
         try:
-            return relation.split(seed=self.seed)
+            train, test = relation.split(seed=self.seed if fixed is None else fixed)
         except RelationError as error:
             raise _LeftOut(str(error)) from error
+        if most is None or fixed is None:
+            return train, test
+        n_test = most // 2
+        return (
+            splittable_sample(train, most - n_test, seed=self.seed),
+            splittable_sample(test, n_test, seed=self.seed),
+        )
 
     def _known(self, train: Relation, test: Relation) -> tuple[KnownPrompts, KnownPrompts]:
         try:

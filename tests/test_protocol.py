@@ -241,6 +241,22 @@ def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relati
     assert [(options["method"], options["rank"]) for options in grids] == [("low_rank", 2)]
 
 
+def test_a_split_seed_keeps_the_halves_and_the_seeds_draw_from_them(word_model, relations):
+    relation = relations[0]
+    halves = [{fact.subject for fact in half.facts} for half in relation.split(seed=7)]
+    options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "split_seed": 7}
+    every = run_protocol(word_model, [relation], seeds=(1, 2, 3), **options)
+    for record in every.records:
+        assert {subject for _, subject, _ in record["test_prompts"]} <= halves[1]
+        assert record["n_test"] == len(halves[1])
+        assert record["n_known_train"] <= len(halves[0])
+    most = len(relation.facts) - 3
+    drawn = run_protocol(word_model, [relation], seeds=(1, 2, 3), max_facts=most, **options)
+    assert [record["n_test"] for record in drawn.records] == [min(most // 2, len(halves[1]))] * 3
+    own = run_protocol(word_model, [relation], seeds=(1, 2, 3), **{**options, "split_seed": None})
+    assert any({subject for _, subject, _ in record["test_prompts"]} - halves[1] for record in own.records)
+
+
 def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, relations):
     options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "single_layer": True, "beta": 0.6}
     (record,) = run_protocol(word_model, relations[:1], **options).records
