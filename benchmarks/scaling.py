@@ -208,8 +208,8 @@ ESTIMATED = {
     ),
 }
 """Layers, rank and shape of models that are not run here."""
-PRODUCTS_PER_RANK = 5
-"""Of a low-rank fit in the fast setting: 2 (rank + oversample) products, oversample 1.5 times the rank."""
+PRODUCTS_PER_RANK = 4.5
+"""Of a low-rank fit in the fast setting: 2 (rank + oversample) products, oversample 1.25 times the rank."""
 
 
 def estimates(sustained: Sequence[float]) -> list[dict[str, Any]]:

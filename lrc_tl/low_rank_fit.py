@@ -50,7 +50,7 @@ class LowRankSettings:
         power_iterations: int | None,
         min_cosine: float | None,
         seed: int,
-        oversample_by_rank: float = 1.5,
+        oversample_by_rank: float = 1.25,
     ) -> "LowRankSettings":
         """The settings with their defaults: `oversample` a multiple of the rank, three power iterations.
 

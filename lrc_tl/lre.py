@@ -104,7 +104,7 @@ class LinearRelationalEmbedding:
 
         Args:
             rank: largest rank that the LRE will be asked for.
-            oversample: dimensions of the sketch beyond `rank`; one and a half times the rank by default.
+            oversample: dimensions of the sketch beyond `rank`; 1.25 times the rank by default.
             power_iterations: the sketch is made in this many rounds and one, each with forward and reverse
                 products, each starting from what the one before found; three by default, with at least eight
                 dimensions in a round. More rounds take the same number of products in more passes, and find more.
@@ -127,7 +127,7 @@ class LinearRelationalEmbedding:
                 "min_cosine": min_cosine,
             },
             seed=seed,
-            oversample_by_rank=1.5,
+            oversample_by_rank=1.25,
         )
         if settings is not None and not exact_is_cheaper(model, [pair], settings, grid=False):
             tokenized = _tokenized(model, prompts)

@@ -3,13 +3,15 @@
     peer=$(benchmarks/peer_linear_relational/make_environment.sh)
     .venv/bin/python benchmarks/peer_linear_relational/head_to_head.py --peer-python "$peer"
 
-Run it with nothing else on the machine. Writes `benchmarks/results/head_to_head.json` and prints a table. Works:
+Run it with nothing else on the machine. Prints a table and writes `benchmarks/results/head_to_head.json`, in which
+works that were not asked for stay as they were, each with the command that measured it. Works:
 `pair` (exact LRE, 6 -> 12), `low_rank` (the same prompts by the low-rank method, against the peer's full fits of
 `pair`), `grid` (exact, subject layers 4 to 11, object layers 12 to 15), `low_rank_grid` (against the peer's fits
 of `grid`), `activations` (subjects at all layers).
 """
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -211,14 +213,15 @@ def main() -> None:
         compare_activations(model, peer, many[:64], 1)  # warm-up
         results["activations"] = compare_activations(model, peer, many, 2)
     peer.close()
+    command = ["python", "benchmarks/peer_linear_relational/head_to_head.py --peer-python $peer", *sys.argv[3:]]
+    for row in results.values():
+        row["command"] = " ".join(command)
+    earlier = json.loads(given.json.read_text())["works"] if given.json.exists() else {}
     write_result(
         given.json,
         kind="head_to_head",
-        results={"works": results},
+        results={"works": earlier | results},
         settings={
-            "command": " ".join(
-                ["python", "benchmarks/peer_linear_relational/head_to_head.py --peer-python $peer", *sys.argv[3:]]
-            ),
             "relation": "city_in_country",
             "shots": 4,
             "seed": 0,
