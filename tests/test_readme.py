@@ -24,5 +24,5 @@ def test_every_block_of_the_readme_runs(gemma, tmp_path, monkeypatch, capsys):
 def test_the_readme_names_only_commands_that_exist():
     makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"`make ([a-z-]+)`", README))
-    assert named == {"demo", "test", "test-bridge", "notebooks", "lint"}
+    assert named == {"bench", "demo", "test", "test-bridge", "notebooks", "lint"}
     assert all(f"\n{target}:" in makefile for target in named)
