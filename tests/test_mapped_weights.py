@@ -20,10 +20,10 @@ SIZES = {
 @pytest.fixture
 def given(one_thread, tmp_path, monkeypatch):
     """A tiny random Gemma 3, read from a folder as `load_model` reads it; TransformerLens is told its sizes."""
-    from transformer_lens import loading_from_pretrained as loading
+    cls = tiny_models.require_hooked_transformer()
+    from transformer_lens import loading_from_pretrained as loading  # gone in 4.x, as the class is
     from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
-    cls = tiny_models.require_hooked_transformer()
     config = Gemma3TextConfig(
         hidden_size=12, head_dim=6, num_attention_heads=2, num_key_value_heads=1, intermediate_size=20,
         num_hidden_layers=3, vocab_size=48, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
