@@ -312,7 +312,8 @@ def fit_layer_grid(
     pair. Held in memory: a weight for each pair, and one prompt's Jacobians to one object layer.
 
     With `method="low_rank"`, one pass with a few rows for each subject layer and one with `rank + oversample` rows
-    for each object layer; `oversample` is twice the rank by default. There is no estimate of its error. Where the
+    for each object layer; `oversample` is twice the rank by default. There is no estimate of its error. A single
+    pair is fitted by `LinearRelationalEmbedding.fit` with its defaults, which takes fewer products. Where the
     exact grid takes no more products, it is computed. Options are those of `LinearRelationalEmbedding.fit`.
 
     Raises:
@@ -320,6 +321,21 @@ def fit_layer_grid(
             missing, out of range or given for an exact fit, or what `subject_object_jacobians` refuses.
     """
     pairs = layer_pairs(model, subject_layers, object_layers)
+    if method == "low_rank" and len(pairs) == 1:
+        lre = LinearRelationalEmbedding.fit(
+            model,
+            prompts,
+            subject_layer=pairs[0][0],
+            object_layer=pairs[0][1],
+            object_aggregation=object_aggregation,
+            method=method,
+            rank=rank,
+            oversample=oversample,
+            seed=seed,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
+        return {pairs[0]: lre}
     settings = low_rank_settings(
         model, method, {"rank": rank, "oversample": oversample}, seed=seed, oversample_by_rank=2
     )

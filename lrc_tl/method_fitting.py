@@ -135,23 +135,11 @@ class _Fitting:
         """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
         subjects = sorted({variant.subject_layer for variant in group})
         objects = sorted({v.object_layer for v in group if v.object_layer is not None})
-        low_rank = self.fit_method == "low_rank"
-        rank = max(v.rank for v in group if v.rank is not None) if low_rank else None
+        rank = None
+        if self.fit_method == "low_rank":
+            rank = max(v.rank for v in group if v.rank is not None)
 
         def fit(prompts: Sequence[Prompt]) -> _Grid:
-            if low_rank and len(subjects) == len(objects) == 1:  # fewer products than a grid of one pair
-                (subject,), (object_,) = subjects, objects
-                one = LinearRelationalEmbedding.fit(
-                    self.model,
-                    prompts,
-                    subject_layer=subject,
-                    object_layer=object_,
-                    object_aggregation=group[0].aggregation,
-                    method=self.fit_method,
-                    rank=rank,
-                    progress=False,
-                )
-                return {(subject, object_): one}
             return fit_layer_grid(
                 self.model,
                 prompts,

@@ -271,3 +271,12 @@ def test_a_low_rank_fit_of_no_prompts_is_refused(model):
         lrc.LinearRelationalEmbedding.fit(
             model, [], subject_layer=0, object_layer=2, method="low_rank", rank=2, progress=False
         )
+
+
+def test_a_grid_of_one_pair_is_the_fit_of_that_pair(model):
+    options = {"method": "low_rank", "rank": 4, "seed": 3, "progress": False}
+    ((pair, found),) = lrc.fit_layer_grid(model, PROMPTS, subject_layers=[0], object_layers=[2], **options).items()
+    alone = lrc.LinearRelationalEmbedding.fit(model, PROMPTS, subject_layer=0, object_layer=2, **options)
+    assert pair == (0, 2)
+    assert torch.equal(found.weight, alone.weight)
+    assert (found.n_products, found.direction_errors) == (alone.n_products, alone.direction_errors)
