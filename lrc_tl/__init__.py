@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
     from lrc_tl.artifacts import ArtifactError
     from lrc_tl.baselines import baseline_concepts, fit_baselines, mean_concepts
+    from lrc_tl.combining import combine_concepts
     from lrc_tl.demo import DemoResult, run_demo
     from lrc_tl.directions import ConceptDirection, ConceptSet
     from lrc_tl.display import TokenScores
@@ -133,6 +134,7 @@ __all__ = [
     "causality_curve",
     "causality_curves",
     "classify_activations",
+    "combine_concepts",
     "concept_subspace",
     "concepts_by_layer",
     "counterfactual_edits",
@@ -218,6 +220,7 @@ _MODULES = (
     "baselines",
     "erasure",
     "subspaces",
+    "combining",
     "exports",
     "hub",
     "demo",

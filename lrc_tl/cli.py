@@ -283,6 +283,9 @@ def benchmark(
     single_layer: Annotated[
         bool | None, typer.Option("--single-layer", help="Make the edits at the subject layer alone too.")
     ] = None,
+    random_model: Annotated[
+        bool | None, typer.Option("--random-model", help="Also accuracy with random weights, a control; slow.")
+    ] = None,
     beta: Annotated[
         str | None, typer.Option("--beta", help="Size of the edits; several give a curve, headed by the first.")
     ] = None,
@@ -322,6 +325,7 @@ def benchmark(
             "beta": None if beta is None else parse_numbers(beta),
             "seeds": None if seeds is None else parse_integers(seeds),
             "single_layer": single_layer,
+            "random_model": random_model,
             **{
                 name: None if run.settings[name] is None else parse_integers(run.settings[name])
                 for name in _RANGES

@@ -42,6 +42,8 @@ class ConceptDirection(Pooling):
     """How it was made: `"lrc"`, or the name of a baseline."""
     norm: float | None = None
     """Length before scaling; None: not recorded."""
+    offset: float = 0.0
+    """Subtracted from the projection to give the score: 0, or what `ConceptSet.centred` found."""
     threshold: float | None = None
     """Score above which `predict` says yes; None: not calibrated."""
     slope: float | None = None
@@ -61,7 +63,7 @@ class ConceptDirection(Pooling):
         norm = float(self.vector.norm())
         if not abs(norm - 1) < 1e-4:
             raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
-        for name in ("norm", "threshold", "slope", "intercept"):
+        for name in ("norm", "offset", "threshold", "slope", "intercept"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"the {name} of {self.object_name!r} is {value}; it must be a finite number")
@@ -109,13 +111,13 @@ class ConceptDirection(Pooling):
 
     @jaxtyped(typechecker=beartype)
     def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """Dot product with the direction, in residual-stream units; in the dtype of `vector`.
+        """Dot product with the direction less `offset`, in residual-stream units; in the dtype of `vector`.
 
         Raises:
             ValueError: the activations are of another width.
         """
         require_width(resid, self.vector)
-        scores: Tensor = resid.to(self.vector) @ self.vector
+        scores: Tensor = resid.to(self.vector) @ self.vector - self.offset
         return scores
 
     def _token_scores(self, resid: Tensor) -> Tensor:
@@ -246,14 +248,15 @@ class ConceptDirection(Pooling):
         Raises:
             ValueError: `value` is not finite.
         """
-        return self._steering(Clamp(vector=self.vector, value=value))
+        projection = value + self.offset if self.offset else value
+        return self._steering(Clamp(vector=self.vector, value=projection))
 
     def ablate(self) -> Steering:
-        """Steering that projects the direction out."""
-        return self.clamp(value=0.0)
+        """Steering that projects the direction out, whatever the offset of its score."""
+        return self._steering(Clamp(vector=self.vector, value=0.0))
 
     def reflect(self) -> Steering:
-        """Steering that turns the sign of the score."""
+        """Steering that turns the sign of the projection, whatever the offset of the score."""
         return self._steering(Reflect(vector=self.vector))
 
     def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:
@@ -267,7 +270,7 @@ class ConceptDirection(Pooling):
             raise ValueError(
                 f"the direction of {self.object_name!r} has no threshold; give one, or use `.calibrated(...)`"
             )
-        return Gate(vector=self.vector, hook_name=self.hook_name, threshold=used, above=above)
+        return Gate(vector=self.vector, hook_name=self.hook_name, threshold=used + self.offset, above=above)
 
     def hook(self, *, strength: float, unit: Unit = "share") -> tuple[str, Hook]:
         """`(hook_name, fn)` that adds the direction at every position that it sees.

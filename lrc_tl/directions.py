@@ -40,7 +40,7 @@ from lrc_tl.steering import Steering
 __all__ = ["ConceptDirection", "ConceptSet"]
 
 _KIND = "concepts"
-_SAVED = ("relation", "method", "norm", "threshold", "slope", "intercept")
+_SAVED = ("relation", "method", "norm", "offset", "threshold", "slope", "intercept")
 _CALIBRATION = ("by", "rate", "probabilities", "multiclass")
 
 
@@ -139,8 +139,31 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             raise ValueError("the activations are not finite; load the model in float32")
         vectors = self.vectors
         require_width(acts, vectors)
-        scores: Tensor = acts.to(vectors) @ vectors.T
+        offsets = torch.tensor([direction.offset for direction in self.values()], dtype=torch.float64)
+        scores: Tensor = acts.to(vectors) @ vectors.T - offsets.to(vectors)
         return scores
+
+    @jaxtyped(typechecker=beartype)
+    def centred(self, acts: Float[Tensor, "sample d_model"]) -> "ConceptSet":
+        """The same directions with scores counted from those of the mean of `acts`, without a calibration.
+
+        What all subjects share says nothing about which object one has, yet favours directions that happen to lie
+        along it. Take the subjects of the training facts' zero-shot prompts; their objects are not needed. The
+        ranking of objects changes, and with it `classify`; steering does not, but for the values of `clamp` and
+        thresholds, which are scores.
+
+        Raises:
+            ValueError: the activations are empty, not finite or of another width.
+        """
+        self.scores(acts)  # refuses what cannot be read
+        vectors = self.vectors.double()
+        offsets = (vectors @ acts.to(vectors).mean(0)).tolist()
+        cleared: dict[str, Any] = dict.fromkeys(("threshold", "slope", "intercept", "knots"))
+        made = {
+            name: replace(direction, offset=offset, **cleared)
+            for (name, direction), offset in zip(self.items(), offsets, strict=True)
+        }
+        return ConceptSet(made, settings={**self.settings, "centred_on": acts.shape[0]})
 
     def _token_scores(self, resid: Tensor) -> Tensor:
         scores: Tensor = self.scores(resid)
@@ -371,7 +394,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
                     hook_name=header["hook_name"],
                     fingerprint=fingerprint,
                     knots=None if entry.get("knots") is None else tuple((x, y) for x, y in entry["knots"]),
-                    **{field: entry[field] for field in _SAVED},
+                    **{field: entry[field] for field in _SAVED if field != "offset"},
+                    offset=entry.get("offset", 0.0),  # files of before it existed have none
                 )
                 for entry, vector in zip(objects, vectors, strict=True)
             }

@@ -26,7 +26,7 @@ Pair = tuple[int, int]
 
 _POWER_ITERATIONS = 3
 _LEAST_WIDTH = 8
-_GRAPHS_KEPT = 32
+_GRAPHS_KEPT, _GRID_GRAPHS_KEPT = 32, 2  # of a grid each is large, and is used but twice
 _PREFIXES_AT_ONCE = 8
 
 
@@ -155,6 +155,7 @@ class _MeanJacobian:
         object_aggregation: ObjectAggregation,
         memory_limit: int | None,
         progress: bool,
+        graphs_kept: int,
     ) -> None:
         for tokens in tokenized:  # before the model runs
             checked_positions(model, tokens, object_aggregation)
@@ -177,6 +178,7 @@ class _MeanJacobian:
         self._made = graphs
         self._tokenized = tokenized
         self._kept: list[JacobianProducts] = []
+        self._graphs_kept = graphs_kept
         self._progress = progress
         self.pairs = tuple(pairs)
         self.biases: dict[Pair, Tensor] = {}
@@ -189,7 +191,7 @@ class _MeanJacobian:
             yield from self._kept
             for start in range(len(self._kept), len(self._tokenized), _PREFIXES_AT_ONCE):
                 for graph in self._made(self._tokenized[start : start + _PREFIXES_AT_ONCE]):
-                    if len(self._kept) < _GRAPHS_KEPT:
+                    if len(self._kept) < self._graphs_kept:
                         self._kept.append(graph)
                     yield graph
 
@@ -260,6 +262,7 @@ def fit_pair(
         object_aggregation=object_aggregation,
         memory_limit=memory_limit,
         progress=progress,
+        graphs_kept=_GRAPHS_KEPT,
     )
     d_model = int(model.cfg.d_model)
     sketch = BlockKrylov(
@@ -315,6 +318,7 @@ def fit_grid(
         object_aggregation=object_aggregation,
         memory_limit=memory_limit,
         progress=progress,
+        graphs_kept=_GRID_GRAPHS_KEPT,
     )
     width = grid_width(pairs, settings)
     subject_layers, object_layers = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})

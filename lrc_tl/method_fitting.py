@@ -7,20 +7,21 @@ from typing import Literal, TypeAlias
 
 from lrc_tl.activations import PromptActivations, prompt_activations
 from lrc_tl.baselines import BASELINES, baseline_concepts
+from lrc_tl.combining import combine_concepts
 from lrc_tl.directions import ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import ObjectAggregation
 from lrc_tl.knowledge import KnownPrompts
 from lrc_tl.low_rank_fit import FitMethod
 from lrc_tl.lre import LinearRelationalEmbedding, combined, fit_layer_grid
-from lrc_tl.method_variants import BY_OBJECT, MethodVariant
+from lrc_tl.method_variants import BY_OBJECT, COMBINED, MethodVariant
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt
 
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
 _Grid: TypeAlias = dict[tuple[int, int], LinearRelationalEmbedding]
-_Read: TypeAlias = dict[ObjectAggregation, PromptActivations]
+TrainingActivations: TypeAlias = dict[ObjectAggregation, PromptActivations]
 _WAYS: tuple[Literal["mean"], Literal["first_token"]] = ("mean", "first_token")
 
 
@@ -41,11 +42,12 @@ class FittedMethod:
 
 def training_activations(
     model: HookedModel, variants: Sequence[MethodVariant], prompts: Sequence[Prompt]
-) -> _Read:
+) -> TrainingActivations:
     """Subjects and objects that the variants need, by how objects of several tokens are read.
 
     One pass over the prompts, and a second where one layer is read in two ways.
     """
+    variants = _components(model, variants)
     subjects = list(dict.fromkeys(variant.subject_layer for variant in variants))
     passes: list[dict[int, ObjectAggregation]] = [{}]
     for variant in variants:
@@ -56,7 +58,7 @@ def training_activations(
                 break
         else:
             passes.append({variant.object_layer: variant.aggregation})
-    found: _Read = {way: PromptActivations(subject={}, object={}) for way in _WAYS}
+    found: TrainingActivations = {way: PromptActivations(subject={}, object={}) for way in _WAYS}
     for number, layers in enumerate(passes):
         read = prompt_activations(
             model,
@@ -75,7 +77,7 @@ def fit_methods(
     model: HookedModel,
     variants: Sequence[MethodVariant],
     known: KnownPrompts,
-    shown: _Read,
+    shown: TrainingActivations,
     *,
     max_lre_prompts: int,
     relation: str,
@@ -94,7 +96,7 @@ def fit_methods(
     """
     fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed, fit_method)
     groups: dict[object, list[MethodVariant]] = {}
-    for variant in variants:
+    for variant in _components(model, variants):
         alone = variant.method in (*BASELINES, "lrc-final")
         key = variant.method if alone else (variant.aggregation, variant.method in BY_OBJECT)
         groups.setdefault(key, []).append(variant)
@@ -113,7 +115,31 @@ def fit_methods(
         seconds = (time.perf_counter() - started) / len(group)
         for name, (concepts, make) in fitted.items():
             made[name] = FittedMethod(concepts=concepts, make=make, seconds=seconds)
-    return {variant.name: made[variant.name] for variant in variants}
+    n_layers = int(model.cfg.n_layers)
+    return {
+        variant.name: _combined([made[part.name] for part in variant.components(n_layers)], variant)
+        for variant in variants
+    }
+
+
+def _components(model: HookedModel, variants: Sequence[MethodVariant]) -> list[MethodVariant]:
+    return [part for variant in variants for part in variant.components(int(model.cfg.n_layers))]
+
+
+def _combined(parts: Sequence[FittedMethod], variant: MethodVariant) -> FittedMethod:
+    if variant.method != COMBINED:
+        return parts[0]
+
+    def make(names: Sequence[str]) -> ConceptSet:
+        return combine_concepts([part.make(names) for part in parts], method=COMBINED)
+
+    started = time.perf_counter()
+    try:
+        concepts = combine_concepts([part.concepts for part in parts], method=COMBINED)
+    except ValueError as error:
+        raise UnfitError(f"{variant.name}: {error}") from error
+    seconds = sum(part.seconds for part in parts) + time.perf_counter() - started
+    return FittedMethod(concepts=concepts, make=make, seconds=seconds)
 
 
 class _Fitting:
@@ -121,7 +147,7 @@ class _Fitting:
         self,
         model: HookedModel,
         known: KnownPrompts,
-        shown: _Read,
+        shown: TrainingActivations,
         max_lre_prompts: int,
         relation: str,
         seed: int,

@@ -1,7 +1,7 @@
 """The methods of the benchmark by name, and the layers and ranks that each runs at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from lrc_tl.baselines import BASELINES
@@ -9,9 +9,11 @@ from lrc_tl.jacobian import ObjectAggregation
 
 BY_OBJECT = ("lrc-same-object", "lrc-other-objects")
 """Each direction from an LRE of its own: from prompts with its object alone, or from all but these."""
-METHODS = ("lrc", "lrc-final", "lrc-first", *BY_OBJECT, *BASELINES)
+COMBINED = "lrc-combined"
+"""The directions of `lrc` and `lrc-final` in one (`combine_concepts`)."""
+METHODS = ("lrc", "lrc-final", "lrc-first", COMBINED, *BY_OBJECT, *BASELINES)
 """Names of all methods: LRC as in the paper; from the first object token at the final layer (the original LRE,
-inverted), or at the object layer; LRCs with an LRE for each object; and the baselines."""
+inverted), or at the object layer; the first two combined; LRCs with an LRE for each object; and the baselines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,16 @@ class MethodVariant:
     subject_layer: int
     object_layer: int | None
     rank: int | None
+
+    def components(self, n_layers: int) -> tuple["MethodVariant", ...]:
+        """The variants whose directions are combined; itself, where it combines none."""
+        if self.method != COMBINED:
+            return (self,)
+        places = {"lrc": self.object_layer, "lrc-final": n_layers - 1}
+        return tuple(
+            replace(self, name=f"{self.name}: {method}", method=method, object_layer=layer)
+            for method, layer in places.items()
+        )
 
     @property
     def aggregation(self) -> ObjectAggregation:

@@ -26,6 +26,7 @@ _DEFAULTS: dict[str, Any] = {
     "object_layers": (),
     "ranks": (),
     "single_layer": False,
+    "random_model": False,
     "fit_method": "exact",
     "split_seed": None,
 }

@@ -44,6 +44,7 @@ def run_protocol(
     object_layers: Sequence[int] = (),
     ranks: Sequence[int] = (),
     single_layer: bool = False,
+    random_model: bool = False,
     n_side_effects: int = 16,
     fit_method: FitMethod = "exact",
     split_seed: int | None = None,
@@ -75,6 +76,8 @@ def run_protocol(
             `method@subject=9`. Likewise `object_layers` and `ranks` for the methods that have them. All of a sweep
             shares prompts, activations, Jacobians and edits.
         single_layer: make the edits at the subject layer alone too.
+        random_model: also make every method in the model with random weights of the same scale and read the same
+            prompts with it, a control; about doubles the time of the fits.
         n_side_effects: (edit, statement) pairs for the side effects of each edit, of each kind: on statements of
             other relations, and on other known facts about the edited subject.
         fit_method: how LREs are fitted: `"exact"`, or `"low_rank"` in less time, for the largest of the ranks,
@@ -115,6 +118,7 @@ def run_protocol(
             shots=shots,
             select=select,
             single_layer=single_layer,
+            random_model=random_model,
             n_side_effects=n_side_effects,
             fit_method=fit_method,
             split_seed=split_seed,

@@ -12,7 +12,8 @@ from lrc_tl.protocol_tables import benchmark_markdown
 
 Figure = Callable[[dict[str, Any]], float | None]
 _PLACE = ("subject_layer", "object_layer", "rank")
-_ACCURACIES = ("top3", "accuracy_centred", "accuracy_calibrated", "control_shuffled", "control_random")
+_CONTROLS = ("control_shuffled", "control_random", "control_random_model")
+_ACCURACIES = ("top3", "accuracy_centred", "accuracy_calibrated", *_CONTROLS)
 _WITH_INTERVAL = ("causality", "hard_causality", "unrelated_kl")
 _POINT = (
     *_WITH_INTERVAL,
@@ -108,9 +109,16 @@ class ProtocolResult:
         """The table of arXiv:2311.08968, section 4, with counts; accuracies, curves and comparisons."""
         return benchmark_markdown(self.to_dict())
 
-    def comparisons(self) -> list[dict[str, Any]]:
-        """The first method against each other one; see `lrc_tl.evaluation.comparison.compare`."""
-        return compare(self._used, self.methods)
+    def comparisons(self, first: str | None = None) -> list[dict[str, Any]]:
+        """One method, by default the first, against each other one; see `lrc_tl.evaluation.comparison.compare`.
+
+        Raises:
+            LookupError: the result has no such method.
+        """
+        used = self.methods[0] if first is None else first
+        if used not in self.methods:
+            raise LookupError(f"the result has no method {used!r}; it has {', '.join(self.methods)}")
+        return compare(self._used, [used, *(method for method in self.methods if method != used)])
 
     def by_object_tokens(self) -> pd.DataFrame:
         """Accuracy and causality of each method for objects of one token and of several, over all seeds.

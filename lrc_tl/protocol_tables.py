@@ -42,7 +42,15 @@ _ACCURACIES = {
     "accuracy_calibrated": "centred and calibrated",
     "control_shuffled": "shuffled labels",
     "control_random": "random directions",
+    "control_random_model": "random model",
     "selectivity": "selectivity",
+}
+_COMPARED = {
+    "accuracy": "accuracy",
+    "accuracy_centred": "accuracy, centred",
+    "accuracy_centred_over_plain": "accuracy, centred less plain",
+    "causality": "causality",
+    "causality_at_equal_kl": "causality at equal KL elsewhere",
 }
 _POINT = {
     "causality": "causality",
@@ -73,14 +81,14 @@ def _curves(data: Mapping[str, Any], name: str, title: str) -> list[str]:
 def _comparisons(data: Mapping[str, Any]) -> list[str]:
     rows = []
     for entry in data["comparisons"]:
-        for figure in ("accuracy", "accuracy_centred", "causality"):
+        for figure in _COMPARED:
             if figure not in entry:
                 continue
             own = entry[figure]
             rows.append(
                 [
                     f"{entry['method']} - {entry['against']}",
-                    figure.replace("_", ", "),
+                    _COMPARED[figure],
                     _number(own["difference"]),
                     _interval(own["ci95"]),
                     _interval(own["paired_bootstrap"]["ci95"]),

@@ -16,12 +16,18 @@ from lrc_tl.calibration import fit_multiclass, multiclass_probabilities
 from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curves, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations, classify_scores
-from lrc_tl.evaluation.selectivity import random_concepts
+from lrc_tl.evaluation.selectivity import random_concepts, random_weights
 from lrc_tl.evaluation.side_effects import SideEffects, side_effects
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.knowledge import KnownPrompts, filter_known, one_prompt_a_fact
 from lrc_tl.low_rank_fit import FitMethod
-from lrc_tl.method_fitting import FittedMethod, UnfitError, fit_methods, training_activations
+from lrc_tl.method_fitting import (
+    FittedMethod,
+    TrainingActivations,
+    UnfitError,
+    fit_methods,
+    training_activations,
+)
 from lrc_tl.method_variants import MethodVariant, method_variants
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import PositionError, Prompt, spread_over_objects, tokenize_prompt
@@ -47,6 +53,8 @@ class BenchmarkSettings:
     select: bool
     single_layer: bool = False
     """Also edit the subject layer alone."""
+    random_model: bool = False
+    """Also the accuracy of every method made in the model with random weights."""
     n_side_effects: int = 0
     """(edit, statement) pairs for the side effects of each kind."""
     fit_method: FitMethod = "exact"
@@ -142,16 +150,7 @@ class _Evaluated:
             plain = prompt_activations(self.model, zero_shot, subject_layers=settings.subject_layers).subject
             acts = prompt_activations(self.model, unseen.prompts, subject_layers=settings.subject_layers).subject
         try:
-            fitted = fit_methods(
-                self.model,
-                variants,
-                known,
-                shown,
-                max_lre_prompts=settings.max_lre_prompts,
-                fit_method=settings.fit_method,
-                relation=self.relation.name,
-                seed=self.seed,
-            )
+            fitted = self._fitted(variants, known, shown)
         except UnfitError as error:
             raise _LeftOut(str(error)) from error
         concepts = {name: own.concepts for name, own in fitted.items()}
@@ -178,6 +177,11 @@ class _Evaluated:
                 }
             figures[variant.name]["seconds_train"] = fitted[variant.name].seconds
             figures[variant.name]["seconds_evaluate"] = time.perf_counter() - started
+        if settings.random_model:
+            with self._clock("random model"):
+                untrained = self._untrained(variants, known, unseen)
+            for name, accuracy in untrained.items():
+                figures[name]["control_random_model"] = accuracy
         started = time.perf_counter()
         pairs = self._add_curves(figures, variants, concepts, edits, settings)
         for own in figures.values():  # all methods run together
@@ -307,6 +311,43 @@ class _Evaluated:
                 f"control_{name}": classify_activations(own, activations, actual).accuracy
                 for name, own in controls.items()
             },
+        }
+
+    def _fitted(
+        self, variants: Sequence[MethodVariant], known: KnownPrompts, shown: TrainingActivations
+    ) -> dict[str, FittedMethod]:
+        return fit_methods(
+            self.model,
+            variants,
+            known,
+            shown,
+            max_lre_prompts=self.settings.max_lre_prompts,
+            fit_method=self.settings.fit_method,
+            relation=self.relation.name,
+            seed=self.seed,
+        )
+
+    def _untrained(
+        self, variants: Sequence[MethodVariant], known: KnownPrompts, unseen: KnownPrompts
+    ) -> dict[str, float | None]:
+        """Accuracy of every variant made and read in the model with random weights, on the same prompts.
+
+        None for all where the directions of one cannot be made.
+        """
+        layers = list(dict.fromkeys(variant.subject_layer for variant in variants))
+        with random_weights(self.model, seed=self.seed):
+            shown = training_activations(self.model, variants, known.prompts)
+            acts = prompt_activations(self.model, unseen.prompts, subject_layers=layers).subject
+            try:
+                made = self._fitted(variants, known, shown)
+            except UnfitError:
+                return {variant.name: None for variant in variants}
+        actual = [prompt.object for prompt in unseen.prompts]
+        return {
+            variant.name: classify_activations(
+                made[variant.name].concepts, acts[variant.subject_layer], actual
+            ).accuracy
+            for variant in variants
         }
 
     def _calibrated(

@@ -191,9 +191,11 @@ def test_a_sweep_from_the_command_line_has_a_row_for_each_setting(folder, load_m
         "--beta",
         "0.3",
     ]
-    assert run(folder, *options, "--single-layer", "--only", "r0", "--json", str(target)) == 0
+    more = ["--single-layer", "--random-model", "--only", "r0", "--json", str(target)]
+    assert run(folder, *options, *more) == 0
     data = json.loads(target.read_text())
     places = {(entry["object_layer"], entry["rank"]) for entry in data["methods"]}
     assert places == {(1, 2), (1, 4), (2, 2), (2, 4)}
     assert all(entry["curve_single_layer"] for entry in data["methods"])
+    assert all(0 <= entry["control_random_model"]["mean"] <= 1 for entry in data["methods"])
     assert len(data["by_object_tokens"]) == 8

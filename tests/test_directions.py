@@ -1,9 +1,12 @@
 """Directions read and write by the same vector."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import lrc_tl as lrc
+from lrc_tl.artifacts import read_artifact, write_artifact
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -217,6 +220,46 @@ def test_scores_and_cosines_of_a_set_are_those_of_its_directions(concepts):
         concepts.scores(torch.full((1, 12), float("nan")))
 
 
+def test_a_centred_set_scores_as_if_the_mean_were_taken_from_the_activations(concepts, tmp_path):
+    generator = torch.Generator().manual_seed(3)
+    acts = 5 + torch.randn(7, 12, generator=generator)
+    others = torch.randn(4, 12, generator=generator)
+    centred = concepts.centred(acts)
+    expected = concepts.scores(others - acts.mean(0))
+    torch.testing.assert_close(centred.scores(others), expected, rtol=1e-5, atol=1e-5)
+    for column, direction in enumerate(centred.values()):
+        torch.testing.assert_close(direction.score(others), expected[:, column], rtol=1e-5, atol=1e-5)
+    assert torch.equal(centred.vectors, concepts.vectors)
+    torch.testing.assert_close(
+        centred.scores(acts).mean(0), torch.zeros(len(concepts)).to(expected), rtol=0, atol=1e-5
+    )
+    assert centred.centred(torch.zeros(1, 12)).scores(others).equal(concepts.scores(others))
+    centred.save(tmp_path / "c.safetensors")
+    loaded = lrc.ConceptSet.load(tmp_path / "c.safetensors")
+    assert torch.equal(loaded.scores(others), centred.scores(others))
+    assert loaded.settings["centred_on"] == 7
+    with pytest.raises(ValueError, match="there are no activations"):
+        concepts.centred(torch.zeros(0, 12))
+
+
+def test_centring_drops_a_calibration_of_other_scores(concepts):
+    acts = torch.randn(30, 12, generator=torch.Generator().manual_seed(4))
+    names = [list(concepts)[row % len(concepts)] for row in range(30)]
+    centred = concepts.calibrate(acts, names).centred(acts)
+    assert centred.calibration is None
+    assert all(direction.threshold is None and direction.slope is None for direction in centred.values())
+    assert centred.calibrate(acts, names).calibration is not None
+
+
+def test_a_file_from_before_there_were_offsets_loads_without_them(concepts, tmp_path):
+    concepts.save(tmp_path / "new.safetensors")
+    tensors, header = read_artifact(tmp_path / "new.safetensors", kind="concepts")
+    for entry in header["objects"]:
+        del entry["offset"]
+    write_artifact(tmp_path / "old.safetensors", kind="concepts", tensors=tensors, header=header)
+    assert {one.offset for one in lrc.ConceptSet.load(tmp_path / "old.safetensors").values()} == {0.0}
+
+
 def test_activations_of_another_width_are_refused(concepts):
     acts, mask = torch.zeros(2, 3, 7), torch.ones(2, 3, dtype=torch.bool)
     direction = next(iter(concepts.values()))
@@ -264,6 +307,22 @@ def test_the_operations_of_a_direction_do_what_they_say(word_model, direction):
         with steering.on(word_model):
             after = direction.score(residuals(word_model, ids, 1))[0, 1:]
         torch.testing.assert_close(after, score, rtol=1e-4, atol=1e-4)
+
+
+def test_clamping_and_gates_know_the_offset_of_a_score(word_model, direction):
+    moved = replace(direction, offset=1.5, threshold=0.25)
+    ids = word_model.to_tokens("w1 w2 w3")
+    before = direction.score(residuals(word_model, ids, 1))[0, 1:]
+    for steering, score in {moved.clamp(value=-3.0): -3.0, moved.ablate(): -1.5}.items():
+        with steering.on(word_model):
+            after = moved.score(residuals(word_model, ids, 1))[0, 1:]
+        torch.testing.assert_close(after, torch.full_like(before, score), rtol=1e-4, atol=1e-4)
+    assert moved.gate().threshold == 1.75
+    assert moved.gate(threshold=-1.0).threshold == 0.5
+    with moved.reflect().on(word_model):
+        torch.testing.assert_close(
+            direction.score(residuals(word_model, ids, 1))[0, 1:], -before, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_gate_uses_the_calibrated_threshold(direction):

@@ -44,3 +44,15 @@ def test_the_first_token_is_read_by_the_methods_that_say_so():
 def test_a_sweep_without_a_pair_of_layers_is_refused():
     with pytest.raises(ValueError, match=r"lrc: no object layer of \[1, 2\] lies above a subject layer of \[4\]"):
         places("mean", "lrc", subject_layers=(4,), object_layers=(1, 2))
+
+
+def test_the_combined_method_is_made_of_the_two_that_it_combines():
+    (found,) = method_variants(("lrc-combined",), **PLACE)
+    assert (found.name, found.object_layer, found.rank) == ("lrc-combined", 3, 8)
+    parts = found.components(6)
+    assert [(one.method, one.object_layer, one.aggregation) for one in parts] == [
+        ("lrc", 3, "mean"),
+        ("lrc-final", 5, "first_token"),
+    ]
+    (plain,) = method_variants(("lrc",), **PLACE)
+    assert plain.components(6) == (plain,)

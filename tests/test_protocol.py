@@ -12,6 +12,7 @@ import torch
 from spoken import spoken_relation, spoken_relations
 
 import lrc_tl as lrc
+from lrc_tl.evaluation.selectivity import random_weights
 from lrc_tl.protocol import run_protocol
 from lrc_tl.relation_benchmark import splittable_sample
 
@@ -198,6 +199,38 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
         assert record["methods"][method]["curve"][0]["causality"] == expected.causality
 
 
+def test_the_combined_method_is_the_two_combined_and_shares_their_fits(word_model, relations, monkeypatch):
+    import lrc_tl.method_fitting as fitting
+
+    grids = []
+    monkeypatch.setattr(fitting, "fit_layer_grid", lambda *a, **k: grids.append(k) or lrc.fit_layer_grid(*a, **k))
+    settings = {**SETTINGS, "object_layer": 1}
+    methods = ("lrc-combined", "lrc", "lrc-final")
+    (record,) = run_protocol(word_model, relations[:1], methods=methods, n_side_effects=0, **settings).records
+    assert len(grids) == 2
+    train, test = relations[0].split(seed=42)
+    known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
+    unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42))
+    sets = []
+    for layer, aggregation in ((1, "mean"), (-1, "first_token")):
+        lre = lrc.LinearRelationalEmbedding.fit(
+            word_model,
+            known.sample(4, seed=42),
+            subject_layer=0,
+            object_layer=layer,
+            object_aggregation=aggregation,
+            progress=False,
+        )
+        sets.append(lre.concepts(word_model, known.prompts, rank=4))
+    expected = lrc.evaluate(word_model, lrc.combine_concepts(sets), unseen.prompts, seed=42)
+    found = record["methods"]["lrc-combined"]
+    assert found["accuracy"] == expected.accuracy
+    assert found["curve"][0]["causality"] == expected.causality
+    assert (found["object_layer"], found["rank"]) == (1, 4)
+    parts = [record["methods"][method]["seconds_train"] for method in ("lrc", "lrc-final")]
+    assert found["seconds_train"] >= sum(parts)
+
+
 def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, monkeypatch):
     from lrc_tl.low_rank_fit import fit_pair
 
@@ -259,6 +292,7 @@ def test_a_split_seed_keeps_the_halves_and_the_seeds_draw_from_them(word_model, 
 
 def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, relations):
     options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "single_layer": True, "beta": 0.6}
+    options["random_model"] = True
     (record,) = run_protocol(word_model, relations[:1], **options).records
     found = record["methods"]["mean"]
     train, test = relations[0].split(seed=42)
@@ -279,6 +313,11 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     random = lrc.classify_activations(lrc.random_concepts(concepts, seed=42), acts, actual)
     assert found["control_random"] == random.accuracy
     assert 0 <= found["control_shuffled"] <= 1
+    with random_weights(word_model, seed=42):
+        untrained = lrc.mean_concepts(word_model, known.prompts, layer=0)
+        read = lrc.subject_activations(word_model, unseen.prompts, layer=0)
+        assert found["control_random_model"] == lrc.classify_activations(untrained, read, actual).accuracy
+    assert found["control_random_model"] != found["accuracy"]
     edits = lrc.counterfactual_edits([p for p in unseen.prompts if p.object in concepts], seed=42)
     differences = torch.stack([concepts[e.target].vector - concepts[e.prompt.object].vector for e in edits])
     (single,) = lrc.causality_curve(word_model, edits, differences, betas=[0.6], layers=[0], generated=True)

@@ -127,6 +127,75 @@ def test_methods_are_compared_on_the_same_prompts_with_a_correction_for_their_nu
     assert lrc.ProtocolResult(records=RECORDS, methods=("lrc",)).comparisons() == []
 
 
+def test_any_method_may_be_the_one_that_is_compared_with_the_others():
+    (found,) = RESULT.comparisons()
+    (turned,) = RESULT.comparisons("mean")
+    assert (turned["method"], turned["against"]) == ("mean", "lrc")
+    assert turned["accuracy"]["difference"] == -found["accuracy"]["difference"]
+    with pytest.raises(LookupError, match="no method 'svn'; it has lrc, mean"):
+        RESULT.comparisons("svn")
+
+
+def with_kl(one, **kl):
+    """The record with centred outcomes (all wrong but the first) and KLs at its betas, by method."""
+    if one["left_out"] is not None:
+        return one
+    methods = {}
+    for name, figures in one["methods"].items():
+        curve = [
+            {**point, "unrelated_kl": value} for point, value in zip(figures["curve"], kl[name], strict=False)
+        ]
+        correct = [number == 0 for number in range(len(figures["correct"]))]
+        methods[name] = {**figures, "curve": curve, "correct_centred": correct}
+    return {**one, "methods": methods}
+
+
+def test_a_centred_method_is_compared_with_another_one_as_it_is():
+    records = tuple(with_kl(one, lrc=(1, 2), mean=(1, 2)) for one in RECORDS)
+    (entry,) = lrc.ProtocolResult(records=records, methods=("lrc", "mean")).comparisons()
+    assert entry["accuracy_centred"]["difference"] == 0
+    a, b, d = (2 / 8 - 5 / 8), (1 / 8 - 2 / 8), (2 / 10 - 2 / 10)
+    assert entry["accuracy_centred_over_plain"]["difference"] == pytest.approx((a + b + d) / 3)
+    assert "accuracy_centred_over_plain" not in RESULT.comparisons()[0]
+
+
+def test_edits_are_compared_where_both_methods_move_unrelated_statements_equally_far():
+    # lrc's KL of .1 is half way, in logarithms, between the mean's two; its .4 is beyond them.
+    records = tuple(with_kl(one, lrc=(0.1, 0.4), mean=(0.05, 0.2)) for one in RECORDS)
+    (entry,) = lrc.ProtocolResult(records=records, methods=("lrc", "mean")).comparisons()
+    found = entry["causality_at_equal_kl"]
+    a = ((3 / 4 - (1 + 2) / 8) + (2 / 4 - (1 + 2) / 8)) / 2
+    b = 1 - (3 + 4) / 12
+    assert found["betas"] == [0.1]
+    assert found["difference"] == pytest.approx((a + b) / 2)
+    assert found["paired_bootstrap"]["n_facts"] == 10
+    assert found["sign_test"]["share_positive"] == 1
+    assert (
+        "causality at equal KL elsewhere"
+        in lrc.ProtocolResult(records=records, methods=("lrc", "mean")).to_markdown()
+    )
+
+
+@pytest.mark.parametrize("kl", [(0.5, 0.9), (0.2, 0.1), (None, None)], ids=["beyond", "falling", "not measured"])
+def test_edits_that_nowhere_reach_the_same_kl_are_not_compared(kl):
+    records = tuple(with_kl(one, lrc=(0.1, 0.4), mean=kl) for one in RECORDS)
+    (entry,) = lrc.ProtocolResult(records=records, methods=("lrc", "mean")).comparisons()
+    assert "causality_at_equal_kl" not in entry
+    assert "causality" in entry
+
+
+def test_a_method_has_the_causality_of_itself_at_equal_kl():
+    records = tuple(with_kl(one, lrc=(0.1, 0.4), mean=(0.1, 0.4)) for one in RECORDS)
+    twice = tuple(
+        one if one["left_out"] else {**one, "methods": {**one["methods"], "same": one["methods"]["lrc"]}}
+        for one in records
+    )
+    (entry,) = lrc.ProtocolResult(records=twice, methods=("lrc", "same")).comparisons()
+    assert entry["causality_at_equal_kl"]["betas"] == [0.1, 0.2]
+    assert entry["causality_at_equal_kl"]["difference"] == 0
+    assert entry["causality_at_equal_kl"]["ci95"] == [0, 0]
+
+
 def test_a_result_without_a_figure_is_refused_with_the_reasons():
     empty = lrc.ProtocolResult(records=RECORDS[3:6], methods=("lrc",))
     with pytest.raises(ValueError, match="no relation could be evaluated: b: too few; c: one-to-one"):

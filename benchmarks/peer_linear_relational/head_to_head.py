@@ -16,7 +16,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
@@ -90,27 +89,27 @@ def compare_low_rank(
     """Low-rank fits of all prompts together, against the mean of the peer's full fits in this run, a prompt."""
     subjects, objects = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
 
-    def fit() -> Sequence[lrc.LinearRelationalEmbedding]:
-        options: dict[str, Any] = {"method": "low_rank", "rank": RANK, "progress": False}
-        if len(pairs) > 1:
-            found = lrc.fit_layer_grid(model, prompts, subject_layers=subjects, object_layers=objects, **options)
-            return list(found.values())
-        pair = {"subject_layer": subjects[0], "object_layer": objects[0]}
-        return [lrc.LinearRelationalEmbedding.fit(model, prompts, **pair, **options)]
-
     forget_peak()
     ours = []
     for _ in range(repeats):
         started = time.perf_counter()
-        found = fit()
+        grid = lrc.fit_layer_grid(
+            model,
+            prompts,
+            subject_layers=subjects,
+            object_layers=objects,
+            method="low_rank",
+            rank=RANK,
+            progress=False,
+        )
         ours.append((time.perf_counter() - started) / len(prompts))
         print(f"{len(pairs)} pair(s), low rank: {ours[-1]:.2f} s a prompt", flush=True)
     theirs = statistics.mean(peer["peer_seconds"])
     return {
         "rank": RANK,
         "n_prompts": len(prompts),
-        "products_a_prompt": sorted({lre.n_products for lre in found}),
-        "methods": sorted({lre.method for lre in found}),
+        "products_a_prompt": sorted({lre.n_products for lre in grid.values()}),
+        "methods": sorted({lre.method for lre in grid.values()}),
         "seconds_a_prompt": ours,
         "median_seconds": statistics.median(ours),
         "peer_median_seconds": theirs,

@@ -1,0 +1,268 @@
+"""Ways to make and to read LRCs, tried on training facts alone.
+
+    .venv/bin/python benchmarks/variants.py --relations FOLDER --collect [--model packaged:smollm2-135m]
+    .venv/bin/python benchmarks/variants.py [--model ...]
+
+The training half of each relation (split seed 0, so that its test half stays unseen for what is chosen here) is
+split again for each seed: one part for directions, the other for the accuracy of its known zero-shot prompts.
+`--collect` keeps activations and LREs of each relation and seed in `--parts` and skips those that are there;
+without it every variant and every baseline is made from them. Writes `benchmarks/results/variants_<model>.json`.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.covariance import LedoitWolf
+from torch import Tensor
+
+import lrc_tl as lrc
+from lrc_tl.activations import prompt_activations
+from lrc_tl.baselines import baseline_concepts
+from lrc_tl.json_results import write_result
+from lrc_tl.knowledge import one_prompt_a_fact
+from lrc_tl.relation_benchmark import splittable_sample
+from lrc_tl.relation_files import load_relations
+from lrc_tl.relations import RelationError
+
+RESULTS = Path(__file__).parent / "results"
+SPLIT_SEED, MAX_FACTS, SHOTS, FEWEST = 0, 80, 4, 3
+LAYERS: dict[str, tuple[tuple[int, ...], dict[int, Any]]] = {
+    "gemma-3-270m": ((7, 9), {11: "mean", 13: "mean", 17: "first_token"}),
+    "smollm2-135m": ((12, 16), {18: "mean", 20: "mean", 29: "first_token"}),
+}
+"""Subject layers, and object layers with the tokens that are read there."""
+RANKS = (8, 16, 32, 64, 128, 192)
+RIDGES = (0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
+BASELINES = ("mean", "centred-mean", "mean-difference", "svm", "logistic", "lda", "pca")
+READINGS = ("plain", "centred", "centred twice")
+"""Activations as they are; less the mean of the training facts' zero-shot prompts; unit directions less their mean
+too."""
+Record = dict[str, Any]
+
+
+def collect_relation(
+    model: Any, short: str, relation: lrc.Relation, seed: int, n_prompts: Sequence[int]
+) -> Record:
+    """Activations of a relation's training half, and LREs from few-shot and from zero-shot prompts.
+
+    Raises:
+        ValueError: too little is known.
+    """
+    subjects, objects = LAYERS[short]
+    half = splittable_sample(relation.split(seed=SPLIT_SEED)[0], MAX_FACTS, seed=seed)
+    fit, held_out = half.split(seed=seed)
+
+    def known(part: lrc.Relation) -> lrc.KnownPrompts:
+        asked = part.prompts(seed=seed, templates="all")
+        return one_prompt_a_fact(lrc.filter_known(model, asked, seed=seed, whole_answers=False))
+
+    def read(prompts: Sequence[lrc.Prompt], *, with_objects: bool = False) -> Record:
+        found = prompt_activations(
+            model,
+            prompts,
+            subject_layers=subjects,
+            object_layers=list(objects) if with_objects else [],
+            object_aggregation=objects,
+        )
+        return {"subject": found.subject, "object": found.object, "names": [prompt.object for prompt in prompts]}
+
+    judged = known(held_out)
+    if len(judged.prompts) < FEWEST:
+        raise ValueError(f"{len(judged.prompts)} held-out facts are known")
+    shown = lrc.filter_known(model, fit.prompts(shots=SHOTS, seed=seed), seed=seed, whole_answers=False)
+    if len({prompt.object for prompt in shown.prompts}) < 2:
+        raise ValueError(f"{len(shown.prompts)} facts are known {SHOTS}-shot, of fewer than two objects")
+    plain = known(fit)
+    record: Record = {
+        "judged": read(judged.prompts),
+        "shown": read(shown.prompts, with_objects=True),
+        "plain": read(fit.prompts(seed=seed)),
+    }
+    for kind, source, n in zip(("few-shot", "zero-shot"), (shown, plain), n_prompts, strict=True):
+        if len(source.prompts) < 2 or not n:
+            continue
+        record[kind] = {}
+        for layer, aggregation in objects.items():
+            grid = lrc.fit_layer_grid(
+                model,
+                source.sample(n, seed=seed),
+                subject_layers=subjects,
+                object_layers=[layer],
+                object_aggregation=aggregation,
+                progress=False,
+            )
+            record[kind] |= {pair: (lre.weight, lre.bias) for pair, lre in grid.items()}
+    return record
+
+
+def collect(given: argparse.Namespace, short: str, parts: Path) -> None:
+    """Write a part for each relation and seed."""
+    parts.mkdir(parents=True, exist_ok=True)
+    model = lrc.load_model(given.model)
+    found, _ = load_relations(given.relations)
+    for seed in given.seeds:
+        for relation in found.values():
+            path = parts / f"{relation.name.replace(' ', '_')}-{seed}.pt"
+            if path.exists() or (given.only and relation.name not in given.only):
+                continue
+            started = time.perf_counter()
+            record: Record = {"relation": relation.name, "seed": seed, "left_out": None}
+            try:
+                record |= collect_relation(model, short, relation, seed, given.n_prompts)
+            except (ValueError, RelationError) as error:
+                record["left_out"] = str(error)
+            torch.save(record, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+            seconds = time.perf_counter() - started
+            print(f"{relation.name}, seed {seed}, {seconds:.0f} s: {record['left_out'] or 'kept'}", flush=True)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Rows of unit length."""
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def centred(vectors: Tensor) -> Tensor:
+    """Unit rows less their mean."""
+    return unit(vectors) - unit(vectors).mean(0)
+
+
+def inverses(weight: Tensor, bias: Tensor, objects: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Subject-side vectors of object means by every inverse: its name and one row an object."""
+    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    along = (objects - bias) @ u
+    for rank in RANKS:
+        yield f"rank {rank}", (along[:, :rank] / s[:rank]) @ v[:rank]
+    for ridge in RIDGES:
+        yield f"ridge {ridge:g}", (along * (s / (s**2 + (ridge * s[0]) ** 2))) @ v
+    yield "transpose", (along * s) @ v
+
+
+def variants(record: Record) -> Iterator[tuple[str, int, Tensor]]:
+    """Every variant of one record: its name, subject layer, and one direction an object, sorted by name."""
+    shown = record["shown"]
+    names = sorted(set(shown["names"]))
+    rows = [[row for row, other in enumerate(shown["names"]) if other == name] for name in names]
+
+    def means(activations: Tensor) -> Tensor:
+        return torch.stack([activations[own].mean(0) for own in rows])
+
+    for layer, activations in sorted(shown["subject"].items()):
+        by_inverse: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        for kind in ("few-shot", "zero-shot"):
+            prefix = "" if kind == "few-shot" else "zero-shot LRE, "
+            for (subject, object_), (weight, bias) in record.get(kind, {}).items():
+                if subject != layer:
+                    continue
+                for inverse, vectors in inverses(weight, bias, means(shown["object"][object_])):
+                    by_inverse[prefix + inverse][object_] = vectors
+                    yield f"{layer} -> {object_}, {prefix}{inverse}", layer, vectors
+        baselines = {}
+        for method in BASELINES:
+            if method == "lda" and len(rows) == len(shown["names"]):
+                continue  # it needs two prompts of an object
+            made = baseline_concepts(
+                activations, shown["names"], method=method, hook_name=f"blocks.{layer}.hook_resid_post"
+            )
+            baselines[method] = torch.stack([made[name].vector for name in names])
+            yield f"{layer}, {method}", layer, baselines[method]
+        within = torch.cat([activations[own] - activations[own].mean(0) for own in rows])
+        spread = torch.from_numpy(LedoitWolf(assume_centered=True).fit(within.double().numpy()).covariance_)
+        for inverse, found in by_inverse.items():
+            for label, chosen in (("all", list(found)), ("last two", list(found)[1:])):
+                combined = torch.stack([centred(found[key]) for key in chosen]).mean(0)
+                yield f"{layer} -> {label}, {inverse}", layer, combined
+                combined = torch.stack([unit(centred(found[key])) for key in chosen]).mean(0)
+                yield f"{layer} -> {label} equally, {inverse}", layer, combined
+            if inverse in ("rank 32", "rank 64", "ridge 0.1", "ridge 0.2"):
+                combined = torch.stack([centred(vectors) for vectors in found.values()]).mean(0)
+                for method, own in baselines.items():
+                    yield f"{layer} -> all, {inverse}, plus {method}", layer, combined + centred(own)
+                whitened = torch.linalg.solve(spread, combined.double().T).T.float()
+                yield f"{layer} -> all, {inverse}, whitened", layer, whitened
+
+
+def outcomes(record: Record) -> Iterator[tuple[tuple[str, str], list[bool]]]:
+    """For every variant and reading, whether each held-out fact is right."""
+    judged = record["judged"]
+    names = sorted(set(record["shown"]["names"]))
+    for name, layer, vectors in variants(record):
+        activations = judged["subject"][layer]
+        centre = record["plain"]["subject"][layer].mean(0)
+        for reading in READINGS:
+            own = activations if reading == "plain" else activations - centre
+            directions = unit(centred(vectors)) if reading == "centred twice" else unit(vectors)
+            best = (own @ directions.T).argmax(1).tolist()
+            yield (name, reading), [names[b] == right for b, right in zip(best, judged["names"], strict=True)]
+
+
+def main() -> None:
+    """Collect, or evaluate what was collected."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--model", default="packaged:gemma-3-270m", choices=[f"packaged:{name}" for name in LAYERS]
+    )
+    parser.add_argument("--relations", type=Path, help="a folder in the LRE dataset's format")
+    parser.add_argument("--only", nargs="*", default=[], help="names of relations")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument(
+        "--n-prompts", type=int, nargs=2, default=[6, 3], help="LRE prompts, few-shot and zero-shot"
+    )
+    parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--parts", type=Path, default=Path.home() / ".cache/lrc_tl/variants")
+    given = parser.parse_args()
+    short = given.model.removeprefix("packaged:")
+    parts = given.parts / short
+    if given.collect:
+        collect(given, short, parts)
+        return
+    started = time.perf_counter()
+    warnings.filterwarnings("ignore", category=UserWarning)  # solvers on a handful of rows
+    by_relation: dict[tuple[str, str], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    used, left_out = {}, {}
+    for path in sorted(parts.glob("*.pt")):
+        record = torch.load(path, weights_only=False)
+        key = f"{record['relation']}, seed {record['seed']}"
+        if record["left_out"]:
+            left_out[key] = record["left_out"]
+            continue
+        used[key] = {
+            "n_held_out": len(record["judged"]["names"]),
+            "n_shown": len(record["shown"]["names"]),
+            "n_objects": len(set(record["shown"]["names"])),
+        }
+        for variant, right in outcomes(record):
+            by_relation[variant][record["relation"]] += right
+    rows = [
+        {
+            "variant": name,
+            "reading": reading,
+            "accuracy": statistics.mean(statistics.mean(own) for own in found.values()),
+            "pooled": statistics.mean(one for own in found.values() for one in own),
+            "n": sum(map(len, found.values())),
+            "by_relation": {relation: statistics.mean(own) for relation, own in found.items()},
+        }
+        for (name, reading), found in by_relation.items()
+    ]
+    rows.sort(key=lambda row: (-row["accuracy"], row["variant"]))
+    write_result(
+        RESULTS / f"variants_{short}.json",
+        kind="variants",
+        results={"used": used, "left_out": left_out, "rows": rows},
+        settings={"command": "python benchmarks/variants.py", "model": given.model, "split_seed": SPLIT_SEED},
+        model=None,
+        seconds=time.perf_counter() - started,
+    )
+    for row in rows:
+        print(f"| {row['variant']} | {row['reading']} | {row['accuracy']:.3f} | {row['pooled']:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Sets that are combined: what they agree on stays, what their objects share goes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import lrc_tl as lrc
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+def a_set(vectors, names="abc", hook=HOOK, **more):
+    return lrc.ConceptSet(
+        {
+            name: lrc.ConceptDirection.from_unscaled(
+                vector, relation="r", object_name=name, hook_name=hook, **more
+            )
+            for name, vector in zip(names, vectors, strict=True)
+        }
+    )
+
+
+@pytest.fixture
+def vectors():
+    return torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_each_direction_is_the_mean_of_its_own_without_what_a_set_shares(vectors):
+    one, other = map(a_set, vectors)
+    found = lrc.combine_concepts([one, other])
+    units = vectors / vectors.norm(dim=-1, keepdim=True)
+    expected = (units - units.mean(1, keepdim=True)).mean(0)
+    torch.testing.assert_close(found.vectors, expected / expected.norm(dim=-1, keepdim=True))
+    assert found["a"].norm == pytest.approx(float(expected[0].norm()))
+    assert {direction.method for direction in found.values()} == {"lrc-combined"}
+
+
+def test_the_order_of_objects_and_of_sets_does_not_matter(vectors):
+    one = a_set(vectors[0])
+    other = a_set(vectors[1].flip(0), names="cba")
+    found, turned = lrc.combine_concepts([one, other]), lrc.combine_concepts([other, one])
+    assert (list(found), list(turned)) == (["a", "b", "c"], ["c", "b", "a"])
+    for name in found:
+        torch.testing.assert_close(found[name].vector, turned[name].vector)
+
+
+def test_one_set_alone_ranks_centred_activations_as_its_centred_unit_directions(vectors):
+    one = a_set(vectors[0])
+    found = lrc.combine_concepts([one])
+    less = one.vectors - one.vectors.mean(0)
+    acts = torch.randn(5, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(found.scores(acts), acts @ (less / less.norm(dim=-1, keepdim=True)).T)
+
+
+def test_what_all_sets_share_does_not_matter(vectors):
+    shared = torch.full((12,), 0.01, dtype=torch.float64)
+    unscaled = [a_set(own) for own in vectors]
+    moved = [
+        lrc.ConceptSet({name: replace(one, vector=unit(one.vector + shared)) for name, one in own.items()})
+        for own in unscaled
+    ]
+    found, other = lrc.combine_concepts(unscaled), lrc.combine_concepts(moved)
+    assert float((found.vectors * other.vectors).sum(-1).min()) > 0.999
+    plain = torch.stack([own.vectors for own in unscaled]).mean(0) + 20 * shared
+    assert float((unit(plain) * found.vectors).sum(-1).max()) < 0.999
+
+
+def unit(vector):
+    return vector / vector.norm(dim=-1, keepdim=True)
+
+
+def test_what_does_not_belong_together_is_refused(vectors):
+    one = a_set(vectors[0])
+    with pytest.raises(ValueError, match="no sets to combine"):
+        lrc.combine_concepts([])
+    with pytest.raises(ValueError, match=r"different objects: \['c', 'd'\]"):
+        lrc.combine_concepts([one, a_set(vectors[1], names="abd")])
+    with pytest.raises(ValueError, match=r"blocks.1.hook_resid_post and blocks.2.hook_resid_post"):
+        lrc.combine_concepts([one, a_set(vectors[1], hook="blocks.2.hook_resid_post")])
+    with pytest.raises(ValueError, match="two or more"):
+        lrc.combine_concepts([a_set(vectors[0][:1], names="a")])
+    with pytest.raises(ValueError, match="must be finite and not zero"):
+        lrc.combine_concepts([one, a_set(-vectors[0])])
