@@ -43,7 +43,7 @@ RESULT = RESULTS / "peer_protocol.json"
 MODEL = "packaged:gemma-3-270m"
 RELATIONS = (
     "landmark on continent,country language,word first letter,plays pro sport,person native language,"
-    "substance phase of matter,name gender,occupation gender"
+    "substance phase of matter,name gender,occupation gender,product by company"
 )
 SUBJECT_LAYER, OBJECT_LAYER, RANK, BETA = 9, 13, 64, 0.1
 MAX_FACTS, LRE_PROMPTS, SHOTS, SEED = 60, 10, 4, 42
