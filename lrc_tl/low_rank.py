@@ -1,5 +1,6 @@
 """Truncated SVD, numerical rank and low-rank solves. Tensors only."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -63,8 +64,16 @@ class Factors:
         """The largest rank that `solve` accepts."""
         return numerical_rank(self.s, (self.u.shape[0], self.vh.shape[1]))
 
-    def solve(self, target: Float[Tensor, "*batch d_object"], *, rank: int) -> Float[Tensor, "*batch d_subject"]:
-        """`V_r diag(1 / s_r) U_r^T target` for each row; see `solve_low_rank`."""
+    def solve(
+        self, target: Float[Tensor, "*batch d_object"], *, rank: int, ridge: float = 0.0
+    ) -> Float[Tensor, "*batch d_subject"]:
+        """`V_r diag(s_r / (s_r^2 + l^2)) U_r^T target` for each row with `l = ridge s_1`; see `solve_low_rank`.
+
+        With all of the rank it is the x that makes `|W x - target|^2 + l^2 |x|^2` smallest (Tikhonov); without a
+        ridge the low-rank pseudo-inverse.
+        """
+        if not (math.isfinite(ridge) and ridge >= 0):
+            raise ValueError(f"ridge is {ridge}; it must be 0 or more, a share of the largest singular value")
         if self.numerical_rank == 0:
             raise ValueError(
                 "the weight is zero: at these layers the object does not depend on the subject; take an object "
@@ -75,6 +84,8 @@ class Factors:
                 f"rank {rank} is not allowed; the numerical rank of this weight is {self.numerical_rank}, so give "
                 f"1 to {self.numerical_rank}"
             )
-        coefficients = target.to(self.s.dtype) @ self.u[:, :rank] / self.s[:rank]
+        s = self.s[:rank]
+        inverse = s / (s**2 + (ridge * s[0]) ** 2) if ridge else 1 / s
+        coefficients = target.to(s.dtype) @ self.u[:, :rank] * inverse
         solution: Tensor = (coefficients @ self.vh[:rank]).to(target.dtype)
         return solution

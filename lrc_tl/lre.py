@@ -163,20 +163,29 @@ class LinearRelationalEmbedding:
         return values
 
     def invert(
-        self, object_acts: Float[Tensor, "*batch d_object"], *, rank: int
+        self, object_acts: Float[Tensor, "*batch d_object"], *, rank: int | None = None, ridge: float = 0.0
     ) -> Float[Tensor, "*batch d_subject"]:
         """`R^+(o) = W^+ (o - b)` for each row, with the rank-`rank` pseudo-inverse of W (arXiv:2311.08968, eq. 4).
 
+        With a `ridge` singular values count as `s / (s^2 + l^2)` in place of `1 / s`, `l` being that share of the
+        largest one: small ones fade out instead of being cut off, and no rank is needed (None: all there is). A
+        low-rank LRE has no more than the rank that it was fitted for.
+
         Raises:
-            ValueError: a rank outside 1 to the numerical rank of the weight, which the text gives, or above the
-                rank that a low-rank LRE was fitted for.
+            ValueError: neither rank nor ridge, a negative ridge, a rank outside 1 to the numerical rank of the
+                weight, which the text gives, or above the rank that a low-rank LRE was fitted for.
         """
+        if rank is None:
+            if ridge == 0:
+                raise ValueError("neither rank nor ridge was given; give rank=64, ridge=0.2, or both")
+            # At least 1, so that a zero weight is refused as such.
+            rank = max(1, self.numerical_rank)
         if self.rank_limit is not None and self.rank_limit < rank:
             raise ValueError(
                 f"rank {rank} is above {self.rank_limit}, which this low-rank LRE was fitted for; fit it again "
                 f"with rank={rank}"
             )
-        return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank)
+        return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank, ridge=ridge)
 
     @cached_property
     def svd(self) -> Factors:
@@ -185,15 +194,19 @@ class LinearRelationalEmbedding:
 
     @property
     def numerical_rank(self) -> int:
-        """The largest rank that `invert` and `concepts` accept."""
+        """The largest rank that `invert` and `concepts` accept, and what they use with a ridge alone."""
         found = self.svd.numerical_rank
         return found if self.rank_limit is None else min(found, self.rank_limit)
 
-    def concepts(self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int) -> ConceptSet:
+    def concepts(
+        self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int | None = None, ridge: float = 0.0
+    ) -> ConceptSet:
         """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
 
+        `rank` alone is the paper's method; `ridge` (0.2, say) is another inverse, see `invert`.
+
         Raises:
-            ValueError: no prompts, or a rank outside 1 to the numerical rank of the weight.
+            ValueError: no prompts, or what `invert` refuses.
         """
         if not prompts:
             raise ValueError("no prompts to make concepts from; give at least one for each object")
@@ -201,23 +214,29 @@ class LinearRelationalEmbedding:
         objects = object_activations(
             model, prompts, layer=self.object_layer, object_aggregation=self.object_aggregation
         )
-        return self.concepts_from_activations(objects, [prompt.object for prompt in prompts], rank=rank)
+        names = [prompt.object for prompt in prompts]
+        return self.concepts_from_activations(objects, names, rank=rank, ridge=ridge)
 
     @jaxtyped(typechecker=beartype)
     def concepts_from_activations(
-        self, object_acts: Float[Tensor, "prompt d_object"], objects: Sequence[str], *, rank: int
+        self,
+        object_acts: Float[Tensor, "prompt d_object"],
+        objects: Sequence[str],
+        *,
+        rank: int | None = None,
+        ridge: float = 0.0,
     ) -> ConceptSet:
         """`concepts` from object activations that were read before, with the name of each row's object.
 
         Raises:
-            ValueError: no rows, another number of names, or a rank outside 1 to the numerical rank of the weight.
+            ValueError: no rows, another number of names, or what `invert` refuses.
         """
         if not objects or len(objects) != len(object_acts):
             raise ValueError(
                 f"{len(object_acts)} activations and {len(objects)} objects were given; give one object for each "
                 "of at least one activation"
             )
-        inverted = self.invert(object_acts, rank=rank)
+        inverted = self.invert(object_acts, rank=rank, ridge=ridge)
         rows: dict[str, list[int]] = defaultdict(list)
         for number, name in enumerate(objects):
             rows[name].append(number)
@@ -228,6 +247,7 @@ class LinearRelationalEmbedding:
                     relation=self.relation,
                     object_name=name,
                     hook_name=self.subject_hook,
+                    method="lrc-ridge" if ridge else "lrc",
                     fingerprint=self.fingerprint,
                 )
                 for name, own in rows.items()
@@ -236,6 +256,7 @@ class LinearRelationalEmbedding:
                 "object_layer": self.object_layer,
                 "object_aggregation": self.object_aggregation,
                 "rank": rank,
+                **({"ridge": ridge} if ridge else {}),
                 "n_lre_prompts": self.n_prompts,
                 "lre_prompts_hash": self.prompts_hash,
                 **({} if self.method == "exact" else {"lre_method": self.method}),

@@ -188,18 +188,19 @@ class _Fitting:
         if variant.object_layer is None:
             return self._baseline(variant)
         pair, rank = (variant.subject_layer, variant.object_layer), variant.rank
-        assert rank is not None
         objects = self.shown[variant.aggregation].object[variant.object_layer]
         own = {name: grid[pair] for name, grid in grids.items()}
         if variant.method == "lrc-other-objects":
             own = {name: combined([own[other] for other in own if other != name]) for name in own}
         for lre in own.values():
-            if lre.numerical_rank < rank:
+            if rank is not None and lre.numerical_rank < rank:
                 raise UnfitError(
                     f"{variant.name}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}"
                 )
         if variant.method not in BY_OBJECT:
-            return lambda names: own[""].concepts_from_activations(objects, list(names), rank=rank)
+            return lambda names: own[""].concepts_from_activations(
+                objects, list(names), rank=rank, ridge=variant.ridge
+            )
 
         def by_object(names: Sequence[str]) -> ConceptSet:
             made = {}

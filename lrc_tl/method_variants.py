@@ -9,11 +9,15 @@ from lrc_tl.jacobian import ObjectAggregation
 
 BY_OBJECT = ("lrc-same-object", "lrc-other-objects")
 """Each direction from an LRE of its own: from prompts with its object alone, or from all but these."""
-COMBINED = "lrc-combined"
-"""The directions of `lrc` and `lrc-final` in one (`combine_concepts`)."""
-METHODS = ("lrc", "lrc-final", "lrc-first", COMBINED, *BY_OBJECT, *BASELINES)
+RIDGE, COMBINED = "lrc-ridge", "lrc-combined"
+"""`lrc` with a ridge in place of the rank; and three such in one (`combine_concepts`): from the object layer, from
+the layer half way to it, and from the first object token at the final layer."""
+RIDGE_SHARE = 0.2
+"""Of the largest singular value; see `LinearRelationalEmbedding.invert`."""
+METHODS = ("lrc", "lrc-final", "lrc-first", RIDGE, COMBINED, *BY_OBJECT, *BASELINES)
 """Names of all methods: LRC as in the paper; from the first object token at the final layer (the original LRE,
-inverted), or at the object layer; the first two combined; LRCs with an LRE for each object; and the baselines."""
+inverted), or at the object layer; with a ridge, and several of these in one; with an LRE for each object; and the
+baselines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +30,21 @@ class MethodVariant:
     subject_layer: int
     object_layer: int | None
     rank: int | None
+    """None: it has none, or a ridge in its place."""
+    ridge: float = 0.0
 
     def components(self, n_layers: int) -> tuple["MethodVariant", ...]:
         """The variants whose directions are combined; itself, where it combines none."""
         if self.method != COMBINED:
             return (self,)
-        places = {"lrc": self.object_layer, "lrc-final": n_layers - 1}
+        assert self.object_layer is not None
+        half = (self.subject_layer + self.object_layer) // 2
+        places = [(RIDGE, self.object_layer), ("lrc-final", n_layers - 1)]
+        if half > self.subject_layer:
+            places.insert(0, (RIDGE, half))
         return tuple(
-            replace(self, name=f"{self.name}: {method}", method=method, object_layer=layer)
-            for method, layer in places.items()
+            replace(self, name=f"{self.name} of layer {layer}, {method}", method=method, object_layer=layer)
+            for method, layer in places
         )
 
     @property
@@ -62,6 +72,9 @@ def method_variants(
     for method in methods:
         objects: Sequence[int | None] = object_layers
         own_ranks: Sequence[int | None] = ranks
+        ridge = RIDGE_SHARE if method in (RIDGE, COMBINED) else 0.0
+        if ridge:
+            own_ranks = [None]
         if method in BASELINES:
             objects, own_ranks = [None], [None]
         elif method == "lrc-final":
@@ -89,6 +102,7 @@ def method_variants(
                             subject_layer=subject,
                             object_layer=object_,
                             rank=rank,
+                            ridge=ridge,
                         )
                     )
         if len(made) == before:

@@ -95,6 +95,25 @@ def test_a_concept_is_the_unit_mean_of_the_inverted_objects(model):
     torch.testing.assert_close(concepts["tree"].vector.to(expected), expected)
 
 
+def test_a_ridge_needs_no_rank_and_is_kept_with_the_concepts(model):
+    lre = fit(model)
+    objects = lrc.object_activations(model, PROMPTS, layer=2)
+    found = lre.invert(objects, ridge=0.2)
+    length = 0.2 * lre.singular_values[0]
+    normal = lre.weight.T @ lre.weight + length**2 * torch.eye(12, dtype=lre.weight.dtype)
+    expected = torch.linalg.solve(normal, lre.weight.T @ (objects.to(lre.weight) - lre.bias).T).T
+    torch.testing.assert_close(found.to(expected), expected)
+    concepts = lre.concepts(model, PROMPTS, ridge=0.2)
+    mean = expected[2:].mean(0)
+    torch.testing.assert_close(concepts["tree"].vector.to(mean), mean / mean.norm())
+    assert (concepts.settings["rank"], concepts.settings["ridge"]) == (None, 0.2)
+    assert concepts["tree"].method == "lrc-ridge"
+    both = lre.concepts(model, PROMPTS, rank=5, ridge=0.2)
+    assert float(both["tree"].vector @ concepts["tree"].vector) < 0.9999
+    with pytest.raises(ValueError, match=r"neither rank nor ridge was given; give rank=64, ridge=0\.2"):
+        lre.concepts(model, PROMPTS)
+
+
 def test_a_rank_above_the_numerical_rank_is_refused_with_the_rank(model):
     with pytest.raises(ValueError, match="rank 13 is not allowed; the numerical rank of this weight is 12"):
         fit(model).concepts(model, PROMPTS, rank=13)

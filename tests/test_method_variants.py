@@ -46,13 +46,16 @@ def test_a_sweep_without_a_pair_of_layers_is_refused():
         places("mean", "lrc", subject_layers=(4,), object_layers=(1, 2))
 
 
-def test_the_combined_method_is_made_of_the_two_that_it_combines():
-    (found,) = method_variants(("lrc-combined",), **PLACE)
-    assert (found.name, found.object_layer, found.rank) == ("lrc-combined", 3, 8)
+def test_the_combined_method_is_made_of_three_with_a_ridge():
+    (found,) = method_variants(("lrc-combined",), **{**PLACE, "ranks": (8, 16)})
+    assert (found.name, found.object_layer, found.rank, found.ridge) == ("lrc-combined", 3, None, 0.2)
     parts = found.components(6)
-    assert [(one.method, one.object_layer, one.aggregation) for one in parts] == [
-        ("lrc", 3, "mean"),
-        ("lrc-final", 5, "first_token"),
+    assert [(one.method, one.object_layer, one.aggregation, one.ridge) for one in parts] == [
+        ("lrc-ridge", 2, "mean", 0.2),
+        ("lrc-ridge", 3, "mean", 0.2),
+        ("lrc-final", 5, "first_token", 0.2),
     ]
+    (near,) = method_variants(("lrc-combined",), **{**PLACE, "object_layers": (2,)})
+    assert [one.object_layer for one in near.components(6)] == [2, 5]
     (plain,) = method_variants(("lrc",), **PLACE)
     assert plain.components(6) == (plain,)

@@ -199,20 +199,20 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
         assert record["methods"][method]["curve"][0]["causality"] == expected.causality
 
 
-def test_the_combined_method_is_the_two_combined_and_shares_their_fits(word_model, relations, monkeypatch):
+def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word_model, relations, monkeypatch):
     import lrc_tl.method_fitting as fitting
 
     grids = []
     monkeypatch.setattr(fitting, "fit_layer_grid", lambda *a, **k: grids.append(k) or lrc.fit_layer_grid(*a, **k))
-    settings = {**SETTINGS, "object_layer": 1}
-    methods = ("lrc-combined", "lrc", "lrc-final")
+    settings = {**SETTINGS, "object_layer": 2}
+    methods = ("lrc-combined", "lrc-ridge", "lrc", "lrc-final")
     (record,) = run_protocol(word_model, relations[:1], methods=methods, n_side_effects=0, **settings).records
     assert len(grids) == 2
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
     unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42))
     sets = []
-    for layer, aggregation in ((1, "mean"), (-1, "first_token")):
+    for layer, aggregation in ((1, "mean"), (2, "mean"), (-1, "first_token")):
         lre = lrc.LinearRelationalEmbedding.fit(
             word_model,
             known.sample(4, seed=42),
@@ -221,12 +221,15 @@ def test_the_combined_method_is_the_two_combined_and_shares_their_fits(word_mode
             object_aggregation=aggregation,
             progress=False,
         )
-        sets.append(lre.concepts(word_model, known.prompts, rank=4))
+        sets.append(lre.concepts(word_model, known.prompts, ridge=0.2))
+    ridge = lrc.evaluate(word_model, sets[1], unseen.prompts, seed=42)
+    assert record["methods"]["lrc-ridge"]["accuracy"] == ridge.accuracy
+    assert record["methods"]["lrc-ridge"]["curve"][0]["causality"] == ridge.causality
     expected = lrc.evaluate(word_model, lrc.combine_concepts(sets), unseen.prompts, seed=42)
     found = record["methods"]["lrc-combined"]
     assert found["accuracy"] == expected.accuracy
     assert found["curve"][0]["causality"] == expected.causality
-    assert (found["object_layer"], found["rank"]) == (1, 4)
+    assert (found["object_layer"], found["rank"]) == (2, None)
     parts = [record["methods"][method]["seconds_train"] for method in ("lrc", "lrc-final")]
     assert found["seconds_train"] >= sum(parts)
 
@@ -405,6 +408,10 @@ def test_settings_are_chosen_on_training_facts_alone(word_model, monkeypatch):
         ({"rank": None, "ranks": (2, 2)}, "rank: 2 was given 2 times"),
         ({"subject_layer": None, "subject_layers": (1, 2)}, r"lrc: no object layer of \[1\] lies above a subject"),
         ({"rank": None, "ranks": (2, 4), "select": True}, "select chooses one of ranks, so they cannot be swept"),
+        (
+            {"fit_method": "low_rank", "methods": ("lrc", "lrc-ridge")},
+            "fit_method is 'low_rank', but lrc-ridge needs all singular values; use fit_method='exact'",
+        ),
         ({"fit_method": "lowrank"}, "fit_method is 'lowrank'; allowed are 'exact' or 'low_rank'"),
         ({"n_side_effects": -1}, "n_side_effects is -1; it must be 0 or more"),
     ],
