@@ -7,10 +7,11 @@ The training half of each relation (split seed 0, so that its test half stays un
 split again for each seed: one part for directions, the other for the accuracy of its known zero-shot prompts.
 `--collect` keeps activations and LREs of each relation and seed in `--parts` and skips those that are there;
 without it every variant and every baseline is made from them. Writes `variants_<model>.json` to
-`benchmarks/results/` and, as tables, `variants_<model>.md`.
+`benchmarks/results/` and, as tables of all models, `variants.md`.
 """
 
 import argparse
+import json
 import statistics
 import textwrap
 import time
@@ -48,8 +49,8 @@ READINGS = ("plain", "centred", "centred twice")
 too."""
 ABOUT = """Accuracy on held-out training facts, the mean over relations, best first. `9 -> 13` is from the LRE of
 these layers; `all` combines the object layers that were tried, `last two` all but the first, each less the mean of
-its set; `plus` adds a baseline's directions; `whitened` solves with the shrunk covariance within objects. `plain` is the dot
-product as it is, `centred` that of activations less the mean of the training facts' zero-shot prompts,
+its set; `plus` adds a baseline's directions; `whitened` solves with the shrunk covariance within objects. `plain` is
+the dot product as it is, `centred` that of activations less the mean of the training facts' zero-shot prompts,
 `centred twice` the same with directions less their mean, of unit length again."""
 Record = dict[str, Any]
 Variant = tuple[str, str]
@@ -247,16 +248,20 @@ def table(
     return sorted(rows, key=lambda row: -max(row[reading] for reading in READINGS))
 
 
-def markdown(short: str, used: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> str:
-    """The tables with a word on each."""
+def markdown(results: dict[str, dict[str, Any]]) -> str:
+    """The tables of all models with a word on each."""
+    parts = [section(short, found["used"], found["rows"]) for short, found in results.items()]
+    return "\n".join(["# Variants of LRCs", "", textwrap.fill(ABOUT, 115), "", *parts])
+
+
+def section(short: str, used: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> str:
+    """The tables of one model."""
     titles = {
         "all": "LREs from few-shot prompts",
         "with_zero_shot_lres": "Relations and seeds with LREs from zero-shot prompts too",
     }
     lines = [
-        f"# Variants of LRCs on {short}",
-        "",
-        textwrap.fill(ABOUT, 115),
+        f"## {short}",
         "",
         "| relation, seed | held out | few-shot prompts | objects |",
         "|---|---|---|---|",
@@ -265,7 +270,7 @@ def markdown(short: str, used: dict[str, Any], rows: dict[str, list[dict[str, An
     for kind, own in rows.items():
         lines += [
             "",
-            f"## {titles[kind]}",
+            f"### {titles[kind]}",
             "",
             "| variant | plain | centred | centred twice | facts |",
             "|---|---|---|---|---|",
@@ -328,8 +333,9 @@ def main() -> None:
         model=None,
         seconds=time.perf_counter() - started,
     )
-    text = markdown(short, used, rows)
-    (RESULTS / f"variants_{short}.md").write_text(text, encoding="utf-8")
+    stored = {path.stem.removeprefix("variants_"): path for path in sorted(RESULTS.glob("variants_*.json"))}
+    text = markdown({name: json.loads(path.read_text(encoding="utf-8")) for name, path in stored.items()})
+    (RESULTS / "variants.md").write_text(text, encoding="utf-8")
     print(text)
 
 
