@@ -49,8 +49,8 @@ READINGS = ("plain", "centred", "centred twice")
 too."""
 ABOUT = """Accuracy on held-out training facts, the mean over relations, best first. `9 -> 13` is from the LRE of
 these layers; `all` combines the object layers that were tried, `last two` all but the first, each less the mean of
-its set; `plus` adds a baseline's directions; `whitened` solves with the shrunk covariance within objects. `plain` is
-the dot product as it is, `centred` that of activations less the mean of the training facts' zero-shot prompts,
+its set; `plus` adds a baseline's directions; `whitened` solves with the shrunk covariance within objects. `plain`
+is the dot product as it is, `centred` that of activations less the mean of the training facts' zero-shot prompts,
 `centred twice` the same with directions less their mean, of unit length again."""
 Record = dict[str, Any]
 Variant = tuple[str, str]

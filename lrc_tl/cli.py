@@ -167,8 +167,12 @@ def fit(
     relation: Annotated[str, typer.Option("--relation", help="A built-in name, or a JSON file.")],
     subject_layer: Annotated[int, typer.Option("--subject-layer", help="Negative layers count from the end.")],
     object_layer: Annotated[int, typer.Option("--object-layer", help="Negative layers count from the end.")],
-    rank: Annotated[int, typer.Option("--rank", min=1, help="Rank of the inverse.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="Where to save the concepts.")],
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
+    ridge: Annotated[
+        float,
+        typer.Option("--ridge", min=0.0, help="Fades small singular values out, such as 0.2; no rank needed."),
+    ] = 0.0,
     shots: Annotated[int, typer.Option("--shots", min=0, help="Examples in each prompt.")] = 4,
     max_lre_prompts: Annotated[
         int, typer.Option("--max-lre-prompts", min=1, help="Prompts to fit on, balanced over objects.")
@@ -182,6 +186,8 @@ def fit(
 ) -> None:
     """Fit an LRE on the facts that the model knows, and save its concept directions."""
     run = _Run("fit", locals())
+    if rank is None and not ridge:
+        raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
     check_target(out)
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
@@ -195,7 +201,7 @@ def fit(
         object_layer=object_layer,
         object_aggregation="first_token" if first_token else "mean",
     )
-    concepts = lre.concepts(loaded, known.prompts, rank=rank)
+    concepts = lre.concepts(loaded, known.prompts, rank=rank, ridge=ridge)
     concepts.save(out)
     results = {
         "relation": facts.name,

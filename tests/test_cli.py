@@ -42,6 +42,7 @@ def test_the_version_is_that_of_the_package(capsys):
         (["relations", "/no/such/folder"], "does not exist. (see lrc-tl relations --help)"),
         (["relations", "--nope"], "No such option: --nope (see lrc-tl relations --help)"),
         ([*FIT[:-1], "0", "--relation", "r", "--out", "o"], "--rank"),
+        ([*FIT[:-2], "--relation", "r", "--out", "o"], "--rank, --ridge or both must be given"),
         (["fit", "--model", "m"], "(see lrc-tl fit --help)"),
         (
             ["probe", "--model", "m", "--concepts", "/no/such/file", "--text", "t", "--subject", "t"],
@@ -174,8 +175,8 @@ def calls(monkeypatch):
             made["fit"] = prompts, options
             return cls()
 
-        def concepts(self, model, prompts, *, rank):
-            made["concepts"] = prompts, rank
+        def concepts(self, model, prompts, *, rank, ridge):
+            made["concepts"] = prompts, rank, ridge
             return Concepts.load(saved, model=model)
 
     class Model:
@@ -224,7 +225,7 @@ def test_fit_gives_its_arguments_to_the_library_and_saves_the_concepts(calls, ca
         prompts[1:2],
         {"subject_layer": -4, "object_layer": 3, "object_aggregation": "first_token"},
     )
-    assert calls["concepts"] == (prompts[1:], 2)
+    assert calls["concepts"] == (prompts[1:], 2, 0.0)
     assert out.read_text() == "saved"
     data = json.loads(result.read_text())
     assert data["model"] == {"name": "m"}
@@ -234,6 +235,13 @@ def test_fit_gives_its_arguments_to_the_library_and_saves_the_concepts(calls, ca
     assert data["settings"]["subject_layer"] == -4
     assert "json_file" not in data["settings"]
     assert "2 concepts saved" in capsys.readouterr().out
+
+
+def test_fit_takes_a_ridge_in_place_of_the_rank(calls, tmp_path):
+    path = write(tmp_path / "r.json")
+    options = ["--relation", str(path), "--out", str(tmp_path / "c.safetensors"), "--ridge", "0.2"]
+    assert main([*FIT[:-2], *options]) == 0
+    assert calls["concepts"][1:] == (None, 0.2)
 
 
 def test_fit_refuses_a_target_that_cannot_be_written_before_the_model_is_loaded(calls, capsys, tmp_path):
