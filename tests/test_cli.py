@@ -239,7 +239,7 @@ def test_fit_gives_its_arguments_to_the_library_and_saves_the_concepts(calls, ca
 
 def test_fit_takes_a_ridge_in_place_of_the_rank(calls, tmp_path):
     path = write(tmp_path / "r.json")
-    options = ["--relation", str(path), "--out", str(tmp_path / "c.safetensors"), "--ridge", "0.2"]
+    options = ["--relation", str(path), "--out", str(tmp_path / "c.safetensors"), "--ridge", "0.2", "--shots", "1"]
     assert main([*FIT[:-2], *options]) == 0
     assert calls["concepts"][1:] == (None, 0.2)
 
