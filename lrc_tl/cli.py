@@ -309,6 +309,9 @@ def benchmark(
     split_seed: Annotated[
         int | None, typer.Option("--split-seed", help="Split the facts by this seed, the same for all seeds.")
     ] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Methods to compare with all others; else the first.")
+    ] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="Named settings, such as table5; options beside it win.")
@@ -343,6 +346,12 @@ def benchmark(
         from lrc_tl.low_rank_fit import require_fit_method  # imports torch
 
         require_fit_method(settings["fit_method"], name="--fit-method")
+    firsts = () if compare is None else tuple(name.strip() for name in compare.split(","))
+    for name in firsts:
+        if name.split("@")[0] not in settings["methods"]:
+            raise typer.BadParameter(
+                f"--compare {name}: it is none of the methods, {', '.join(settings['methods'])}"
+            )
     run.settings |= settings
     if out is None and json_file is not None:
         out = json_file.with_name(f"{json_file.name}.parts")
@@ -363,9 +372,9 @@ def benchmark(
         found, errors = {relation.name: relation for relation in chosen}, {}
     loaded = lrc.load_model(model, device=device)
     result = lrc.run_protocol(loaded, found, out=out, resume=resume, select=select, **settings)
-    data = result.to_dict()
+    data = result.to_dict(firsts)
     data["relations_left_out"] |= {str(path): error for path, error in errors.items()}
-    _print(result.to_markdown())
+    _print(result.to_markdown(firsts))
     run.finish(data, model=loaded)
 
 

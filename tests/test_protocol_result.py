@@ -134,6 +134,10 @@ def test_any_method_may_be_the_one_that_is_compared_with_the_others():
     assert turned["accuracy"]["difference"] == -found["accuracy"]["difference"]
     with pytest.raises(LookupError, match="no method 'svn'; it has lrc, mean"):
         RESULT.comparisons("svn")
+    both = RESULT.to_dict(["mean", "lrc"])["comparisons"]
+    assert both == [turned, found]
+    assert RESULT.to_dict()["comparisons"] == [found]
+    assert "| mean - lrc | accuracy |" in RESULT.to_markdown(["mean"])
 
 
 def with_kl(one, **kl):
