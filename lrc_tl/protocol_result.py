@@ -112,7 +112,7 @@ class ProtocolResult:
         }
 
     def to_markdown(self, compare: Sequence[str] = ()) -> str:
-        """The table of arXiv:2311.08968, section 4, with counts; accuracies, curves, comparisons as in `to_dict`."""
+        """The table of arXiv:2311.08968, section 4, with counts; curves and comparisons as in `to_dict`."""
         return benchmark_markdown(self.to_dict(compare))
 
     def comparisons(self, first: str | None = None) -> list[dict[str, Any]]:
