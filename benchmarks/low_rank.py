@@ -2,12 +2,14 @@
 
     .venv/bin/python benchmarks/low_rank.py [--relations DIR] [--only NAME ...] [--prompts 20] [--grid-prompts 2]
 
-Run it with nothing else on the machine. Writes `benchmarks/results/low_rank.json` and prints two tables. The
-setting is that of `peer_linear_relational/head_to_head.py`: packaged Gemma, 4-shot prompts, 6 -> 12, and the grid
-with subject layers 4 to 11 and object layers 12 to 15.
+Run it with nothing else on the machine. Writes `benchmarks/results/low_rank.json` and prints two tables; with
+`--prompts 0` only the grids are fitted, and the rest of the file stays as it was, command included. The setting is
+that of `peer_linear_relational/head_to_head.py`: packaged Gemma, 4-shot prompts, 6 -> 12, and the grid of subject
+layers 4 to 11 and object layers 12 to 15.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -21,7 +23,7 @@ import torch
 import lrc_tl as lrc
 from lrc_tl.json_results import peak_rss_bytes, write_result
 
-RESULTS = Path(__file__).parent / "results"
+RESULT = Path(__file__).parent / "results" / "low_rank.json"
 ONE_PAIR = {"subject_layer": 6, "object_layer": 12}
 GRID = {"subject_layers": range(4, 12), "object_layers": range(12, 16)}
 RELATIONS = ("city_in_country", "word_first_letter", "company_in_country", "person_field", "animal_class")
@@ -103,7 +105,7 @@ def main() -> None:
     settings = {"exact": {}, "fast": low, "safe": {**low, "min_cosine": 0.99}}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in settings}
     warm = False
-    for relation in relations:
+    for relation in relations if given.prompts else ():
         train, test = relation.split(seed=0)
         prompts = lrc.filter_known(model, train.prompts(shots=4, seed=0)).sample(given.prompts, seed=0)
         unseen = lrc.subject_activations(model, list(test.prompts()), layer=ONE_PAIR["subject_layer"])
@@ -129,21 +131,30 @@ def main() -> None:
                 flush=True,
             )
         warm = True
-    table = {name: summary(own) for name, own in rows.items()}
+    command = " ".join(["python benchmarks/low_rank.py", *sys.argv[1:]])
+    stored: dict[str, Any] = {}
+    if given.prompts:
+        table = {name: summary(own) for name, own in rows.items()}
+        d_model = int(model.cfg.d_model)
+        savings = {
+            name: estimated_saving(192, 4096, given.rank, d_model, table[name]["products"])
+            for name in ("fast", "safe")
+        }
+    else:
+        stored = json.loads(RESULT.read_text(encoding="utf-8"))
+        table, rows, savings = stored["table"], stored["rows"], stored["saving_at_llama_2_7b"]
     grid: dict[str, Any] = {}
     if given.grid_prompts:
         grid = compare_grids(model, relations[0], given.grid_prompts, low)
-    d_model = int(model.cfg.d_model)
-    savings = {
-        name: estimated_saving(192, 4096, given.rank, d_model, table[name]["products"])
-        for name in ("fast", "safe")
-    }
+        for one in grid.values():
+            one |= {"command": command, "relation": relations[0].name, "prompts": given.grid_prompts}
     write_result(
-        RESULTS / "low_rank.json",
+        RESULT,
         kind="low_rank",
         results={"table": table, "rows": rows, "grid": grid, "saving_at_llama_2_7b": savings},
-        settings={
-            "command": " ".join(["python benchmarks/low_rank.py", *sys.argv[1:]]),
+        settings=stored.get("settings")
+        or {
+            "command": command,
             "rank": given.rank,
             "prompts": given.prompts,
             "shots": 4,
