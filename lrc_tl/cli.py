@@ -4,6 +4,7 @@ Exit code 0 on success, 2 on bad usage, 1 on any other failure, with one line on
 traceback. Nothing here imports torch before a command runs that needs it.
 """
 
+import re
 import sys
 import time
 import traceback
@@ -346,7 +347,8 @@ def benchmark(
         from lrc_tl.low_rank_fit import require_fit_method  # imports torch
 
         require_fit_method(settings["fit_method"], name="--fit-method")
-    firsts = () if compare is None else tuple(name.strip() for name in compare.split(","))
+    # A method at several settings has commas in its name: lrc@object=12,rank=64.
+    firsts = () if compare is None else tuple(re.split(r"\s*,(?!(?:subject|object|rank)=)\s*", compare.strip()))
     for name in firsts:
         if name.split("@")[0] not in settings["methods"]:
             raise typer.BadParameter(
@@ -371,10 +373,10 @@ def benchmark(
         chosen = [lrc.find_relation(found, name) for name in only.split(",")]
         found, errors = {relation.name: relation for relation in chosen}, {}
     loaded = lrc.load_model(model, device=device)
-    result = lrc.run_protocol(loaded, found, out=out, resume=resume, select=select, **settings)
-    data = result.to_dict(firsts)
+    result = lrc.run_protocol(loaded, found, out=out, resume=resume, select=select, compare=firsts, **settings)
+    data = result.to_dict()
     data["relations_left_out"] |= {str(path): error for path, error in errors.items()}
-    _print(result.to_markdown(firsts))
+    _print(result.to_markdown())
     run.finish(data, model=loaded)
 
 

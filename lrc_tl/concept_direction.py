@@ -63,7 +63,9 @@ class ConceptDirection(Pooling):
         norm = float(self.vector.norm())
         if not abs(norm - 1) < 1e-4:
             raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
-        for name in ("norm", "offset", "threshold", "slope", "intercept"):
+        if self.offset is None or not math.isfinite(self.offset):
+            raise ValueError(f"the offset of {self.object_name!r} is {self.offset}; it must be a finite number")
+        for name in ("norm", "threshold", "slope", "intercept"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"the {name} of {self.object_name!r} is {value}; it must be a finite number")
@@ -150,7 +152,7 @@ class ConceptDirection(Pooling):
         if self.threshold is None:
             raise ValueError(
                 f"the direction of {self.object_name!r} has no threshold; use `.calibrated(threshold=...)`, or "
-                "`score` for the bare projection"
+                "`score` for the number itself"
             )
         fires: Tensor = self.score(resid) > self.threshold
         return fires

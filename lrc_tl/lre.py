@@ -169,7 +169,7 @@ class LinearRelationalEmbedding:
 
         With a `ridge` singular values count as `s / (s^2 + l^2)` in place of `1 / s`, `l` being that share of the
         largest one: small ones fade out instead of being cut off, and no rank is needed (None: all there is). A
-        low-rank LRE has no more than the rank that it was fitted for.
+        low-rank LRE has no more than the rank that it was fitted for; its `direction_errors` hold without a ridge.
 
         Raises:
             ValueError: neither rank nor ridge, a negative ridge, a rank outside 1 to the numerical rank of the
@@ -255,7 +255,7 @@ class LinearRelationalEmbedding:
             settings={
                 "object_layer": self.object_layer,
                 "object_aggregation": self.object_aggregation,
-                "rank": rank,
+                "rank": self.rank_limit if rank is None else rank,
                 **({"ridge": ridge} if ridge else {}),
                 "n_lre_prompts": self.n_prompts,
                 "lre_prompts_hash": self.prompts_hash,

@@ -11,7 +11,7 @@ BY_OBJECT = ("lrc-same-object", "lrc-other-objects")
 """Each direction from an LRE of its own: from prompts with its object alone, or from all but these."""
 RIDGE, COMBINED = "lrc-ridge", "lrc-combined"
 """`lrc` with a ridge in place of the rank; and three such in one (`combine_concepts`): from the object layer, from
-the layer half way to it, and from the first object token at the final layer."""
+the layer half way to it (where there is one), and from the first object token at the final layer."""
 RIDGE_SHARE = 0.2
 """Of the largest singular value; see `LinearRelationalEmbedding.invert`."""
 METHODS = ("lrc", "lrc-final", "lrc-first", RIDGE, COMBINED, *BY_OBJECT, *BASELINES)

@@ -49,6 +49,7 @@ def run_protocol(
     fit_method: FitMethod = "exact",
     split_seed: int | None = None,
     others: Sequence[Relation] | None = None,
+    compare: Sequence[str] = (),
     progress: bool = True,
 ) -> ProtocolResult:
     """Accuracy and causality of each method, for each relation and seed (arXiv:2311.08968, section 4 and table 5).
@@ -86,6 +87,7 @@ def run_protocol(
             from the same two halves: methods that were chosen on the training half are judged on other facts.
         others: relations that give these statements; the built-in ones by default, so that a relation's result
             does not depend on which others are run.
+        compare: methods that the result's tables compare with all others; by default the first.
 
     Raises:
         ValueError: an unknown method, bad or missing settings, or no relation that can be evaluated.
@@ -133,6 +135,12 @@ def run_protocol(
             if several
         ],
     )
+    names = settings.methods
+    if not settings.select:
+        names = tuple(variant.name for variant in settings.variants(int(model.cfg.n_layers)))
+    for name in compare:
+        if name not in names:
+            raise ValueError(f"compare: there is no method {name!r} in this run; there are {', '.join(names)}")
     if others is None:
         others = [load_relation(name) for name in built_in_relations()]
     if not n_side_effects:
@@ -179,10 +187,7 @@ def run_protocol(
                     parts.write(_part(relation, seed), record, content=content(relation), seconds=seconds)
             records.append(record)
             bar.advance(task)
-    names = settings.methods
-    if not settings.select:
-        names = tuple(variant.name for variant in settings.variants(int(model.cfg.n_layers)))
-    result = ProtocolResult(records=tuple(records), methods=names)
+    result = ProtocolResult(records=tuple(records), methods=names, compare=tuple(dict.fromkeys(compare)))
     result.require_some()
     return result
 

@@ -40,6 +40,8 @@ class ProtocolResult:
     records: tuple[dict[str, Any], ...]
     """One for each relation and seed, in the order in which they were asked for; plain values."""
     methods: tuple[str, ...]
+    compare: tuple[str, ...] = ()
+    """Methods that `to_dict` and `to_markdown` compare with all others; empty for the first."""
 
     def require_some(self) -> None:
         """Fail where no relation was evaluated.
@@ -84,14 +86,8 @@ class ProtocolResult:
         """One row for each method, relation and seed."""
         return pd.DataFrame([{"method": m, **row} for m in self.methods for row in self._rows(m)])
 
-    def to_dict(self, compare: Sequence[str] = ()) -> dict[str, Any]:
-        """Plain values, for JSON: the fields of `lrc-tl benchmark`.
-
-        `comparisons` holds each method of `compare`, by default the first of all, against all others.
-
-        Raises:
-            LookupError: the result has no such method.
-        """
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON: the fields of `lrc-tl benchmark`."""
         return {
             "seeds": list(self.seeds),
             "relations_left_out": self.relations_left_out,
@@ -102,7 +98,7 @@ class ProtocolResult:
                 if not record["n_edits"]
             ],
             "methods": [self._method(method) for method in self.methods],
-            "comparisons": [one for first in compare or self.methods[:1] for one in self.comparisons(first)],
+            "comparisons": [one for first in self.compare or self.methods[:1] for one in self.comparisons(first)],
             "by_object_tokens": self._object_token_rows(),
             "relations": [
                 {key: value for key, value in record.items() if key not in ("methods", "left_out")}
@@ -111,9 +107,9 @@ class ProtocolResult:
             "seconds_by_stage": self._seconds(),
         }
 
-    def to_markdown(self, compare: Sequence[str] = ()) -> str:
-        """The table of arXiv:2311.08968, section 4, with counts; curves and comparisons as in `to_dict`."""
-        return benchmark_markdown(self.to_dict(compare))
+    def to_markdown(self) -> str:
+        """The table of arXiv:2311.08968, section 4, with counts; accuracies, curves and comparisons."""
+        return benchmark_markdown(self.to_dict())
 
     def comparisons(self, first: str | None = None) -> list[dict[str, Any]]:
         """One method, by default the first, against each other one; see `lrc_tl.evaluation.comparison.compare`.

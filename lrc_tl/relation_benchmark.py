@@ -332,15 +332,15 @@ class _Evaluated:
     ) -> dict[str, float | None]:
         """Accuracy of every variant made and read in the model with random weights, on the same prompts.
 
-        None for all where the directions of one cannot be made.
+        None for all where those weights give activations or Jacobians that are not finite, or no directions.
         """
         layers = list(dict.fromkeys(variant.subject_layer for variant in variants))
         with random_weights(self.model, seed=self.seed):
-            shown = training_activations(self.model, variants, known.prompts)
-            acts = prompt_activations(self.model, unseen.prompts, subject_layers=layers).subject
             try:
+                shown = training_activations(self.model, variants, known.prompts)
+                acts = prompt_activations(self.model, unseen.prompts, subject_layers=layers).subject
                 made = self._fitted(variants, known, shown)
-            except UnfitError:
+            except ValueError:  # the real model's figures stand without this control
                 return {variant.name: None for variant in variants}
         actual = [prompt.object for prompt in unseen.prompts]
         return {

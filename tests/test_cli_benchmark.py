@@ -178,7 +178,7 @@ def test_every_preset_has_both_sizes_and_runs_with_what_it_brings(preset):
         assert all(v.object_layer is None or v.subject_layer < v.object_layer < n_layers for v in variants)
 
 
-def test_a_sweep_from_the_command_line_has_a_row_for_each_setting(folder, load_model, tmp_path):
+def test_a_sweep_from_the_command_line_has_a_row_for_each_setting(folder, load_model, tmp_path, capsys):
     target = tmp_path / "r.json"
     options = [
         "--subject-layer",
@@ -200,3 +200,12 @@ def test_a_sweep_from_the_command_line_has_a_row_for_each_setting(folder, load_m
     assert all(entry["curve_single_layer"] for entry in data["methods"])
     assert all(0 <= entry["control_random_model"]["mean"] <= 1 for entry in data["methods"])
     assert len(data["by_object_tokens"]) == 8
+    again = [*options, *more, "--resume"]
+    assert run(folder, *again, "--compare", "lrc@object=2,rank=4, lrc@object=1,rank=2") == 0
+    compared = [entry["method"] for entry in json.loads(target.read_text())["comparisons"]]
+    assert compared == ["lrc@object=2,rank=4"] * 3 + ["lrc@object=1,rank=2"] * 3
+    capsys.readouterr()
+    assert run(folder, *again, "--compare", "lrc") == 1
+    assert (
+        "compare: there is no method 'lrc' in this run; there are lrc@object=1,rank=2" in capsys.readouterr().err
+    )

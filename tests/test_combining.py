@@ -66,6 +66,39 @@ def test_what_all_sets_share_does_not_matter(vectors):
     assert float((unit(plain) * found.vectors).sum(-1).max()) < 0.999
 
 
+def test_combining_centred_sets_is_centring_the_combined_one(vectors):
+    sets = [a_set(own) for own in vectors]
+    generator = torch.Generator().manual_seed(5)
+    acts = 7 + torch.randn(9, 12, generator=generator, dtype=torch.float64)
+    found = lrc.combine_concepts([one.centred(acts) for one in sets])
+    expected = lrc.combine_concepts(sets).centred(acts)
+    torch.testing.assert_close(found.scores(acts), expected.scores(acts))
+    assert any(abs(one.offset) > 0.1 for one in found.values())
+
+
+def test_what_is_left_of_cancelled_directions_is_no_direction(vectors):
+    one = a_set(vectors[0].float())
+    nearly = a_set(-vectors[0].float() + 1e-8)
+    with pytest.raises(ValueError, match="the directions of 'a' cancel"):
+        lrc.combine_concepts([one, nearly])
+    with pytest.raises(ValueError, match="the directions of 'a' cancel, or are all that its sets' objects share"):
+        lrc.combine_concepts([a_set(vectors[0].float()[:1].expand(3, -1))])
+
+
+def test_sets_of_one_model_combine_though_their_fingerprints_differ_in_rounding(vectors, word_model):
+    fingerprint = lrc.ModelFingerprint.of(word_model)
+    moved = replace(
+        fingerprint,
+        behaviour={layer: tuple(x * (1 + 1e-9) for x in own) for layer, own in fingerprint.behaviour.items()},
+    )
+    one, other = a_set(vectors[0], fingerprint=fingerprint), a_set(vectors[1], fingerprint=moved)
+    assert lrc.combine_concepts([one, other]).fingerprint == fingerprint
+    assert lrc.combine_concepts([a_set(vectors[1]), one]).fingerprint == fingerprint
+    wrong = replace(fingerprint, d_model=13)
+    with pytest.raises(lrc.FingerprintMismatch, match="the first set was made"):
+        lrc.combine_concepts([one, a_set(vectors[1], fingerprint=wrong)])
+
+
 def unit(vector):
     return vector / vector.norm(dim=-1, keepdim=True)
 
@@ -80,5 +113,7 @@ def test_what_does_not_belong_together_is_refused(vectors):
         lrc.combine_concepts([one, a_set(vectors[1], hook="blocks.2.hook_resid_post")])
     with pytest.raises(ValueError, match="two or more"):
         lrc.combine_concepts([a_set(vectors[0][:1], names="a")])
-    with pytest.raises(ValueError, match="must be finite and not zero"):
+    with pytest.raises(ValueError, match="the directions of 'a' cancel"):
         lrc.combine_concepts([one, a_set(-vectors[0])])
+    with pytest.raises(ValueError, match="the sets have widths 12 and 5; combine those of one model"):
+        lrc.combine_concepts([one, a_set(vectors[1, :, :5])])

@@ -242,6 +242,25 @@ def test_a_centred_set_scores_as_if_the_mean_were_taken_from_the_activations(con
         concepts.centred(torch.zeros(0, 12))
 
 
+def test_a_centred_set_is_not_centred_again_and_its_random_control_starts_anew(concepts):
+    acts = 5 + torch.randn(7, 12, generator=torch.Generator().manual_seed(3))
+    names = [list(concepts)[row % len(concepts)] for row in range(7)]
+    centred = concepts.centred(acts)
+    plain = lrc.classify_activations(concepts, acts, names, centre=acts.mean(0))
+    assert lrc.classify_activations(centred, acts, names) == plain
+    with pytest.raises(ValueError, match="the set is centred already, so centre would count twice"):
+        lrc.classify_activations(centred, acts, names, centre=acts.mean(0))
+    ready = replace(centred[names[0]], threshold=3.0)
+    control = lrc.random_concepts(lrc.ConceptSet({names[0]: ready}), seed=0)[names[0]]
+    assert (control.offset, control.threshold) == (0.0, None)
+
+
+@pytest.mark.parametrize("offset", [None, float("nan")])
+def test_an_offset_that_is_no_number_is_refused(direction, offset):
+    with pytest.raises(ValueError, match="the offset of 'x' is"):
+        replace(direction, offset=offset)
+
+
 def test_centring_drops_a_calibration_of_other_scores(concepts):
     acts = torch.randn(30, 12, generator=torch.Generator().manual_seed(4))
     names = [list(concepts)[row % len(concepts)] for row in range(30)]

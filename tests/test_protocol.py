@@ -329,6 +329,24 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     assert found["curve"][0]["mean_log_odds_change"] != found["curve_single_layer"][0]["mean_log_odds_change"]
 
 
+def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(word_model, relations, monkeypatch):
+    import lrc_tl.relation_benchmark as benchmark
+
+    read, calls = benchmark.training_activations, []
+
+    def broken(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise ValueError("the residual stream is not finite")
+        return read(*arguments)
+
+    monkeypatch.setattr(benchmark, "training_activations", broken)
+    options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "random_model": True}
+    (record,) = run_protocol(word_model, relations[:1], **options).records
+    assert record["methods"]["mean"]["control_random_model"] is None
+    assert record["methods"]["mean"]["accuracy"] > 0
+
+
 def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(word_model, relations):
     single = lrc.Relation.from_pairs(
         "one to one", [(f"w{n}", f"w{n + 20}") for n in range(20)], templates=["{} w41"]

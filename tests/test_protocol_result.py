@@ -134,10 +134,10 @@ def test_any_method_may_be_the_one_that_is_compared_with_the_others():
     assert turned["accuracy"]["difference"] == -found["accuracy"]["difference"]
     with pytest.raises(LookupError, match="no method 'svn'; it has lrc, mean"):
         RESULT.comparisons("svn")
-    both = RESULT.to_dict(["mean", "lrc"])["comparisons"]
-    assert both == [turned, found]
+    both = lrc.ProtocolResult(records=RECORDS, methods=RESULT.methods, compare=("mean", "lrc"))
+    assert both.to_dict()["comparisons"] == [turned, found]
     assert RESULT.to_dict()["comparisons"] == [found]
-    assert "| mean - lrc | accuracy |" in RESULT.to_markdown(["mean"])
+    assert "| mean - lrc | accuracy |" in both.to_markdown()
 
 
 def with_kl(one, **kl):
@@ -186,6 +186,13 @@ def test_edits_that_nowhere_reach_the_same_kl_are_not_compared(kl):
     (entry,) = lrc.ProtocolResult(records=records, methods=("lrc", "mean")).comparisons()
     assert "causality_at_equal_kl" not in entry
     assert "causality" in entry
+
+
+def test_edits_the_other_way_are_not_taken_for_edits_of_the_same_kl():
+    records = tuple(with_kl(one, lrc=(0.1, 0.2), mean=(0.1, 0.2)) for one in RECORDS)
+    turned = tuple({**one, "betas": [-0.1, 0.2]} if one["left_out"] is None else one for one in records)
+    (entry,) = lrc.ProtocolResult(records=turned, methods=("lrc", "mean")).comparisons()
+    assert "causality_at_equal_kl" not in entry
 
 
 def test_a_method_has_the_causality_of_itself_at_equal_kl():

@@ -104,6 +104,8 @@ def classify_activations(
             f"{len(activations)} activations and {len(actual)} objects were given; give one object for each of at "
             "least one activation"
         )
+    if centre is not None and any(direction.offset for direction in concepts.values()):
+        raise ValueError("the set is centred already, so centre would count twice; give a plain set, or no centre")
     read = activations if centre is None else activations - centre.to(activations)
     scores = concepts.probabilities(read) if calibrated else concepts.scores(read)
     return classify_scores(tuple(concepts), scores, actual)

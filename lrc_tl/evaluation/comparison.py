@@ -33,8 +33,8 @@ def compare(records: Sequence[dict[str, Any]], methods: Sequence[str]) -> list[d
     - `accuracy`, `accuracy_centred`: the same reading of both methods.
     - `accuracy_centred_over_plain`: the first method centred, the other as it is.
     - `causality`: at the first beta.
-    - `causality_at_equal_kl`: at each beta of the first method, the other at the size that moves unrelated
-      statements as far (mean KL over relations; outcomes interpolated between its two nearest betas, linearly in
+    - `causality_at_equal_kl`: at each positive beta of the first method, the other at the size that moves
+      unrelated statements as far (mean KL over relations; outcomes interpolated between its two nearest betas, linearly in
       the logarithm of the KL), over the betas at which its own reach that far. No tests for single seeds.
     """
     first, *others = methods
@@ -146,9 +146,11 @@ def _at_equal_kl(
 
 
 def _mean_kl(records: Sequence[dict[str, Any]], method: str) -> list[tuple[int, float]]:
-    """Place in the curve and KL on unrelated statements, by beta; relations count with their means over seeds."""
+    """Place in the curve and KL on unrelated statements, by positive beta; of the relations' means over seeds."""
     found = []
-    for place, _ in sorted(enumerate(records[0]["betas"]), key=lambda pair: float(pair[1])):
+    for place, beta in sorted(enumerate(records[0]["betas"]), key=lambda pair: float(pair[1])):
+        if beta <= 0:  # an edit the other way, or none
+            continue
         by_relation: dict[str, list[float]] = {}
         for record in records:
             kl = record["methods"][method]["curve"][place].get("unrelated_kl")
@@ -160,7 +162,7 @@ def _mean_kl(records: Sequence[dict[str, Any]], method: str) -> list[tuple[int, 
 
 
 def _between(curve: list[tuple[int, float]], kl: float) -> tuple[int, int, float] | None:
-    """The places of a rising curve between which `kl` lies, and how far it is from the first to the second."""
+    """The first two places between which a curve rises past `kl`, and how far that is from one to the other."""
     for (low, less), (high, more) in pairwise(curve):
         if 0 < less <= kl <= more and less < more:
             return low, high, math.log(kl / less) / math.log(more / less)

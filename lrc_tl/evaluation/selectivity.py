@@ -101,13 +101,18 @@ def with_shuffled_objects(prompts: Sequence[Prompt], *, seed: int) -> tuple[Prom
 
 
 def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
-    """The same objects with Gaussian unit directions, at the same place and with the same recorded norms."""
+    """The same objects with Gaussian unit directions, at the same place and with the same recorded norms.
+
+    Without offsets, thresholds and calibration, which are the real directions'. Where the set is centred, centre
+    these on the same activations.
+    """
+    plain: dict[str, Any] = {"offset": 0.0, **dict.fromkeys(("threshold", "slope", "intercept", "knots"))}
     generator = torch.Generator().manual_seed(seed)
     made: dict[str, ConceptDirection] = {}
     for name, direction in concepts.items():
         drawn = torch.randn(direction.vector.shape, generator=generator, dtype=torch.float64)
         unit = (drawn / drawn.norm()).to(direction.vector)
-        made[name] = replace(direction, vector=unit, method="random")
+        made[name] = replace(direction, vector=unit, method="random", **plain)
     return ConceptSet(made, settings={"method": "random", "seed": seed})
 
 
