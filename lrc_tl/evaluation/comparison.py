@@ -34,8 +34,9 @@ def compare(records: Sequence[dict[str, Any]], methods: Sequence[str]) -> list[d
     - `accuracy_centred_over_plain`: the first method centred, the other as it is.
     - `causality`: at the first beta.
     - `causality_at_equal_kl`: at each positive beta of the first method, the other at the size that moves
-      unrelated statements as far (mean KL over relations; outcomes interpolated between its two nearest betas, linearly in
-      the logarithm of the KL), over the betas at which its own reach that far. No tests for single seeds.
+      unrelated statements as far (mean KL over relations; outcomes interpolated between its two nearest betas,
+      linearly in the logarithm of the KL), over the betas at which its own reach that far. No tests for single
+      seeds.
     """
     first, *others = methods
     entries: list[dict[str, Any]] = [{"method": first, "against": other} for other in others]
