@@ -4,10 +4,12 @@ Nothing before the edited position depends on the edit, so rows that agree up to
 and objects on one prompt) take its keys and values from a cache.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from beartype import beartype
@@ -19,6 +21,8 @@ from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prefix_cache import prefix_cache
 
+EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
+"""Layers to edit, or the share of the edit that each of them gets."""
 _LEAST_SPARED = 128
 """Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
 each small batch reads all weights again."""
@@ -50,19 +54,20 @@ def edited_logits(
     sequence_of: Int[Tensor, " row"],
     shifts: Float[Tensor, "row d_model"],
     *,
-    layers: Sequence[int],
+    layers: EditedLayers,
     unit: Unit = "share",
     max_tokens: int = MAX_TOKENS,
 ) -> Iterator[tuple[int, Float[Tensor, "pos d_vocab"]]]:
     """For each row, its number and the logits at its sequence's wanted positions, in no fixed order.
 
     Row `r` runs `sequences[sequence_of[r]]` while `|h| shifts[r]` (`unit="share"`, |h| in the edited run, in the
-    residual's dtype) or `shifts[r]` (`"absolute"`) is added at the edited position in each of `layers`.
+    residual's dtype) or `shifts[r]` (`"absolute"`) is added at the edited position in each of `layers`, times the
+    layer's share where these are given.
 
     Raises:
-        ValueError: a layer outside the model.
+        ValueError: a layer outside the model, given twice, or a share that is not finite.
     """
-    names = [hook_name(model, layer) for layer in layers]
+    shares = _layer_shares(model, layers)
     numbers = sequence_of.tolist()
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for row, number in enumerate(numbers):
@@ -78,9 +83,23 @@ def edited_logits(
             continue
         for batch in _batches(model, sequences, numbers, rows, len(prefix), max_tokens):
             own = [sequences[numbers[row]] for row in batch]
-            yield from _run(model, own, batch, shifts, names, unit, len(prefix), cache)
+            yield from _run(model, own, batch, shifts, shares, unit, len(prefix), cache)
     for batch in _batches(model, sequences, numbers, alone, 0, max_tokens):
-        yield from _run(model, [sequences[numbers[row]] for row in batch], batch, shifts, names, unit, 0, None)
+        yield from _run(model, [sequences[numbers[row]] for row in batch], batch, shifts, shares, unit, 0, None)
+
+
+def _layer_shares(model: HookedModel, layers: EditedLayers) -> dict[str, float]:
+    """Hook point -> share, with what is not given as 1."""
+    given = layers.items() if isinstance(layers, Mapping) else ((layer, 1.0) for layer in layers)
+    shares: dict[str, float] = {}
+    for layer, share in given:
+        name = hook_name(model, layer)
+        if name in shares:
+            raise ValueError(f"layer {layer} of {list(layers)} was given twice; give each once")
+        if not math.isfinite(share):
+            raise ValueError(f"layer {layer} gets {share} of the edit; give a finite number")
+        shares[name] = float(share)
+    return shares
 
 
 def _batches(
@@ -104,7 +123,7 @@ def _run(
     sequences: list[EditedSequence],
     batch: list[int],
     shifts: Tensor,
-    names: list[str],
+    shares: dict[str, float],
     unit: Unit,
     skipped: int,
     cache: Any,
@@ -118,9 +137,9 @@ def _run(
         [[p - skipped for p in s.wanted] + [0] * (most - len(s.wanted)) for s in sequences], device=device
     )
 
-    def edit(residual: Tensor, hook: Any) -> Tensor:
+    def edit(residual: Tensor, hook: Any, *, share: float) -> Tensor:
         h = wide_of(residual[row, at])
-        shift = own.to(h)
+        shift = share * own.to(h)
         if unit == "share":
             shift = h.norm(dim=-1, keepdim=True) * shift
         changed = residual.clone()
@@ -135,7 +154,8 @@ def _run(
     if cache is not None:
         arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
     call: Any = model
-    fwd_hooks = [*((name, edit) for name in names), (hook_name(model, -1), pick)]
+    edits = ((name, partial(edit, share=share)) for name, share in shares.items())
+    fwd_hooks = [*edits, (hook_name(model, -1), pick)]
     with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks):
         logits = call(ids, **arguments)
     for place, number in enumerate(batch):

@@ -18,18 +18,24 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4}
 def alone(model, sequence, shift, layers, unit):
     """The whole sequence without a cache, the edit written by hand."""
 
+    shares = layers if isinstance(layers, dict) else dict.fromkeys(layers, 1)
+
     def edit(residual, hook):
+        share = shares[int(hook.name.split(".")[1])]
         changed = residual.clone()
         h = residual[0, sequence.edited_position]
-        changed[0, sequence.edited_position] = h + (h.norm() if unit == "share" else 1) * shift.to(h)
+        changed[0, sequence.edited_position] = h + (h.norm() if unit == "share" else 1) * share * shift.to(h)
         return changed
 
-    hooks = [(f"blocks.{layer}.hook_resid_post", edit) for layer in layers]
+    hooks = [(f"blocks.{layer}.hook_resid_post", edit) for layer in shares]
     with torch.no_grad(), model.hooks(fwd_hooks=hooks):
         return model(torch.tensor([sequence.ids]))[0, list(sequence.wanted)]
 
 
-@pytest.mark.parametrize(("layers", "unit"), [((0, 1, 2), "share"), ((1,), "share"), ((0, 2), "absolute")])
+@pytest.mark.parametrize(
+    ("layers", "unit"),
+    [((0, 1, 2), "share"), ((1,), "share"), ((0, 2), "absolute"), ({0: 0.5, 2: -2.0}, "share")],
+)
 @pytest.mark.parametrize("max_tokens", [12, 4096])
 def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_tokens, monkeypatch):
     monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", 14)
@@ -67,6 +73,19 @@ def test_only_what_lies_behind_a_prefix_that_is_worth_sharing_is_run(word_model,
 def test_positions_before_the_edit_or_outside_are_refused(wanted):
     with pytest.raises(ValueError, match="give positions inside the sequence, at the edit or after it"):
         EditedSequence(ids=(1, 7, 9, 11, 13), edited_position=2, wanted=wanted)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([1, 2, 1], r"layer 1 of \[1, 2, 1\] was given twice"),
+        ([1, -1, 2], "layer 2 of .* was given twice"),
+        ({0: float("nan")}, "layer 0 gets nan of the edit; give a finite number"),
+    ],
+)
+def test_bad_layers_are_refused(word_model, layers, message):
+    with pytest.raises(ValueError, match=message):
+        next(edited_logits(word_model, SEQUENCES, torch.zeros(1).long(), torch.zeros(1, D_MODEL), layers=layers))
 
 
 @pytest.mark.real_model

@@ -11,7 +11,7 @@ from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
 from torch import Tensor
 
-from lrc_tl.edited_forward import EditedSequence, edited_logits
+from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import Unit, wide_of
 from lrc_tl.knowledge import is_answer, without_end
 from lrc_tl.models import HookedModel
@@ -39,7 +39,7 @@ class CausalityResult:
     """Unedited run, natural logarithm; columns are original object and target."""
     edited: Float[Tensor, "edit 2"]
     edit_share: float
-    """Mean of |edit| / |h|."""
+    """Mean of |edit| / |h|, in a layer that gets all of `beta`."""
     layers: tuple[int, ...] = ()
     """Edited layers, as they were asked for; empty for all."""
     generated: Bool[Tensor, " edit"] | None = None
@@ -115,7 +115,7 @@ def causality_curve(
     differences: Float[Tensor, "edit d_model"],
     *,
     betas: Sequence[float],
-    layers: Sequence[int] | None = None,
+    layers: EditedLayers | None = None,
     generated: bool = False,
     clean: Float[Tensor, "edit 2"] | None = None,
 ) -> tuple[CausalityResult, ...]:
@@ -125,7 +125,8 @@ def causality_curve(
     edited run. The unedited run is made once, or taken from `clean`: that of an earlier result on the same edits.
 
     Args:
-        layers: the layers to edit, such as the subject layer alone; all by default, as in the paper.
+        layers: the layers to edit, such as the subject layer alone, or the share of `beta` that each of them
+            gets (`{9: 1.0, 10: 0.5}`); all by default, as in the paper.
         generated: also find where greedy decoding gives the target after the edit.
 
     Raises:
@@ -144,7 +145,7 @@ def causality_curves(
     differences: Mapping[str, Float[Tensor, "edit d_model"]],
     *,
     betas: Sequence[float],
-    layers: Sequence[int] | None = None,
+    layers: EditedLayers | None = None,
     generated: bool = False,
     clean: Float[Tensor, "edit 2"] | None = None,
 ) -> dict[str, tuple[CausalityResult, ...]]:
@@ -200,7 +201,7 @@ def edited_log_probs(
     edits: Sequence[Edit],
     shifts: Float[Tensor, "variant edit d_model"],
     *,
-    layers: Sequence[int] | None = None,
+    layers: EditedLayers | None = None,
     unit: Unit = "share",
     generated: bool = False,
 ) -> tuple[Float[Tensor, "variant edit 2"], Bool[Tensor, "variant edit"] | None]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lrc_tl.edited_forward import EditedSequence, edited_logits
+from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import wide_of
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.models import HookedModel
@@ -80,7 +80,7 @@ def side_effects(
     differences: Mapping[str, Float[Tensor, "edit d_model"]],
     *,
     betas: Sequence[float],
-    layers: Sequence[int] | None = None,
+    layers: EditedLayers | None = None,
 ) -> dict[str, tuple[SideEffects, ...]]:
     """For each method, by name, and each beta: what its edits do to the statements in `pairs`.
 

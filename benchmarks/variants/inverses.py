@@ -1,41 +1,31 @@
 """Ways to make and to read LRCs, tried on training facts alone.
 
-    .venv/bin/python benchmarks/variants.py --relations FOLDER --collect [--model packaged:smollm2-135m]
-    .venv/bin/python benchmarks/variants.py [--model ...]
+    .venv/bin/python benchmarks/variants/inverses.py --relations FOLDER --collect [--model packaged:smollm2-135m]
+    .venv/bin/python benchmarks/variants/inverses.py [--model ...]
 
-The training half of each relation (split seed 0, so that its test half stays unseen for what is chosen here) is
-split again for each seed: one part for directions, the other for the accuracy of its known zero-shot prompts.
-`--collect` keeps activations and LREs of each relation and seed in `--parts` and skips those that are there;
-without it every variant and every baseline is made from them. Writes `variants_<model>.json` to
-`benchmarks/results/` and, as tables of all models, `variants.md`.
+One part of each training half (`halves.py`) is for directions, the other for the accuracy of its known zero-shot
+prompts. `--collect` keeps activations and LREs of each relation and seed in `--parts` and skips those that are
+there; without it every variant and every baseline is made from them, and `inverses_<model>.json` and `variants.md`
+are written to `benchmarks/results/`.
 """
 
-import argparse
-import json
 import statistics
-import textwrap
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from halves import Record, collect, parser_of, read, stored, training_half
+from report import write_study
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 import lrc_tl as lrc
-from lrc_tl.activations import prompt_activations
 from lrc_tl.baselines import baseline_concepts
-from lrc_tl.json_results import write_result
-from lrc_tl.knowledge import one_prompt_a_fact
-from lrc_tl.relation_benchmark import splittable_sample
 from lrc_tl.relation_files import load_relations
-from lrc_tl.relations import RelationError
 
-RESULTS = Path(__file__).parent / "results"
-SPLIT_SEED, MAX_FACTS, SHOTS, FEWEST = 0, 80, 4, 3
 LAYERS: dict[str, tuple[tuple[int, ...], dict[int, Any]]] = {
     "gemma-3-270m": ((7, 9), {11: "mean", 13: "mean", 17: "first_token"}),
     "smollm2-135m": ((12, 16), {18: "mean", 20: "mean", 29: "first_token"}),
@@ -52,7 +42,6 @@ these layers; `all` combines the object layers that were tried, `last two` all b
 its set; `plus` adds a baseline's directions; `whitened` solves with the shrunk covariance within objects. `plain`
 is the dot product as it is, `centred` that of activations less the mean of the training facts' zero-shot prompts,
 `centred twice` the same with directions less their mean, of unit length again."""
-Record = dict[str, Any]
 Variant = tuple[str, str]
 """Name and reading."""
 
@@ -66,36 +55,13 @@ def collect_relation(
         ValueError: too little is known.
     """
     subjects, objects = LAYERS[short]
-    half = splittable_sample(relation.split(seed=SPLIT_SEED)[0], MAX_FACTS, seed=seed)
-    fit, held_out = half.split(seed=seed)
-
-    def known(part: lrc.Relation) -> lrc.KnownPrompts:
-        asked = part.prompts(seed=seed, templates="all")
-        return one_prompt_a_fact(lrc.filter_known(model, asked, seed=seed, whole_answers=False))
-
-    def read(prompts: Sequence[lrc.Prompt], *, with_objects: bool = False) -> Record:
-        found = prompt_activations(
-            model,
-            prompts,
-            subject_layers=subjects,
-            object_layers=list(objects) if with_objects else [],
-            object_aggregation=objects,
-        )
-        return {"subject": found.subject, "object": found.object, "names": [prompt.object for prompt in prompts]}
-
-    judged = known(held_out)
-    if len(judged.prompts) < FEWEST:
-        raise ValueError(f"{len(judged.prompts)} held-out facts are known")
-    shown = lrc.filter_known(model, fit.prompts(shots=SHOTS, seed=seed), seed=seed, whole_answers=False)
-    if len({prompt.object for prompt in shown.prompts}) < 2:
-        raise ValueError(f"{len(shown.prompts)} facts are known {SHOTS}-shot, of fewer than two objects")
-    plain = known(fit)
+    half = training_half(model, relation, seed)
     record: Record = {
-        "judged": read(judged.prompts),
-        "shown": read(shown.prompts, with_objects=True),
-        "plain": read(fit.prompts(seed=seed)),
+        "judged": read(model, half.judged.prompts, subjects),
+        "shown": read(model, half.shown.prompts, subjects, objects),
+        "plain": read(model, half.fit.prompts(seed=seed), subjects),
     }
-    for kind, source, n in zip(("few-shot", "zero-shot"), (shown, plain), n_prompts, strict=True):
+    for kind, source, n in zip(("few-shot", "zero-shot"), (half.shown, half.plain), n_prompts, strict=True):
         if len(source.prompts) < 2 or not n:
             continue
         record[kind] = {}
@@ -110,28 +76,6 @@ def collect_relation(
             )
             record[kind] |= {pair: (lre.weight, lre.bias) for pair, lre in grid.items()}
     return record
-
-
-def collect(given: argparse.Namespace, short: str, parts: Path) -> None:
-    """Write a part for each relation and seed."""
-    parts.mkdir(parents=True, exist_ok=True)
-    model = lrc.load_model(given.model)
-    found, _ = load_relations(given.relations)
-    for seed in given.seeds:
-        for relation in found.values():
-            path = parts / f"{relation.name.replace(' ', '_')}-{seed}.pt"
-            if path.exists() or (given.only and relation.name not in given.only):
-                continue
-            started = time.perf_counter()
-            record: Record = {"relation": relation.name, "seed": seed, "left_out": None}
-            try:
-                record |= collect_relation(model, short, relation, seed, given.n_prompts)
-            except (ValueError, RelationError) as error:
-                record["left_out"] = str(error)
-            torch.save(record, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
-            seconds = time.perf_counter() - started
-            print(f"{relation.name}, seed {seed}, {seconds:.0f} s: {record['left_out'] or 'kept'}", flush=True)
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -248,95 +192,53 @@ def table(
     return sorted(rows, key=lambda row: -max(row[reading] for reading in READINGS))
 
 
-def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """The tables of all models with a word on each."""
-    parts = [section(short, found["used"], found["rows"]) for short, found in results.items()]
-    return "\n".join(["# Variants of LRCs", "", textwrap.fill(ABOUT, 115), "", *parts])
-
-
-def section(short: str, used: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> str:
-    """The tables of one model."""
-    titles = {
-        "all": "LREs from few-shot prompts",
-        "with_zero_shot_lres": "Relations and seeds with LREs from zero-shot prompts too",
-    }
-    lines = [
-        f"## {short}",
-        "",
-        "| relation, seed | held out | few-shot prompts | objects |",
-        "|---|---|---|---|",
-        *(f"| {key} | {one['n_held_out']} | {one['n_shown']} | {one['n_objects']} |" for key, one in used.items()),
-    ]
-    for kind, own in rows.items():
-        lines += [
-            "",
-            f"### {titles[kind]}",
-            "",
-            "| variant | plain | centred | centred twice | facts |",
-            "|---|---|---|---|---|",
-        ]
-        for row in own:
-            cells = " | ".join(f"{row[reading]:.3f}" for reading in READINGS)
-            lines.append(f"| {row['variant']} | {cells} | {row['n']} |")
-    return "\n".join([*lines, ""])
-
-
 def main() -> None:
     """Collect, or evaluate what was collected."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model", default="packaged:gemma-3-270m", choices=[f"packaged:{name}" for name in LAYERS]
-    )
-    parser.add_argument("--relations", type=Path, help="a folder in the LRE dataset's format")
-    parser.add_argument("--only", nargs="*", default=[], help="names of relations")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--n-prompts", type=int, nargs=2, default=[6, 3], help="LRE prompts, few-shot and zero-shot"
     )
-    parser.add_argument("--collect", action="store_true")
-    parser.add_argument("--parts", type=Path, default=Path.home() / ".cache/lrc_tl/variants")
     given = parser.parse_args()
     short = given.model.removeprefix("packaged:")
     parts = given.parts / short
     if given.collect:
-        collect(given, short, parts)
+        model = lrc.load_model(given.model)
+        relations, _ = load_relations(given.relations)
+        collect(
+            parts,
+            relations,
+            given.seeds,
+            lambda relation, seed: collect_relation(model, short, relation, seed, given.n_prompts),
+        )
         return
     started = time.perf_counter()
     warnings.filterwarnings("ignore", category=UserWarning)  # solvers on a handful of rows
-    found: dict[str, list[tuple[str, dict[Variant, list[bool]]]]] = {"few-shot": [], "zero-shot": []}
-    used, left_out = {}, {}
-    for path in sorted(parts.glob("*.pt")):
-        record = torch.load(path, weights_only=False)
-        key = f"{record['relation']}, seed {record['seed']}"
-        if record["left_out"]:
-            left_out[key] = record["left_out"]
-            continue
-        used[key] = {
-            "n_held_out": len(record["judged"]["names"]),
-            "n_shown": len(record["shown"]["names"]),
-            "n_objects": len(set(record["shown"]["names"])),
-            "zero_shot_lres": "zero-shot" in record,
-        }
-        right = record["relation"], dict(outcomes(record))
-        found["few-shot"].append(right)
-        if "zero-shot" in record:
-            found["zero-shot"].append(right)
-    rows = {
-        "all": table(found["few-shot"], lambda name: "zero-shot LRE" not in name),
-        "with_zero_shot_lres": table(found["zero-shot"], lambda name: True),
-    }
-    write_result(
-        RESULTS / f"variants_{short}.json",
-        kind="variants",
-        results={"used": used, "left_out": left_out, "rows": rows},
-        settings={"command": "python benchmarks/variants.py", "model": given.model, "split_seed": SPLIT_SEED},
-        model=None,
+    records, left_out = stored(parts)
+    found = [(record["relation"], dict(outcomes(record))) for record in records]
+    both = [right for right, record in zip(found, records, strict=True) if "zero-shot" in record]
+    write_study(
+        "inverses",
+        short,
+        title="Inverses, layers and baselines",
+        about=ABOUT,
+        used=[
+            {
+                "relation": record["relation"],
+                "seed": record["seed"],
+                "held out": len(record["judged"]["names"]),
+                "few-shot prompts": len(record["shown"]["names"]),
+                "objects": len(set(record["shown"]["names"])),
+                "zero-shot LREs": "yes" if "zero-shot" in record else "no",
+            }
+            for record in records
+        ],
+        left_out=left_out,
+        tables={
+            "LREs from few-shot prompts": table(found, lambda name: "zero-shot LRE" not in name),
+            "Relations and seeds with LREs from zero-shot prompts too": table(both, lambda name: True),
+        },
         seconds=time.perf_counter() - started,
     )
-    stored = {path.stem.removeprefix("variants_"): path for path in sorted(RESULTS.glob("variants_*.json"))}
-    text = markdown({name: json.loads(path.read_text(encoding="utf-8")) for name, path in stored.items()})
-    (RESULTS / "variants.md").write_text(text, encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

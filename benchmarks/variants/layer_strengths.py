@@ -1,0 +1,173 @@
+"""The causality of edits whose strength differs between layers, on training facts alone.
+
+    .venv/bin/python benchmarks/variants/layer_strengths.py --relations FOLDER --collect [--model ...]
+    .venv/bin/python benchmarks/variants/layer_strengths.py [--model ...]
+
+Directions from one part of each training half (`halves.py`), swaps of the other part's known facts; every profile
+over strengths, with the KL on unrelated statements. `--collect` keeps a part for each relation and seed; without
+it `layer_strengths_<model>.json` and `variants.md` are written to `benchmarks/results/`.
+"""
+
+import math
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from halves import PLACES, Record, collect, parser_of, stored, training_half
+from report import write_study
+
+import lrc_tl as lrc
+from lrc_tl.activations import prompt_activations
+from lrc_tl.baselines import baseline_concepts
+from lrc_tl.evaluation.causality import causality_curves, counterfactual_edits
+from lrc_tl.evaluation.side_effects import side_effects
+from lrc_tl.evaluation.summary import swap_differences
+from lrc_tl.relation_files import load_relations
+from lrc_tl.side_effect_statements import side_effect_pairs
+
+RIDGE, N_LRE_PROMPTS, N_SIDE_EFFECTS, MOST_EDITS = 0.2, 6, 16, 40
+BETAS = (0.01, 0.03, 0.1, 0.3, 1.0)
+KLS = (0.25, 0.5, 1.0, 2.0)
+ABOUT = """Swaps of known held-out training facts with the strength divided over the layers in several ways, at the
+strength at which each moves unrelated statements by as many nats (mean KL; outcomes interpolated linearly in its
+logarithm, nothing where no strength came so far): causality, and in brackets the share of edits after which the
+model says the new object. Means over relations. s and o are the subject and the object layer."""
+
+
+def profiles(n_layers: int, subject: int, object_: int) -> dict[str, dict[int, float]]:
+    """How much of beta each layer gets."""
+    every = range(n_layers)
+    return {
+        "all layers": dict.fromkeys(every, 1.0),
+        "up to s": dict.fromkeys(range(subject + 1), 1.0),
+        "from s on": dict.fromkeys(range(subject, n_layers), 1.0),
+        "s to o": dict.fromkeys(range(subject, object_ + 1), 1.0),
+        "s alone": {subject: 1.0},
+        "rising": {layer: (layer + 1) / n_layers for layer in every},
+        "falling": {layer: 1 - layer / n_layers for layer in every},
+        "falling away from s": {layer: 1 / (1 + abs(layer - subject) / 2) for layer in every},
+    }
+
+
+def evaluate(model: Any, short: str, relation: lrc.Relation, others: Sequence[lrc.Relation], seed: int) -> Record:
+    """Outcomes of every method, profile and strength.
+
+    Raises:
+        ValueError: too little is known.
+    """
+    subject, object_ = PLACES[short]
+    half = training_half(model, relation, seed)
+    shown = half.shown.prompts
+    names = [prompt.object for prompt in shown]
+    usable = [prompt for prompt in half.judged.prompts if prompt.object in names]
+    edits = counterfactual_edits(usable, seed=seed)
+    edits = tuple(random.Random(seed).sample(edits, min(MOST_EDITS, len(edits))))
+    found = prompt_activations(
+        model, shown, subject_layers=[subject], object_layers=[object_], object_aggregation="mean"
+    )
+    lre = lrc.LinearRelationalEmbedding.fit(
+        model,
+        half.shown.sample(N_LRE_PROMPTS, seed=seed),
+        subject_layer=subject,
+        object_layer=object_,
+        progress=False,
+    )
+    sets = {
+        "lrc-ridge": lre.concepts_from_activations(found.object[object_], names, ridge=RIDGE),
+        "mean-difference": baseline_concepts(
+            found.subject[subject], names, method="mean-difference", hook_name=f"blocks.{subject}.hook_resid_post"
+        ),
+    }
+    differences = {name: swap_differences(own, edits) for name, own in sets.items()}
+    unrelated, _ = side_effect_pairs(model, relation, edits, others, n=N_SIDE_EFFECTS, seed=seed)
+    outcomes: Record = {}
+    for profile, shares in profiles(int(model.cfg.n_layers), subject, object_).items():
+        curves = causality_curves(model, edits, differences, betas=BETAS, layers=shares, generated=True)
+        elsewhere = side_effects(model, unrelated, differences, betas=BETAS, layers=shares)
+        for name in sets:
+            outcomes[name, profile] = [
+                {
+                    "beta": beta,
+                    "success": curve.success.tolist(),
+                    "hard": curve.generated.tolist(),
+                    "kl": side.mean_kl,
+                }
+                for beta, curve, side in zip(BETAS, curves[name], elsewhere[name], strict=True)
+            ]
+    return {"outcomes": outcomes, "n_edits": len(edits), "n_held_out": len(usable), "n_objects": len(set(names))}
+
+
+def at_equal_kl(points: Sequence[Record], kl: float) -> tuple[float, float] | None:
+    """Shares of soft and hard success where the curve first rises past `kl`."""
+    for low, high in pairwise([{"kl": 1e-4, "soft": 0.0, "hard": 0.0}, *points]):
+        if low["kl"] < kl <= high["kl"]:
+            weight = math.log(kl / low["kl"]) / math.log(high["kl"] / low["kl"])
+            return tuple(low[key] + weight * (high[key] - low[key]) for key in ("soft", "hard"))
+    return None
+
+
+def column_means(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Of equally long rows."""
+    return [statistics.mean(column) for column in zip(*rows, strict=True)]
+
+
+def table(records: Sequence[Record], method: str) -> list[dict[str, Any]]:
+    """A row a profile: mean curves over relations (each the mean of its seeds), read at equal KL."""
+    rows = []
+    for profile in dict.fromkeys(profile for _, profile in records[0]["outcomes"]):
+        points = []
+        for place in range(len(BETAS)):
+            by_relation: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+            for record in records:
+                own = record["outcomes"][method, profile][place]
+                by_relation[record["relation"]].append(
+                    (statistics.mean(own["success"]), statistics.mean(own["hard"]), own["kl"])
+                )
+            means = [
+                [statistics.mean(column) for column in zip(*own, strict=True)] for own in by_relation.values()
+            ]
+            soft, hard, kl = (statistics.mean(column) for column in zip(*means, strict=True))
+            points.append({"soft": soft, "hard": hard, "kl": kl})
+        row: dict[str, Any] = {f"{method}: profile": profile}
+        for kl in KLS:
+            read = at_equal_kl(points, kl)
+            row[f"KL {kl:g}"] = "" if read is None else f"{read[0]:.3f} ({read[1]:.3f})"
+        rows.append(row | {"curve": points})
+    return rows
+
+
+def main() -> None:
+    """Collect, or evaluate what was collected."""
+    given = parser_of(__doc__).parse_args()
+    short = given.model.removeprefix("packaged:")
+    parts = given.parts / "layer_strengths" / short
+    if given.collect:
+        model = lrc.load_model(given.model)
+        relations, _ = load_relations(given.relations)
+        others = list(relations.values())
+        collect(
+            parts, relations, given.seeds, lambda relation, seed: evaluate(model, short, relation, others, seed)
+        )
+        return
+    started = time.perf_counter()
+    records, left_out = stored(parts)
+    methods = dict.fromkeys(method for method, _ in records[0]["outcomes"])
+    tables = {method: table(records, method) for method in methods}
+    write_study(
+        "layer_strengths",
+        short,
+        title="Strength by layer",
+        about=ABOUT,
+        used=[{key: record[key] for key in ("relation", "seed", "n_edits", "n_objects")} for record in records],
+        left_out=left_out,
+        tables=tables,
+        seconds=time.perf_counter() - started,
+    )
+
+
+if __name__ == "__main__":
+    main()
