@@ -53,7 +53,6 @@ notebooks: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/ruff check --isolated --select F821 benchmarks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from lrc_tl.method_variants import require_methods
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
     from lrc_tl.neutral_texts import NEUTRAL_TEXTS
-    from lrc_tl.plots import plot_relations, plot_sweep
+    from lrc_tl.plots import plot_curves, plot_relations, plot_sweep, save_plots
     from lrc_tl.pooling import pool_scores, token_mask
     from lrc_tl.positions import Chunk, last_subject_token
     from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
@@ -162,6 +162,7 @@ __all__ = [
     "object_named",
     "one_prompt_a_fact",
     "orthonormal_basis",
+    "plot_curves",
     "plot_relations",
     "plot_sweep",
     "pool_scores",
@@ -175,6 +176,7 @@ __all__ = [
     "run_demo",
     "run_protocol",
     "same_subject_pairs",
+    "save_plots",
     "select_settings",
     "selectivity",
     "side_effects",

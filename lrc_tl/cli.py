@@ -4,26 +4,19 @@ Exit code 0 on success, 2 on bad usage, 1 on any other failure, with one line on
 traceback. Nothing here imports torch before a command runs that needs it.
 """
 
-import re
 import sys
-import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import lrc_tl as lrc
-from lrc_tl.json_results import check_target, write_result
-from lrc_tl.presets import benchmark_settings
-from lrc_tl.ranges import parse_integers, parse_numbers
+from lrc_tl.cli_benchmark import benchmark
+from lrc_tl.cli_common import Concepts, Device, Json, Model, Run, print_table, print_text, say
+from lrc_tl.json_results import check_target
 
 app = typer.Typer(
     help="Linear Relational Concepts on TransformerLens (arXiv:2311.08968).",
@@ -31,50 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
-Model = Annotated[
-    str, typer.Option("--model", help="packaged:gemma-3-270m, a TransformerLens name, or a Hugging Face folder.")
-]
-Concepts = Annotated[
-    Path, typer.Option("--concepts", exists=True, dir_okay=False, help="A file that fit has written.")
-]
-Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
-# Options of benchmark that are settings as they stand.
-_GIVEN_AS_THEY_ARE = (
-    "subject_layer",
-    "object_layer",
-    "rank",
-    "max_lre_prompts",
-    "max_facts",
-    "shots",
-    "fit_method",
-    "split_seed",
-)
-_RANGES = ("subject_layers", "object_layers", "ranks")
-
-
-class _Run:
-    """One command's settings, clock and result file; a file that cannot be written fails before anything runs."""
-
-    def __init__(self, kind: str, arguments: Mapping[str, Any]) -> None:
-        self.kind = kind
-        self.settings = {name: value for name, value in arguments.items() if name != "json_file"}
-        self.file: Path | None = arguments["json_file"]
-        self.started = time.perf_counter()
-        if self.file is not None:
-            check_target(self.file)
-
-    def finish(self, results: Mapping[str, Any], *, model: Any = None) -> None:
-        if self.file is not None:
-            write_result(
-                self.file,
-                kind=self.kind,
-                results=results,
-                settings=self.settings,
-                model=None if model is None else lrc.ModelFingerprint.of(model).to_dict(),
-                seconds=time.perf_counter() - self.started,
-            )
 
 
 def _show_version(asked: bool) -> bool:
@@ -106,7 +55,7 @@ def relations(
     json_file: Json = None,
 ) -> None:
     """List and check relations: those built in, or all files below a folder."""
-    run = _Run("relations", locals())
+    run = Run("relations", locals())
     if folder is None:
         names = lrc.built_in_relations()
         found = {name: lrc.load_relation(name, strict=strict) for name in names}
@@ -128,14 +77,14 @@ def relations(
         for relation in found.values()
     ]
     if rows:
-        _print_table([{key: row[key] for key in row if key != "source"} for row in rows])
+        print_table([{key: row[key] for key in row if key != "source"} for row in rows])
     results = {
         "relations": rows,
         "errors": [{"file": path, "error": error} for path, error in errors.items()],
     }
     run.finish(results)
     for error in errors.values():
-        _say(error)
+        say(error)
     if errors or not found:
         raise RuntimeError(
             f"{len(errors)} of {len(errors) + len(found)} files hold no usable relation"
@@ -155,10 +104,10 @@ def demo(
     json_file: Json = None,
 ) -> None:
     """The main job on a real model: filter, fit, probe, swap, steer, save and load."""
-    run = _Run("demo", locals())
+    run = Run("demo", locals())
     facts = lrc.load_relation(relation)
     loaded = lrc.load_model(model, device=device)
-    result = lrc.run_demo(loaded, facts, seed=seed, say=_print, progress=sys.stderr.isatty())
+    result = lrc.run_demo(loaded, facts, seed=seed, say=print_text, progress=sys.stderr.isatty())
     run.finish(result.to_dict(), model=loaded)
 
 
@@ -186,7 +135,7 @@ def fit(
     json_file: Json = None,
 ) -> None:
     """Fit an LRE on the facts that the model knows, and save its concept directions."""
-    run = _Run("fit", locals())
+    run = Run("fit", locals())
     if rank is None and not ridge:
         raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
     check_target(out)
@@ -217,8 +166,8 @@ def fit(
             for d in known.dropped
         ],
     }
-    _print_table([{key: results[key] for key in ("relation", "n_facts", "n_known", "n_lre_prompts", "hook_name")}])
-    _print(f"{len(concepts)} concepts saved in {out}: {', '.join(concepts)}")
+    print_table([{key: results[key] for key in ("relation", "n_facts", "n_known", "n_lre_prompts", "hook_name")}])
+    print_text(f"{len(concepts)} concepts saved in {out}: {', '.join(concepts)}")
     run.finish(results, model=loaded)
 
 
@@ -233,11 +182,11 @@ def probe(
     json_file: Json = None,
 ) -> None:
     """Rank the concepts by their score on a subject."""
-    run = _Run("probe", locals())
+    run = Run("probe", locals())
     loaded = lrc.load_model(model, device=device)
     ranking = lrc.ConceptSet.load(concepts, model=loaded).classify(loaded, text, subject=subject)
     rows = [{"object": object_, "score": score} for object_, score in ranking]
-    _print_table(rows[:top])
+    print_table(rows[:top])
     run.finish({"ranking": rows}, model=loaded)
 
 
@@ -253,7 +202,7 @@ def steer(
     json_file: Json = None,
 ) -> None:
     """Continue a text greedily, without and with a concept added to the residual stream."""
-    run = _Run("steer", locals())
+    run = Run("steer", locals())
     loaded = lrc.load_model(model, device=device)
     direction = lrc.ConceptSet.load(concepts, model=loaded)[concept]
 
@@ -263,121 +212,11 @@ def steer(
     unsteered = continued()
     with direction.steer(loaded, strength=strength):
         steered = continued()
-    _print_table([{"": "unsteered", "text": unsteered}, {"": "steered", "text": steered}])
+    print_table([{"": "unsteered", "text": unsteered}, {"": "steered", "text": steered}])
     run.finish({"text_unsteered": unsteered, "text_steered": steered}, model=loaded)
 
 
-@app.command()
-def benchmark(
-    model: Model,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--relations", exists=True, file_okay=False, metavar="DIR", help="Else the built-in ones."),
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="lrc, lrc-final, and baselines such as svm, logistic, mean.")
-    ] = None,
-    subject_layer: Annotated[int | None, typer.Option("--subject-layer")] = None,
-    object_layer: Annotated[
-        int | None, typer.Option("--object-layer", help="Of lrc; lrc-final has the last.")
-    ] = None,
-    rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
-    subject_layers: Annotated[
-        str | None, typer.Option("--subject-layers", help="To sweep over, such as 4:12 or 4,8,12.")
-    ] = None,
-    object_layers: Annotated[str | None, typer.Option("--object-layers", help="To sweep over.")] = None,
-    ranks: Annotated[str | None, typer.Option("--ranks", help="To sweep over.")] = None,
-    single_layer: Annotated[
-        bool | None, typer.Option("--single-layer", help="Make the edits at the subject layer alone too.")
-    ] = None,
-    random_model: Annotated[
-        bool | None, typer.Option("--random-model", help="Also accuracy with random weights, a control; slow.")
-    ] = None,
-    beta: Annotated[
-        str | None, typer.Option("--beta", help="Size of the edits; several give a curve, headed by the first.")
-    ] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43 or 42:47.")] = None,
-    max_lre_prompts: Annotated[int | None, typer.Option("--max-lre-prompts", min=1, help="20 by default.")] = None,
-    max_facts: Annotated[
-        int | None, typer.Option("--max-facts", min=2, help="Of each relation; else all.")
-    ] = None,
-    shots: Annotated[
-        int | None, typer.Option("--shots", min=0, help="Examples in training prompts, 4 by default.")
-    ] = None,
-    fit_method: Annotated[
-        str | None, typer.Option("--fit-method", help="Of LREs: exact, the default, or low_rank, which is faster.")
-    ] = None,
-    split_seed: Annotated[
-        int | None, typer.Option("--split-seed", help="Split the facts by this seed, the same for all seeds.")
-    ] = None,
-    compare: Annotated[
-        str | None, typer.Option("--compare", help="Methods to compare with all others; else the first.")
-    ] = None,
-    only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="Named settings, such as table5; options beside it win.")
-    ] = None,
-    select: Annotated[
-        bool, typer.Option("--select", help="Choose layers, rank and beta on each relation's training facts.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", file_okay=False, help="Keeps each finished relation; else FILE.parts.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
-    device: Device = "cpu",
-    json_file: Json = None,
-) -> None:
-    """The paper's comparison of LRCs and baselines, by accuracy and causality on many relations."""
-    run = _Run("benchmark", locals())
-    with _bad_usage():
-        given = {
-            "methods": None if methods is None else tuple(name.strip() for name in methods.split(",")),
-            "beta": None if beta is None else parse_numbers(beta),
-            "seeds": None if seeds is None else parse_integers(seeds),
-            "single_layer": single_layer,
-            "random_model": random_model,
-            **{
-                name: None if run.settings[name] is None else parse_integers(run.settings[name])
-                for name in _RANGES
-            },
-            **{name: run.settings[name] for name in _GIVEN_AS_THEY_ARE},
-        }
-        settings = benchmark_settings(given, model=model, preset=preset, select=select)
-        lrc.require_methods(settings["methods"])
-        from lrc_tl.low_rank_fit import require_fit_method  # imports torch
-
-        require_fit_method(settings["fit_method"], name="--fit-method")
-    # A method at several settings has commas in its name: lrc@object=12,rank=64.
-    firsts = () if compare is None else tuple(re.split(r"\s*,(?!(?:subject|object|rank)=)\s*", compare.strip()))
-    for name in firsts:
-        if name.split("@")[0] not in settings["methods"]:
-            raise typer.BadParameter(
-                f"--compare {name}: it is none of the methods, {', '.join(settings['methods'])}"
-            )
-    run.settings |= settings
-    if out is None and json_file is not None:
-        out = json_file.with_name(f"{json_file.name}.parts")
-    if resume and out is None:
-        raise typer.BadParameter(
-            "--resume needs --out or --json, which say where the earlier run left its results"
-        )
-    names = lrc.built_in_relations() if folder is None else ()
-    found, errors = {name: lrc.load_relation(name) for name in names}, dict[Path, str]()
-    if folder is not None:
-        found, errors = lrc.load_relations(folder)
-    for error in errors.values():
-        _say(error)
-    if not found:
-        raise RuntimeError(f"there is no usable relation below {folder}")
-    if only is not None:
-        chosen = [lrc.find_relation(found, name) for name in only.split(",")]
-        found, errors = {relation.name: relation for relation in chosen}, {}
-    loaded = lrc.load_model(model, device=device)
-    result = lrc.run_protocol(loaded, found, out=out, resume=resume, select=select, compare=firsts, **settings)
-    data = result.to_dict()
-    data["relations_left_out"] |= {str(path): error for path, error in errors.items()}
-    _print(result.to_markdown())
-    run.finish(data, model=loaded)
+app.command()(benchmark)
 
 
 # What typer raises for every kind of bad usage; it has no public name.
@@ -400,52 +239,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, _UsageError):
             wrong = cast(typer.BadParameter, error)
             command = wrong.ctx.command_path if wrong.ctx else "lrc-tl"
-            _say(f"{wrong.format_message()} (see {command} --help)")
+            say(f"{wrong.format_message()} (see {command} --help)")
             return 2
-        _say(_described(error))
+        say(_described(error))
         return 1
     if code == 130:
-        _say("interrupted")
+        say("interrupted")
     if not given:
         return 2
     return code if isinstance(code, int) else 0
 
 
-@contextmanager
-def _bad_usage() -> Iterator[None]:
-    """Values that the library refuses here are bad usage, not a failure."""
-    try:
-        yield
-    except (LookupError, ValueError) as error:
-        raise typer.BadParameter(str(error.args[0])) from error
-
-
 def _described(error: Exception) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if text and isinstance(error, (ValueError, LookupError, OSError, RuntimeError)):
+    if text and isinstance(error, (ValueError, LookupError, OSError, RuntimeError, ImportError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"
-
-
-def _say(message: str) -> None:
-    print("lrc-tl:", " ".join(message.split()), file=sys.stderr)
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120)
-
-
-def _print(text: str) -> None:
-    _console().print(text, markup=False, highlight=False)
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    table = Table(box=SIMPLE_HEAD)
-    for column, value in rows[0].items():
-        table.add_column(
-            column.replace("_", " "), overflow="fold", justify="left" if isinstance(value, str) else "right"
-        )
-    for row in rows:
-        cells = (f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values())
-        table.add_row(*(Text(cell) for cell in cells))
-    _console().print(table)

@@ -1,6 +1,8 @@
 """Figures of results, with matplotlib (extra `plots`)."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -8,11 +10,12 @@ import pandas as pd
 from lrc_tl.protocol_result import ProtocolResult
 
 _COLOURS = ("#0b6e99", "#d1711f", "#5b8c3a", "#8a4fa3", "#7a7a7a", "#b3a125")
+_STYLES = ("-", "--", ":")
 _LABELS = {
     "accuracy": "accuracy",
     "accuracy_centred": "accuracy, centred",
     "causality": "causality",
-    "hard_causality": "share generated",
+    "hard_causality": "share of edits after which the new object is said",
     "unrelated_kl": "KL on unrelated statements (nats)",
     "object_layer": "object layer",
     "subject_layer": "subject layer",
@@ -39,7 +42,7 @@ def plot_relations(
     table = frame.pivot_table(index="relation", columns="method", values=figure, aggfunc="mean")
     table = table[[first, second]].dropna()
     table = table.loc[(table[first] - table[second]).sort_values(kind="stable").index]
-    figure_, axes = _figure(height=1.3 + 0.3 * len(table))
+    figure_, (axes,) = _figure(height=1.3 + 0.3 * len(table))
     places = range(len(table))
     axes.hlines(places, table[first], table[second], color="#bbbbbb", linewidth=1.5, zorder=1)
     for method, colour, marker in ((first, _COLOURS[0], "o"), (second, _COLOURS[1], "s")):
@@ -80,7 +83,7 @@ def plot_sweep(
     frame = frame.dropna(subset=[over])
     frame = frame.assign(method=frame["method"].str.split("@").str[0])
     groups = ["method", "object"] if by_object_tokens else ["method"]
-    figure_, axes = _figure(height=3.6)
+    figure_, (axes,) = _figure(height=3.6)
     lines = [(keys, rows, name) for keys, rows in frame.groupby(groups) for name in figures]
     for number, (keys, rows, name) in enumerate(lines):
         # Each relation weighs the same, whatever the number of its seeds.
@@ -98,20 +101,110 @@ def plot_sweep(
     return figure_
 
 
+def plot_curves(
+    result: ProtocolResult, *, figure: str = "causality", methods: Sequence[str] | None = None, layers: str = "all"
+) -> Any:
+    """A matplotlib Figure: causality over the size of the edits, and over what these do to unrelated statements.
+
+    Means over relations (each with its mean over seeds), one line for each method, one mark for each positive
+    beta. `figure` may be any column of `ProtocolResult.curve_frame`, such as `"hard_causality"`, and `layers`
+    `"own"` for edits at the subject layer alone.
+
+    Raises:
+        LookupError: the result has no such method, figure, layers or more than one beta.
+        ImportError: matplotlib is missing; the text says how to install it.
+    """
+    frame = result.curve_frame()
+    used = list(result.methods if methods is None else methods)
+    for method in used:
+        if method not in result.methods:
+            raise LookupError(f"the result has no method {method!r}; it has {', '.join(result.methods)}")
+    if frame.empty or layers not in set(frame["layers"]):
+        raise LookupError(f"the result has no edits of {layers!r} layers; run the benchmark with betas for them")
+    _require_column(frame, figure)
+    frame = frame[(frame["layers"] == layers) & (frame["beta"] > 0)]
+    if frame["beta"].nunique() < 2:
+        raise LookupError("the result holds fewer than two positive betas; run the benchmark with several")
+    beside = frame["unrelated_kl"].notna().any()
+    figure_, axes = _figure(height=4.4, columns=2 if beside else 1)
+    for number, method in enumerate(used):
+        own = frame[frame["method"] == method].groupby(["beta", "relation"])[[figure, "unrelated_kl"]].mean()
+        means = own.groupby("beta").mean()
+        look = {
+            "color": _COLOURS[number % len(_COLOURS)],
+            "linestyle": _STYLES[number // len(_COLOURS) % len(_STYLES)],
+            "marker": "o",
+            "markersize": 4,
+        }
+        axes[0].plot(means.index, means[figure], label=method, **look)
+        if beside:
+            axes[1].plot(means["unrelated_kl"], means[figure], **look)
+    for one in axes:
+        one.set_ylim(-0.03, 1.03)
+        one.grid(color="#eeeeee")
+    axes[0].set_xscale("log")
+    axes[0].set_xticks(sorted(frame["beta"].unique()), [f"{beta:g}" for beta in sorted(frame["beta"].unique())])
+    axes[0].minorticks_off()
+    axes[0].set_xlabel("beta")
+    axes[0].set_ylabel(_LABELS.get(figure, figure))
+    if beside:
+        axes[1].set_xlabel(_LABELS["unrelated_kl"])
+        axes[1].set_xlim(left=0)
+    figure_.legend(loc="outside upper center", ncols=4, frameon=False)
+    return figure_
+
+
+def save_plots(result: ProtocolResult, folder: str | Path) -> tuple[Path, ...]:
+    """Every figure that the result has the numbers for, as PNG files in a folder, which is made.
+
+    `relations.png` is the first method against the SVM (or against the second), `curves.png` and `curves_hard.png`
+    are causality and hard success over beta, `sweep_<what>.png` goes over object layers, subject layers or ranks.
+
+    Raises:
+        ImportError: matplotlib is missing; the text says how to install it.
+    """
+    made = {}
+    methods = result.methods
+    if len(methods) > 1:
+        second = "svm" if "svm" in methods[1:] else methods[1]
+        made["relations"] = plot_relations(result, first=methods[0], second=second)
+    curves = result.curve_frame()
+    if not curves.empty and curves.loc[curves["beta"] > 0, "beta"].nunique() > 1:
+        made["curves"] = plot_curves(result)
+        if curves["hard_causality"].notna().any():
+            made["curves_hard"] = plot_curves(result, figure="hard_causality")
+    frame = result.to_frame()
+    for over in ("object_layer", "subject_layer", "rank"):
+        by_method = frame.assign(method=frame["method"].str.split("@").str[0]).groupby("method")[over].nunique()
+        if by_method.max() > 1:
+            made[f"sweep_{over}"] = plot_sweep(result, over=over)
+    to = Path(folder)
+    to.mkdir(parents=True, exist_ok=True)
+    for name, figure in made.items():
+        figure.savefig(to / f"{name}.png")
+    return tuple(to / f"{name}.png" for name in made)
+
+
+def require_matplotlib() -> None:
+    """Raise ImportError, which says what to install, where there is no matplotlib."""
+    if find_spec("matplotlib") is None:
+        raise ImportError("plots need matplotlib; install lrc-tl[plots]")
+
+
 def _require_column(frame: pd.DataFrame, name: str) -> None:
     if name not in frame or not pd.api.types.is_numeric_dtype(frame[name].dropna().infer_objects()):
         numeric = [column for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
         raise LookupError(f"the result has no figure {name!r}; it has {', '.join(numeric)}")
 
 
-def _figure(*, height: float) -> Any:
-    try:
-        # Not pyplot: a Figure of one's own leaves the caller's backend and open figures alone.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib; install lrc-tl[plots]") from error
-    figure = Figure(figsize=(7, height), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+def _figure(*, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
+    require_matplotlib()
+    # Not pyplot: a Figure of one's own leaves the caller's backend and open figures alone.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7 if columns == 1 else 9, height), layout="constrained", dpi=110)
+    axes = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    for one in axes:
+        for side in ("top", "right"):
+            one.spines[side].set_visible(False)
     return figure, axes

@@ -27,7 +27,7 @@ def pool_scores(
     by: Pool,
     mask: Bool[Tensor, "batch pos"] | None = None,
     positions: Int[Tensor, " batch"] | None = None,
-) -> Float[Tensor, "batch *concept"]:
+) -> Float[Tensor, " batch *concept"]:
     """One score a row: at `positions`, or the mean or maximum over the tokens that `mask` shows.
 
     In the units and dtype of `scores`. What the mask hides may hold anything, NaN too.
@@ -108,7 +108,7 @@ class Pooling:
         by: Pool,
         mask: Bool[Tensor, "batch pos"] | None = None,
         positions: Int[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch *concept"]:
+    ) -> Float[Tensor, " batch *concept"]:
         """One score a row of stored residuals: at `positions`, or over the tokens that `mask` shows.
 
         In residual-stream units. `token_mask` makes the mask from token ids; negative positions count from the end
@@ -135,7 +135,7 @@ class Pooling:
         by: Pool,
         mask: Bool[Tensor, "batch pos"] | None = None,
         positions: Int[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch *concept"]:
+    ) -> Float[Tensor, " batch *concept"]:
         """`pool` of what an `ActivationCache` of `run_with_cache` (or a plain dict) holds at the hook point.
 
         Raises:
@@ -166,7 +166,7 @@ class Pooling:
         by: Pool,
         subjects: Sequence[str] | None = None,
         bos: bool = False,
-    ) -> Float[Tensor, "text *concept"]:
+    ) -> Float[Tensor, " text *concept"]:
         """One score a text; `subjects`, one a text, are needed for the last subject token.
 
         `bos` counts the beginning-of-sequence token in the mean and the maximum.

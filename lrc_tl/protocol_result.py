@@ -86,6 +86,28 @@ class ProtocolResult:
         """One row for each method, relation and seed."""
         return pd.DataFrame([{"method": m, **row} for m in self.methods for row in self._rows(m)])
 
+    def curve_frame(self) -> pd.DataFrame:
+        """One row for each method, relation, seed and beta: causality with the side effects beside it.
+
+        `layers` is `"all"`, or `"own"` for edits at the subject layer alone, where these were asked for.
+        """
+        return pd.DataFrame(
+            [
+                {
+                    "method": method,
+                    "relation": record["relation"],
+                    "seed": record["seed"],
+                    "layers": layers,
+                    "beta": point["beta"],
+                    **{key: point.get(key) for key in _POINT},
+                }
+                for method in self.methods
+                for record in self._used
+                for layers, name in (("all", "curve"), ("own", "curve_single_layer"))
+                for point in record["methods"][method].get(name) or ()
+            ]
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: the fields of `lrc-tl benchmark`."""
         return {

@@ -75,7 +75,7 @@ def map_logits(
     n_prompt: int,
     strengths: Sequence[float],
     reduce: Callable[[Float[Tensor, "strength pos d_vocab"]], Tensor],
-) -> Float[Tensor, "strength *reduced"]:
+) -> Float[Tensor, " strength *reduced"]:
     """`reduce` of the log-probabilities at every position that predicts a token after the prompt, by strength.
 
     `ids` are the prompt's `n_prompt` tokens and its continuation; the position after the last of `ids` is

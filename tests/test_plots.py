@@ -1,10 +1,12 @@
 """Figures show the numbers of the result, in the right order."""
 
+from copy import deepcopy
+
 import pytest
 from test_protocol_result import RECORDS, RESULT, record
 
 import lrc_tl as lrc
-from lrc_tl.plots import plot_relations, plot_sweep
+from lrc_tl.plots import plot_curves, plot_relations, plot_sweep, save_plots
 
 pytest.importorskip("matplotlib")
 
@@ -66,3 +68,35 @@ def test_objects_of_one_and_of_several_tokens_are_counted_apart():
     table = lrc.ProtocolResult(records=(one,), methods=("lrc",)).by_object_tokens().set_index("object")
     assert table.loc["single-token", ["accuracy", "n_prompts", "causality", "n_edits"]].tolist() == [1, 3, 1, 3]
     assert table.loc["multi-token", ["accuracy", "n_prompts", "causality", "n_edits"]].tolist() == [0, 1, 0, 1]
+
+
+def with_side_effects(result):
+    """Every point of the curves moves unrelated statements by ten times its beta."""
+    for one in result.records:
+        for own in one.get("methods", {}).values():
+            for point in own["curve"]:
+                point["unrelated_kl"] = 10 * point["beta"]
+    return result
+
+
+def test_curves_go_over_beta_and_over_side_effects():
+    result = with_side_effects(lrc.ProtocolResult(records=deepcopy(RECORDS), methods=("lrc", "mean")))
+    over_beta, over_kl = plot_curves(result).axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in over_beta.get_lines()}
+    # Relation a: (3/4 + 2/4) / 2 and (4/4 + 2/4) / 2 over its seeds; relation b: 6/6 twice.
+    assert drawn["lrc"] == [[0.1, pytest.approx(0.8125)], [0.2, pytest.approx(0.875)]]
+    assert drawn["mean"] == [[0.1, pytest.approx(0.375)], [0.2, pytest.approx((0.5 + 4 / 6) / 2)]]
+    assert over_kl.get_lines()[0].get_xydata().tolist() == [[1.0, drawn["lrc"][0][1]], [2.0, drawn["lrc"][1][1]]]
+    assert len(plot_curves(RESULT, methods=["mean"]).axes) == 1, "without side effects there is nothing beside"
+    with pytest.raises(LookupError, match="no edits of 'own' layers"):
+        plot_curves(RESULT, layers="own")
+    with pytest.raises(LookupError, match="no method 'svm'; it has lrc, mean"):
+        plot_curves(RESULT, methods=["svm"])
+
+
+def test_what_can_be_drawn_is_saved(tmp_path):
+    saved = save_plots(RESULT, tmp_path / "new")
+    assert [path.name for path in saved] == ["relations.png", "curves.png"]
+    names = [path.name for path in save_plots(swept([3, 5]), tmp_path)]
+    assert "sweep_object_layer.png" in names
+    assert all(path.stat().st_size > 5000 for path in saved)

@@ -221,3 +221,13 @@ def test_one_seed_and_one_relation_have_no_spread():
     assert math.isnan(found["accuracy"]["std"])
     assert all(math.isnan(bound) for bound in found["accuracy"]["ci95"])
     assert "| lrc | 1.000 | - | 0.750 | - | 1 | 4 | 4 |" in alone.to_markdown()
+
+
+def test_the_curve_frame_has_a_row_for_every_beta():
+    frame = RESULT.curve_frame()
+    assert len(frame) == 2 * 2 * 3, "two methods and betas on the three records with edits"
+    own = frame[(frame["method"] == "mean") & (frame["relation"] == "b")]
+    assert own[["seed", "beta", "causality", "layers"]].to_numpy().tolist() == [
+        [1, 0.1, 0.5, "all"],
+        [1, 0.2, pytest.approx(4 / 6), "all"],
+    ]
