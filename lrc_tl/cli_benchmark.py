@@ -9,6 +9,7 @@ import typer
 import lrc_tl as lrc
 from lrc_tl.cli_common import Device, Json, Model, Run, bad_usage, print_text, say
 from lrc_tl.presets import benchmark_settings
+from lrc_tl.protocol_tables import benchmark_markdown
 from lrc_tl.ranges import parse_integers, parse_numbers
 
 # Options of benchmark that are settings as they stand.
@@ -140,7 +141,7 @@ def benchmark(
     result = lrc.run_protocol(loaded, found, out=out, resume=resume, select=select, compare=firsts, **settings)
     data = result.to_dict()
     data["relations_left_out"] |= {str(path): error for path, error in errors.items()}
-    print_text(result.to_markdown())
+    print_text(benchmark_markdown(data))
     if plots is not None:
         for path in lrc.save_plots(result, plots):
             say(f"wrote {path}")

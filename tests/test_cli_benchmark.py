@@ -209,3 +209,26 @@ def test_a_sweep_from_the_command_line_has_a_row_for_each_setting(folder, load_m
     assert (
         "compare: there is no method 'lrc' in this run; there are lrc@object=1,rank=2" in capsys.readouterr().err
     )
+
+
+def test_plots_are_drawn_or_refused_before_anything_runs(folder, load_model, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    options = [
+        *LAYERS,
+        "--methods",
+        "lrc,mean",
+        "--beta",
+        "0.3,0.5",
+        "--only",
+        "r0",
+        "--plots",
+        str(tmp_path / "p"),
+    ]
+    assert run(folder, *options) == 0
+    drawn = {path.name for path in (tmp_path / "p").iterdir()}
+    assert drawn == {"relations.png", "curves.png", "curves_hard.png"}
+    assert f"wrote {tmp_path / 'p' / 'relations.png'}" in capsys.readouterr().err
+    monkeypatch.setattr("lrc_tl.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("lrc_tl.load_model", None)
+    assert run(folder, *options) == 1
+    assert capsys.readouterr().err == "lrc-tl: plots need matplotlib; install lrc-tl[plots]\n"
