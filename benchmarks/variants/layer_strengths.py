@@ -29,12 +29,12 @@ from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.relation_files import load_relations
 from lrc_tl.side_effect_statements import side_effect_pairs
 
-RIDGE, N_LRE_PROMPTS, N_SIDE_EFFECTS, MOST_EDITS = 0.2, 6, 16, 40
-BETAS = (0.01, 0.03, 0.1, 0.3, 1.0)
-KLS = (0.25, 0.5, 1.0, 2.0)
+RIDGE, N_LRE_PROMPTS, N_SIDE_EFFECTS, MOST_EDITS = 0.2, 6, 16, 30
+BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+KLS = (0.25, 0.5, 0.75, 1.0, 1.5)
 ABOUT = """Swaps of known held-out training facts with the strength divided over the layers in several ways, at the
 strength at which each moves unrelated statements by as many nats (mean KL; outcomes interpolated linearly in its
-logarithm, nothing where no strength came so far): causality, and in brackets the share of edits after which the
+logarithm, nothing where it lies below or above all strengths): causality, and in brackets the share of edits after which the
 model says the new object. Means over relations. s and o are the subject and the object layer."""
 
 
@@ -47,8 +47,6 @@ def profiles(n_layers: int, subject: int, object_: int) -> dict[str, dict[int, f
         "from s on": dict.fromkeys(range(subject, n_layers), 1.0),
         "s to o": dict.fromkeys(range(subject, object_ + 1), 1.0),
         "s alone": {subject: 1.0},
-        "rising": {layer: (layer + 1) / n_layers for layer in every},
-        "falling": {layer: 1 - layer / n_layers for layer in every},
         "falling away from s": {layer: 1 / (1 + abs(layer - subject) / 2) for layer in every},
     }
 
@@ -103,7 +101,7 @@ def evaluate(model: Any, short: str, relation: lrc.Relation, others: Sequence[lr
 
 def at_equal_kl(points: Sequence[Record], kl: float) -> tuple[float, float] | None:
     """Shares of soft and hard success where the curve first rises past `kl`."""
-    for low, high in pairwise([{"kl": 1e-4, "soft": 0.0, "hard": 0.0}, *points]):
+    for low, high in pairwise(points):
         if low["kl"] < kl <= high["kl"]:
             weight = math.log(kl / low["kl"]) / math.log(high["kl"] / low["kl"])
             return tuple(low[key] + weight * (high[key] - low[key]) for key in ("soft", "hard"))
