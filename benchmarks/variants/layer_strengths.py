@@ -34,8 +34,8 @@ BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 KLS = (0.25, 0.5, 0.75, 1.0, 1.5)
 ABOUT = """Swaps of known held-out training facts with the strength divided over the layers in several ways, at the
 strength at which each moves unrelated statements by as many nats (mean KL; outcomes interpolated linearly in its
-logarithm, nothing where it lies below or above all strengths): causality, and in brackets the share of edits after which the
-model says the new object. Means over relations. s and o are the subject and the object layer."""
+logarithm, nothing where it lies outside what the strengths reach): causality, and in brackets the share of edits
+after which the model says the new object. Means over relations. s and o are the subject and the object layer."""
 
 
 def profiles(n_layers: int, subject: int, object_: int) -> dict[str, dict[int, float]]:
