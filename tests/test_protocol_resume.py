@@ -1,0 +1,189 @@
+"""Benchmarks that go on from stored results, and runs that were killed."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from spoken import spoken_relations
+from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS, without_times
+
+import lrc_tl as lrc
+from lrc_tl.protocol import run_protocol
+
+
+@pytest.fixture(scope="module")
+def relations(word_model):
+    return spoken_relations(word_model, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("parts")
+
+
+@pytest.fixture(scope="module")
+def whole(word_model, relations, folder):
+    return run_protocol(
+        word_model, relations, methods=METHODS, beta=BETAS, seeds=SEEDS,
+        out=folder / word_model.__class__.__name__, **SETTINGS,
+    )  # fmt: skip
+
+
+def resumed(model, relations, folder, **changes):
+    options = {"methods": METHODS, "beta": BETAS, "seeds": SEEDS, **SETTINGS, **changes}
+    return run_protocol(model, relations, out=folder / model.__class__.__name__, resume=True, **options)
+
+
+def test_a_finished_run_is_resumed_without_running_anything(word_model, relations, folder, whole, monkeypatch):
+    monkeypatch.setattr("lrc_tl.protocol.benchmark_relation", None)
+    again = resumed(word_model, relations, folder)
+    assert again.to_dict() == whole.to_dict()
+    fewer = resumed(word_model, relations[1:], folder, seeds=SEEDS[1:])
+    assert fewer.records == whole.records[3:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"rank": 3},
+            r"it was made with other settings \(ranks \[4\], now \[3\]\); run with what it was made with",
+        ),
+        ({"beta": 0.3, "shots": 1}, r"other settings \(betas \[0.3, 0.8\], now \[0.3\]; shots 0, now 1\)"),
+    ],
+)
+def test_results_of_other_settings_are_refused(word_model, relations, folder, whole, changes, message):
+    with pytest.raises(lrc.ResumeError, match=message):
+        resumed(word_model, relations, folder, **changes)
+
+
+def test_results_of_other_facts_are_refused(word_model, relations, folder, whole):
+    changed = lrc.Relation.from_pairs("r0", [("w3", "w4"), ("w5", "w4")], templates=list(relations[0].templates))
+    with pytest.raises(lrc.ResumeError, match=r"has changed .the relation's facts or templates"):
+        resumed(word_model, [changed], folder)
+
+
+def test_results_of_another_model_are_refused(word_model, relations, folder, whole):
+    (weight, *_) = word_model.parameters()
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
+        with pytest.raises(lrc.ResumeError, match=r"made on another model .*residuals of a fixed prompt"):
+            resumed(word_model, relations, folder)
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data["schema"].update(version=9), 'its schema is {.*"version": 9}, not'),
+        (lambda data: data.update(lrc_tl="0.0.9"), "it was made by lrc_tl 0.0.9, not"),
+        (lambda data: data["model"].update(dtype="bfloat16"), 'another model .dtype "bfloat16", now'),
+        (lambda data: data.pop("record"), "is damaged or no stored result; delete it"),
+    ],
+)
+def test_results_of_another_schema_version_or_dtype_are_refused(
+    word_model, relations, folder, whole, change, message
+):
+    path = next(iter(sorted((folder / word_model.__class__.__name__).glob("*.json"))))
+    before = path.read_text()
+    data = json.loads(before)
+    change(data)
+    try:
+        path.write_text(json.dumps(data))
+        with pytest.raises(lrc.ResumeError, match=message):
+            resumed(word_model, relations, folder)
+        path.write_text(before[: len(before) // 2])
+        with pytest.raises(lrc.ResumeError, match=r"json is damaged or no stored result"):
+            resumed(word_model, relations, folder)
+    finally:
+        path.write_text(before)
+
+
+def test_two_runs_cannot_write_to_one_folder(word_model, relations, tmp_path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(RuntimeError, match="another run is writing to"):
+        run_protocol(word_model, relations, out=tmp_path, **SETTINGS)
+
+
+def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, relations, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise ArithmeticError("broken")
+
+    with monkeypatch.context() as patch:
+        real = lrc.classify_activations
+        calls = []
+        patch.setattr(
+            "lrc_tl.relation_benchmark.classify_activations",
+            lambda *args, **options: (calls.append(1) or real if len(calls) < 5 else fail)(*args, **options),
+        )
+        with pytest.raises(ArithmeticError, match="broken"):
+            run_protocol(word_model, relations, methods=("mean",), out=tmp_path, **SETTINGS)
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    done = run_protocol(word_model, relations, methods=("mean",), out=tmp_path, resume=True, **SETTINGS)
+    fresh = run_protocol(word_model, relations, methods=("mean",), **SETTINGS)
+    assert without_times(done.to_dict()) == without_times(fresh.to_dict())
+
+
+KILLED = """
+import json, os, random, signal, sys, tempfile, time
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, "tests")
+import tiny_models
+from spoken import spoken_relations
+from tiny_benchmark import METHODS, SETTINGS, without_times
+from lrc_tl.protocol import run_protocol
+
+kind, folder = sys.argv[1:]
+with tempfile.TemporaryDirectory() as place:
+    tokenizer = tiny_models.word_tokenizer(place)
+    made = tiny_models.hooked_transformer(tokenizer) if kind == "hooked" else tiny_models.bridge(tokenizer, place)
+    model = made.eval().requires_grad_(False)
+    relations = spoken_relations(model, 3)
+
+    def run(**options):
+        return run_protocol(model, relations, methods=METHODS, beta=0.3, seeds=(1, 2), **options, **SETTINGS)
+
+    started = time.perf_counter()
+    whole = run()
+    seconds = time.perf_counter() - started
+    counts = []
+    for attempt in range(10):
+        child = os.fork()
+        if child == 0:
+            run(out=folder, resume=True)
+            os._exit(0)
+        time.sleep(random.Random(attempt).uniform(0, seconds / 4))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        counts.append(len([name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."]))
+    after = run(out=folder, resume=True)
+    equal = without_times(after.to_dict()) == without_times(whole.to_dict())
+    left = [name for name in os.listdir(folder) if name.endswith(".partial")]
+print(json.dumps({"equal": equal, "counts": counts, "left": left}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_killed_ten_times_gives_the_same_result_bit_for_bit(tmp_path):
+    kind = "hooked" if version("transformer-lens").startswith("3.") else "bridge"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, kind, str(tmp_path)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["equal"]
+    assert found["left"] == []
+    assert found["counts"] == sorted(found["counts"])  # nothing that was finished is lost
+    assert any(0 < count < 6 for count in found["counts"]), found["counts"]  # some were killed half way
