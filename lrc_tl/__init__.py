@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known, one_prompt_a_fact
     from lrc_tl.low_rank import numerical_rank, solve_low_rank
     from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
+    from lrc_tl.method_fitting import fit_concepts
     from lrc_tl.method_variants import require_methods
     from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
     from lrc_tl.neutral_texts import NEUTRAL_TEXTS
@@ -143,6 +144,7 @@ __all__ = [
     "filter_known",
     "find_relation",
     "fit_baselines",
+    "fit_concepts",
     "fit_erasure",
     "fit_layer_grid",
     "free_text_edits",
@@ -229,6 +231,7 @@ _MODULES = (
     "result_parts",
     "protocol_result",
     "method_variants",
+    "method_fitting",
     "relation_benchmark",
     "protocol",
     "plots",

@@ -15,7 +15,7 @@ import typer
 
 import lrc_tl as lrc
 from lrc_tl.cli_benchmark import benchmark
-from lrc_tl.cli_common import Concepts, Device, Json, Model, Run, print_table, print_text, say
+from lrc_tl.cli_common import Concepts, Device, Json, Model, Run, bad_usage, print_table, print_text, say
 from lrc_tl.json_results import check_target
 
 app = typer.Typer(
@@ -118,6 +118,10 @@ def fit(
     subject_layer: Annotated[int, typer.Option("--subject-layer", help="Negative layers count from the end.")],
     object_layer: Annotated[int, typer.Option("--object-layer", help="Negative layers count from the end.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="Where to save the concepts.")],
+    method: Annotated[
+        str,
+        typer.Option("--method", help="lrc, lrc-final, lrc-ridge, lrc-combined, or a baseline: svm."),
+    ] = "lrc",
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
     ridge: Annotated[
         float,
@@ -130,28 +134,49 @@ def fit(
     first_token: Annotated[
         bool, typer.Option("--first-token", help="Use the object's first token, not the mean over its tokens.")
     ] = False,
+    centre: Annotated[
+        bool, typer.Option("--centre", help="Take what all subjects share (zero-shot prompts) from the scores.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of templates, examples and the choice of prompts.")] = 0,
     device: Device = "cpu",
     json_file: Json = None,
 ) -> None:
-    """Fit an LRE on the facts that the model knows, and save its concept directions."""
+    """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
     run = Run("fit", locals())
-    if rank is None and not ridge:
+    if method == "lrc" and rank is None and not ridge:
         raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
+    if method != "lrc" and (ridge or first_token):
+        raise typer.BadParameter(f"--ridge and --first-token belong to --method lrc, not to {method}")
+    with bad_usage():
+        lrc.require_methods([method])
     check_target(out)
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
     loaded = lrc.load_model(model, device=device)
     known = lrc.filter_known(loaded, prompts)
     used = known.sample(max_lre_prompts, seed=seed)
-    lre = lrc.LinearRelationalEmbedding.fit(
-        loaded,
-        used,
-        subject_layer=subject_layer,
-        object_layer=object_layer,
-        object_aggregation="first_token" if first_token else "mean",
-    )
-    concepts = lre.concepts(loaded, known.prompts, rank=rank, ridge=ridge)
+    if method == "lrc":
+        lre = lrc.LinearRelationalEmbedding.fit(
+            loaded,
+            used,
+            subject_layer=subject_layer,
+            object_layer=object_layer,
+            object_aggregation="first_token" if first_token else "mean",
+        )
+        concepts = lre.concepts(loaded, known.prompts, rank=rank, ridge=ridge)
+    else:
+        concepts = lrc.fit_concepts(
+            loaded,
+            known.prompts,
+            method=method,
+            subject_layer=subject_layer,
+            object_layer=object_layer,
+            rank=rank,
+            max_lre_prompts=max_lre_prompts,
+            seed=seed,
+        )
+    if centre:
+        concepts = concepts.centred(lrc.subject_activations(loaded, facts.prompts(seed=seed), layer=subject_layer))
     concepts.save(out)
     results = {
         "relation": facts.name,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.models import HookedModel, hook_name, layer_number
 from lrc_tl.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
 
@@ -37,7 +37,7 @@ def check_layers(model: HookedModel, subject_layer: int, object_layer: int) -> t
     Raises:
         ValueError: a layer is outside the model, or the object layer lies below the subject layer.
     """
-    subject, object_ = _layer(model, subject_layer), _layer(model, object_layer)
+    subject, object_ = layer_number(model, subject_layer), layer_number(model, object_layer)
     if object_ < subject:
         raise ValueError(
             f"object layer {object_} lies below subject layer {subject}; read the object at the same layer or a "
@@ -54,8 +54,8 @@ def layer_pairs(
     Raises:
         ValueError: a layer is outside the model, or no pair is left.
     """
-    subjects = sorted({_layer(model, layer) for layer in subject_layers})
-    objects = sorted({_layer(model, layer) for layer in object_layers})
+    subjects = sorted({layer_number(model, layer) for layer in subject_layers})
+    objects = sorted({layer_number(model, layer) for layer in object_layers})
     pairs = [(subject, object_) for object_ in objects for subject in subjects if subject <= object_]
     if not pairs:
         raise ValueError(
@@ -63,10 +63,6 @@ def layer_pairs(
             "object layer must be a subject layer or lie above one"
         )
     return pairs
-
-
-def _layer(model: HookedModel, layer: int) -> int:
-    return int(hook_name(model, layer).split(".")[1])
 
 
 def object_positions(tokens: TokenizedPrompt, aggregation: ObjectAggregation) -> list[int]:

@@ -10,12 +10,12 @@ from lrc_tl.baselines import BASELINES, baseline_concepts
 from lrc_tl.combining import combine_concepts
 from lrc_tl.directions import ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
-from lrc_tl.jacobian import ObjectAggregation
+from lrc_tl.jacobian import ObjectAggregation, check_layers
 from lrc_tl.knowledge import KnownPrompts
 from lrc_tl.low_rank_fit import FitMethod
 from lrc_tl.lre import LinearRelationalEmbedding, combined, fit_layer_grid
-from lrc_tl.method_variants import BY_OBJECT, COMBINED, MethodVariant
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.method_variants import BY_OBJECT, COMBINED, RIDGE, MethodVariant, method_variants, require_methods
+from lrc_tl.models import HookedModel, hook_name, layer_number
 from lrc_tl.prompts import Prompt
 
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
@@ -38,6 +38,67 @@ class FittedMethod:
     """Makes them again, or with other labels."""
     seconds: float
     """Work that several variants share is split evenly."""
+
+
+def fit_concepts(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    method: str = COMBINED,
+    subject_layer: int,
+    object_layer: int | None = None,
+    rank: int | None = None,
+    max_lre_prompts: int = 20,
+    fit_method: FitMethod = "exact",
+    seed: int = 0,
+) -> ConceptSet:
+    """Directions by any method of the benchmark, by its name, as the benchmark makes them.
+
+    `"lrc"` is the paper's (arXiv:2311.08968, eqs. 4 and 5), `"lrc-final"` the original LRE inverted; `"lrc-ridge"`
+    has a ridge in place of the rank, and `"lrc-combined"` joins three such, of two object layers and of the first
+    object token at the last (`benchmarks/README.md` compares them). Baselines such as `"svm"` go by their names.
+
+    Args:
+        prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on at most
+            `max_lre_prompts` of them, balanced over objects.
+        object_layer: of the LREs; baselines have none, and `"lrc-final"` has the last.
+        rank: of the inverse; methods with a ridge and baselines have none.
+
+    Raises:
+        ValueError: no prompts, an unknown method, a layer or rank that is missing, or what fitting refuses.
+    """
+    require_methods([method])
+    if not prompts:
+        raise ValueError("no prompts to make concepts from; give at least one for each object")
+    ranked = method not in (RIDGE, COMBINED, *BASELINES)
+    if ranked and rank is None:
+        raise ValueError(f"{method} needs a rank; give rank=64, say, or take a method without, such as {RIDGE}")
+    if object_layer is None and method not in ("lrc-final", *BASELINES):
+        raise ValueError(f"{method} needs an object layer above the subject layer, {subject_layer}")
+    if fit_method != "exact" and method in (RIDGE, COMBINED):
+        raise ValueError(f"{method} needs all singular values; use fit_method='exact', or a method with a rank")
+    n_layers = int(model.cfg.n_layers)
+    (variant,) = method_variants(
+        [method],
+        n_layers=n_layers,
+        subject_layers=[layer_number(model, subject_layer)],
+        object_layers=[] if object_layer is None else [layer_number(model, object_layer)],
+        ranks=[] if rank is None else [rank],
+    )
+    if variant.object_layer is not None:
+        check_layers(model, variant.subject_layer, variant.object_layer)
+    known = KnownPrompts(prompts=tuple(prompts), dropped=())
+    fitted = fit_methods(
+        model,
+        [variant],
+        known,
+        training_activations(model, [variant], prompts),
+        max_lre_prompts=max_lre_prompts,
+        relation=prompts[0].relation,
+        seed=seed,
+        fit_method=fit_method,
+    )
+    return fitted[variant.name].concepts
 
 
 def training_activations(

@@ -53,12 +53,21 @@ def hook_name(model: HookedModel, layer: int) -> str:
     Raises:
         ValueError: the layer is outside the model.
     """
+    name = f"blocks.{layer_number(model, layer)}.hook_resid_post"
+    require_hook(model, name)
+    return name
+
+
+def layer_number(model: HookedModel, layer: int) -> int:
+    """The layer counted from the start; negative layers count from the end.
+
+    Raises:
+        ValueError: the layer is outside the model.
+    """
     n_layers = int(model.cfg.n_layers)
     if not -n_layers <= layer < n_layers:
         raise ValueError(f"layer {layer} is outside the model; allowed are {-n_layers} to {n_layers - 1}")
-    name = f"blocks.{layer % n_layers}.hook_resid_post"
-    require_hook(model, name)
-    return name
+    return layer % n_layers
 
 
 def require_hook(model: HookedModel, name: str) -> None:

@@ -15,7 +15,7 @@ from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import check_layers
 from lrc_tl.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.method_variants import COMBINED, RIDGE, require_methods
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.models import HookedModel, layer_number
 from lrc_tl.presets import TABLE_METHODS
 from lrc_tl.protocol_result import ProtocolResult
 from lrc_tl.relation_benchmark import BenchmarkSettings, benchmark_relation
@@ -214,8 +214,8 @@ def _checked(model: HookedModel, settings: BenchmarkSettings, *, swept: Sequence
             raise ValueError(f"rank is {rank}; it must be 1 or more")
         if rank > d_model:
             raise ValueError(f"rank is {rank}, but the model's residual stream has width {d_model}")
-    subjects = tuple(_counted(model, layer) for layer in settings.subject_layers)
-    objects = tuple(_counted(model, layer) for layer in settings.object_layers)
+    subjects = tuple(layer_number(model, layer) for layer in settings.subject_layers)
+    objects = tuple(layer_number(model, layer) for layer in settings.object_layers)
     for name, values in (("subject_layer", subjects), ("object_layer", objects), ("rank", settings.ranks)):
         if values:
             _check_distinct(name, values)
@@ -245,10 +245,6 @@ def _check_distinct(name: str, values: Sequence[Any]) -> None:
     for value, count in Counter(values).items():
         if count > 1:
             raise ValueError(f"{name}: {value!r} was given {count} times; give each once")
-
-
-def _counted(model: HookedModel, layer: int) -> int:
-    return int(hook_name(model, layer).split(".")[1])
 
 
 def _part(relation: Relation, seed: int) -> str:

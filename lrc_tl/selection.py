@@ -12,7 +12,7 @@ from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import fit_layer_grid
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.models import HookedModel, layer_number
 from lrc_tl.prompts import Prompt
 from lrc_tl.relations import Relation
 
@@ -84,8 +84,8 @@ def select_settings(
         ValueError: too few known facts to choose by, or layers without a pair subject < object.
     """
     default_subject, default_object = default_layers(model)
-    subject_layers = [_counted(model, layer) for layer in subject_layers or default_subject]
-    object_layers = [_counted(model, layer) for layer in object_layers or default_object]
+    subject_layers = [layer_number(model, layer) for layer in subject_layers or default_subject]
+    object_layers = [layer_number(model, layer) for layer in object_layers or default_object]
     fit_on, validate_on = train.split(seed=seed)
     known = filter_known(model, fit_on.prompts(shots=shots, seed=seed), seed=seed)
     known.require_some()
@@ -162,10 +162,6 @@ def select_settings(
         tried=tried,
         tried_edits=tried_edits,
     )
-
-
-def _counted(model: HookedModel, layer: int) -> int:
-    return int(hook_name(model, layer).split(".")[1])
 
 
 def _validation_prompts(

@@ -44,6 +44,11 @@ def test_the_version_is_that_of_the_package(capsys):
         ([*FIT[:-1], "0", "--relation", "r", "--out", "o"], "--rank"),
         ([*FIT[:-2], "--relation", "r", "--out", "o"], "--rank, --ridge or both must be given"),
         (["fit", "--model", "m"], "(see lrc-tl fit --help)"),
+        ([*FIT, "--relation", "r", "--out", "o", "--method", "lcr"], "no method 'lcr'; did you mean lrc"),
+        (
+            [*FIT, "--relation", "r", "--out", "o", "--method", "svm", "--ridge", "0.1"],
+            "--ridge and --first-token belong to --method lrc, not to svm",
+        ),
         (
             ["probe", "--model", "m", "--concepts", "/no/such/file", "--text", "t", "--subject", "t"],
             "does not exist",
@@ -242,6 +247,36 @@ def test_fit_takes_a_ridge_in_place_of_the_rank(calls, tmp_path):
     options = ["--relation", str(path), "--out", str(tmp_path / "c.safetensors"), "--ridge", "0.2", "--shots", "1"]
     assert main([*FIT[:-2], *options]) == 0
     assert calls["concepts"][1:] == (None, 0.2)
+
+
+def test_fit_by_another_method_and_centring_are_the_library_s(calls, tmp_path, monkeypatch):
+    path = write(tmp_path / "r.json")
+    out = tmp_path / "c.safetensors"
+
+    def fit_concepts(model, prompts, **options):
+        calls["fit_concepts"] = prompts, options
+        return SimpleNamespace(
+            centred=lambda acts: calls.update(centred=acts) or lrc.ConceptSet.load(path, model=model)
+        )
+
+    monkeypatch.setattr(lrc, "fit_concepts", fit_concepts)
+    monkeypatch.setattr(lrc, "subject_activations", lambda model, prompts, *, layer: (prompts, layer))
+    options = ["--method", "lrc-combined", "--centre", "--shots", "1", "--seed", "3", "--max-lre-prompts", "7"]
+    assert main([*FIT[:-2], "--relation", str(path), "--out", str(out), *options]) == 0
+    facts = lrc.load_relation(path)
+    assert calls["fit_concepts"] == (
+        facts.prompts(shots=1, seed=3)[1:],
+        {
+            "method": "lrc-combined",
+            "subject_layer": -4,
+            "object_layer": 3,
+            "rank": None,
+            "max_lre_prompts": 7,
+            "seed": 3,
+        },
+    )
+    assert calls["centred"] == (facts.prompts(seed=3), -4)
+    assert out.read_text() == "saved"
 
 
 def test_fit_refuses_a_target_that_cannot_be_written_before_the_model_is_loaded(calls, capsys, tmp_path):

@@ -1,0 +1,83 @@
+"""Directions by the name of a method are those that its pieces give."""
+
+import pytest
+import torch
+from spoken import spoken_relations
+
+import lrc_tl as lrc
+
+PLACE = {"subject_layer": 0, "object_layer": -2}
+
+
+@pytest.fixture(scope="module")
+def prompts(word_model):
+    (relation, *_) = spoken_relations(word_model, 1)
+    return lrc.filter_known(word_model, relation.prompts(seed=0)).prompts
+
+
+def fitted(model, prompts, object_layer, aggregation):
+    known = lrc.KnownPrompts(prompts=tuple(prompts), dropped=())
+    return lrc.LinearRelationalEmbedding.fit(
+        model, known.sample(4, seed=3), subject_layer=0, object_layer=object_layer,
+        object_aggregation=aggregation, progress=False,
+    )  # fmt: skip
+
+
+def same(one, other):
+    assert list(one) == list(other)
+    torch.testing.assert_close(one.vectors, other.vectors)
+
+
+@pytest.mark.parametrize(
+    ("method", "object_layer", "aggregation"), [("lrc", -2, "mean"), ("lrc-final", -1, "first_token")]
+)
+def test_an_lrc_is_its_lre_inverted_at_the_rank(word_model, prompts, method, object_layer, aggregation):
+    found = lrc.fit_concepts(word_model, prompts, method=method, **PLACE, rank=3, max_lre_prompts=4, seed=3)
+    same(found, fitted(word_model, prompts, object_layer, aggregation).concepts(word_model, prompts, rank=3))
+
+
+def test_the_default_combines_ridge_inverses_of_two_readings(word_model, prompts):
+    found = lrc.fit_concepts(word_model, prompts, **PLACE, max_lre_prompts=4, seed=3)
+    # Subject layer 0, object layer 1 of 3: there is no layer half way.
+    parts = [
+        fitted(word_model, prompts, layer, how).concepts(word_model, prompts, ridge=0.2)
+        for layer, how in ((-2, "mean"), (-1, "first_token"))
+    ]
+    same(found, lrc.combine_concepts(parts))
+
+
+def test_a_baseline_needs_no_object_layer(word_model, prompts):
+    found = lrc.fit_concepts(word_model, prompts, method="svm", subject_layer=0)
+    same(found, lrc.fit_baselines(word_model, prompts, layer=0, methods=["svm"])["svm"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "lrc"}, "lrc needs a rank; give rank=64, say, or take a method without, such as lrc-ridge"),
+        ({"object_layer": None}, "lrc-combined needs an object layer above the subject layer, 0"),
+        ({"method": "lcr", "rank": 2}, "no method 'lcr'; did you mean lrc"),
+        ({"method": "lrc", "rank": 500}, "rank 500 is above the numerical rank of its LRE"),
+        ({"fit_method": "low_rank"}, "lrc-combined needs all singular values; use fit_method='exact'"),
+        ({"subject_layer": 2}, "object layer 1 lies below subject layer 2"),
+        ({"object_layer": 9}, "layer 9 is outside the model; allowed are -3 to 2"),
+        ({"prompts": ()}, "no prompts to make concepts from"),
+        ({"max_lre_prompts": 0}, "n is 0; ask for at least one prompt"),
+    ],
+)
+def test_bad_input_is_refused(word_model, prompts, changes, message):
+    options = {"prompts": prompts, **PLACE, **changes}
+    with pytest.raises(ValueError, match=message):
+        lrc.fit_concepts(word_model, **options)
+
+
+@pytest.mark.real_model
+def test_the_combined_method_probes_unseen_cities_and_swaps_their_country(gemma):
+    train, test = lrc.load_relation("city_in_country").sample(60, seed=0).split(seed=0)
+    known = lrc.filter_known(gemma, train.prompts(shots=4, seed=0))
+    concepts = lrc.fit_concepts(gemma, known.prompts, subject_layer=7, object_layer=12, max_lre_prompts=3)
+    concepts = concepts.centred(lrc.subject_activations(gemma, train.prompts(), layer=7))
+    unseen = lrc.filter_known(gemma, test.prompts())
+    found = lrc.evaluate(gemma, concepts, unseen.prompts, beta=0.1)
+    assert found.accuracy > 3 * found.classification.chance
+    assert found.causality > 0.5
