@@ -186,9 +186,8 @@ def table(
             if not all(by_relation.values()):
                 break
             row[reading] = statistics.mean(statistics.mean(own) for own in by_relation.values())
-            row["n"] = sum(map(len, by_relation.values()))
         else:
-            rows.append(row)
+            rows.append({**row, "facts": sum(map(len, by_relation.values()))})
     return sorted(rows, key=lambda row: -max(row[reading] for reading in READINGS))
 
 
