@@ -1,47 +1,16 @@
 """Steering edits exactly the positions that it names: with and without the key-value cache, padded or not."""
 
-import numpy as np
 import pytest
 import torch
 from tiny_models import D_MODEL
+from tiny_steering import HOOK, N_NEW, TOKENS, WORDS, adding, generate, residuals, unit
 
 import lrc_tl as lrc
-
-HOOK = "blocks.1.hook_resid_post"
-WORDS = ("w1 w2 w3 w4 w5", "w9 w8 w7")
-N_NEW = 5
 
 
 @pytest.fixture(scope="module")
 def model(word_model):
     return word_model
-
-
-def unit(seed=0, dtype=torch.float64):
-    vector = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (vector / vector.norm()).to(dtype)
-
-
-def adding(strength=9.0, **place):
-    return lrc.Steering(
-        operation=lrc.Add(vector=unit(), strength=strength, unit="absolute"), hook_name=HOOK, **place
-    )
-
-
-def residuals(model, tokens, hook=HOOK, **given):
-    kept = []
-    with model.hooks(fwd_hooks=[(hook, lambda residual, hook: kept.append(residual.clone()))]):
-        model(tokens, **given)
-    return kept[0]
-
-
-def generate(model, texts, *, cache=True, n_new=N_NEW):
-    """New tokens and the logits that they came from, by row."""
-    made = model.generate(
-        list(texts), max_new_tokens=n_new, do_sample=False, stop_at_eos=False, verbose=False,
-        use_past_kv_cache=cache, return_type="tokens", output_logits=True,
-    )  # fmt: skip
-    return made.sequences[:, -n_new:].tolist(), torch.stack(made.logits, dim=1)
 
 
 def reference(model, text, chosen, strength=9.0, hooks=(HOOK,)):
@@ -135,9 +104,6 @@ def test_nothing_is_left_behind(model, expected):
     assert_same(generate(model, WORDS), expected["none"])
     assert "generate" not in vars(model)
     assert not any(module._forward_pre_hooks for module in (model.embed, *model.blocks))
-
-
-TOKENS = torch.tensor([[1, 5, 6, 7, 8]])
 
 
 def test_a_plain_pass_is_steered_from_its_second_token_on_and_elsewhere_bit_equal(model):
@@ -308,150 +274,6 @@ def test_plain_pairs_do_the_same_where_no_position_matters(model):
     ):
         with pytest.raises(ValueError, match=r"use steer or lrc\.generate"):
             dependent.pairs(model)
-
-
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [
-        (9, r"position 9 of `where` is outside row 0, of which 5 positions are run"),
-        (-6, r"position -6 of `where` is outside row 0"),
-        (slice(2, 9), r"position 8 of `where` is outside row 0"),
-        (slice(0, 4, 2), "only slices with step 1"),
-        (slice(3, 2), r"`where` is slice\(3, 2, None\), which holds no position"),
-        (slice(2, 2), "which holds no position"),
-        (slice(-1, -3), "which holds no position"),
-        ([1, 2], "holds 2 positions, but the batch has 1 rows"),
-        ("subject", "allowed words are 'all', 'prompt' and 'generated'"),
-        (torch.ones(1, 3, dtype=torch.bool), r"shape \(1, 3\); it must be torch\.bool .* here \(1, 5\)"),
-        (torch.ones(1, 5), r"the mask for `where` is torch\.float32"),
-        (lambda chunk: torch.ones(2, 2, dtype=torch.bool), r"the callable for `where` returned"),
-    ],
-    ids=str,
-)
-def test_places_that_do_not_exist_are_refused(model, where, message):
-    with pytest.raises(ValueError, match=message), adding(where=where).on(model):
-        model(TOKENS)
-
-
-@pytest.mark.parametrize("where", [2.0, [1.5], [[1]], None])
-def test_places_that_are_no_positions_are_refused(model, where):
-    steering = lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name=HOOK, where=where)
-    with (
-        pytest.raises(TypeError, match="give a word, an int, a slice, one int a row, a mask or"),
-        steering.on(model),
-    ):
-        model(TOKENS)
-
-
-def test_a_position_may_be_any_integer(model):
-    with adding(where=2).on(model):
-        expected = model(TOKENS)
-    for where in (np.int64(2), np.array([2])):
-        with adding(where=where).on(model):
-            assert torch.equal(model(TOKENS), expected)
-
-
-def test_a_position_that_generation_never_reaches_is_refused(model):
-    for reached in (True, False):
-        with adding(where=6 + (0 if reached else 1)).on(model):
-            if reached:
-                generate(model, WORDS[:1], n_new=2)
-                continue
-            with pytest.raises(ValueError, match="position 7 of `where` is outside row 0, of which 7 positions"):
-                generate(model, WORDS[:1], n_new=2)
-
-
-def test_pads_that_no_mask_covers_are_refused(model):
-    left = torch.tensor([[0, 0, 1, 5], [1, 5, 6, 7]])
-    with adding().on(model), pytest.raises(ValueError, match="pad tokens that no attention mask covers"):
-        model(left)
-    with adding().on(model):
-        model(left, attention_mask=(left != 0).long())
-        with pytest.raises(ValueError, match="pad on the left instead"):
-            model.generate(
-                torch.tensor([[1, 5, 0, 0], [1, 5, 6, 7]]), max_new_tokens=2, stop_at_eos=False, verbose=False
-            )
-
-
-def test_embeddings_do_not_show_whether_they_begin_with_a_special_token(model):
-    embedded = model.embed(TOKENS)
-    given = {"start_at_layer": 0} if "Hooked" in type(model).__name__ else {}
-    with adding().on(model), pytest.raises(ValueError, match="the model was given embeddings"):
-        model(embedded, **given)
-    with adding(bos=True).on(model):
-        model(embedded, **given)
-
-
-def test_what_may_be_decoding_by_hand_is_not_guessed(model):
-    longer = torch.cat([TOKENS, torch.tensor([[9]])], dim=1)
-    with adding(where="prompt").on(model):
-        model(TOKENS)
-        with pytest.raises(ValueError, match="where='prompt' needs to know where the prompt ends"):
-            model(longer)
-        model(torch.tensor([[1, 9, 9, 9]]))
-    with adding(where=2).on(model):
-        model(TOKENS)
-        model(longer)
-
-
-@pytest.mark.parametrize(
-    ("place", "error", "message"),
-    [
-        ({"layers": [3]}, ValueError, r"layers \[3\] are not all in the model; allowed: -3 to 2"),
-        ({"layers": []}, ValueError, r"layers \[\] are not all in the model"),
-        ({"layers": "some"}, ValueError, "give 'own', 'all' or layer numbers"),
-        ({"layers": 1}, ValueError, "layers is 1; give 'own', 'all' or layer numbers"),
-        (
-            {"gate": lrc.Gate(vector=unit(), hook_name="blocks.2.hook_resid_post", threshold=0.0)},
-            ValueError,
-            r"the gate reads blocks\.2\.hook_resid_post, later than the edit at layer 1",
-        ),
-        (
-            {"gate": lrc.Gate(vector=unit(), hook_name="blocks.1.hook_resid_pots", threshold=0.0)},
-            LookupError,
-            r"near names: .*blocks\.1\.hook_resid_post",
-        ),
-    ],
-    ids=str,
-)
-def test_steerings_that_do_not_fit_the_model_are_refused_before_it_runs(model, place, error, message):
-    with pytest.raises(error, match=message), adding(**place).on(model):
-        pass
-
-
-def test_a_gate_after_the_edit_in_the_same_layer_is_refused(model):
-    gate = lrc.Gate(vector=unit(), hook_name="blocks.1.hook_resid_post", threshold=0.0)
-    steering = lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name="blocks.1.hook_resid_pre", gate=gate)
-    with pytest.raises(ValueError, match="gate on a hook point before the edit's"), steering.on(model):
-        model(TOKENS)
-
-
-@pytest.mark.parametrize("steps", [0, float("nan")])
-def test_a_schedule_takes_one_step_or_more(steps):
-    with pytest.raises(ValueError, match=f"schedule 'first' over {steps} steps; allowed are"):
-        lrc.Schedule(kind="first", steps=steps)
-
-
-def test_other_bad_input_is_refused(model):
-    wide = torch.eye(13)[0]
-    with (
-        pytest.raises(ValueError, match="the steering's vector has width 13, but the model's d_model is 12"),
-        lrc.Steering(operation=lrc.Reflect(vector=wide), hook_name=HOOK).on(model),
-    ):
-        pass
-    with pytest.raises(ValueError, match="no steerings"), lrc.steer(model, []):
-        pass
-    with (
-        pytest.raises(ValueError, match="the strength has 3 rows, but the batch has 1"),
-        adding(torch.ones(3)).on(model),
-    ):
-        model(TOKENS)
-    with pytest.raises(ValueError, match="'hook_embed' is not in a block"):
-        lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name="hook_embed").hook_names(model)
-    with pytest.raises(ValueError, match="over 0 steps"):
-        lrc.Schedule(kind="first", steps=0)
-    with pytest.raises(ValueError, match="the gate's threshold is nan"):
-        lrc.Gate(vector=unit(), hook_name=HOOK, threshold=float("nan"))
 
 
 @pytest.fixture(scope="module")
