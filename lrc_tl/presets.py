@@ -63,9 +63,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Figure 7: over subject layers.
     "fig7": _FULL | _LRC | {"subject_layers": 1},
     "fig7-small": _SMALL | _LRC | {"subject_layers": 2},
-    # The size of the edit, for every method, with single-layer edits beside.
-    "betas": _FULL | {"beta": (0.1, 0.01, 0.02, 0.05, 0.15, 0.2, 0.3, 0.4, 0.6), "single_layer": True},
-    "betas-small": _SMALL | {"beta": (0.1, 0.01, 0.05, 0.2, 0.4), "single_layer": True},
+    # The size of the edit, for every method, with single-layer edits beside. On Gemma edits of .003 at all layers
+    # do most of what larger ones do.
+    "betas": _FULL
+    | {"beta": (0.1, 0.001, 0.003, 0.01, 0.02, 0.05, 0.15, 0.2, 0.3, 0.4, 0.6), "single_layer": True},
+    "betas-small": _SMALL | {"beta": (0.1, 0.001, 0.003, 0.01, 0.05, 0.2, 0.4), "single_layer": True},
 }
 """Settings by name. A whole number for a range of layers is its step, over the model's layers."""
 # The paper's for its two models; for Gemma, those of the comparison with the authors' library; for SmolLM2, at the
