@@ -129,8 +129,8 @@ def table(records: Sequence[Record], method: str) -> list[dict[str, Any]]:
                 [statistics.mean(column) for column in zip(*own, strict=True)] for own in by_relation.values()
             ]
             soft, hard, kl = (statistics.mean(column) for column in zip(*means, strict=True))
-            points.append({"soft": soft, "hard": hard, "kl": kl})
-        row: dict[str, Any] = {f"{method}: profile": profile}
+            points.append({"beta": BETAS[place], "soft": soft, "hard": hard, "kl": kl})
+        row: dict[str, Any] = {"layers": profile}
         for kl in KLS:
             read = at_equal_kl(points, kl)
             row[f"KL {kl:g}"] = "" if read is None else f"{read[0]:.3f} ({read[1]:.3f})"
@@ -160,7 +160,15 @@ def main() -> None:
         short,
         title="Strength by layer",
         about=ABOUT,
-        used=[{key: record[key] for key in ("relation", "seed", "n_edits", "n_objects")} for record in records],
+        used=[
+            {
+                "relation": record["relation"],
+                "seed": record["seed"],
+                "edits": record["n_edits"],
+                "objects": record["n_objects"],
+            }
+            for record in records
+        ],
         left_out=left_out,
         tables=tables,
         seconds=time.perf_counter() - started,
