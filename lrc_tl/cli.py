@@ -116,8 +116,10 @@ def fit(
     model: Model,
     relation: Annotated[str, typer.Option("--relation", help="A built-in name, or a JSON file.")],
     subject_layer: Annotated[int, typer.Option("--subject-layer", help="Negative layers count from the end.")],
-    object_layer: Annotated[int, typer.Option("--object-layer", help="Negative layers count from the end.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="Where to save the concepts.")],
+    object_layer: Annotated[
+        int | None, typer.Option("--object-layer", help="Above the subject layer; lrc-final has the last.")
+    ] = None,
     method: Annotated[
         str,
         typer.Option("--method", help="lrc, lrc-final, lrc-ridge, lrc-combined, or a baseline: svm."),
@@ -143,19 +145,27 @@ def fit(
 ) -> None:
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
     run = Run("fit", locals())
+    from lrc_tl.method_fitting import WITHOUT_RANK, lre_prompts, require_method_options  # imports torch
+
     if method == "lrc" and rank is None and not ridge:
         raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
     if method != "lrc" and (ridge or first_token):
         raise typer.BadParameter(f"--ridge and --first-token belong to --method lrc, not to {method}")
+    if rank is not None and method in WITHOUT_RANK:
+        raise typer.BadParameter(f"--rank: {method} has none; leave it out")
     with bad_usage():
-        lrc.require_methods([method])
+        inverse = "lrc-ridge" if ridge else method  # with a ridge no rank is needed
+        require_method_options(inverse, object_layer=object_layer, rank=rank, fit_method="exact")
     check_target(out)
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
     loaded = lrc.load_model(model, device=device)
     known = lrc.filter_known(loaded, prompts)
-    used = known.sample(max_lre_prompts, seed=seed)
+    if not known.prompts:
+        known.require_some()
+    used = lre_prompts(known, method, most=max_lre_prompts, seed=seed)
     if method == "lrc":
+        assert object_layer is not None
         lre = lrc.LinearRelationalEmbedding.fit(
             loaded,
             used,

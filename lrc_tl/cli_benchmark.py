@@ -8,6 +8,7 @@ import typer
 
 import lrc_tl as lrc
 from lrc_tl.cli_common import Device, Json, Model, Run, bad_usage, print_text, say
+from lrc_tl.json_results import check_target
 from lrc_tl.presets import benchmark_settings
 from lrc_tl.protocol_tables import benchmark_markdown
 from lrc_tl.ranges import parse_integers, parse_numbers
@@ -119,6 +120,7 @@ def benchmark(
         from lrc_tl.plots import require_matplotlib  # imports torch
 
         require_matplotlib()
+        check_target(plots / "relations.png")
     run.settings |= settings
     if out is None and json_file is not None:
         out = json_file.with_name(f"{json_file.name}.parts")
@@ -142,7 +144,7 @@ def benchmark(
     data = result.to_dict()
     data["relations_left_out"] |= {str(path): error for path, error in errors.items()}
     print_text(benchmark_markdown(data))
+    run.finish(data, model=loaded)
     if plots is not None:
         for path in lrc.save_plots(result, plots):
             say(f"wrote {path}")
-    run.finish(data, model=loaded)

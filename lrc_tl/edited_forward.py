@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, SupportsFloat, TypeAlias
 
 import torch
 from beartype import beartype
@@ -21,7 +21,7 @@ from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prefix_cache import prefix_cache
 
-EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
+EditedLayers: TypeAlias = Sequence[int] | Mapping[int, SupportsFloat]
 """Layers to edit, or the share of the edit that each of them gets."""
 _LEAST_SPARED = 128
 """Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
@@ -96,7 +96,7 @@ def _layer_shares(model: HookedModel, layers: EditedLayers) -> dict[str, float]:
         name = hook_name(model, layer)
         if name in shares:
             raise ValueError(f"layer {layer} of {list(layers)} was given twice; give each once")
-        if not math.isfinite(share):
+        if not math.isfinite(float(share)):
             raise ValueError(f"layer {layer} gets {share} of the edit; give a finite number")
         shares[name] = float(share)
     return shares

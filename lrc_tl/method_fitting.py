@@ -10,9 +10,9 @@ from lrc_tl.baselines import BASELINES, baseline_concepts
 from lrc_tl.combining import combine_concepts
 from lrc_tl.directions import ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
-from lrc_tl.jacobian import ObjectAggregation, check_layers
+from lrc_tl.jacobian import ObjectAggregation
 from lrc_tl.knowledge import KnownPrompts
-from lrc_tl.low_rank_fit import FitMethod
+from lrc_tl.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.lre import LinearRelationalEmbedding, combined, fit_layer_grid
 from lrc_tl.method_variants import BY_OBJECT, COMBINED, RIDGE, MethodVariant, method_variants, require_methods
 from lrc_tl.models import HookedModel, hook_name, layer_number
@@ -22,6 +22,9 @@ MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
 _Grid: TypeAlias = dict[tuple[int, int], LinearRelationalEmbedding]
 TrainingActivations: TypeAlias = dict[ObjectAggregation, PromptActivations]
+WITHOUT_RANK = (RIDGE, COMBINED, *BASELINES)
+_LAST_OR_NONE = ("lrc-final", *BASELINES)
+"""Methods whose object layer is the last, or that have none."""
 _WAYS: tuple[Literal["mean"], Literal["first_token"]] = ("mean", "first_token")
 
 
@@ -61,32 +64,30 @@ def fit_concepts(
     Args:
         prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on at most
             `max_lre_prompts` of them, balanced over objects.
-        object_layer: of the LREs; baselines have none, and `"lrc-final"` has the last.
-        rank: of the inverse; methods with a ridge and baselines have none.
+        object_layer: of the LREs, above the subject layer. Baselines have none, and `"lrc-final"` has the last.
+        rank: of the inverse. Methods with a ridge and baselines have none.
+
+    What a method does not have is ignored, so that methods can be compared with the same options.
 
     Raises:
         ValueError: no prompts, an unknown method, a layer or rank that is missing, or what fitting refuses.
     """
-    require_methods([method])
+    require_method_options(method, object_layer=object_layer, rank=rank, fit_method=fit_method)
     if not prompts:
         raise ValueError("no prompts to make concepts from; give at least one for each object")
-    ranked = method not in (RIDGE, COMBINED, *BASELINES)
-    if ranked and rank is None:
-        raise ValueError(f"{method} needs a rank; give rank=64, say, or take a method without, such as {RIDGE}")
-    if object_layer is None and method not in ("lrc-final", *BASELINES):
-        raise ValueError(f"{method} needs an object layer above the subject layer, {subject_layer}")
-    if fit_method != "exact" and method in (RIDGE, COMBINED):
-        raise ValueError(f"{method} needs all singular values; use fit_method='exact', or a method with a rank")
-    n_layers = int(model.cfg.n_layers)
+    layers = [] if method in _LAST_OR_NONE or object_layer is None else [layer_number(model, object_layer)]
     (variant,) = method_variants(
         [method],
-        n_layers=n_layers,
+        n_layers=int(model.cfg.n_layers),
         subject_layers=[layer_number(model, subject_layer)],
-        object_layers=[] if object_layer is None else [layer_number(model, object_layer)],
+        object_layers=layers,
         ranks=[] if rank is None else [rank],
     )
-    if variant.object_layer is not None:
-        check_layers(model, variant.subject_layer, variant.object_layer)
+    if variant.object_layer is not None and variant.object_layer <= variant.subject_layer:
+        raise ValueError(
+            f"{method}: object layer {variant.object_layer} is not above subject layer {variant.subject_layer}; "
+            "take an earlier subject layer or a later object layer"
+        )
     known = KnownPrompts(prompts=tuple(prompts), dropped=())
     fitted = fit_methods(
         model,
@@ -99,6 +100,30 @@ def fit_concepts(
         fit_method=fit_method,
     )
     return fitted[variant.name].concepts
+
+
+def require_method_options(method: str, *, object_layer: int | None, rank: int | None, fit_method: str) -> None:
+    """Raise ValueError unless a method is known, and has the layer, rank and way of fitting that it needs."""
+    require_methods([method])
+    require_fit_method(fit_method, name="fit_method")
+    if rank is None and method not in WITHOUT_RANK:
+        raise ValueError(f"{method} needs a rank; give one, such as 64, or take {RIDGE}, which has none")
+    if object_layer is None and method not in _LAST_OR_NONE:
+        raise ValueError(f"{method} needs an object layer above the subject layer")
+    if fit_method != "exact" and method in (RIDGE, COMBINED):
+        raise ValueError(f"{method} needs all singular values; use fit_method='exact', or a method with a rank")
+
+
+def lre_prompts(known: KnownPrompts, method: str, *, most: int, seed: int) -> tuple[Prompt, ...]:
+    """The known prompts that a method's LREs are fitted on, balanced over objects; none for a baseline.
+
+    At most `most`, but at least one of each object for methods with an LRE for each object.
+    """
+    if method in BASELINES:
+        return ()
+    if method in BY_OBJECT:
+        most = max(most, len({prompt.object for prompt in known.prompts}))
+    return known.sample(most, seed=seed)
 
 
 def training_activations(
@@ -168,8 +193,8 @@ def fit_methods(
         grids = {} if group[0].method in BASELINES else fitting.grids(group)
         fitted: dict[str, tuple[ConceptSet, MakeByLabels]] = {}
         for variant in group:
-            make = fitting.maker(variant, grids)
             try:
+                make = fitting.maker(variant, grids)
                 fitted[variant.name] = make(names), make
             except ValueError as error:
                 raise UnfitError(f"{variant.name}: {error}") from error
@@ -238,10 +263,10 @@ class _Fitting:
                 progress=False,
             )
 
+        sample = lre_prompts(self.known, group[0].method, most=self.max_lre_prompts, seed=self.seed)
         if group[0].method not in BY_OBJECT:
-            return {"": fit(self.known.sample(self.max_lre_prompts, seed=self.seed))}
+            return {"": fit(sample)}
         names = dict.fromkeys(prompt.object for prompt in self.known.prompts)
-        sample = self.known.sample(max(self.max_lre_prompts, len(names)), seed=self.seed)
         return {name: fit([prompt for prompt in sample if prompt.object == name]) for name in names}
 
     def maker(self, variant: MethodVariant, grids: Mapping[str, _Grid]) -> MakeByLabels:

@@ -107,11 +107,12 @@ def plot_curves(
     """A matplotlib Figure: causality over the size of the edits, and over what these do to unrelated statements.
 
     Means over relations (each with its mean over seeds), one line for each method, one mark for each positive
-    beta. `figure` may be any column of `ProtocolResult.curve_frame`, such as `"hard_causality"`, and `layers`
-    `"own"` for edits at the subject layer alone.
+    beta. `figure` may be `"hard_causality"`, `"wrong_way"` or another figure of `ProtocolResult.curve_frame`, and
+    `layers` `"own"` for edits at the subject layer alone.
 
     Raises:
-        LookupError: the result has no such method, figure, layers or more than one beta.
+        LookupError: the result has no such method, figure or layers, fewer than two positive betas, or other betas
+            for some relations (they were selected), so that no point stands for all.
         ImportError: matplotlib is missing; the text says how to install it.
     """
     frame = result.curve_frame()
@@ -121,10 +122,15 @@ def plot_curves(
             raise LookupError(f"the result has no method {method!r}; it has {', '.join(result.methods)}")
     if frame.empty or layers not in set(frame["layers"]):
         raise LookupError(f"the result has no edits of {layers!r} layers; run the benchmark with betas for them")
-    _require_column(frame, figure)
+    figures = [name for name in frame.columns.drop(["seed", "beta", "unrelated_kl"]) if _is_drawable(frame, name)]
+    if figure not in figures:
+        raise LookupError(f"the curves have no figure {figure!r}; they have {', '.join(figures)}")
     frame = frame[(frame["layers"] == layers) & (frame["beta"] > 0)]
-    if frame["beta"].nunique() < 2:
-        raise LookupError("the result holds fewer than two positive betas; run the benchmark with several")
+    if not _has_curves(frame):
+        raise LookupError(
+            "the result holds fewer than two positive betas, or not the same for all relations; run the benchmark "
+            "with several, without selecting them"
+        )
     beside = frame["unrelated_kl"].notna().any()
     figure_, axes = _figure(height=4.4, columns=2 if beside else 1)
     for number, method in enumerate(used):
@@ -140,7 +146,8 @@ def plot_curves(
         if beside:
             axes[1].plot(means["unrelated_kl"], means[figure], **look)
     for one in axes:
-        one.set_ylim(-0.03, 1.03)
+        if frame[figure].between(0, 1).all():
+            one.set_ylim(-0.03, 1.03)
         one.grid(color="#eeeeee")
     axes[0].set_xscale("log")
     axes[0].set_xticks(sorted(frame["beta"].unique()), [f"{beta:g}" for beta in sorted(frame["beta"].unique())])
@@ -169,14 +176,14 @@ def save_plots(result: ProtocolResult, folder: str | Path) -> tuple[Path, ...]:
         second = "svm" if "svm" in methods[1:] else methods[1]
         made["relations"] = plot_relations(result, first=methods[0], second=second)
     curves = result.curve_frame()
-    if not curves.empty and curves.loc[curves["beta"] > 0, "beta"].nunique() > 1:
+    if not curves.empty and _has_curves(curves[(curves["layers"] == "all") & (curves["beta"] > 0)]):
         made["curves"] = plot_curves(result)
-        if curves["hard_causality"].notna().any():
+        if _is_drawable(curves, "hard_causality"):
             made["curves_hard"] = plot_curves(result, figure="hard_causality")
     frame = result.to_frame()
+    swept = frame[frame["method"].str.contains("@")]
     for over in ("object_layer", "subject_layer", "rank"):
-        by_method = frame.assign(method=frame["method"].str.split("@").str[0]).groupby("method")[over].nunique()
-        if by_method.max() > 1:
+        if swept.groupby(swept["method"].str.split("@").str[0])[over].nunique().max() > 1:
             made[f"sweep_{over}"] = plot_sweep(result, over=over)
     to = Path(folder)
     to.mkdir(parents=True, exist_ok=True)
@@ -189,6 +196,17 @@ def require_matplotlib() -> None:
     """Raise ImportError, which says what to install, where there is no matplotlib."""
     if find_spec("matplotlib") is None:
         raise ImportError("plots need matplotlib; install lrc-tl[plots]")
+
+
+def _has_curves(frame: pd.DataFrame) -> bool:
+    """Whether every relation and seed has the same betas, two or more."""
+    betas = frame.groupby(["relation", "seed"])["beta"].agg(lambda own: tuple(sorted(set(own))))
+    return betas.nunique() == 1 and len(betas.iloc[0]) > 1
+
+
+def _is_drawable(frame: pd.DataFrame, name: str) -> bool:
+    own = frame[name].dropna().infer_objects() if name in frame else ()
+    return len(own) > 0 and pd.api.types.is_numeric_dtype(own)
 
 
 def _require_column(frame: pd.DataFrame, name: str) -> None:

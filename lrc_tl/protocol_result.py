@@ -33,8 +33,8 @@ _ROW = ("beta", *_POINT[1:])
 class ProtocolResult:
     """Accuracy and causality of each method, for each relation and seed, with the counts behind them.
 
-    A figure of a method is averaged over its relations for each seed; `mean` and `std` are over seeds. `ci95` is
-    the bootstrap interval over relations, each of which counts with its mean over seeds.
+    `mean` is over relations, each of which counts once, with its mean over seeds; `ci95` is its bootstrap interval
+    over relations. `std` is over seeds, of the means over the relations of each.
     """
 
     records: tuple[dict[str, Any], ...]
@@ -244,10 +244,10 @@ class ProtocolResult:
         ]
         seeds = dict.fromkeys(seed for seed, _ in values)
         per_seed = [mean_and_std([value for at, value in values if at == seed])[0] for seed in seeds]
-        mean, std = mean_and_std(per_seed)
-        found: dict[str, Any] = {"mean": mean, "std": std}
+        by_relation = list(self._by_relation(method, figure).values())
+        found: dict[str, Any] = {"mean": mean_and_std(by_relation)[0], "std": mean_and_std(per_seed)[1]}
         if interval:
-            found["ci95"] = list(bootstrap_interval(list(self._by_relation(method, figure).values())))
+            found["ci95"] = list(bootstrap_interval(by_relation))
         return found
 
     def _by_relation(self, method: str, figure: Figure) -> dict[str, float]:

@@ -88,7 +88,7 @@ def _comparisons(data: Mapping[str, Any]) -> list[str]:
             rows.append(
                 [
                     f"{entry['method']} - {entry['against']}",
-                    _COMPARED[figure],
+                    _COMPARED[figure] + _matched(own),
                     _number(own["difference"]),
                     _interval(own["ci95"]),
                     _interval(own["paired_bootstrap"]["ci95"]),
@@ -102,6 +102,12 @@ def _comparisons(data: Mapping[str, Any]) -> list[str]:
     head = ["methods", "figure", "difference", "95 % over relations", "95 % over facts"]
     head += ["sign test", "McNemar by seed", "z-test by seed"]
     return ["", *_table(head, rows), "", "p-values are corrected for the number of methods (Holm)."]
+
+
+def _matched(own: Mapping[str, Any]) -> str:
+    """The betas that a comparison at equal KL could be made at: often few."""
+    betas = own.get("betas")
+    return f" (beta {', '.join(f'{beta:g}' for beta in sorted(betas))})" if betas else ""
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

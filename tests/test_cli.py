@@ -49,6 +49,9 @@ def test_the_version_is_that_of_the_package(capsys):
             [*FIT, "--relation", "r", "--out", "o", "--method", "svm", "--ridge", "0.1"],
             "--ridge and --first-token belong to --method lrc, not to svm",
         ),
+        ([*FIT, "--relation", "r", "--out", "o", "--method", "lrc-ridge"], "--rank: lrc-ridge has none"),
+        ([*FIT[:-2], "--relation", "r", "--out", "o", "--method", "lrc-final"], "lrc-final needs a rank"),
+        ([*FIT[:5], "--rank", "2", "--relation", "r", "--out", "o"], "lrc needs an object layer"),
         (
             ["probe", "--model", "m", "--concepts", "/no/such/file", "--text", "t", "--subject", "t"],
             "does not exist",

@@ -228,7 +228,12 @@ def test_plots_are_drawn_or_refused_before_anything_runs(folder, load_model, tmp
     drawn = {path.name for path in (tmp_path / "p").iterdir()}
     assert drawn == {"relations.png", "curves.png", "curves_hard.png"}
     assert f"wrote {tmp_path / 'p' / 'relations.png'}" in capsys.readouterr().err
+    monkeypatch.setattr("lrc_tl.load_model", None)  # what follows is refused before
+    taken = tmp_path / "file"
+    taken.write_text("")
+    capsys.readouterr()
+    assert run(folder, *options[:-1], str(taken / "p")) == 1
+    assert "Not a directory" in capsys.readouterr().err
     monkeypatch.setattr("lrc_tl.plots.find_spec", lambda name: None)
-    monkeypatch.setattr("lrc_tl.load_model", None)
     assert run(folder, *options) == 1
     assert capsys.readouterr().err == "lrc-tl: plots need matplotlib; install lrc-tl[plots]\n"

@@ -34,7 +34,7 @@ def alone(model, sequence, shift, layers, unit):
 
 @pytest.mark.parametrize(
     ("layers", "unit"),
-    [((0, 1, 2), "share"), ((1,), "share"), ((0, 2), "absolute"), ({0: 0.5, 2: -2.0}, "share")],
+    [((0, 1, 2), "share"), ((1,), "share"), ((0, 2), "absolute"), ({0: 0.5, 2: -2}, "share")],
 )
 @pytest.mark.parametrize("max_tokens", [12, 4096])
 def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_tokens, monkeypatch):

@@ -282,3 +282,14 @@ def test_a_target_that_goes_on_as_a_longer_word_was_not_generated(word_model, ed
         "lrc_tl.evaluation.causality.is_answer", lambda text, name: is_answer(text.replace(" ", ""), name)
     )
     assert not generated().any()
+
+
+def test_shares_of_layers_scale_the_edit_and_are_kept_in_the_result(word_model, edits, directions):
+    differences = swap_differences(directions, edits)
+    (whole,) = lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers=[0, 2])
+    (half,) = lrc.causality_curve(word_model, edits, 2 * differences, betas=[0.4], layers={0: 0.5, 2: 0.5})
+    torch.testing.assert_close(half.edited, whole.edited)
+    assert (half.layers, half.layer_shares) == ((0, 2), (0.5, 0.5))
+    assert (whole.layers, whole.layer_shares) == ((0, 2), ())
+    with pytest.raises(ValueError, match="layers is empty"):
+        lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers={})

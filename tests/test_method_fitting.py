@@ -5,6 +5,7 @@ import torch
 from spoken import spoken_relations
 
 import lrc_tl as lrc
+from lrc_tl.method_fitting import lre_prompts
 
 PLACE = {"subject_layer": 0, "object_layer": -2}
 
@@ -46,20 +47,38 @@ def test_the_default_combines_ridge_inverses_of_two_readings(word_model, prompts
     same(found, lrc.combine_concepts(parts))
 
 
-def test_a_baseline_needs_no_object_layer(word_model, prompts):
-    found = lrc.fit_concepts(word_model, prompts, method="svm", subject_layer=0)
+@pytest.mark.parametrize("ignored", [{}, {"object_layer": 99, "rank": 99}], ids=str)
+def test_a_baseline_has_no_object_layer_or_rank(word_model, prompts, ignored):
+    found = lrc.fit_concepts(word_model, prompts, method="svm", subject_layer=0, **ignored)
     same(found, lrc.fit_baselines(word_model, prompts, layer=0, methods=["svm"])["svm"])
+
+
+def test_prompts_of_one_object_have_no_others_to_fit_on(word_model, prompts):
+    alone = [prompt for prompt in prompts if prompt.object == prompts[0].object]
+    with pytest.raises(ValueError, match="lrc-other-objects: no LREs to combine"):
+        lrc.fit_concepts(word_model, alone, method="lrc-other-objects", rank=2, **PLACE)
+
+
+def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_its_own(word_model, prompts):
+    known = lrc.KnownPrompts(prompts=tuple(prompts), dropped=())
+    objects = {prompt.object for prompt in prompts}
+    assert lre_prompts(known, "svm", most=4, seed=3) == ()
+    assert lre_prompts(known, "lrc", most=1, seed=3) == known.sample(1, seed=3)
+    assert {prompt.object for prompt in lre_prompts(known, "lrc-same-object", most=1, seed=3)} == objects
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "lrc"}, "lrc needs a rank; give rank=64, say, or take a method without, such as lrc-ridge"),
-        ({"object_layer": None}, "lrc-combined needs an object layer above the subject layer, 0"),
+        ({"method": "lrc"}, "lrc needs a rank; give one, such as 64, or take lrc-ridge, which has none"),
+        ({"object_layer": None}, "lrc-combined needs an object layer above the subject layer"),
+        ({"method": "svm", "fit_method": "lowrank"}, "fit_method is 'lowrank'; allowed are"),
         ({"method": "lcr", "rank": 2}, "no method 'lcr'; did you mean lrc"),
         ({"method": "lrc", "rank": 500}, "rank 500 is above the numerical rank of its LRE"),
         ({"fit_method": "low_rank"}, "lrc-combined needs all singular values; use fit_method='exact'"),
-        ({"subject_layer": 2}, "object layer 1 lies below subject layer 2"),
+        ({"subject_layer": 2}, "object layer 1 is not above subject layer 2; take an earlier subject layer"),
+        ({"subject_layer": 1, "method": "lrc", "rank": 2}, "object layer 1 is not above subject layer 1"),
+        ({"subject_layer": 2, "method": "lrc-final", "rank": 2}, "object layer 2 is not above subject layer 2"),
         ({"object_layer": 9}, "layer 9 is outside the model; allowed are -3 to 2"),
         ({"prompts": ()}, "no prompts to make concepts from"),
         ({"max_lre_prompts": 0}, "n is 0; ask for at least one prompt"),

@@ -94,6 +94,25 @@ def test_curves_go_over_beta_and_over_side_effects():
         plot_curves(RESULT, methods=["svm"])
 
 
+def test_curves_are_of_known_figures_and_of_betas_that_all_relations_have():
+    with pytest.raises(LookupError, match="the curves have no figure 'beta'; they have causality, "):
+        plot_curves(RESULT, figure="beta")
+    selected = deepcopy(RECORDS)
+    for place, beta in ((0, 0.3), (2, 0.5)):
+        for own in selected[place]["methods"].values():
+            own["curve"][0]["beta"] = beta
+    with pytest.raises(LookupError, match="or not the same for all relations"):
+        plot_curves(lrc.ProtocolResult(records=selected, methods=("lrc", "mean")))
+
+
+def test_layers_that_were_selected_are_no_sweep(tmp_path):
+    selected = deepcopy(RECORDS)
+    for number, place in enumerate((0, 2)):
+        selected[place]["methods"]["lrc"]["subject_layer"] = number
+    saved = save_plots(lrc.ProtocolResult(records=selected, methods=("lrc", "mean")), tmp_path)
+    assert [path.name for path in saved] == ["relations.png", "curves.png"]
+
+
 def test_what_can_be_drawn_is_saved(tmp_path):
     saved = save_plots(RESULT, tmp_path / "new")
     assert [path.name for path in saved] == ["relations.png", "curves.png"]

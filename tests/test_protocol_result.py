@@ -66,19 +66,23 @@ RECORDS = (
 RESULT = lrc.ProtocolResult(records=RECORDS, methods=("lrc", "mean"))
 
 
-def test_figures_are_averaged_over_relations_and_then_over_seeds():
+def test_a_relation_counts_once_with_its_mean_over_seeds():
     lrc_, mean = RESULT.to_dict()["methods"]
+    assert lrc_["accuracy"]["mean"] == pytest.approx((0.75 + 0.5 + 0.8) / 3)
     # seed 1: (1 + 1/2 + 3/5) / 3; seed 2: (1/2 + 1) / 2
-    assert lrc_["accuracy"]["mean"] == pytest.approx((0.7 + 0.75) / 2)
     assert lrc_["accuracy"]["std"] == pytest.approx(0.05 / math.sqrt(2))
     assert lrc_["accuracy"]["ci95"] == pytest.approx(bootstrap_interval([0.75, 0.5, 0.8]))
-    # without d, which has no edits; seed 1: (3/4 + 1) / 2, seed 2: 1/2
-    assert lrc_["causality"]["mean"] == pytest.approx((0.875 + 0.5) / 2)
+    # without d, which has no edits
+    assert lrc_["causality"]["mean"] == pytest.approx((0.625 + 1) / 2)
     assert lrc_["causality"]["ci95"] == pytest.approx(bootstrap_interval([0.625, 1]))
     assert (lrc_["n_relations"], lrc_["n_prompts"], lrc_["n_edits"]) == (3, 26, 14)
     assert (lrc_["seconds_train"], lrc_["seconds_evaluate"]) == (10, 15)
     assert [point["beta"] for point in mean["curve"]] == [0.1, 0.2]
-    assert mean["curve"][1]["causality"]["mean"] == pytest.approx((0.5 + 4 / 6) / 4 + 0.5 / 2)
+    assert mean["curve"][1]["causality"]["mean"] == pytest.approx((0.5 + 4 / 6) / 2)
+    # What is drawn and compared is the same mean.
+    assert RESULT.comparisons()[0]["accuracy"]["difference"] == pytest.approx(
+        lrc_["accuracy"]["mean"] - mean["accuracy"]["mean"]
+    )
 
 
 def test_what_is_left_out_is_listed_apart_for_relations_and_single_seeds():
@@ -95,7 +99,7 @@ def test_what_is_left_out_is_listed_apart_for_relations_and_single_seeds():
 
 def test_the_table_and_the_frame_show_the_same_figures():
     table = RESULT.to_markdown()
-    assert "| lrc | 0.725 +- 0.035 | " in table
+    assert "| lrc | 0.683 +- 0.035 | " in table
     assert "- c: one-to-one" in table
     assert "- b, seed 2: too few" in table
     frame = RESULT.to_frame()

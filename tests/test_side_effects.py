@@ -97,3 +97,5 @@ def test_bad_input_is_refused(word_model, edits, prompts):
         lrc.side_effects(word_model, pairs, {"m": noise(4)}, betas=[math.nan])
     with pytest.raises(ValueError, match="'m' has 1 differences, but a pair names a later edit"):
         lrc.side_effects(word_model, pairs, {"m": noise(1)}, betas=[0.1])
+    with pytest.raises(ValueError, match="layers is empty; give the layers to edit"):
+        lrc.side_effects(word_model, pairs, {"m": noise(4)}, betas=[0.1], layers=[])

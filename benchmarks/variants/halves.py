@@ -114,8 +114,8 @@ def stored(parts: Path) -> tuple[list[Record], dict[str, str]]:
     return records, left_out
 
 
-def parser_of(about: str) -> argparse.ArgumentParser:
-    """The options that all studies have."""
+def options_of(about: str, **more: Any) -> argparse.Namespace:
+    """The options that all studies have, and `more`: of `--n-prompts`, say, as keyword arguments of argparse."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument(
         "--model", default="packaged:gemma-3-270m", choices=[f"packaged:{name}" for name in PLACES]
@@ -124,4 +124,9 @@ def parser_of(about: str) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--collect", action="store_true")
     parser.add_argument("--parts", type=Path, default=Path.home() / ".cache/lrc_tl/variants")
-    return parser
+    for name, option in more.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **option)
+    given = parser.parse_args()
+    if given.collect and given.relations is None:
+        parser.error("--collect needs --relations")
+    return given

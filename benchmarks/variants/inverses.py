@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from halves import Record, collect, parser_of, read, stored, training_half
+from halves import Record, collect, options_of, read, stored, training_half
 from report import write_study
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
@@ -193,11 +193,10 @@ def table(
 
 def main() -> None:
     """Collect, or evaluate what was collected."""
-    parser = parser_of(__doc__)
-    parser.add_argument(
-        "--n-prompts", type=int, nargs=2, default=[6, 3], help="LRE prompts, few-shot and zero-shot"
+    given = options_of(
+        __doc__,
+        n_prompts={"type": int, "nargs": 2, "default": [6, 3], "help": "LRE prompts, few-shot and zero-shot"},
     )
-    given = parser.parse_args()
     short = given.model.removeprefix("packaged:")
     parts = given.parts / short
     if given.collect:

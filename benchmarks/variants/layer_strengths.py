@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from halves import PLACES, Record, collect, parser_of, stored, training_half
+from halves import PLACES, Record, collect, options_of, stored, training_half
 from report import write_study
 
 import lrc_tl as lrc
@@ -35,7 +35,8 @@ KLS = (0.25, 0.5, 0.75, 1.0, 1.5)
 ABOUT = """Swaps of known held-out training facts with the strength divided over the layers in several ways, at the
 strength at which each moves unrelated statements by as many nats (mean KL; outcomes interpolated linearly in its
 logarithm, nothing where it lies outside what the strengths reach): causality, and in brackets the share of edits
-after which the model says the new object. Means over relations. s and o are the subject and the object layer."""
+after which the model says the new object. Means over relations. s and o are the subject and the object layer.
+Unrelated statements may be of either half of other relations."""
 
 
 def profiles(n_layers: int, subject: int, object_: int) -> dict[str, dict[int, float]]:
@@ -102,7 +103,7 @@ def evaluate(model: Any, short: str, relation: lrc.Relation, others: Sequence[lr
 def at_equal_kl(points: Sequence[Record], kl: float) -> tuple[float, float] | None:
     """Shares of soft and hard success where the curve first rises past `kl`."""
     for low, high in pairwise(points):
-        if low["kl"] < kl <= high["kl"]:
+        if 0 < low["kl"] < kl <= high["kl"]:
             weight = math.log(kl / low["kl"]) / math.log(high["kl"] / low["kl"])
             return tuple(low[key] + weight * (high[key] - low[key]) for key in ("soft", "hard"))
     return None
@@ -140,7 +141,7 @@ def table(records: Sequence[Record], method: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Collect, or evaluate what was collected."""
-    given = parser_of(__doc__).parse_args()
+    given = options_of(__doc__)
     short = given.model.removeprefix("packaged:")
     parts = given.parts / "layer_strengths" / short
     if given.collect:

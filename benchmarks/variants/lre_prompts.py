@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from halves import PLACES, Record, collect, parser_of, read, stored, training_half
+from halves import PLACES, Record, collect, options_of, read, stored, training_half
 from report import write_study
 from torch import Tensor
 
@@ -33,7 +33,8 @@ ABOUT = f"""Accuracy on held-out training facts, the mean over relations, with r
 {RIDGE}, each as it is and centred. Jacobians of at most {MOST} prompts, balanced; for fewer at random,
 the mean of {DRAWS} draws. `typical` are those whose subjects are nearest to the mean subject, `various` are each
 the farthest from those before, `certain` those with the most probable objects. Cross-validation is over facts
-whose few-shot prompts gave no object, in {FOLDS} folds, by centred accuracy."""
+whose few-shot prompts gave no object, in {FOLDS} folds, by centred accuracy; they may still stand among the
+examples of other prompts."""
 Setting: TypeAlias = dict[str, Any]
 """Of `Factors.solve`: rank and ridge."""
 INVERSES: dict[str, Setting] = {"rank": {"rank": RANK}, "ridge": {"rank": None, "ridge": RIDGE}}
@@ -259,7 +260,7 @@ def table(halves: Sequence[Half]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Collect, or evaluate what was collected."""
-    given = parser_of(__doc__).parse_args()
+    given = options_of(__doc__)
     short = given.model.removeprefix("packaged:")
     parts = given.parts / "lre_prompts" / short
     if given.collect:

@@ -63,6 +63,8 @@ def page() -> str:
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return ["(none)"]
     columns = [key for key, value in rows[0].items() if not isinstance(value, list)]
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     return [" | ".join(["", *row, ""]).strip() for row in [columns, ["---"] * len(columns), *cells]]

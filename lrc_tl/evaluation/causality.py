@@ -42,6 +42,8 @@ class CausalityResult:
     """Mean of |edit| / |h|, in a layer that gets all of `beta`."""
     layers: tuple[int, ...] = ()
     """Edited layers, as they were asked for; empty for all."""
+    layer_shares: tuple[float, ...] = ()
+    """What each of `layers` gets of `beta`; empty where all get all of it."""
     generated: Bool[Tensor, " edit"] | None = None
     """Where greedy decoding gives the target, followed by a non-word character or the end; None: not asked for."""
 
@@ -181,6 +183,7 @@ def causality_curves(
                 edited=log_probs[number],
                 edit_share=abs(beta) * norms[name],
                 layers=tuple(layers or ()),
+                layer_shares=tuple(map(float, layers.values())) if isinstance(layers, Mapping) else (),
                 generated=None if said is None else said[number],
             )
         )

@@ -89,8 +89,10 @@ def side_effects(
     facts about the edited subject, with `unrelated_pairs` they have nothing to do with it.
 
     Raises:
-        ValueError: a pair's edit has no difference, or a beta is not finite.
+        ValueError: a pair's edit has no difference, a beta is not finite, or `layers` is empty.
     """
+    if layers is not None and not layers:
+        raise ValueError("layers is empty; give the layers to edit, or None for all")
     for beta in betas:
         if not math.isfinite(beta):
             raise ValueError(f"beta is {beta}; it must be a finite number")
