@@ -165,7 +165,8 @@ def save_plots(result: ProtocolResult, folder: str | Path) -> tuple[Path, ...]:
     """Every figure that the result has the numbers for, as PNG files in a folder, which is made.
 
     `relations.png` is the first method against the SVM (or against the second), `curves.png` and `curves_hard.png`
-    are causality and hard success over beta, `sweep_<what>.png` goes over object layers, subject layers or ranks.
+    are causality and hard success over beta, `sweep_<what>.png` goes over object layers, subject layers or ranks, and
+    `sweep_object_layer_by_tokens.png` tells objects of one token and of several apart.
 
     Raises:
         ImportError: matplotlib is missing; the text says how to install it.
@@ -185,6 +186,9 @@ def save_plots(result: ProtocolResult, folder: str | Path) -> tuple[Path, ...]:
     for over in ("object_layer", "subject_layer", "rank"):
         if swept.groupby(swept["method"].str.split("@").str[0])[over].nunique().max() > 1:
             made[f"sweep_{over}"] = plot_sweep(result, over=over)
+    apart = result.by_object_tokens()
+    if "sweep_object_layer" in made and apart.loc[apart["n_prompts"] > 0, "object"].nunique() > 1:
+        made["sweep_object_layer_by_tokens"] = plot_sweep(result, over="object_layer", by_object_tokens=True)
     to = Path(folder)
     to.mkdir(parents=True, exist_ok=True)
     for name, figure in made.items():

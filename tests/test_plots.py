@@ -117,5 +117,5 @@ def test_what_can_be_drawn_is_saved(tmp_path):
     saved = save_plots(RESULT, tmp_path / "new")
     assert [path.name for path in saved] == ["relations.png", "curves.png"]
     names = [path.name for path in save_plots(swept([3, 5]), tmp_path)]
-    assert "sweep_object_layer.png" in names
+    assert names[-2:] == ["sweep_object_layer.png", "sweep_object_layer_by_tokens.png"]
     assert all(path.stat().st_size > 5000 for path in saved)
