@@ -165,8 +165,8 @@ def save_plots(result: ProtocolResult, folder: str | Path) -> tuple[Path, ...]:
     """Every figure that the result has the numbers for, as PNG files in a folder, which is made.
 
     `relations.png` is the first method against the SVM (or against the second), `curves.png` and `curves_hard.png`
-    are causality and hard success over beta, `sweep_<what>.png` goes over object layers, subject layers or ranks, and
-    `sweep_object_layer_by_tokens.png` tells objects of one token and of several apart.
+    are causality and hard success over beta, `sweep_<what>.png` goes over object layers, subject layers or ranks,
+    and `sweep_object_layer_by_tokens.png` tells objects of one token and of several apart.
 
     Raises:
         ImportError: matplotlib is missing; the text says how to install it.
