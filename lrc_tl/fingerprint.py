@@ -175,11 +175,14 @@ def _behaviour(model: HookedModel, ids: torch.Tensor) -> dict[str, list[float]]:
 
 
 def _distance(one: dict[str, list[float]], other: dict[str, list[float]]) -> float:
-    """Largest relative residual difference over the layers, from the Gaussian projections."""
+    """Largest relative residual difference over the layers, from the Gaussian projections; of zeros to zeros 0."""
     if set(one) != set(other):
         return float("inf")
     worst = 0.0
     for layer, (norm, *products) in one.items():
         difference = np.array(products) - np.array(other[layer][1:])
+        if norm == 0:  # weights made by hand; else any residual has a length
+            worst = max(worst, 0.0 if other[layer][0] == 0 else float("inf"))
+            continue
         worst = max(worst, float(np.sqrt(np.mean(difference**2))) / norm, abs(norm - other[layer][0]) / norm)
     return worst

@@ -9,6 +9,7 @@ import tiny_models
 import torch
 
 import lrc_tl as lrc
+from lrc_tl.fingerprint import _distance
 
 
 def test_a_model_matches_itself_without_a_warning_and_through_json(word_model):
@@ -72,3 +73,10 @@ def test_a_fingerprint_with_missing_fields_is_refused(word_model):
     del data["d_model"]
     with pytest.raises(ValueError, match=r"missing are \['d_model'\]"):
         lrc.ModelFingerprint.from_dict(data)
+
+
+def test_residuals_that_are_all_zero_match_each_other_alone():
+    zeros, other = {"0": [0.0, 0.0, 0.0]}, {"0": [1.0, 0.5, -0.5]}
+    assert _distance(zeros, zeros) == 0
+    assert _distance(zeros, other) == float("inf")
+    assert _distance(other, zeros) == pytest.approx(1.0)
