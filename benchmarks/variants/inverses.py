@@ -38,9 +38,10 @@ READINGS = ("plain", "centred", "centred twice")
 """Activations as they are; less the mean of the training facts' zero-shot prompts; unit directions less their mean
 too."""
 ABOUT = """Accuracy on held-out training facts, the mean over relations, best first. `9 -> 13` is from the LRE of
-these layers; `all` combines the object layers that were tried, `last two` all but the first, each less the mean of
-its set; `plus` adds a baseline's directions; `whitened` solves with the shrunk covariance within objects. `plain`
-is the dot product as it is, `centred` that of activations less the mean of the training facts' zero-shot prompts,
+these layers; `7 and 9` adds the scores of both subject layers, each over the mean length of activations there;
+`all` combines the object layers that were tried, `last two` all but the first, each less the mean of its set;
+`plus` adds a baseline's directions; `whitened` solves with the shrunk covariance within objects. `plain` is the
+dot product as it is, `centred` that of activations less the mean of the training facts' zero-shot prompts,
 `centred twice` the same with directions less their mean, of unit length again."""
 Variant = tuple[str, str]
 """Name and reading."""
@@ -156,17 +157,27 @@ def variants(record: Record) -> Iterator[tuple[str, int, Tensor]]:
 
 
 def outcomes(record: Record) -> Iterator[tuple[Variant, list[bool]]]:
-    """For every variant and reading, whether each held-out fact is right."""
-    judged = record["judged"]
+    """For every variant and reading, whether each held-out fact is right; then for all subject layers together."""
+    judged, plain = record["judged"], record["plain"]["subject"]
     names = sorted(set(record["shown"]["names"]))
+
+    def right(scores: Tensor) -> list[bool]:
+        best = scores.argmax(1).tolist()
+        return [names[b] == name for b, name in zip(best, judged["names"], strict=True)]
+
+    by_layer: dict[Variant, list[Tensor]] = defaultdict(list)
     for name, layer, vectors in variants(record):
-        activations = judged["subject"][layer]
-        centre = record["plain"]["subject"][layer].mean(0)
         for reading in READINGS:
-            own = activations if reading == "plain" else activations - centre
+            centre = 0.0 if reading == "plain" else plain[layer].mean(0)
             directions = unit(centred(vectors)) if reading == "centred twice" else unit(vectors)
-            best = (own @ directions.T).argmax(1).tolist()
-            yield (name, reading), [names[b] == right for b, right in zip(best, judged["names"], strict=True)]
+            scores = (judged["subject"][layer] - centre) @ directions.T
+            yield (name, reading), right(scores)
+            length = (plain[layer] - centre).norm(dim=-1).mean()
+            by_layer[name.removeprefix(str(layer)), reading].append(scores / length)
+    layers = " and ".join(map(str, sorted(plain)))
+    for (rest, reading), own in by_layer.items():
+        if len(own) == len(plain):
+            yield (layers + rest, reading), right(sum(own))
 
 
 def table(
