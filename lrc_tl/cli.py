@@ -161,8 +161,7 @@ def fit(
     prompts = facts.prompts(shots=shots, seed=seed)
     loaded = lrc.load_model(model, device=device)
     known = lrc.filter_known(loaded, prompts)
-    if not known.prompts:
-        known.require_some()
+    known.require_some()
     used = lre_prompts(known, method, most=max_lre_prompts, seed=seed)
     if method == "lrc":
         assert object_layer is not None

@@ -59,18 +59,22 @@ def bad_usage() -> Iterator[None]:
 
 
 def say(message: str) -> None:
+    """One line on stderr."""
     print("lrc-tl:", " ".join(message.split()), file=sys.stderr)
 
 
 def console() -> Console:
+    """Of stdout, at a fixed width where that is no terminal."""
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def print_text(text: str) -> None:
+    """On stdout, as it stands: brackets are no markup."""
     console().print(text, markup=False, highlight=False)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """On stdout, with the fields of the first row as columns; numbers stand to the right."""
     table = Table(box=SIMPLE_HEAD)
     for column, value in rows[0].items():
         table.add_column(

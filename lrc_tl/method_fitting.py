@@ -14,7 +14,15 @@ from lrc_tl.jacobian import ObjectAggregation
 from lrc_tl.knowledge import KnownPrompts
 from lrc_tl.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.lre import LinearRelationalEmbedding, combined, fit_layer_grid
-from lrc_tl.method_variants import BY_OBJECT, COMBINED, RIDGE, MethodVariant, method_variants, require_methods
+from lrc_tl.method_variants import (
+    BY_OBJECT,
+    COMBINED,
+    RIDGE,
+    MethodVariant,
+    method_variants,
+    require_exact_fit,
+    require_methods,
+)
 from lrc_tl.models import HookedModel, hook_name, layer_number
 from lrc_tl.prompts import Prompt
 
@@ -110,8 +118,7 @@ def require_method_options(method: str, *, object_layer: int | None, rank: int |
         raise ValueError(f"{method} needs a rank; give one, such as 64, or take {RIDGE}, which has none")
     if object_layer is None and method not in _LAST_OR_NONE:
         raise ValueError(f"{method} needs an object layer above the subject layer")
-    if fit_method != "exact" and method in (RIDGE, COMBINED):
-        raise ValueError(f"{method} needs all singular values; use fit_method='exact', or a method with a rank")
+    require_exact_fit([method], fit_method)
 
 
 def lre_prompts(known: KnownPrompts, method: str, *, most: int, seed: int) -> tuple[Prompt, ...]:

@@ -113,6 +113,15 @@ def method_variants(
     return tuple(made)
 
 
+def require_exact_fit(methods: Sequence[str], fit_method: str) -> None:
+    """Raise ValueError where a method needs all singular values, which a low-rank fit has not."""
+    if fit_method != "exact" and (ridged := [method for method in methods if method in (RIDGE, COMBINED)]):
+        raise ValueError(
+            f"fit_method is {fit_method!r}, but {', '.join(ridged)} needs all singular values; use "
+            "fit_method='exact', or other methods"
+        )
+
+
 def require_methods(methods: Sequence[str]) -> None:
     """Raise ValueError unless there is at least one, each is known, and none comes twice."""
     if not methods:

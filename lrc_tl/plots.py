@@ -186,9 +186,10 @@ def save_plots(result: ProtocolResult, folder: str | Path) -> tuple[Path, ...]:
     for over in ("object_layer", "subject_layer", "rank"):
         if swept.groupby(swept["method"].str.split("@").str[0])[over].nunique().max() > 1:
             made[f"sweep_{over}"] = plot_sweep(result, over=over)
-    apart = result.by_object_tokens()
-    if "sweep_object_layer" in made and apart.loc[apart["n_prompts"] > 0, "object"].nunique() > 1:
-        made["sweep_object_layer_by_tokens"] = plot_sweep(result, over="object_layer", by_object_tokens=True)
+    if "sweep_object_layer" in made:
+        apart = result.by_object_tokens()
+        if apart.loc[apart["n_prompts"] > 0, "object"].nunique() > 1:
+            made["sweep_object_layer_by_tokens"] = plot_sweep(result, over="object_layer", by_object_tokens=True)
     to = Path(folder)
     to.mkdir(parents=True, exist_ok=True)
     for name, figure in made.items():

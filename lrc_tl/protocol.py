@@ -14,7 +14,7 @@ from rich.progress import Progress
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import check_layers
 from lrc_tl.low_rank_fit import FitMethod, require_fit_method
-from lrc_tl.method_variants import COMBINED, RIDGE, require_methods
+from lrc_tl.method_variants import require_exact_fit, require_methods
 from lrc_tl.models import HookedModel, layer_number
 from lrc_tl.presets import TABLE_METHODS
 from lrc_tl.protocol_result import ProtocolResult
@@ -199,11 +199,7 @@ def _several(one: int | None, several: Sequence[int]) -> tuple[int, ...]:
 def _checked(model: HookedModel, settings: BenchmarkSettings, *, swept: Sequence[str]) -> BenchmarkSettings:
     require_methods(settings.methods)
     require_fit_method(settings.fit_method, name="fit_method")
-    if settings.fit_method != "exact" and (ridged := [m for m in settings.methods if m in (RIDGE, COMBINED)]):
-        raise ValueError(
-            f"fit_method is {settings.fit_method!r}, but {', '.join(ridged)} needs all singular values; use "
-            "fit_method='exact', or other methods"
-        )
+    require_exact_fit(settings.methods, settings.fit_method)
     for name, least in (("max_lre_prompts", 1), ("max_facts", 2), ("shots", 0), ("n_side_effects", 0)):
         value = getattr(settings, name)
         if value is not None and value < least:

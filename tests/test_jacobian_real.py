@@ -47,7 +47,7 @@ def reference(bridge):
     return jacobian, object_[list(ROWS)] - jacobian @ subject
 
 
-def check(model, reference):
+def assert_matches(model, reference):
     lre = lrc.LinearRelationalEmbedding.fit(model, [PROMPT], **LAYERS, progress=False)
     weight, bias = reference
     assert weight.norm() > 1
@@ -57,13 +57,13 @@ def check(model, reference):
 
 @pytest.mark.smoke
 def test_the_bridge_gives_the_weight_and_bias_of_hugging_face(bridge, reference):
-    check(bridge, reference)
+    assert_matches(bridge, reference)
 
 
 def test_hooked_transformer_gives_the_weight_and_bias_of_hugging_face(request, reference):
     if lrc.models.hooked_transformer() is None:
         pytest.skip("this TransformerLens has no HookedTransformer")
-    check(request.getfixturevalue("gemma"), reference)
+    assert_matches(request.getfixturevalue("gemma"), reference)
 
 
 def test_low_rank_directions_on_gemma_are_those_of_the_exact_fit(gemma):

@@ -24,7 +24,7 @@ def fitted(model, prompts, object_layer, aggregation):
     )  # fmt: skip
 
 
-def same(one, other):
+def assert_same(one, other):
     assert list(one) == list(other)
     torch.testing.assert_close(one.vectors, other.vectors)
 
@@ -34,7 +34,9 @@ def same(one, other):
 )
 def test_an_lrc_is_its_lre_inverted_at_the_rank(word_model, prompts, method, object_layer, aggregation):
     found = lrc.fit_concepts(word_model, prompts, method=method, **PLACE, rank=3, max_lre_prompts=4, seed=3)
-    same(found, fitted(word_model, prompts, object_layer, aggregation).concepts(word_model, prompts, rank=3))
+    assert_same(
+        found, fitted(word_model, prompts, object_layer, aggregation).concepts(word_model, prompts, rank=3)
+    )
 
 
 def test_the_default_combines_ridge_inverses_of_two_readings(word_model, prompts):
@@ -44,13 +46,13 @@ def test_the_default_combines_ridge_inverses_of_two_readings(word_model, prompts
         fitted(word_model, prompts, layer, how).concepts(word_model, prompts, ridge=0.2)
         for layer, how in ((-2, "mean"), (-1, "first_token"))
     ]
-    same(found, lrc.combine_concepts(parts))
+    assert_same(found, lrc.combine_concepts(parts))
 
 
 @pytest.mark.parametrize("ignored", [{}, {"object_layer": 99, "rank": 99}], ids=str)
 def test_a_baseline_has_no_object_layer_or_rank(word_model, prompts, ignored):
     found = lrc.fit_concepts(word_model, prompts, method="svm", subject_layer=0, **ignored)
-    same(found, lrc.fit_baselines(word_model, prompts, layer=0, methods=["svm"])["svm"])
+    assert_same(found, lrc.fit_baselines(word_model, prompts, layer=0, methods=["svm"])["svm"])
 
 
 def test_prompts_of_one_object_have_no_others_to_fit_on(word_model, prompts):
@@ -75,7 +77,10 @@ def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_
         ({"method": "svm", "fit_method": "lowrank"}, "fit_method is 'lowrank'; allowed are"),
         ({"method": "lcr", "rank": 2}, "no method 'lcr'; did you mean lrc"),
         ({"method": "lrc", "rank": 500}, "rank 500 is above the numerical rank of its LRE"),
-        ({"fit_method": "low_rank"}, "lrc-combined needs all singular values; use fit_method='exact'"),
+        (
+            {"fit_method": "low_rank"},
+            "lrc-combined needs all singular values; use fit_method='exact', or other methods",
+        ),
         ({"subject_layer": 2}, "object layer 1 is not above subject layer 2; take an earlier subject layer"),
         ({"subject_layer": 1, "method": "lrc", "rank": 2}, "object layer 1 is not above subject layer 1"),
         ({"subject_layer": 2, "method": "lrc-final", "rank": 2}, "object layer 2 is not above subject layer 2"),

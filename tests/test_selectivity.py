@@ -24,7 +24,7 @@ def train():
 
 
 @pytest.fixture
-def test_prompts():
+def tested_prompts():
     return prompts_by_word(20, texts=["w9", "w10 w11", "w12 w13 w14"])
 
 
@@ -35,8 +35,8 @@ def make(method):
     return concepts
 
 
-def test_what_there_is_to_find_is_found_and_the_controls_are_near_chance(word_model, train, test_prompts):
-    found = [lrc.selectivity(word_model, train, test_prompts, make("svm"), seed=seed) for seed in range(6)]
+def test_what_there_is_to_find_is_found_and_the_controls_are_near_chance(word_model, train, tested_prompts):
+    found = [lrc.selectivity(word_model, train, tested_prompts, make("svm"), seed=seed) for seed in range(6)]
     assert found[0].chance == 0.25
     assert found[0].accuracy >= 0.7
     assert len({one.accuracy for one in found}) == 1
@@ -46,9 +46,9 @@ def test_what_there_is_to_find_is_found_and_the_controls_are_near_chance(word_mo
     assert found[0].to_dict()["n_prompts"] == 20
 
 
-def test_an_untrained_model_holds_the_words_too(word_model, train, test_prompts):
+def test_an_untrained_model_holds_the_words_too(word_model, train, tested_prompts):
     """The control that a probe of the words themselves cannot pass: random weights keep them apart."""
-    found = lrc.selectivity(word_model, train, test_prompts, make("centred-mean"))
+    found = lrc.selectivity(word_model, train, tested_prompts, make("centred-mean"))
     assert found.random_model > found.chance
 
 

@@ -97,7 +97,7 @@ def evaluate(model: Any, short: str, relation: lrc.Relation, others: Sequence[lr
                 }
                 for beta, curve, side in zip(BETAS, curves[name], elsewhere[name], strict=True)
             ]
-    return {"outcomes": outcomes, "n_edits": len(edits), "n_held_out": len(usable), "n_objects": len(set(names))}
+    return {"outcomes": outcomes, "n_edits": len(edits), "n_objects": len(set(names))}
 
 
 def at_equal_kl(points: Sequence[Record], kl: float) -> tuple[float, float] | None:
@@ -126,10 +126,7 @@ def table(records: Sequence[Record], method: str) -> list[dict[str, Any]]:
                 by_relation[record["relation"]].append(
                     (statistics.mean(own["success"]), statistics.mean(own["hard"]), own["kl"])
                 )
-            means = [
-                [statistics.mean(column) for column in zip(*own, strict=True)] for own in by_relation.values()
-            ]
-            soft, hard, kl = (statistics.mean(column) for column in zip(*means, strict=True))
+            soft, hard, kl = column_means([column_means(own) for own in by_relation.values()])
             points.append({"beta": BETAS[place], "soft": soft, "hard": hard, "kl": kl})
         row: dict[str, Any] = {"layers": profile}
         for kl in KLS:
