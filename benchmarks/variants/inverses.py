@@ -10,21 +10,19 @@ are written to `benchmarks/results/`.
 """
 
 import statistics
-import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from halves import Record, collect, options_of, read, stored, training_half
-from report import write_study
+from halves import Record, options_of, read, training_half
+from report import run_study
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 import lrc_tl as lrc
 from lrc_tl.baselines import baseline_concepts
-from lrc_tl.relation_files import load_relations
 
 LAYERS: dict[str, tuple[tuple[int, ...], dict[int, Any]]] = {
     "gemma-3-270m": ((7, 9), {11: "mean", 13: "mean", 17: "first_token"}),
@@ -202,51 +200,38 @@ def table(
     return sorted(rows, key=lambda row: -max(row[reading] for reading in READINGS))
 
 
+def tables(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
+    """Of all records, and of those with LREs from zero-shot prompts too."""
+    warnings.filterwarnings("ignore", category=UserWarning)  # solvers on a handful of rows
+    found = [(record["relation"], dict(outcomes(record))) for record in records]
+    both = [right for right, record in zip(found, records, strict=True) if "zero-shot" in record]
+    return {
+        "LREs from few-shot prompts": table(found, lambda name: "zero-shot LRE" not in name),
+        "Relations and seeds with LREs from zero-shot prompts too": table(both, lambda name: True),
+    }
+
+
 def main() -> None:
     """Collect, or evaluate what was collected."""
     given = options_of(
         __doc__,
         n_prompts={"type": int, "nargs": 2, "default": [6, 3], "help": "LRE prompts, few-shot and zero-shot"},
     )
-    short = given.model.removeprefix("packaged:")
-    parts = given.parts / short
-    if given.collect:
-        model = lrc.load_model(given.model)
-        relations, _ = load_relations(given.relations)
-        collect(
-            parts,
-            relations,
-            given.seeds,
-            lambda relation, seed: collect_relation(model, short, relation, seed, given.n_prompts),
-        )
-        return
-    started = time.perf_counter()
-    warnings.filterwarnings("ignore", category=UserWarning)  # solvers on a handful of rows
-    records, left_out = stored(parts)
-    found = [(record["relation"], dict(outcomes(record))) for record in records]
-    both = [right for right, record in zip(found, records, strict=True) if "zero-shot" in record]
-    write_study(
+    run_study(
         "inverses",
-        short,
+        given,
         title="Inverses, layers and baselines",
         about=ABOUT,
-        used=[
-            {
-                "relation": record["relation"],
-                "seed": record["seed"],
-                "held out": len(record["judged"]["names"]),
-                "few-shot prompts": len(record["shown"]["names"]),
-                "objects": len(set(record["shown"]["names"])),
-                "zero-shot LREs": "yes" if "zero-shot" in record else "no",
-            }
-            for record in records
-        ],
-        left_out=left_out,
-        tables={
-            "LREs from few-shot prompts": table(found, lambda name: "zero-shot LRE" not in name),
-            "Relations and seeds with LREs from zero-shot prompts too": table(both, lambda name: True),
+        evaluate=lambda model, short, relation, seed, _: collect_relation(
+            model, short, relation, seed, given.n_prompts
+        ),
+        used=lambda record: {
+            "held out": len(record["judged"]["names"]),
+            "few-shot prompts": len(record["shown"]["names"]),
+            "objects": len(set(record["shown"]["names"])),
+            "zero-shot LREs": "yes" if "zero-shot" in record else "no",
         },
-        seconds=time.perf_counter() - started,
+        tables=tables,
     )
 
 

@@ -11,14 +11,13 @@ it `layer_strengths_<model>.json` and `variants.md` are written to `benchmarks/r
 import math
 import random
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from halves import PLACES, Record, collect, options_of, stored, training_half
-from report import write_study
+from halves import PLACES, Record, options_of, training_half
+from report import run_study
 
 import lrc_tl as lrc
 from lrc_tl.activations import prompt_activations
@@ -26,7 +25,6 @@ from lrc_tl.baselines import baseline_concepts
 from lrc_tl.evaluation.causality import causality_curves, counterfactual_edits
 from lrc_tl.evaluation.side_effects import side_effects
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.relation_files import load_relations
 from lrc_tl.side_effect_statements import side_effect_pairs
 
 RIDGE, N_LRE_PROMPTS, N_SIDE_EFFECTS, MOST_EDITS = 0.2, 6, 16, 30
@@ -52,7 +50,7 @@ def profiles(n_layers: int, subject: int, object_: int) -> dict[str, dict[int, f
     }
 
 
-def evaluate(model: Any, short: str, relation: lrc.Relation, others: Sequence[lrc.Relation], seed: int) -> Record:
+def evaluate(model: Any, short: str, relation: lrc.Relation, seed: int, others: Sequence[lrc.Relation]) -> Record:
     """Outcomes of every method, profile and strength.
 
     Raises:
@@ -136,40 +134,21 @@ def table(records: Sequence[Record], method: str) -> list[dict[str, Any]]:
     return rows
 
 
+def tables(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
+    """One for each method."""
+    return {method: table(records, method) for method in dict.fromkeys(m for m, _ in records[0]["outcomes"])}
+
+
 def main() -> None:
     """Collect, or evaluate what was collected."""
-    given = options_of(__doc__)
-    short = given.model.removeprefix("packaged:")
-    parts = given.parts / "layer_strengths" / short
-    if given.collect:
-        model = lrc.load_model(given.model)
-        relations, _ = load_relations(given.relations)
-        others = list(relations.values())
-        collect(
-            parts, relations, given.seeds, lambda relation, seed: evaluate(model, short, relation, others, seed)
-        )
-        return
-    started = time.perf_counter()
-    records, left_out = stored(parts)
-    methods = dict.fromkeys(method for method, _ in records[0]["outcomes"])
-    tables = {method: table(records, method) for method in methods}
-    write_study(
+    run_study(
         "layer_strengths",
-        short,
+        options_of(__doc__),
         title="Strength by layer",
         about=ABOUT,
-        used=[
-            {
-                "relation": record["relation"],
-                "seed": record["seed"],
-                "edits": record["n_edits"],
-                "objects": record["n_objects"],
-            }
-            for record in records
-        ],
-        left_out=left_out,
+        evaluate=evaluate,
+        used=lambda record: {"edits": record["n_edits"], "objects": record["n_objects"]},
         tables=tables,
-        seconds=time.perf_counter() - started,
     )
 
 

@@ -10,20 +10,18 @@ prompts. `--collect` keeps the Jacobian of each prompt; without it every choice 
 
 import random
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from halves import PLACES, Record, collect, options_of, read, stored, training_half
-from report import write_study
+from halves import PLACES, Record, options_of, read, training_half
+from report import run_study
 from torch import Tensor
 
 import lrc_tl as lrc
 from lrc_tl.forward import logits_at
 from lrc_tl.low_rank import Factors
-from lrc_tl.relation_files import load_relations
 
 MOST, DRAWS, FOLDS = 20, 5, 5
 RANK, RIDGE = 64, 0.2
@@ -51,7 +49,7 @@ def certainty(model: Any, prompts: Sequence[lrc.Prompt]) -> list[float]:
     return found
 
 
-def evaluate(model: Any, short: str, relation: lrc.Relation, seed: int) -> Record:
+def evaluate(model: Any, short: str, relation: lrc.Relation, seed: int, _: Sequence[lrc.Relation]) -> Record:
     """Activations of a training half, and the Jacobian and bias of each of some prompts.
 
     Raises:
@@ -260,35 +258,19 @@ def table(halves: Sequence[Half]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Collect, or evaluate what was collected."""
-    given = options_of(__doc__)
-    short = given.model.removeprefix("packaged:")
-    parts = given.parts / "lre_prompts" / short
-    if given.collect:
-        model = lrc.load_model(given.model)
-        relations, _ = load_relations(given.relations)
-        collect(parts, relations, given.seeds, lambda relation, seed: evaluate(model, short, relation, seed))
-        return
-    started = time.perf_counter()
-    records, left_out = stored(parts)
-    write_study(
+    run_study(
         "lre_prompts",
-        short,
+        options_of(__doc__),
         title="LRE prompts",
         about=ABOUT,
-        used=[
-            {
-                "relation": record["relation"],
-                "seed": record["seed"],
-                "held out": len(record["judged"]["names"]),
-                "few-shot prompts": len(record["shown"]["names"]),
-                "with a Jacobian": len(record["sampled"]),
-                "objects": len(set(record["shown"]["names"])),
-            }
-            for record in records
-        ],
-        left_out=left_out,
-        tables={"Choice and number of prompts": table([Half(record) for record in records])},
-        seconds=time.perf_counter() - started,
+        evaluate=evaluate,
+        used=lambda record: {
+            "held out": len(record["judged"]["names"]),
+            "few-shot prompts": len(record["shown"]["names"]),
+            "with a Jacobian": len(record["sampled"]),
+            "objects": len(set(record["shown"]["names"])),
+        },
+        tables=lambda records: {"Choice and number of prompts": table([Half(record) for record in records])},
     )
 
 

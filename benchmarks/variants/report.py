@@ -1,13 +1,16 @@
-"""`variants.md`: the tables of all studies of variants, for every model."""
+"""How a study of variants runs, and `variants.md`: the tables of all of them, for every model."""
 
+import argparse
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from halves import SPLIT_SEED
+from halves import SPLIT_SEED, Record, collect, stored
 
+import lrc_tl as lrc
 from lrc_tl.json_results import write_result
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -16,28 +19,49 @@ STUDIES = ("inverses", "lre_prompts", "layer_strengths")
 Row = Mapping[str, Any]
 
 
-def write_study(
+def run_study(
     study: str,
-    short: str,
+    given: argparse.Namespace,
     *,
     title: str,
     about: str,
-    used: Sequence[Row],
-    left_out: Mapping[str, str],
-    tables: Mapping[str, Sequence[Row]],
-    seconds: float,
+    evaluate: Callable[[Any, str, lrc.Relation, int, Sequence[lrc.Relation]], Record],
+    used: Callable[[Record], Row],
+    tables: Callable[[Sequence[Record]], Mapping[str, Sequence[Row]]],
 ) -> None:
-    """Write `<study>_<model>.json`, and `variants.md` anew, without the lists in rows."""
+    """Collect, or write `<study>_<model>.json` and `variants.md` (without lists in rows) from what was collected.
+
+    `evaluate` makes the record of a relation and seed, from the model, its short name and all relations; `used`
+    says what is worth knowing of one, and `tables` makes the tables of all.
+    """
+    short = given.model.removeprefix("packaged:")
+    parts = given.parts / study / short
+    if given.collect:
+        model = lrc.load_model(given.model)
+        relations, _ = lrc.load_relations(given.relations)
+        others = list(relations.values())
+        collect(
+            parts, relations, given.seeds, lambda relation, seed: evaluate(model, short, relation, seed, others)
+        )
+        return
+    started = time.perf_counter()
+    records, left_out = stored(parts)
     write_result(
         RESULTS / f"{study}_{short}.json",
         kind="variants",
-        results={"title": title, "about": about, "used": used, "left_out": left_out, "tables": tables},
+        results={
+            "title": title,
+            "about": about,
+            "used": [{"relation": one["relation"], "seed": one["seed"], **used(one)} for one in records],
+            "left_out": left_out,
+            "tables": tables(records),
+        },
         settings={
-            "command": f"python benchmarks/variants/{study}.py --model packaged:{short}",
+            "command": f"python benchmarks/variants/{study}.py --model {given.model}",
             "split_seed": SPLIT_SEED,
         },
         model=None,
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
     )
     text = page()
     (RESULTS / "variants.md").write_text(text, encoding="utf-8")
