@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lrc_tl.plain_numbers import as_python
 from lrc_tl.prompts import Prompt
 
 SCHEMA_NAME = "lrc_tl.artifact"
@@ -78,7 +79,7 @@ def write_artifact(
     }
     try:
         # As it will be read: JSON turns keys that are numbers into strings, and they sort in another order.
-        document = json.loads(json.dumps(document, allow_nan=False))
+        document = json.loads(json.dumps(document, allow_nan=False, default=as_python))
         document["sha256"] = _digest(document, own)
         text = json.dumps(document, allow_nan=False)
     except (TypeError, ValueError) as error:

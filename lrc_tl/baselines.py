@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
@@ -25,6 +24,7 @@ from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt
+from lrc_tl.typechecking import checked
 
 _Array = npt.NDArray[np.float64]
 _PCA_SHARE = 0.9
@@ -65,7 +65,7 @@ def fit_baselines(
     }
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def baseline_concepts(
     activations: Float[Tensor, "prompt d_model"],
     objects: Sequence[str],

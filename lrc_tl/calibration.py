@@ -8,8 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from beartype import beartype
-from jaxtyping import Bool, Float, jaxtyped
+from jaxtyping import Bool, Float
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.isotonic import IsotonicRegression
@@ -17,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from lrc_tl.probe_metrics import ProbeReport
+from lrc_tl.typechecking import checked
 
 Criterion = Literal["balanced_accuracy", "f1", "false_positive_rate"]
 ProbabilityMethod = Literal["platt", "isotonic"]
@@ -55,7 +55,7 @@ class Calibration:
                 raise ValueError(f"the {name} of the calibration is not finite; calibrate again")
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def best_threshold(
     scores: Float[Tensor, " sample"],
     positive: Bool[Tensor, " sample"],

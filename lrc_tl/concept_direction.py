@@ -8,8 +8,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from beartype import beartype
-from jaxtyping import Bool, Float, jaxtyped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.calibration import Knots, interpolated
@@ -21,6 +20,7 @@ from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.pooling import Pooling
 from lrc_tl.positions import Where, hook_layer
 from lrc_tl.steering import Gate, Hook, Schedule, Steering
+from lrc_tl.typechecking import checked
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,7 +111,7 @@ class ConceptDirection(Pooling):
         """Layer of the hook point."""
         return hook_layer(self.hook_name)
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """Dot product with the direction less `offset`, in residual-stream units; in the dtype of `vector`.
 
@@ -142,7 +142,7 @@ class ConceptDirection(Pooling):
         """
         return replace(self, threshold=float(threshold), slope=slope, intercept=intercept, knots=knots)
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def predict(self, resid: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
         """Whether the score lies above the threshold.
 
@@ -157,7 +157,7 @@ class ConceptDirection(Pooling):
         fires: Tensor = self.score(resid) > self.threshold
         return fires
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def probability(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """How likely it is that the concept is there, from the calibration of the score.
 
@@ -167,7 +167,7 @@ class ConceptDirection(Pooling):
         probabilities: Tensor = self.probability_at(self.score(resid))
         return probabilities
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def probability_at(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """`probability` from scores: `sigmoid(slope * score + intercept)`, or linear between the knots.
 

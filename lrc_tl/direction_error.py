@@ -8,11 +8,11 @@ differ by about as much as the sketched from the exact ones.
 """
 
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.sketching import BlockKrylov
+from lrc_tl.typechecking import checked
 
 BOUND_FACTOR = 2.7
 """Bound over estimate: what held in 95 % of the calibration cases (`benchmarks/low_rank_error.py`)."""
@@ -21,7 +21,7 @@ _CONTINUATIONS = 3
 _TURNS = 3
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def angles(one: Float[Tensor, "*batch d"], other: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
     """Angle between the vectors of each row in radians, 0 to pi; precise also where it is tiny.
 

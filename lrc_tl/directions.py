@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.activations import subject_activations
@@ -36,6 +35,7 @@ from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.probe_metrics import ProbeReport, probe_report
 from lrc_tl.prompts import Prompt
 from lrc_tl.steering import Steering
+from lrc_tl.typechecking import checked
 
 __all__ = ["ConceptDirection", "ConceptSet"]
 
@@ -126,7 +126,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         """All directions, one a row."""
         return torch.stack([direction.vector for direction in self._directions.values()])
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def scores(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
         """Scores of every concept, in the order of the set (arXiv:2311.08968, eq. 6).
 
@@ -143,7 +143,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         scores: Tensor = acts.to(vectors) @ vectors.T - offsets.to(vectors)
         return scores
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def centred(self, acts: Float[Tensor, "sample d_model"]) -> "ConceptSet":
         """The same directions with scores counted from those of the mean of `acts`, without a calibration.
 
@@ -246,7 +246,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         )
         return ConceptSet(made, settings=self.settings, calibration=calibration)
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def probabilities(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
         """Probabilities over the concepts of the set, which sum to 1; for one against the rest ask its direction.
 

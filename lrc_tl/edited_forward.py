@@ -9,19 +9,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, SupportsFloat, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from beartype import beartype
-from jaxtyping import Float, Int, jaxtyped
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.edits import Unit, wide_of
 from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prefix_cache import prefix_cache
+from lrc_tl.typechecking import checked
 
-EditedLayers: TypeAlias = Sequence[int] | Mapping[int, SupportsFloat]
+EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
 """Layers to edit, or the share of the edit that each of them gets."""
 _LEAST_SPARED = 128
 """Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
@@ -47,7 +47,7 @@ class EditedSequence:
             )
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def edited_logits(
     model: HookedModel,
     sequences: Sequence[EditedSequence],

@@ -9,9 +9,10 @@ from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from torch import Tensor
+
+from lrc_tl.typechecking import checked
 
 Unit = Literal["share", "absolute"]
 Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
@@ -53,7 +54,7 @@ def _clamp_shift(h: Tensor, vector: Tensor, value: Amount) -> Tensor:
     return shift
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def add_edit(
     h: Float[Tensor, "*batch d_model"],
     vector: Float[Tensor, " d_model"],
@@ -69,7 +70,7 @@ def add_edit(
     return (wide + _add_shift(wide, vector, strength, unit)).to(h.dtype)
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def swap_edit(
     h: Float[Tensor, "*batch d_model"],
     remove: Float[Tensor, "*#batch d_model"],
@@ -85,7 +86,7 @@ def swap_edit(
     return (wide + _swap_shift(wide, remove, add, beta)).to(h.dtype)
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def clamp_edit(
     h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"], *, value: Amount
 ) -> Float[Tensor, "*batch d_model"]:
@@ -94,7 +95,7 @@ def clamp_edit(
     return (wide + _clamp_shift(wide, vector, value)).to(h.dtype)
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def ablate_edit(
     h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "*batch d_model"]:
@@ -103,7 +104,7 @@ def ablate_edit(
     return edited
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def reflect_edit(
     h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "*batch d_model"]:
@@ -120,7 +121,7 @@ def rescaled(edited: Tensor, h: Tensor) -> Tensor:
     return kept.to(h.dtype)
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def keep_norm(
     edited: Float[Tensor, "*batch d_model"], h: Float[Tensor, "*batch d_model"]
 ) -> Float[Tensor, "*batch d_model"]:

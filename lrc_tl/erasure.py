@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.activations import subject_activations
@@ -19,6 +18,7 @@ from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt
 from lrc_tl.steering import Steering
+from lrc_tl.typechecking import checked
 
 _TOLERANCE = 1e-6
 
@@ -43,7 +43,7 @@ def fit_erasure(model: HookedModel, prompts: Sequence[Prompt], *, layer: int, sh
     )
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def leace(
     activations: Float[Tensor, "sample d_model"], objects: Sequence[str], *, shrinkage: bool = True
 ) -> Erase:

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from torch import Tensor
+
+from lrc_tl.typechecking import checked
 
 
 def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ...]) -> int:
@@ -17,7 +18,7 @@ def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ..
     return int((singular_values > cutoff).sum())
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def solve_low_rank(
     weight: Float[Tensor, "d_object d_subject"],
     target: Float[Tensor, "*batch d_object"],

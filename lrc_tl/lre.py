@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -31,6 +30,7 @@ from lrc_tl.low_rank_fit import (
 )
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
+from lrc_tl.typechecking import checked
 
 _KIND = "lre"
 _NOT_PLAIN = ("weight", "bias", "fingerprint")
@@ -150,7 +150,7 @@ class LinearRelationalEmbedding:
             progress=progress,
         )[pair]
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def predict(self, subject_acts: Float[Tensor, "*batch d_subject"]) -> Float[Tensor, "*batch d_object"]:
         """`W s + b` for each row."""
         objects: Tensor = subject_acts.to(self.weight) @ self.weight.T + self.bias
@@ -217,7 +217,7 @@ class LinearRelationalEmbedding:
         names = [prompt.object for prompt in prompts]
         return self.concepts_from_activations(objects, names, rank=rank, ridge=ridge)
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def concepts_from_activations(
         self,
         object_acts: Float[Tensor, "prompt d_object"],

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from beartype import beartype
-from jaxtyping import Bool, Float, Int, jaxtyped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrc_tl.forward import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.tracking import is_steered
+from lrc_tl.typechecking import checked
 
 Pool: TypeAlias = Literal["last_subject_token", "mean", "max"]
 _ASK = "by='mean' and by='max' take `mask` (see token_mask), by='last_subject_token' takes `positions`"
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def pool_scores(
     scores: Float[Tensor, "batch pos *concept"],
     *,
@@ -100,7 +100,7 @@ class _Scoring(Protocol):
 class Pooling:
     """Pooled scores from tensors, a cache and text: `batch` for a direction, `batch concept` for a set."""
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def pool(
         self: Any,
         resid: Float[Tensor, "batch pos d_model"],

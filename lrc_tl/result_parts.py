@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from lrc_tl.errors import FingerprintMismatch
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.json_results import write_result
+from lrc_tl.plain_numbers import as_python
 
 SCHEMA_VERSION = 1
 
@@ -128,7 +129,7 @@ class ResultParts:
 
 
 def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=as_python))
 
 
 def _digest(value: Any) -> str:

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from scipy.linalg import subspace_angles
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from lrc_tl.directions import ConceptSet
 from lrc_tl.edits import wide_of
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.low_rank import Factors
+from lrc_tl.typechecking import checked
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +44,7 @@ class Subspace:
         """Its dimension."""
         return self.basis.shape[0]
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def project(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """`Q^T Q h`: the part of each activation inside the subspace.
 
@@ -55,7 +55,7 @@ class Subspace:
         """
         return self._inside(acts).to(acts.dtype)
 
-    @jaxtyped(typechecker=beartype)
+    @checked
     def remove(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """`h - Q^T Q h`: each activation without its part in the subspace, in the dtype of `acts`.
 
@@ -77,7 +77,7 @@ class Subspace:
         return inside
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def orthonormal_basis(vectors: Float[Tensor, "concept d_model"]) -> Float[Tensor, "rank d_model"]:
     """Orthonormal rows that span the rows of `vectors`: their right singular vectors up to the numerical rank.
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from test_activations import random_prompts
@@ -293,3 +294,23 @@ def test_shares_of_layers_scale_the_edit_and_are_kept_in_the_result(word_model, 
     assert (whole.layers, whole.layer_shares) == ((0, 2), ())
     with pytest.raises(ValueError, match="layers is empty"):
         lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers={})
+
+
+def test_whole_numbers_and_those_of_numpy_serve_as_beta(word_model):
+    prompts = random_prompts(6)
+    concepts = axes(*(prompt.object for prompt in prompts))
+    for beta in (1, 0, np.float32(0.5), np.int64(2)):
+        found = lrc.evaluate(word_model, concepts, prompts, beta=beta)
+        again = lrc.evaluate(word_model, concepts, prompts, beta=float(beta))
+        torch.testing.assert_close(found.causality_result.edited, again.causality_result.edited)
+        assert type(found.causality_result.beta) is float
+
+
+def test_a_number_of_another_kind_is_refused_in_a_few_lines(word_model):
+    prompts = random_prompts(6)
+    concepts = axes(*(prompt.object for prompt in prompts))
+    for beta in ("0.1", True, [0.1]):
+        with pytest.raises(TypeError) as caught:
+            lrc.evaluate(word_model, concepts, prompts, beta=beta)
+        assert "beta" in str(caught.value)
+        assert len(str(caught.value).splitlines()) < 5

@@ -3,6 +3,7 @@
 import contextlib
 import io
 
+import numpy as np
 import pytest
 import torch
 
@@ -177,3 +178,17 @@ def test_lres_of_parts_combine_to_the_lre_of_all_prompts(model):
         combined([whole, fit(model, object_layer=1)])
     with pytest.raises(ValueError, match="no LREs to combine"):
         combined([])
+
+
+def test_whole_numbers_and_those_of_numpy_serve_as_rank_and_ridge_and_can_be_saved(model, tmp_path):
+    lre = fit(model)
+    expected = lre.concepts(model, PROMPTS, rank=4, ridge=1.0)
+    for rank, ridge in [(4, 1), (np.int64(4), np.int32(1)), (np.uint8(4), np.float32(1))]:
+        made = lre.concepts(model, PROMPTS, rank=rank, ridge=ridge)
+        torch.testing.assert_close(made.vectors, expected.vectors, rtol=0, atol=0)
+        made.save(tmp_path / "concepts.safetensors")
+        settings = lrc.ConceptSet.load(tmp_path / "concepts.safetensors").settings
+        assert (settings["rank"], settings["ridge"]) == (4, 1)
+    with pytest.raises(TypeError, match=r"concepts_from_activations: `rank` is True \(bool\)") as caught:
+        lre.concepts(model, PROMPTS, rank=True)
+    assert str(caught.value).count("\n") < 5

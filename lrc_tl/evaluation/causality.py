@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from beartype import beartype
-from jaxtyping import Bool, Float, jaxtyped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
@@ -16,6 +15,7 @@ from lrc_tl.edits import Unit, wide_of
 from lrc_tl.knowledge import is_answer, without_end
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.typechecking import checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
     return tuple(edits)
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def causality_curve(
     model: HookedModel,
     edits: Sequence[Edit],

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.directions import ConceptSet
+from lrc_tl.typechecking import checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Classification:
         )
 
 
-@jaxtyped(typechecker=beartype)
+@checked
 def classify_activations(
     concepts: ConceptSet,
     activations: Float[Tensor, "prompt d_model"],

@@ -1,0 +1,49 @@
+"""What counts as a number: Python's and NumPy's own, and never a boolean, though Python counts True as 1."""
+
+from numbers import Integral, Real
+from typing import Any, TypeGuard
+
+
+def is_whole_number(value: object) -> TypeGuard[int]:
+    """Whether this is an `int` of Python or NumPy; a boolean is none, nor is 4.0."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_real_number(value: object) -> TypeGuard[float]:
+    """Whether this is a `float` or an `int` of Python or NumPy; a boolean is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def whole_number(value: Any, name: str) -> int:
+    """The number as Python's `int`, which can be written to JSON; `name` is the argument's, for the error.
+
+    Raises:
+        TypeError: it is no whole number.
+    """
+    if not is_whole_number(value):
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; give a whole number")
+    return int(value)
+
+
+def real_number(value: Any, name: str) -> float:
+    """The number as Python's `float`, which can be written to JSON; `name` is the argument's, for the error.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if not is_real_number(value):
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; give a number")
+    return float(value)
+
+
+def as_python(value: object) -> int | float:
+    """A number of NumPy as Python's own: the `default` of `json.dumps`.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if is_whole_number(value):
+        return int(value)
+    if is_real_number(value):
+        return float(value)
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
