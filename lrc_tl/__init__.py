@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lrc_tl.display import TokenScores
     from lrc_tl.edits import Add, Clamp, Erase, Reflect, Swap, swap_edit
     from lrc_tl.erasure import fit_erasure, leace
-    from lrc_tl.errors import FingerprintMismatch, ModelError
+    from lrc_tl.errors import FingerprintMismatch, ModelError, NotFiniteError
     from lrc_tl.evaluation import (
         CausalityResult,
         Classification,
@@ -109,6 +109,7 @@ __all__ = [
     "LinearRelationalEmbedding",
     "ModelError",
     "ModelFingerprint",
+    "NotFiniteError",
     "PositionError",
     "Prompt",
     "PromptActivations",

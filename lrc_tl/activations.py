@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.finite import require_finite_residuals
 from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded, run
 from lrc_tl.jacobian import ObjectAggregation, object_positions
 from lrc_tl.models import HookedModel, hook_name
@@ -41,8 +42,8 @@ def prompt_activations(
     activation in float32.
 
     Raises:
-        ValueError: no prompts, a layer outside the model or without an aggregation, or residuals that are not
-            finite.
+        ValueError: no prompts, or a layer outside the model or without an aggregation.
+        NotFiniteError: residuals that are not finite.
     """
     if not prompts:
         raise ValueError("no prompts to read activations from; give at least one")
@@ -94,12 +95,7 @@ def prompt_activations(
             fwd_hooks = [(name, keep(layer, rows)) for layer, name in names.items()]
             run(model, ids, fwd_hooks=fwd_hooks, stop_at_layer=max(names) + 1)
     for layer, residuals in (*kept_subject.items(), *kept_object.items()):
-        if not torch.isfinite(residuals).all():
-            row = int((~torch.isfinite(residuals).all(1)).nonzero()[0])
-            raise ValueError(
-                f"the residual stream of {prompts[row].text!r} at layer {layer} is not finite; load the model in "
-                "float32 and check its weights"
-            )
+        require_finite_residuals(residuals, [prompt.text for prompt in prompts], layer=layer)
     return PromptActivations(
         subject={layer: kept_subject[layer] for layer in subject_layers},
         object={layer: kept_object[layer] for layer in object_layers},

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.edits import Unit, wide_of
+from lrc_tl.finite import LogitsCheck
 from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prefix_cache import prefix_cache
@@ -66,7 +67,9 @@ def edited_logits(
 
     Raises:
         ValueError: a layer outside the model, given twice, or a share that is not finite.
+        NotFiniteError: logits without a softmax; the edit is too large, or the model is broken.
     """
+    check = LogitsCheck(model)
     shares = _layer_shares(model, layers)
     numbers = sequence_of.tolist()
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -83,9 +86,10 @@ def edited_logits(
             continue
         for batch in _batches(model, sequences, numbers, rows, len(prefix), max_tokens):
             own = [sequences[numbers[row]] for row in batch]
-            yield from _run(model, own, batch, shifts, shares, unit, len(prefix), cache)
+            yield from _run(model, own, batch, shifts, shares, unit, len(prefix), cache, check)
     for batch in _batches(model, sequences, numbers, alone, 0, max_tokens):
-        yield from _run(model, [sequences[numbers[row]] for row in batch], batch, shifts, shares, unit, 0, None)
+        own = [sequences[numbers[row]] for row in batch]
+        yield from _run(model, own, batch, shifts, shares, unit, 0, None, check)
 
 
 def _layer_shares(model: HookedModel, layers: EditedLayers) -> dict[str, float]:
@@ -127,10 +131,12 @@ def _run(
     unit: Unit,
     skipped: int,
     cache: Any,
+    check: LogitsCheck,
 ) -> Iterator[tuple[int, Tensor]]:
     device = model.cfg.device
     own = shifts[batch]
     row = torch.arange(len(batch), device=device)
+    overflowed = torch.zeros(len(batch), dtype=torch.bool, device=device)
     at = torch.tensor([sequence.edited_position - skipped for sequence in sequences], device=device)
     most = max(len(sequence.wanted) for sequence in sequences)
     wanted = torch.tensor(
@@ -144,6 +150,7 @@ def _run(
             shift = h.norm(dim=-1, keepdim=True) * shift
         changed = residual.clone()
         changed[row, at] = (h + shift).to(residual.dtype)
+        overflowed.logical_or_(~wide_of(changed[row, at]).norm(dim=-1).isfinite())
         return changed
 
     def pick(residual: Tensor, hook: Any) -> Tensor:
@@ -158,5 +165,6 @@ def _run(
     fwd_hooks = [*edits, (hook_name(model, -1), pick)]
     with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks):
         logits = call(ids, **arguments)
+    check.require(logits, [sequence.ids for sequence in sequences], own, overflowed)
     for place, number in enumerate(batch):
         yield number, logits[place, : len(sequences[place].wanted)]

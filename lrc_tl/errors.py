@@ -7,3 +7,7 @@ class ModelError(RuntimeError):
 
 class FingerprintMismatch(ValueError):
     """A direction, set or embedding was used with another model than the one it was made on."""
+
+
+class NotFiniteError(ValueError):
+    """A model or an edit gave numbers that are NaN or infinite; the text says where, and how many."""

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.finite import LogitsCheck
 from lrc_tl.models import HookedModel, hook_name
 
 MAX_TOKENS = 4096
@@ -77,7 +78,11 @@ def logits_at(
 
     Only the positions asked for go through the final norm and the unembedding. `edits` makes the hooks for a batch
     from its row numbers; they run before the positions are picked.
+
+    Raises:
+        NotFiniteError: logits without a softmax, so no greedy token or log-probability that means anything.
     """
+    check = LogitsCheck(model)
     last = hook_name(model, -1)
     wanted = max(map(len, positions), default=0)
     limit = max(1, _MAX_LOGIT_POSITIONS // max(1, wanted))
@@ -92,5 +97,6 @@ def logits_at(
 
             fwd_hooks = [*(edits(rows) if edits else []), (last, pick)]
             logits = run(model, right_padded(model, [sequences[r] for r in rows]), fwd_hooks=fwd_hooks)
+            check.require(logits, [sequences[r] for r in rows])
             for number, row in enumerate(rows):
                 yield row, logits[number, : len(positions[row])]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lrc_tl.directions import ConceptSet
 from lrc_tl.edits import Add, Swap
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.generation import generate
@@ -180,6 +181,8 @@ def calibrate_strength(
     Raises:
         ValueError: no edits, no or bad strengths, `wanted` not in (0, 1], `refinements` below 0, a steering
             without one strength or of another kind or unit than the others, or margins that do not fit.
+        NotFiniteError: the unsteered model's own log-probabilities are not finite. A strength that makes them so
+            is counted in its point (`not_finite`) and never chosen.
     """
     limits = limits or Limits()
     made = [steering if isinstance(steering, Steering) else steering(edit) for edit in edits]
@@ -192,6 +195,7 @@ def calibrate_strength(
     order = random.Random(seed).sample(made, len(made))
     base = _margins(model, success, edits, made, [0.0])
     quiet = _neutral(model, order, neutral_texts, [0.0], limits)
+    _require_finite(edits, base[:, 0], quiet[0])
 
     def measure(tried: Sequence[float]) -> list[StrengthPoint]:
         margins = _margins(model, success, edits, made, tried)
@@ -263,6 +267,21 @@ def _margins(
     return torch.stack(rows)
 
 
+def _require_finite(edits: Sequence[Edit], base: Float[Tensor, " edit"], quiet: NeutralEffects) -> None:
+    """What a strength is compared with must be finite; what a strength breaks is counted in its own point."""
+    advice = "load the model in float32 and check its weights"
+    if not bool(base.isfinite().all()):
+        rows = (~base.isfinite()).nonzero()[:, 0].tolist()
+        raise NotFiniteError(
+            f"without steering the margins of {len(rows)} of {len(edits)} edits are not finite, the first that of "
+            f"{edits[rows[0]].prompt.text!r}; {advice}"
+        )
+    if not (math.isfinite(quiet.kl) and math.isfinite(quiet.perplexity_ratio)):
+        raise NotFiniteError(
+            f"without steering the log-probabilities of the neutral texts are not finite; {advice}"
+        )
+
+
 def _neutral(
     model: HookedModel,
     steerings: Sequence[Steering],
@@ -283,26 +302,31 @@ def _point(
     wanted: float,
     limits: Limits,
 ) -> StrengthPoint:
-    rate = float((margins > 0).double().mean())
+    finite = margins.isfinite()
+    rate = float(((margins > 0) & finite).double().mean())
+    lost = int((~finite).sum())
     more = None if effects.repetition is None else effects.repetition - (quiet.repetition or 0.0)
     measured = {"kl": effects.kl, "perplexity_ratio": effects.perplexity_ratio, "repetition": more}
     allowed = asdict(limits)
     broken = [
         name
         for name, value in measured.items()
-        # Not `>`: NaN exceeds every limit.
-        if allowed[name] is not None and value is not None and not value <= allowed[name]
+        # Not `>`: NaN exceeds every limit, and the lack of one.
+        if value is not None and not value <= (math.inf if allowed[name] is None else allowed[name])
     ]
+    if lost:
+        broken.append("not_finite")
     return StrengthPoint(
         strength=strength,
         success_rate=rate,
-        wrong_way=float((~(margins >= base)).double().mean()),
-        mean_margin=float(margins.mean()),
+        wrong_way=float(((margins < base) & finite).double().mean()),
+        mean_margin=float(margins[finite].mean()),
         kl=effects.kl,
         perplexity_ratio=effects.perplexity_ratio,
         repetition=effects.repetition,
         reached=rate >= wanted,
         broken=tuple(broken),
+        not_finite=lost,
     )
 
 

@@ -46,7 +46,11 @@ class StrengthPoint:
     reached: bool
     """Whether the success rate is the wanted one or more."""
     broken: tuple[str, ...]
-    """Limits that are exceeded; a number that is not finite exceeds any."""
+    """Limits that are exceeded. Infinity exceeds any, and NaN also where there is none; `"not_finite"` where that
+    is above 0."""
+    not_finite: int = 0
+    """Edits with a margin of NaN or infinity, by a strength that breaks the model. They are no success, and no
+    part of `wrong_way` and `mean_margin`."""
 
     @property
     def feasible(self) -> bool:

@@ -277,9 +277,38 @@ def test_numbers_that_are_not_finite_exceed_every_limit(word_model, monkeypatch,
     found = calibrate(word_model, feasible_where(lambda s: True), limits=lrc.Limits(repetition=None))
     assert found.strength is None
     assert found.first_broken == ("perplexity_ratio", STRENGTHS[0])
-    lost = calibrate(word_model, lambda *given: torch.full((len(given[-1]),), math.nan))
-    assert lost.points[0].success_rate == 0
-    assert lost.points[0].wrong_way == 1
+    unlimited = lrc.Limits(kl=None, perplexity_ratio=None, repetition=None)
+    found = calibrate(word_model, feasible_where(lambda s: True), limits=unlimited)
+    assert (found.strength is None) == math.isnan(value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_margins_that_are_not_finite_are_counted_apart_and_their_strength_is_never_chosen(word_model, value):
+    broken_from = STRENGTHS[len(STRENGTHS) // 2]
+
+    def success(model, edit, steering, strengths):
+        return torch.tensor([value if strength >= broken_from else strength - 5.0 for strength in strengths])
+
+    found = calibrate(word_model, success, limits=lrc.Limits(kl=None, perplexity_ratio=None, repetition=None))
+    assert found.strength is None
+    for point in found.points:
+        broken = point.strength >= broken_from
+        assert point.not_finite == (found.n_edits if broken else 0)
+        assert point.broken == (("not_finite",) if broken else ())
+        assert (point.success_rate, point.wrong_way) == (0, 0)
+    assert found.to_frame().not_finite.max() == found.n_edits
+
+
+def test_an_unsteered_model_that_is_not_finite_is_refused_before_any_strength_is_tried(word_model):
+    tried = []
+
+    def success(model, edit, steering, strengths):
+        tried.extend(strengths)
+        return torch.full((len(strengths),), math.nan)
+
+    with pytest.raises(lrc.NotFiniteError, match=r"without steering the margins of (\d+) of \1 edits"):
+        calibrate(word_model, success)
+    assert set(tried) == {0.0}
 
 
 def test_free_text_succeeds_when_the_object_is_named_in_time_as_a_whole_word(word_model):

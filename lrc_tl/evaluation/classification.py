@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.directions import ConceptSet
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.typechecking import checked
 
 
@@ -114,7 +115,17 @@ def classify_activations(
 def classify_scores(
     names: tuple[str, ...], scores: Float[Tensor, "prompt concept"], actual: Sequence[str]
 ) -> Classification:
-    """The classification by the highest score in each row; a column for each of `names`."""
+    """The classification by the highest score in each row; a column for each of `names`.
+
+    Raises:
+        NotFiniteError: a score is NaN or infinite.
+    """
+    if not bool(scores.isfinite().all()):
+        rows = (~scores.isfinite().all(-1)).nonzero()[:, 0].tolist()
+        raise NotFiniteError(
+            f"the scores of {len(rows)} of {len(scores)} subjects are not finite, the first in row {rows[0]}; "
+            "load the model in float32"
+        )
     predicted = tuple(names[index] for index in scores.argmax(-1).tolist())
     ranks = tuple(
         int((row >= row[names.index(name)]).sum()) if name in names else 0
