@@ -5,13 +5,14 @@ import os
 import warnings
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_type_hints
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from lrc_tl.errors import FingerprintMismatch
+from lrc_tl.json_fields import checked_fields
 from lrc_tl.models import HookedModel, hook_name
 
 _TEXT = "The river runs past Lyon, 3 old mills and a café; nobody counts them."
@@ -93,15 +94,24 @@ class ModelFingerprint:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: fields are missing or unknown.
+            ValueError: fields are missing, unknown or of another type, or the behaviour or dtype is none.
         """
-        expected = set(cls.__dataclass_fields__)
-        if set(data) != expected:
+        hints = get_type_hints(cls)
+        if set(data) != set(hints):
             raise ValueError(
-                f"a model fingerprint needs the fields {sorted(expected)}; missing are "
-                f"{sorted(expected - set(data))}, unknown are {sorted(set(data) - expected)}"
+                f"a model fingerprint needs the fields {sorted(hints)}; missing are "
+                f"{sorted(set(hints) - set(data))}, unknown are {sorted(set(data) - set(hints))}"
             )
-        return cls(**data)
+        fields = checked_fields(data, hints, what="model fingerprint")
+        for layer, numbers in fields["behaviour"].items():
+            if len(numbers) != 1 + _N_PROJECTIONS:
+                raise ValueError(
+                    f"the behaviour of a model fingerprint at layer {layer!r} has {len(numbers)} numbers; it must "
+                    f"have {1 + _N_PROJECTIONS}"
+                )
+        if not getattr(getattr(torch, fields["dtype"], None), "is_floating_point", False):
+            raise ValueError(f"dtype {fields['dtype']!r} of a model fingerprint is no floating-point one of torch")
+        return cls(**fields)
 
     def require_match(self, other: "ModelFingerprint", *, what: str = "this was made") -> None:
         """Check that `other` is the same model; warn where it was only run differently.

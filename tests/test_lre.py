@@ -177,3 +177,15 @@ def test_lres_of_parts_combine_to_the_lre_of_all_prompts(model):
         combined([whole, fit(model, object_layer=1)])
     with pytest.raises(ValueError, match="no LREs to combine"):
         combined([])
+
+
+def test_the_inverse_takes_rows_as_wide_as_the_objects_and_nothing_else(model):
+    lre = fit(model)
+    for acts in (torch.tensor(1.0), torch.ones(1), torch.ones(5, 1), torch.ones(12, 5), torch.ones(0, 13)):
+        for call in (lambda a: lre.invert(a, rank=2), lambda a: lre.invert(a, ridge=0.1), lre.predict):
+            with pytest.raises(ValueError, match=r"rows of shape .* must hold one vector of width 12 each"):
+                call(acts.to(lre.weight))
+    with pytest.raises(
+        ValueError, match=r"rows of shape \(4, 1\) were given; they must hold one vector of width 12"
+    ):
+        lre.concepts_from_activations(torch.ones(4, 1).to(lre.weight), ["a", "b", "a", "b"], rank=2)
