@@ -237,7 +237,7 @@ class ConceptDirection(Pooling):
         # First, since it says the most about what is wrong.
         if self.fingerprint is not None:
             what = f"the direction of {self.object_name!r} was made"
-            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
+            self.fingerprint.require_model(model, what=what)
         require_hook(model, self.hook_name)
         if self.vector.shape[0] != model.cfg.d_model:
             raise ValueError(

@@ -18,7 +18,7 @@ from lrc_tl.activations import object_activations
 from lrc_tl.artifacts import prompts_hash, read_artifact, write_artifact
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.errors import ArtifactError
-from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.jacobian import ObjectAggregation, check_layers, jacobian_grid, layer_pairs
 from lrc_tl.json_fields import checked_fields
 from lrc_tl.low_rank import Factors
@@ -304,12 +304,8 @@ class LinearRelationalEmbedding:
             if weight.dtype not in (torch.float32, torch.float64) or bias.dtype != weight.dtype:
                 raise ValueError(f"weight is {weight.dtype}, bias {bias.dtype}; both must be float32 or float64")
             hints = {**get_type_hints(cls), "fingerprint": dict[str, Any]}
-            stored = checked_fields(
-                header,
-                {field.name: hints[field.name] for field in fields(cls) if field.name not in ("weight", "bias")},
-                what="header",
-                defaults=_ABSENT_IN_OLDER_FILES,
-            )
+            del hints["weight"], hints["bias"]
+            stored = checked_fields(header, hints, what="header", defaults=_ABSENT_IN_OLDER_FILES)
             fingerprint = ModelFingerprint.from_dict(stored.pop("fingerprint"))
             lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **stored)
         except ValueError as error:
@@ -325,9 +321,10 @@ class LinearRelationalEmbedding:
             FingerprintMismatch: it was fitted on another one.
         """
         if self.fingerprint is not None:
-            self.fingerprint.require_match(ModelFingerprint.of(model), what="this LRE was made")
+            self.fingerprint.require_model(model, what="this LRE was made")
 
 
+@fingerprints_once()
 def fit_layer_grid(
     model: HookedModel,
     prompts: Sequence[Prompt],
