@@ -141,6 +141,24 @@ def test_under_hooks_at_hook_points_a_set_can_be_used_with_a_warning_since_it_ca
         hooked.require_model(own_model)
 
 
+def test_steering_that_is_on_is_no_part_of_the_fingerprint(own_model):
+    pytest.importorskip("lrc_tl.hooking", reason="steering acts in every context")
+    made = a_set(own_model)
+    plain = lrc.ModelFingerprint.of(own_model)
+    ids = torch.tensor([[1, 5, 6]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with made["a"].steer(own_model, strength=0.5):
+            assert lrc.ModelFingerprint.of(own_model) == plain
+            alone = own_model(ids)
+            with made["b"].steer(own_model, strength=0.5, where=-1):
+                both = own_model(ids)
+                made.classify(own_model, "w9 w2 w3", subject="w2")
+                assert torch.equal(own_model(ids), both)  # the fixed prompt's pass was not taken for one of these
+            assert torch.equal(own_model(ids), alone)
+    assert not torch.equal(alone, both)
+
+
 def test_an_entry_point_runs_the_fixed_prompt_once(own_model, monkeypatch):
     made = a_set(own_model)
     prompts = [
