@@ -5,26 +5,29 @@ Never pickle: reading a file runs no code.
 
 import hashlib
 import json
-import os
 import platform
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from lrc_tl.plain_numbers import as_python
+from lrc_tl.errors import ArtifactError
+from lrc_tl.json_fields import as_text, conforms, parsed
 from lrc_tl.prompts import Prompt
+from lrc_tl.whole_file import whole_file, written_file
 
 SCHEMA_NAME = "lrc_tl.artifact"
 SCHEMA_VERSION = 1
 _KEY = "lrc_tl"
+_DTYPES = {
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+}  # fmt: skip
 _LIBRARIES = ("lrc-tl", "transformer-lens", "torch", "transformers", "safetensors")
 
 Header: TypeAlias = dict[str, Any]
@@ -32,10 +35,6 @@ Header: TypeAlias = dict[str, Any]
 
 # For each older schema version, what makes its document one of the next version.
 _UPGRADES: dict[int, Callable[[Header], Header]] = {}
-
-
-class ArtifactError(ValueError):
-    """A file cannot be used; the text says why, in one line."""
 
 
 def library_versions() -> dict[str, str]:
@@ -67,10 +66,9 @@ def write_artifact(
             JSON.
     """
     target = Path(path)
-    if target.is_dir():
-        raise ArtifactError(f"{target} is a folder; give the name of a file to write")
+    written_file(target)  # refused before the work, not behind it
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _require_finite(target, own)
+    _require_storable(target, own)
     document: Header = {
         "schema": {"name": SCHEMA_NAME, "version": SCHEMA_VERSION},
         "kind": kind,
@@ -79,33 +77,14 @@ def write_artifact(
     }
     try:
         # As it will be read: JSON turns keys that are numbers into strings, and they sort in another order.
-        document = json.loads(json.dumps(document, allow_nan=False, default=as_python))
+        document = parsed(as_text(document))
         document["sha256"] = _digest(document, own)
-        text = json.dumps(document, allow_nan=False)
+        text = as_text(document)
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{target}: the header cannot be written as JSON: {error}") from error
     data = save(own, metadata={_KEY: text})
     with whole_file(target) as partial:
         partial.write_bytes(data)
-
-
-@contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
-    """A path to write to; it becomes `target` when the block ends, and vanishes if the block fails.
-
-    Raises:
-        ArtifactError: the folder of `target` is missing.
-    """
-    if not target.parent.is_dir():
-        raise ArtifactError(f"{target}: there is no folder {target.parent}; make it first")
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], Header]:
@@ -116,33 +95,47 @@ def read_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], He
             kind or a later schema version, changed after writing, or holds numbers that are not finite.
     """
     source = Path(path)
-    if not source.is_file():
-        raise ArtifactError(f"{source}: there is no such file")
+    # All at once: what is checked is what is used, whatever becomes of the file.
+    data = file_bytes(source)
     try:
-        with safe_open(source, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, UnicodeDecodeError) as error:
-        with source.open("rb") as file:
-            start = file.read(4)
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = parsed(data[8 : 8 + length].decode("utf-8")).get("__metadata__") or {}
+    except (SafetensorError, KeyError, ValueError, AssertionError, RuntimeError) as error:
         # A safetensors file begins with the length of its header, which may begin with 0x80 and a version too; but
         # it is short, so zeros follow, and a pickle has an instruction there.
-        pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5") and start[2:3] > b"\0"
-        if pickled or start == b"PK\x03\x04":
+        pickled = data[:1] == b"\x80" and data[1:2] in (b"\2", b"\3", b"\4", b"\5") and data[2:3] > b"\0"
+        if pickled or data[:4] == b"PK\x03\x04":
             raise ArtifactError(
                 f"{source}: a pickle or a torch.save file, which can run code when it is read; lrc_tl reads "
                 "only safetensors"
             ) from error
         raise ArtifactError(f"{source}: damaged, cut short, or not a safetensors file ({error})") from error
     document = _checked_document(source, metadata, kind)
+    _require_storable(source, tensors)
     if document.pop("sha256", None) != _digest(document, tensors):
         raise ArtifactError(
             f"{source}: its content does not match its SHA-256, so it was changed or damaged after it was "
             "written; make it again"
         )
-    _require_finite(source, tensors)
     header: Header = _upgraded(document)["header"]
     return tensors, header
+
+
+def file_bytes(path: Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        ArtifactError: there is no such file, it is a folder, a pipe or a device, or it may not be read.
+    """
+    if not path.exists():
+        raise ArtifactError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise ArtifactError(f"{path}: this is no file, but a folder, a pipe or a device")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: it cannot be read ({error.strerror})") from error
 
 
 def _checked_document(source: Path, metadata: Mapping[str, str], kind: str) -> Header:
@@ -151,12 +144,15 @@ def _checked_document(source: Path, metadata: Mapping[str, str], kind: str) -> H
             f"{source}: a safetensors file, but not one that lrc_tl wrote (it has no lrc_tl header)"
         )
     try:
-        document = json.loads(metadata[_KEY])
-        name, number = document["schema"]["name"], document["schema"]["version"]
-        held = document["kind"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{source}: its lrc_tl header is damaged ({error!r})") from error
-    if name != SCHEMA_NAME or not isinstance(number, int) or not isinstance(document.get("header"), dict):
+        document: Header = parsed(metadata[_KEY])
+        if not isinstance(document, dict):
+            raise ValueError("it is no JSON object")
+        if not conforms(document.get("schema"), Mapping[str, Any]) or not isinstance(document.get("header"), dict):
+            raise ValueError("it has no schema or no content")
+    except ValueError as error:
+        raise ArtifactError(f"{source}: its lrc_tl header is damaged ({error})") from error
+    name, number, held = (*(document["schema"].get(key) for key in ("name", "version")), document.get("kind"))
+    if name != SCHEMA_NAME or not conforms(number, int):
         raise ArtifactError(f"{source}: its lrc_tl header is damaged (schema {name!r}, version {number!r})")
     if number > SCHEMA_VERSION:
         raise ArtifactError(
@@ -167,7 +163,7 @@ def _checked_document(source: Path, metadata: Mapping[str, str], kind: str) -> H
         raise ArtifactError(f"{source}: schema version {number} was never in use")
     if held != kind:
         raise ArtifactError(f"{source}: holds {held!r}, not {kind!r}")
-    return dict(document)
+    return document
 
 
 def _upgraded(document: Header) -> Header:
@@ -179,7 +175,7 @@ def _upgraded(document: Header) -> Header:
 
 
 def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True, allow_nan=False).encode("utf-8"))
+    digest = hashlib.sha256(as_text(document, sort_keys=True).encode("utf-8"))
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
@@ -187,19 +183,12 @@ def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-    if bad:
-        raise ArtifactError(f"{path}: tensor {bad[0]!r} holds numbers that are not finite")
-
-
-def required(header: Mapping[str, Any], name: str, kind: type, *, path: str | Path) -> Any:
-    """A value of the header.
-
-    Raises:
-        ArtifactError: it is missing or of another type.
-    """
-    value = header.get(name)
-    if not isinstance(value, kind):
-        raise ArtifactError(f"{path}: header field {name!r} is {value!r}; it must be a {kind.__name__}")
-    return value
+def _require_storable(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise ArtifactError(
+                f"{path}: tensor {name!r} is {tensor.dtype}; files of lrc_tl hold bool, integers, float16, "
+                "bfloat16, float32 and float64"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"{path}: tensor {name!r} holds numbers that are not finite")

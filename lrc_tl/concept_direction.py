@@ -14,6 +14,7 @@ from torch import Tensor
 from lrc_tl.calibration import Knots, interpolated
 from lrc_tl.display import TokenScores, decoded
 from lrc_tl.edits import Add, Amount, Clamp, Operation, Reflect, Unit
+from lrc_tl.errors import unprintable
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.forward import right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
@@ -28,8 +29,8 @@ class ConceptDirection(Pooling):
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
 
     Raises:
-        ValueError: the vector is not finite, not of unit length or narrower than float32, or a threshold or
-            calibration is not finite.
+        ValueError: it is not one finite vector of unit length in float32 or wider, a threshold or calibration is
+            not finite, or a name holds control characters.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -55,10 +56,21 @@ class ConceptDirection(Pooling):
     """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
     def __post_init__(self) -> None:
+        for field in ("relation", "object_name", "method", "hook_name"):
+            if unprintable(getattr(self, field)):
+                raise ValueError(
+                    f"the {field} of a direction, {getattr(self, field)!r}, holds a control character or half of "
+                    "a surrogate pair, which tables and files cannot show; take it out"
+                )
         if self.vector.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"the direction of {self.object_name!r} is {self.vector.dtype}; it must be float32 or float64; "
                 "use from_unscaled"
+            )
+        if self.vector.ndim != 1:
+            raise ValueError(
+                f"the direction of {self.object_name!r} has the shape {tuple(self.vector.shape)}; it must be one "
+                "vector"
             )
         norm = float(self.vector.norm())
         if not abs(norm - 1) < 1e-4:
@@ -225,7 +237,7 @@ class ConceptDirection(Pooling):
         # First, since it says the most about what is wrong.
         if self.fingerprint is not None:
             what = f"the direction of {self.object_name!r} was made"
-            self.fingerprint.require_match(ModelFingerprint.of(model), what=what)
+            self.fingerprint.require_model(model, what=what)
         require_hook(model, self.hook_name)
         if self.vector.shape[0] != model.cfg.d_model:
             raise ValueError(

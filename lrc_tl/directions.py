@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.activations import subject_activations
-from lrc_tl.artifacts import ArtifactError, read_artifact, required, write_artifact
+from lrc_tl.artifacts import read_artifact, write_artifact
 from lrc_tl.calibration import (
     Calibration,
     Criterion,
@@ -26,7 +26,15 @@ from lrc_tl.calibration import (
     multiclass_probabilities,
 )
 from lrc_tl.concept_direction import ConceptDirection, require_width
+from lrc_tl.concept_files import (
+    CALIBRATION_FIELDS,
+    DIRECTION_FIELDS,
+    calibration_of,
+    checked_header,
+    directions_of,
+)
 from lrc_tl.edits import Amount, Swap
+from lrc_tl.errors import ArtifactError
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.hub import OnHub
 from lrc_tl.models import HookedModel
@@ -40,8 +48,6 @@ from lrc_tl.typechecking import checked
 __all__ = ["ConceptDirection", "ConceptSet"]
 
 _KIND = "concepts"
-_SAVED = ("relation", "method", "norm", "offset", "threshold", "slope", "intercept")
-_CALIBRATION = ("by", "rate", "probabilities", "multiclass")
 
 
 class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
@@ -350,7 +356,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             "hook_name": self.hook_name,
             "layer": self.layer,
             "objects": [
-                {"name": name, "knots": direction.knots, **{field: getattr(direction, field) for field in _SAVED}}
+                {"name": name, **{field: getattr(direction, field) for field in DIRECTION_FIELDS}}
                 for name, direction in self.items()
             ],
             "fingerprint": None if fingerprint is None else fingerprint.to_dict(),
@@ -360,7 +366,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         if self.calibration is not None:
             header["calibration"] = {
                 "report": self.calibration.report.to_dict(),
-                **{field: getattr(self.calibration, field) for field in _CALIBRATION},
+                **{field: getattr(self.calibration, field) for field in CALIBRATION_FIELDS},
             }
             if self.calibration.weight is not None and self.calibration.bias is not None:
                 tensors |= {"weight": self.calibration.weight, "bias": self.calibration.bias}
@@ -375,40 +381,18 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             FingerprintMismatch: the set was made on another model.
         """
         tensors, header = read_artifact(path, kind=_KIND)
-        objects = required(header, "objects", list, path=path)
-        vectors = tensors.get("vectors")
-        if vectors is None or vectors.ndim != 2 or vectors.shape[0] != len(objects):
-            shape = None if vectors is None else tuple(vectors.shape)
-            raise ArtifactError(
-                f"{path}: vectors of shape {shape} for {len(objects)} objects; it must be one a row"
-            )
-        if vectors.dtype not in (torch.float32, torch.float64):
-            raise ArtifactError(f"{path}: vectors are {vectors.dtype}; they must be float32 or float64")
         try:
-            data = header["fingerprint"]
-            fingerprint = None if data is None else ModelFingerprint.from_dict(data)
-            directions = {
-                entry["name"]: ConceptDirection(
-                    vector=vector.clone(),
-                    object_name=entry["name"],
-                    hook_name=header["hook_name"],
-                    fingerprint=fingerprint,
-                    knots=None if entry.get("knots") is None else tuple((x, y) for x, y in entry["knots"]),
-                    **{field: entry[field] for field in _SAVED if field != "offset"},
-                    offset=entry.get("offset", 0.0),  # files of before it existed have none
-                )
-                for entry, vector in zip(objects, vectors, strict=True)
-            }
-            calibration = None
-            if header.get("calibration") is not None:
-                calibration = Calibration(
-                    weight=tensors.get("weight"),
-                    bias=tensors.get("bias"),
-                    report=ProbeReport.from_dict(header["calibration"]["report"]),
-                    **{field: header["calibration"][field] for field in _CALIBRATION},
-                )
-            concepts = cls(directions, settings=header["settings"], calibration=calibration)
-        except (KeyError, TypeError, ValueError) as error:
+            fields = checked_header(header)
+            if unknown := sorted(set(tensors) - {"vectors", "weight", "bias"}):
+                raise ValueError(f"the tensors {unknown} are none of a set's")
+            if "vectors" not in tensors:
+                raise ValueError("it has no vectors")
+            concepts = cls(
+                directions_of(fields, tensors["vectors"]),
+                settings=fields["settings"],
+                calibration=calibration_of(fields, tensors.get("weight"), tensors.get("bias")),
+            )
+        except ValueError as error:
             raise ArtifactError(f"{path}: its header does not describe a set of concepts: {error}") from error
         if model is not None:
             concepts.require_model(model)

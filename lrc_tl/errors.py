@@ -1,4 +1,18 @@
-"""Errors about models, raised by several modules."""
+"""Errors about models and files, raised by several modules."""
+
+import unicodedata
+
+
+def in_one_line(text: str) -> str:
+    """The text with white space made single, and written as escapes what would steer a terminal or has no form."""
+    return "".join(
+        repr(character)[1:-1] if unprintable(character) else character for character in " ".join(text.split())
+    )
+
+
+def unprintable(text: str) -> bool:
+    """Whether it holds half of a surrogate pair, or a control character other than a tab or the end of a line."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text if character not in "\t\n")
 
 
 class ModelError(RuntimeError):
@@ -11,3 +25,10 @@ class FingerprintMismatch(ValueError):
 
 class NotFiniteError(ValueError):
     """A model or an edit gave numbers that are NaN or infinite; the text says where, and how many."""
+
+
+class ArtifactError(ValueError):
+    """A file cannot be used; the text says why, in one line that a terminal can show."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(in_one_line(text))

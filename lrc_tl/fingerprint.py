@@ -3,15 +3,18 @@
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, TypeAlias, get_type_hints
 
 import numpy as np
 import torch
 
 from lrc_tl.errors import FingerprintMismatch
+from lrc_tl.json_fields import checked_fields
 from lrc_tl.models import HookedModel, hook_name
 
 _TEXT = "The river runs past Lyon, 3 old mills and a café; nobody counts them."
@@ -19,7 +22,9 @@ _N_PROJECTIONS = 8
 _TOLERANCE = 1e-3
 _MUST_MATCH = ("name", "n_layers", "d_model", "d_vocab", "processing", "tokenizer", "bos")
 _RECORDED = ("model_class", "transformer_lens", "torch", "dtype", "device")
-_made: WeakKeyDictionary[Any, tuple[object, "ModelFingerprint"]] = WeakKeyDictionary()
+_Taken: TypeAlias = dict[int, tuple[Any, "ModelFingerprint"]]
+"""Models with their fingerprints, by the models' ids."""
+_taken: ContextVar[_Taken | None] = ContextVar("lrc_tl_fingerprints", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,11 @@ class ModelFingerprint:
     `behaviour` holds, for three layers, the residual norm at the last token of a fixed prompt and the residual's
     products with eight fixed Gaussian vectors, in residual-stream units: enough to see a relative difference of
     1e-3. Weight hashes would not do, since HookedTransformer stores the same model in rescaled weights.
+
+    Functions of others on modules or hook points are part of what the model does, and so of its fingerprint; this
+    library's steering is not. What leaves those residuals as they are, to 1e-3, cannot be seen: smaller changes,
+    embeddings of tokens or places that the fixed prompt does not have, what lies behind the last block (final norm
+    and unembedding), and functions that act on other texts only.
     """
 
     name: str
@@ -51,17 +61,18 @@ class ModelFingerprint:
 
     @classmethod
     def of(cls, model: HookedModel) -> "ModelFingerprint":
-        """The fingerprint of a model, computed once for each state of its weights (one short forward pass)."""
-        module: Any = model
-        weights = tuple((id(p), p._version, p.data_ptr()) for p in module.parameters())
-        state: object = (weights, getattr(model.cfg, "default_prepend_bos", None), id(model.tokenizer))
-        known = _made.get(module)
-        if known is not None and known[0] == state:
-            return known[1]
-        made = cls._compute(model)
-        # Under somebody's hooks the residuals are not the model's own; that must not be remembered.
-        if not any(point._forward_hooks for point in model.hook_dict.values()):
-            _made[module] = state, made
+        """The fingerprint of a model as it is now, from a short forward pass.
+
+        Nothing is remembered, since weights and hooks can change without a trace; but inside `fingerprints_once`
+        each model takes one pass.
+        """
+        taken = _taken.get()
+        if taken is not None and id(model) in taken:
+            return taken[id(model)][1]
+        # In a context of its own, where no steering of ours is on.
+        made = Context().run(cls._compute, model)
+        if taken is not None:
+            taken[id(model)] = model, made  # the model too, so that no other gets its id meanwhile
         return made
 
     @classmethod
@@ -93,15 +104,24 @@ class ModelFingerprint:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: fields are missing or unknown.
+            ValueError: fields are missing, unknown or of another type, or the behaviour or dtype is none.
         """
-        expected = set(cls.__dataclass_fields__)
-        if set(data) != expected:
+        hints = get_type_hints(cls)
+        if set(data) != set(hints):
             raise ValueError(
-                f"a model fingerprint needs the fields {sorted(expected)}; missing are "
-                f"{sorted(expected - set(data))}, unknown are {sorted(set(data) - expected)}"
+                f"a model fingerprint needs the fields {sorted(hints)}; missing are "
+                f"{sorted(set(hints) - set(data))}, unknown are {sorted(set(data) - set(hints))}"
             )
-        return cls(**data)
+        fields = checked_fields(data, hints, what="model fingerprint")
+        for layer, numbers in fields["behaviour"].items():
+            if len(numbers) != 1 + _N_PROJECTIONS:
+                raise ValueError(
+                    f"the behaviour of a model fingerprint at layer {layer!r} has {len(numbers)} numbers; it must "
+                    f"have {1 + _N_PROJECTIONS}"
+                )
+        if not getattr(getattr(torch, fields["dtype"], None), "is_floating_point", False):
+            raise ValueError(f"dtype {fields['dtype']!r} of a model fingerprint is no floating-point one of torch")
+        return cls(**fields)
 
     def require_match(self, other: "ModelFingerprint", *, what: str = "this was made") -> None:
         """Check that `other` is the same model; warn where it was only run differently.
@@ -110,31 +130,91 @@ class ModelFingerprint:
             FingerprintMismatch: a field that must match differs, or the behaviour by more than 1e-3 (relative;
                 more where either model is narrower than float32).
         """
-        differing = [
+        self._require(self._different_fields(other) or self._different_behaviour(other), what)
+        self._warn_of_other_ways(other, what)
+
+    def require_model(self, model: HookedModel, *, what: str = "this was made") -> None:
+        """`require_match` for a model as it is now.
+
+        While functions of others are on its hook points, a difference of behaviour is warned about only: they may
+        be what makes it.
+
+        Raises:
+            FingerprintMismatch: it is another model.
+        """
+        found = ModelFingerprint.of(model)
+        self._require(self._different_fields(found), what)
+        behaviour = self._different_behaviour(found)
+        if behaviour and _has_hooks(model):
+            warnings.warn(
+                f"hooks are on the model, so it is not seen whether {what} on its weights: {behaviour[0]}",
+                stacklevel=2,
+            )
+            return
+        self._require(behaviour, what)
+        self._warn_of_other_ways(found, what)
+
+    def is_same_model(self, other: "ModelFingerprint | None") -> bool:
+        """Whether `require_match` would pass."""
+        return other is not None and not (self._different_fields(other) or self._different_behaviour(other))
+
+    def _different_fields(self, other: "ModelFingerprint") -> list[str]:
+        return [
             f"{name} {getattr(self, name)!r} against {getattr(other, name)!r}"
             for name in _MUST_MATCH
             if getattr(self, name) != getattr(other, name)
         ]
-        if not differing:
-            distance = _distance(self.behaviour, other.behaviour)
-            tolerance = max(_TOLERANCE, *(8 * torch.finfo(getattr(torch, f.dtype)).eps for f in (self, other)))
-            if not distance <= tolerance:
-                differing.append(
-                    f"residuals of a fixed prompt, relative difference {distance:.2g} (allowed {tolerance:.2g}); "
-                    "are the weights others, or were hooks on the model?"
-                )
+
+    def _different_behaviour(self, other: "ModelFingerprint") -> list[str]:
+        distance = _distance(self.behaviour, other.behaviour)
+        tolerance = max(_TOLERANCE, *(8 * torch.finfo(getattr(torch, f.dtype)).eps for f in (self, other)))
+        if distance <= tolerance:
+            return []
+        return [
+            f"residuals of a fixed prompt, relative difference {distance:.2g} (allowed {tolerance:.2g}); are the "
+            "weights others, or were hooks on the model?"
+        ]
+
+    def _require(self, differing: list[str], what: str) -> None:
         if differing:
             raise FingerprintMismatch(
                 f"{what} on another model: {'; '.join(differing)}. Load the model that it was made on, the same "
                 "way, or make it anew on this one"
             )
+
+    def _warn_of_other_ways(self, other: "ModelFingerprint", what: str) -> None:
         recorded = [
             f"{name} {getattr(self, name)} against {getattr(other, name)}"
             for name in _RECORDED
             if getattr(self, name) != getattr(other, name)
         ]
         if recorded:
-            warnings.warn(f"{what} on the same model, run differently: {'; '.join(recorded)}", stacklevel=2)
+            warnings.warn(f"{what} on the same model, run differently: {'; '.join(recorded)}", stacklevel=3)
+
+
+@contextmanager
+def fingerprints_once() -> Iterator[None]:
+    """Inside the block, or the function that it decorates, each model is fingerprinted once.
+
+    For the length of one call in which nothing but this library touches the model; never around a `yield`.
+    """
+    if _taken.get() is not None:
+        yield
+        return
+    token = _taken.set({})
+    try:
+        yield
+    finally:
+        _taken.reset(token)
+
+
+def _has_hooks(model: HookedModel) -> bool:
+    """Whether functions that others made are on the model's hook points."""
+    return any(
+        not type(function).__module__.startswith("lrc_tl.")
+        for point in model.hook_dict.values()
+        for function in point._forward_hooks.values()
+    )
 
 
 def _fixed_tokens(model: HookedModel) -> tuple[torch.Tensor, str, str]:

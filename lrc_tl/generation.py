@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, unit_of, wide_of
+from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.forward import logits_at, whole_text_ids
 from lrc_tl.models import HookedModel
 from lrc_tl.steering import Steering, steer
@@ -38,6 +39,7 @@ class Generated:
     """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
 
 
+@fingerprints_once()
 def generate(
     model: HookedModel,
     prompts: str | Sequence[str],

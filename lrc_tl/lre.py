@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_type_hints
 
 import torch
 from jaxtyping import Float
@@ -14,10 +14,12 @@ from rich.progress import track
 from torch import Tensor
 
 from lrc_tl.activations import object_activations
-from lrc_tl.artifacts import ArtifactError, prompts_hash, read_artifact, write_artifact
+from lrc_tl.artifacts import prompts_hash, read_artifact, write_artifact
 from lrc_tl.directions import ConceptDirection, ConceptSet
-from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.errors import ArtifactError
+from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.jacobian import ObjectAggregation, check_layers, jacobian_grid, layer_pairs
+from lrc_tl.json_fields import checked_fields
 from lrc_tl.low_rank import Factors
 from lrc_tl.low_rank_fit import (
     FitMethod,
@@ -34,6 +36,7 @@ from lrc_tl.typechecking import checked
 
 _KIND = "lre"
 _NOT_PLAIN = ("weight", "bias", "fingerprint")
+_ABSENT_IN_OLDER_FILES = {"method": "exact", "rank_limit": None, "n_products": None, "direction_errors": None}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,7 +155,12 @@ class LinearRelationalEmbedding:
 
     @checked
     def predict(self, subject_acts: Float[Tensor, "*batch d_subject"]) -> Float[Tensor, "*batch d_object"]:
-        """`W s + b` for each row."""
+        """`W s + b` for each row.
+
+        Raises:
+            ValueError: the rows are of another width than the subjects.
+        """
+        _require_rows(subject_acts, self.weight.shape[1])
         objects: Tensor = subject_acts.to(self.weight) @ self.weight.T + self.bias
         return objects
 
@@ -172,9 +180,11 @@ class LinearRelationalEmbedding:
         low-rank LRE has no more than the rank that it was fitted for; its `direction_errors` hold without a ridge.
 
         Raises:
-            ValueError: neither rank nor ridge, a negative ridge, a rank outside 1 to the numerical rank of the
-                weight, which the text gives, or above the rank that a low-rank LRE was fitted for.
+            ValueError: rows of another width than the objects, neither rank nor ridge, a negative ridge, a rank
+                outside 1 to the numerical rank of the weight, which the text gives, or above the rank that a
+                low-rank LRE was fitted for.
         """
+        _require_rows(object_acts, self.weight.shape[0])
         if rank is None:
             if ridge == 0:
                 raise ValueError("neither rank nor ridge was given; give rank=64, ridge=0.2, or both")
@@ -287,16 +297,19 @@ class LinearRelationalEmbedding:
         """
         tensors, header = read_artifact(path, kind=_KIND)
         try:
+            if set(tensors) != {"weight", "bias"}:
+                raise ValueError(f"its tensors are {sorted(tensors)}; they must be weight and bias")
             weight, bias = tensors["weight"], tensors["bias"]
-            if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            if weight.ndim != 2 or bias.shape != weight.shape[:1] or not weight.numel():
                 raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} do not fit together")
-            fingerprint = ModelFingerprint.from_dict(header.pop("fingerprint"))
-            lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **header)
-            if lre.object_aggregation not in get_args(ObjectAggregation):
-                raise ValueError(f"object_aggregation is {lre.object_aggregation!r}")
-            if lre.method not in get_args(FitMethod):
-                raise ValueError(f"method is {lre.method!r}")
-        except (KeyError, TypeError, ValueError) as error:
+            if weight.dtype not in (torch.float32, torch.float64) or bias.dtype != weight.dtype:
+                raise ValueError(f"weight is {weight.dtype}, bias {bias.dtype}; both must be float32 or float64")
+            hints = {**get_type_hints(cls), "fingerprint": dict[str, Any]}
+            del hints["weight"], hints["bias"]
+            stored = checked_fields(header, hints, what="header", defaults=_ABSENT_IN_OLDER_FILES)
+            fingerprint = ModelFingerprint.from_dict(stored.pop("fingerprint"))
+            lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **stored)
+        except ValueError as error:
             raise ArtifactError(f"{path}: its content does not describe an LRE: {error}") from error
         if model is not None:
             lre.require_model(model)
@@ -309,9 +322,10 @@ class LinearRelationalEmbedding:
             FingerprintMismatch: it was fitted on another one.
         """
         if self.fingerprint is not None:
-            self.fingerprint.require_match(ModelFingerprint.of(model), what="this LRE was made")
+            self.fingerprint.require_model(model, what="this LRE was made")
 
 
+@fingerprints_once()
 def fit_layer_grid(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -447,6 +461,14 @@ def _fit_pairs(
         )
         for pair in pairs
     }
+
+
+def _require_rows(acts: Tensor, width: int) -> None:
+    # One number, or rows of one, would be broadcast without a word.
+    if acts.ndim == 0 or acts.shape[-1] != width:
+        raise ValueError(
+            f"rows of shape {tuple(acts.shape)} were given; they must hold one vector of width {width} each"
+        )
 
 
 def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:

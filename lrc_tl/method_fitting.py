@@ -9,7 +9,7 @@ from lrc_tl.activations import PromptActivations, prompt_activations
 from lrc_tl.baselines import BASELINES, baseline_concepts
 from lrc_tl.combining import combine_concepts
 from lrc_tl.directions import ConceptSet
-from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.jacobian import ObjectAggregation
 from lrc_tl.knowledge import KnownPrompts
 from lrc_tl.low_rank_fit import FitMethod, require_fit_method
@@ -51,6 +51,7 @@ class FittedMethod:
     """Work that several variants share is split evenly."""
 
 
+@fingerprints_once()
 def fit_concepts(
     model: HookedModel,
     prompts: Sequence[Prompt],

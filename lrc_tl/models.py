@@ -97,15 +97,17 @@ def load_model(
             gradients.
         backend: `"auto"` takes HookedTransformer where this TransformerLens has it and lists the model, else
             TransformerBridge.
+        device: where the weights are put, e.g. `"cuda:1"`; a model that is given stays where it is.
 
     Raises:
         ModelError: the package with the model is missing or damaged, the name is unknown, or this TransformerLens
             lacks the class asked for.
         TypeError: `name_or_model` is neither a name nor a model.
-        ValueError: an unknown backend.
+        ValueError: an unknown backend, or a device that torch does not know or this machine does not have.
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend is {backend!r}; allowed are {', '.join(get_args(Backend))}")
+    device = str(checked_device(device))  # TransformerLens compares it with names
     if not isinstance(name_or_model, (str, Path)):
         if not isinstance(name_or_model, HookedModel):
             raise TypeError(
@@ -133,6 +135,35 @@ def load_model(
     module.eval()
     module.requires_grad_(False)
     return model
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device of this name, on which a tensor can be made.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine does not have it.
+    """
+    try:
+        if not isinstance(device, (str, torch.device)):
+            raise RuntimeError
+        known = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device is {device!r}, which torch does not know; give 'cpu', 'cuda', 'cuda:0' or 'mps'"
+        ) from error
+    try:
+        torch.empty(1, device=known)
+    # Each kind of device says in its own way that it is not there.
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
+        raise ValueError(
+            f"device is {str(known)!r}, which this machine or its torch does not have "
+            f"({_first_sentence(error)}); give 'cpu', or another"
+        ) from error
+    return known
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].split(". ")[0]
 
 
 def _one_line(error: Exception) -> str:
@@ -193,6 +224,8 @@ def _from_folder(
         return plain
     from transformer_lens.model_bridge import TransformerBridge
 
+    # A model that is given to it stays where it is, whatever device is named beside it.
+    hf_model = hf_model.to(device)
     adds_bos = bool(tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
     bridge: HookedModel = TransformerBridge.boot_transformers(
         str(folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype

@@ -5,12 +5,21 @@ scikit-learn's metrics where it has them; the calibration error with equal-mass 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
+from lrc_tl.json_fields import checked_fields
+
+_REPORT = {
+    "n_samples": int,
+    "n_bins": int,
+    "concepts": dict[str, dict[str, Any]],
+    "multiclass": dict[str, Any] | None,
+    "left_out": list[str],
+}
 _Array = npt.NDArray[np.float64]
 _Labels = npt.NDArray[np.bool_]
 
@@ -78,14 +87,23 @@ class ProbeReport:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ProbeReport":
-        """The report that `to_dict` wrote."""
-        multiclass = data["multiclass"]
+        """The report that `to_dict` wrote.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type.
+        """
+        fields = checked_fields(data, _REPORT, what="report", defaults={"left_out": []})  # older files have none
+        for name, values in fields["concepts"].items():
+            checked_fields(values, get_type_hints(BinaryMetrics), what=f"report on {name!r}")
+        multiclass = fields["multiclass"]
+        if multiclass is not None:
+            checked_fields(multiclass, get_type_hints(MulticlassMetrics), what="report on all concepts")
         return cls(
-            n_samples=data["n_samples"],
-            n_bins=data["n_bins"],
-            concepts={name: BinaryMetrics(**values) for name, values in data["concepts"].items()},
+            n_samples=fields["n_samples"],
+            n_bins=fields["n_bins"],
+            concepts={name: BinaryMetrics(**values) for name, values in fields["concepts"].items()},
             multiclass=None if multiclass is None else MulticlassMetrics(**multiclass),
-            left_out=tuple(data.get("left_out", ())),
+            left_out=tuple(fields["left_out"]),
         )
 
 

@@ -10,6 +10,7 @@ from lrc_tl.activations import prompt_activations
 from lrc_tl.evaluation.causality import causality_curves, counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
+from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import fit_layer_grid
 from lrc_tl.models import HookedModel, layer_number
@@ -54,6 +55,7 @@ def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
     return subject, object_
 
 
+@fingerprints_once()
 def select_settings(
     model: HookedModel,
     train: Relation,

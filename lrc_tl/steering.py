@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.edits import Add, Clamp, Operation, Reflect, Swap, check_vector, rescaled, swap_edit, unit_of, wide_of
-from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.positions import Chunk, Where, hook_layer, select
 from lrc_tl.tracking import track_positions
@@ -159,7 +159,7 @@ class Steering:
         for name in names:
             require_hook(model, name)
         if self.fingerprint is not None:
-            self.fingerprint.require_match(ModelFingerprint.of(model), what="the steering's vectors were made")
+            self.fingerprint.require_model(model, what="the steering's vectors were made")
         return names
 
     def pairs(self, model: HookedModel) -> list[tuple[str, Hook]]:
@@ -263,7 +263,8 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Iterator[None]:
     """
     if not steerings:
         raise ValueError("no steerings; give at least one")
-    names = [steering.hook_names(model) for steering in steerings]
+    with fingerprints_once():
+        names = [steering.hook_names(model) for steering in steerings]
     gates = [steering.gate.hook_name for steering in steerings if steering.gate is not None]
     layers = sorted({hook_layer(name) for name in [*gates, *(name for group in names for name in group)]})
     with track_positions(model, layers=layers) as chunk_of:

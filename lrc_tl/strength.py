@@ -16,7 +16,7 @@ from lrc_tl.directions import ConceptSet
 from lrc_tl.edits import Add, Swap
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.evaluation.causality import Edit
-from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.generation import generate
 from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
@@ -149,6 +149,7 @@ def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
     return swap
 
 
+@fingerprints_once()
 def calibrate_strength(
     model: HookedModel,
     steering: Steering | SteeringOf,

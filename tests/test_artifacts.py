@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import lrc_tl as lrc
@@ -39,7 +40,7 @@ def saved(tmp_path):
 def rewrite(path, change):
     """Change the header as someone with an editor would, the tensors untouched."""
     tensors = load_file(path)
-    with artifacts.safe_open(path, framework="pt") as opened:
+    with safe_open(path, framework="pt") as opened:
         document = json.loads(opened.metadata()["lrc_tl"])
     change(document)
     save_file(tensors, path, metadata={"lrc_tl": json.dumps(document)})
@@ -74,7 +75,7 @@ def test_any_tensor_comes_back_bit_for_bit(tmp_path, dtype):
 
 
 def test_a_file_records_what_wrote_it(saved):
-    with artifacts.safe_open(saved, framework="pt") as opened:
+    with safe_open(saved, framework="pt") as opened:
         document = json.loads(opened.metadata()["lrc_tl"])
     assert document["schema"] == {"name": "lrc_tl.artifact", "version": 1}
     assert document["kind"] == "concepts"
@@ -89,7 +90,7 @@ def test_writing_that_fails_leaves_the_old_file_and_nothing_else(saved, monkeypa
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(artifacts.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         lrc.ConceptSet(directions(n=1)).save(saved)
     assert saved.read_bytes() == before

@@ -387,3 +387,13 @@ def test_any_steering_may_act_at_the_last_subject_token_alone(word_model, direct
 def test_a_direction_under_another_name_than_its_own_is_refused(direction):
     with pytest.raises(ValueError, match="the direction of 'x' was given as 'y'; a set names directions by"):
         lrc.ConceptSet({"y": direction})
+
+
+@pytest.mark.parametrize("vector", [torch.tensor(2.0), torch.ones(1, 1), torch.eye(12)[:1]])
+def test_a_direction_is_one_vector(vector):
+    with pytest.raises(ValueError, match=r"direction of 'a' has the shape \(.*\); it must be one vector"):
+        lrc.ConceptDirection.from_unscaled(
+            vector, relation="r", object_name="a", hook_name="blocks.1.hook_resid_post"
+        )
+    with pytest.raises(ValueError, match="it must be one vector"):
+        lrc.concepts_by_layer({"a": {1: vector}})

@@ -192,3 +192,15 @@ def test_whole_numbers_and_those_of_numpy_serve_as_rank_and_ridge_and_can_be_sav
     with pytest.raises(TypeError, match=r"concepts_from_activations: `rank` is True \(bool\)") as caught:
         lre.concepts(model, PROMPTS, rank=True)
     assert str(caught.value).count("\n") < 5
+
+
+def test_the_inverse_takes_rows_as_wide_as_the_objects_and_nothing_else(model):
+    lre = fit(model)
+    for acts in (torch.tensor(1.0), torch.ones(1), torch.ones(5, 1), torch.ones(12, 5), torch.ones(0, 13)):
+        for call in (lambda a: lre.invert(a, rank=2), lambda a: lre.invert(a, ridge=0.1), lre.predict):
+            with pytest.raises(ValueError, match=r"rows of shape .* must hold one vector of width 12 each"):
+                call(acts.to(lre.weight))
+    with pytest.raises(
+        ValueError, match=r"rows of shape \(4, 1\) were given; they must hold one vector of width 12"
+    ):
+        lre.concepts_from_activations(torch.ones(4, 1).to(lre.weight), ["a", "b", "a", "b"], rank=2)

@@ -150,3 +150,13 @@ def test_where_nothing_can_be_written_it_warns_and_the_model_is_the_same(given, 
     ids = model.to_tokens("w1 w2 w30")
     assert torch.equal(model(ids), plain(given)(ids))
     assert [file.name for file in Path(given[1]).iterdir() if file.name.startswith((".hooked", "hooked"))] == []
+
+
+def test_mapped_and_plain_weights_go_to_the_device_asked_for(given):
+    cls, folder, parts = given
+    for model in (
+        mapped_hooked_transformer(cls, folder, NAME, device="meta", **parts),
+        plain_hooked_transformer(cls, NAME, device="meta", **parts),
+    ):
+        assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+        assert str(model.cfg.device) == "meta"

@@ -189,3 +189,35 @@ def test_a_set_saved_on_the_packaged_gemma_loads_on_the_bridge_and_not_on_anothe
     torch.testing.assert_close(loaded.scores(there), loaded.scores(here), rtol=1e-4, atol=1e-2)
     with pytest.raises(lrc.FingerprintMismatch, match="name 'gemma-3-270m' against 'SmolLM2-135M-Instruct'"):
         lrc.ConceptSet.load(path, model=lrc.load_model("packaged:smollm2-135m"))
+
+
+def devices(model):
+    return {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
+
+
+def test_a_folder_is_loaded_onto_the_device_asked_for(folder):
+    for device in ("meta", torch.device("meta")):
+        model = lrc.load_model(folder, device=device)
+        assert devices(model) == {"meta"}
+        assert str(model.cfg.device) == "meta"
+    model = lrc.load_model(folder)
+    assert devices(model) == {"cpu"}
+    assert torch.isfinite(model(torch.tensor([[1, 5, 6]]))).all()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device is 'gpu', which torch does not know; give 'cpu', 'cuda', 'cuda:0' or 'mps'"),
+        ("", "device is ''"),
+        ("cuda:x", "device is 'cuda:x'"),
+        ("cuda:99", "device is 'cuda:99', which this machine or its torch does not have"),
+        ("\x1b[2J", r"device is '\\x1b\[2J'"),
+        (None, "device is None"),
+        (True, "device is True"),
+    ],
+)
+def test_a_device_that_is_none_is_refused_before_anything_is_loaded(tmp_path, device, message):
+    for model in (tmp_path / "nothing here", "packaged:gemma-3-270m", 17):
+        with pytest.raises(ValueError, match=message):
+            lrc.load_model(model, device=device)

@@ -12,6 +12,7 @@ from lrc_tl.activations import subject_activations
 from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations
+from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt
 
@@ -62,6 +63,7 @@ class Evaluation:
         )
 
 
+@fingerprints_once()
 def evaluate(
     model: HookedModel,
     concepts: ConceptSet,
