@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lrc_tl.prompts import Prompt
+from lrc_tl.sequences import as_tuple
 
 SCHEMA_NAME = "lrc_tl.artifact"
 SCHEMA_VERSION = 1
@@ -50,6 +51,7 @@ def library_versions() -> dict[str, str]:
 
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
     """SHA-256 of the prompts, in their order."""
+    prompts = as_tuple(prompts, "prompts", Prompt)
     rows = [[prompt.text, prompt.subject, prompt.object, prompt.relation] for prompt in prompts]
     return hashlib.sha256(json.dumps(rows).encode("utf-8")).hexdigest()
 

@@ -61,11 +61,6 @@ def _character_flaw(text: str) -> str | None:
     return None
 
 
-def printable(text: str) -> str:
-    """`text` with what a terminal would not show as a character spelled out, as in `\\x1b`."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def lookalikes(texts: Iterable[str]) -> list[tuple[str, ...]]:
     """Groups of distinct texts that differ by case or spacing only, invisible spaces included."""
     groups: dict[str, dict[str, None]] = defaultdict(dict)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lrc_tl.caller_warnings import warn_caller
-from lrc_tl.facts import name_flaw, printable
+from lrc_tl.facts import name_flaw
+from lrc_tl.printable import printable
 from lrc_tl.relations import Relation, RelationError
 
 _KEYS = ("name", "prompt_templates", "prompt_templates_zs", "kind", "properties", "samples", "domain", "range")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lrc_tl.caller_warnings import warn_caller
 from lrc_tl.facts import Fact, cleaned, in_letters, lookalikes, name_flaw, template_flaw
 from lrc_tl.prompts import PositionError, Prompt, find_subject, spread_over_objects
-from lrc_tl.sequences import require_sequence
+from lrc_tl.sequences import as_tuple
 from lrc_tl.shots import ShotPool
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
@@ -51,8 +51,9 @@ class Relation:
     """The file that it was read from, if any."""
 
     def __post_init__(self) -> None:
-        require_sequence(self.facts, "facts", Fact)
-        require_sequence(self.shot_facts, "shot_facts", Fact)
+        for argument in ("facts", "templates", "zero_shot_templates", "shot_facts"):
+            if not isinstance(value := getattr(self, argument), tuple):
+                raise TypeError(f"{argument} is a {type(value).__name__}; a Relation holds tuples")
         if flaw := name_flaw(self.name):
             raise RelationError(f"relation {self.name!r}: the name {flaw}")
         if not self.facts:
@@ -65,7 +66,6 @@ class Relation:
             ("prompt_templates", self.templates),
             ("prompt_templates_zs", self.zero_shot_templates),
         ):
-            require_sequence(templates, field_name.replace("prompt_", ""), str)
             if not templates:
                 raise RelationError(f"relation {self.name!r}: {field_name} is empty; give at least one template")
             for number, template in enumerate(templates):
@@ -109,9 +109,9 @@ class Relation:
             RelationError: bad templates, an entry that is no pair, a subject or object that is not one line of
                 text, no usable fact, or, with `strict`, any duplicate or ambiguous fact.
         """
-        require_sequence(templates, "templates", str)
+        templates = as_tuple(templates, "templates", str)
         if zero_shot_templates is not None:
-            require_sequence(zero_shot_templates, "zero_shot_templates", str)
+            zero_shot_templates = as_tuple(zero_shot_templates, "zero_shot_templates", str)
         if isinstance(pairs, str | bytes):
             raise TypeError(f"pairs is one string, {pairs[:40]!r}; give (subject, object) pairs")
         given = [

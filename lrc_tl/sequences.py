@@ -1,33 +1,35 @@
 """Arguments that are lists: gone through more than once, in one order. Needs no torch."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 
-def require_sequence(given: Any, name: str, of: type | tuple[type, ...] = object) -> None:
-    """Fail unless `given` is a list, a tuple or another sequence, with every item of the class `of`.
+def as_tuple(given: Iterable[Item], name: str, of: type | tuple[type, ...] = object) -> tuple[Item, ...]:
+    """The items of the argument `name`, each of the class `of`, to be gone through as often as need be.
 
-    A generator is empty when it is read for the second time, and the items of a string are its characters, so
-    either would give a result that looks right.
+    A list, an array, a generator: whatever holds items in an order. Without this a generator would be empty when
+    it is read again, and a string would be taken for the list of its characters.
 
     Raises:
-        TypeError: one string, a single item, a generator, a set, an array or anything else that is no sequence, or
-            a sequence with an item of another class.
+        TypeError: one string or another single thing, a mapping or a set, or an item of another class.
     """
     kind = type(given).__name__
     if isinstance(given, str | bytes):
         raise TypeError(f"{name} is one string, {given[:40]!r}; give a list, as in [{given[:40]!r}]")
-    if not isinstance(given, Sequence):
-        if hasattr(given, "prompts"):  # a relation, or the prompts that filter_known has kept
-            advice = f"give its prompts: {'.prompts()' if callable(given.prompts) else '.prompts'} of it"
-        elif hasattr(given, "__iter__"):
-            advice = "make a list of it first, with list(...)"
-        else:
-            advice = "give a list, if only of this one"
-        raise TypeError(f"{name} is a {kind}, and a list or tuple is needed; {advice}")
-    for number, item in enumerate(given):
+    if isinstance(given, Mapping | set | frozenset):
+        raise TypeError(f"{name} is a {kind}, whose items have no order; give a list")
+    if isinstance(of, type) and isinstance(given, of) and of is not object:
+        raise TypeError(f"{name} is one {kind}; give a list, if only of this one")
+    if not hasattr(given, "__iter__"):
+        inside = ".prompts()" if callable(getattr(given, "prompts", None)) else ".prompts"
+        advice = f"give its {inside}" if hasattr(given, "prompts") else "give a list, if only of this one"
+        raise TypeError(f"{name} is of the type {kind}, which holds no items; {advice}")
+    tolist: Any = getattr(given, "tolist", None)  # of an array, which would give scalars of its own
+    items = tuple(given if tolist is None else tolist())
+    for number, item in enumerate(items):
         if not isinstance(item, of):
             wanted = " or ".join(one.__name__ for one in (of if isinstance(of, tuple) else (of,)))
-            raise TypeError(
-                f"{name}[{number}] is a {type(item).__name__}, and each must be a {wanted}: {item!r:.60}"
-            )
+            raise TypeError(f"{name}[{number}] is {item!r:.60} ({type(item).__name__}); each must be a {wanted}")
+    return items

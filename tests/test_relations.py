@@ -239,8 +239,8 @@ def test_one_string_is_no_list_of_pairs_or_templates():
             TypeError, match=r"templates is one string, '\{\} is'; give a list, as in \['\{\} is'\]"
         ):
             lrc.Relation.from_pairs("r", [("a", "b")], **options)
-    with pytest.raises(TypeError, match="templates is a generator"):
-        lrc.Relation.from_pairs("r", [("a", "b")], templates=(text for text in ["{} is"]))
+    relation = lrc.Relation.from_pairs("r", [("a", "b")], templates=(text for text in ["{} is", "a {} is"]))
+    assert relation.templates == relation.zero_shot_templates == ("{} is", "a {} is")
 
 
 def test_a_sample_is_seeded_and_balanced_over_objects():
