@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         read_control_vector,
         write_control_vector,
     )
+    from lrc_tl.facts import Fact
     from lrc_tl.fingerprint import ModelFingerprint
     from lrc_tl.generation import Generated, generate
     from lrc_tl.hub import HubError
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from lrc_tl.protocol import run_protocol
     from lrc_tl.protocol_result import ProtocolResult
     from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
-    from lrc_tl.relations import Fact, Relation, RelationError
+    from lrc_tl.relations import Relation, RelationError
     from lrc_tl.result_parts import ResumeError
     from lrc_tl.selection import Settings, select_settings
     from lrc_tl.steering import Gate, Schedule, Steering, steer
@@ -201,6 +202,7 @@ __all__ = [
 # Where the names are, in this order: those that need no torch come first.
 _MODULES = (
     "prompts",
+    "facts",
     "relations",
     "relation_files",
     "errors",

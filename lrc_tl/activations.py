@@ -13,6 +13,7 @@ from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded, run
 from lrc_tl.jacobian import ObjectAggregation, object_positions
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.sequences import as_tuple
 from lrc_tl.tracking import is_steered
 
 
@@ -45,6 +46,9 @@ def prompt_activations(
         ValueError: no prompts, or a layer outside the model or without an aggregation.
         NotFiniteError: residuals that are not finite.
     """
+    prompts = as_tuple(prompts, "prompts", Prompt)
+    subject_layers = as_tuple(subject_layers, "subject_layers")
+    object_layers = as_tuple(object_layers, "object_layers")
     if not prompts:
         raise ValueError("no prompts to read activations from; give at least one")
     subject_names = {layer: hook_name(model, layer) for layer in subject_layers}

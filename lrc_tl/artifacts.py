@@ -19,6 +19,7 @@ from torch import Tensor
 from lrc_tl.errors import ArtifactError
 from lrc_tl.json_fields import as_text, conforms, parsed
 from lrc_tl.prompts import Prompt
+from lrc_tl.sequences import as_tuple
 from lrc_tl.whole_file import whole_file, written_file
 
 SCHEMA_NAME = "lrc_tl.artifact"
@@ -50,6 +51,7 @@ def library_versions() -> dict[str, str]:
 
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
     """SHA-256 of the prompts, in their order."""
+    prompts = as_tuple(prompts, "prompts", Prompt)
     rows = [[prompt.text, prompt.subject, prompt.object, prompt.relation] for prompt in prompts]
     return hashlib.sha256(json.dumps(rows).encode("utf-8")).hexdigest()
 

@@ -24,6 +24,7 @@ from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt
+from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
 
 _Array = npt.NDArray[np.float64]
@@ -46,6 +47,7 @@ def fit_baselines(
     Raises:
         ValueError: no prompts, or what `baseline_concepts` refuses.
     """
+    prompts, methods = as_tuple(prompts, "prompts", Prompt), as_tuple(methods, "methods", str)
     for method in methods:
         require_baseline(method)
     if not prompts:
@@ -102,6 +104,7 @@ def baseline_concepts(
             finite, fewer than two objects where a method compares them, or one prompt an object for `lda`.
     """
     require_baseline(method)
+    objects = as_tuple(objects, "objects", str)
     if len(objects) != len(activations) or not objects:
         raise ValueError(
             f"{len(activations)} activations and {len(objects)} objects were given; give one object for each of "

@@ -50,7 +50,8 @@ def relations(
         typer.Argument(exists=True, file_okay=False, metavar="[DIR]", help="Searched for *.json; else built in."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Repeated facts and subjects with two objects are errors.")
+        bool,
+        typer.Option("--strict", help="Repeated facts, subjects with two objects and unknown keys are errors."),
     ] = False,
     json_file: Json = None,
 ) -> None:
@@ -72,12 +73,15 @@ def relations(
             "zero_shot_templates": len(relation.zero_shot_templates),
             "duplicates": len(relation.duplicates),
             "ambiguous": len(relation.ambiguous),
+            "rewritten": len(relation.rewritten),
+            "lookalikes": len(relation.lookalikes),
             "source": relation.source,
         }
         for relation in found.values()
     ]
     if rows:
-        print_table([{key: row[key] for key in row if key != "source"} for row in rows])
+        unshown = ("rewritten", "lookalikes", "source")
+        print_table([{key: row[key] for key in row if key not in unshown} for row in rows])
     results = {
         "relations": rows,
         "errors": [{"file": path, "error": error} for path, error in errors.items()],

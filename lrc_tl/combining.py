@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lrc_tl.directions import ConceptDirection, ConceptSet
+from lrc_tl.sequences import as_tuple
 
 
 def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined") -> ConceptSet:
@@ -24,6 +25,7 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
             whose directions cancel.
         FingerprintMismatch: they were made on different models.
     """
+    sets = as_tuple(sets, "sets", ConceptSet)
     if not sets:
         raise ValueError("no sets to combine; give at least one")
     first = sets[0]

@@ -42,6 +42,7 @@ from lrc_tl.pooling import Pooling
 from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.probe_metrics import ProbeReport, probe_report
 from lrc_tl.prompts import Prompt
+from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
 from lrc_tl.typechecking import checked
 
@@ -215,6 +216,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         ):
             if value not in get_args(allowed):
                 raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(allowed))}")
+        objects = as_tuple(objects, "objects", str)
         scores = self._checked_scores(acts, objects)
         numbers = scores.double().cpu().numpy()
         made: dict[str, ConceptDirection] = {}
@@ -282,6 +284,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         Raises:
             ValueError: not one object an activation, or no concept with samples of both kinds.
         """
+        objects = as_tuple(objects, "objects", str)
         scores = self._checked_scores(acts, objects)
         made, shares = self.calibration, None
         if made is not None and made.weight is not None and made.bias is not None:

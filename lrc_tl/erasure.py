@@ -17,6 +17,7 @@ from lrc_tl.edits import Erase
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt
+from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
 from lrc_tl.typechecking import checked
 
@@ -33,6 +34,7 @@ def fit_erasure(model: HookedModel, prompts: Sequence[Prompt], *, layer: int, sh
         ValueError: no prompts, or what `leace` refuses.
     """
     _leace_fitter()
+    prompts = as_tuple(prompts, "prompts", Prompt)
     if not prompts:
         raise ValueError("no prompts to fit the erasure on; give at least two for each object")
     activations = subject_activations(model, prompts, layer=layer)
@@ -61,6 +63,7 @@ def leace(
             the objects do not differ in, or an erasure that is not exact to 1e-6 of their size.
     """
     fitter = _leace_fitter()
+    objects = as_tuple(objects, "objects", str)
     if len(objects) != len(activations):
         raise ValueError(f"{len(activations)} activations and {len(objects)} objects were given; give one each")
     names = list(dict.fromkeys(objects))

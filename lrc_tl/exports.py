@@ -21,6 +21,7 @@ from torch import Tensor
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.errors import ArtifactError
 from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.sequences import as_tuple
 from lrc_tl.whole_file import whole_file
 
 _ARCHITECTURE = "controlvector"
@@ -57,7 +58,7 @@ def layer_vectors(
             `hook_resid_post`, several sets with layers given, no or negative layers, or a scale that is not a
             finite number.
     """
-    sets = [concepts] if isinstance(concepts, ConceptSet) else list(concepts)
+    sets = as_tuple([concepts] if isinstance(concepts, ConceptSet) else concepts, "concepts", ConceptSet)
     if not math.isfinite(scale):
         raise ValueError(f"scale is {scale}; it must be a finite number of residual-stream units")
     _check_sets(sets)
@@ -68,7 +69,8 @@ def layer_vectors(
         return dict(sorted(zip([one.layer for one in sets], own, strict=True), key=lambda pair: pair[0]))
     if len(sets) > 1:
         raise ValueError(f"layers are given for {len(sets)} sets; copy one set over layers, or leave them out")
-    if not len(layers) or min(layers) < 0:
+    layers = as_tuple(layers, "layers")
+    if not layers or min(layers) < 0:
         raise ValueError(f"layers {list(layers)}; give one or more, counted from 0")
     return {layer: own[0].clone() for layer in sorted(set(layers))}
 
@@ -215,7 +217,7 @@ def _text(reader: Any, key: str) -> str:
     return "" if field is None else str(field.contents())
 
 
-def _check_sets(sets: Sequence[ConceptSet]) -> None:
+def _check_sets(sets: tuple[ConceptSet, ...]) -> None:
     if not sets:
         raise ValueError("there are no sets; give at least one")
     if wrong := [one.hook_name for one in sets if not one.hook_name.endswith(f".{_SUFFIX}")]:

@@ -13,6 +13,7 @@ from lrc_tl.edits import Add, Swap, unit_of, wide_of
 from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.forward import logits_at, whole_text_ids
 from lrc_tl.models import HookedModel
+from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering, steer
 
 _MAX_LOGITS = 2**26
@@ -61,8 +62,9 @@ def generate(
         ValueError: no prompts or an empty one, more tokens than the context has, no tokenizer, bad numbers,
             or `strengths` without exactly one Add or Swap to apply them to.
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    steerings = [steering] if isinstance(steering, Steering) else list(steering)
+    texts = as_tuple([prompts] if isinstance(prompts, str) else prompts, "prompts", str)
+    steerings = as_tuple([steering] if isinstance(steering, Steering) else steering, "steering", Steering)
+    strengths = None if strengths is None else as_tuple(strengths, "strengths")
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("a prompt is empty, or there are none; give at least one text")
     if model.tokenizer is None:

@@ -13,6 +13,7 @@ from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models import HookedModel, hook_name, layer_number
 from lrc_tl.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
+from lrc_tl.sequences import as_tuple
 
 ObjectAggregation = Literal["mean", "first_token"]
 
@@ -54,8 +55,8 @@ def layer_pairs(
     Raises:
         ValueError: a layer is outside the model, or no pair is left.
     """
-    subjects = sorted({layer_number(model, layer) for layer in subject_layers})
-    objects = sorted({layer_number(model, layer) for layer in object_layers})
+    subjects = sorted({layer_number(model, layer) for layer in as_tuple(subject_layers, "subject_layers")})
+    objects = sorted({layer_number(model, layer) for layer in as_tuple(object_layers, "object_layers")})
     pairs = [(subject, object_) for object_ in objects for subject in subjects if subject <= object_]
     if not pairs:
         raise ValueError(
@@ -123,6 +124,7 @@ def subject_object_jacobians(
             weights are inference tensors; `memory_limit` is too small for one row; activations or Jacobian that
             are not finite.
     """
+    subject_layers = as_tuple(subject_layers, "subject_layers")
     pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
     if not pairs:
         raise ValueError("no subject layers; give at least one")

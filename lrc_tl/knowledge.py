@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lrc_tl.forward import MAX_TOKENS, logits_at
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, spread_over_objects, tokenize_prompt
+from lrc_tl.sequences import as_tuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,7 @@ def filter_known(
     Raises:
         ValueError: no prompts.
     """
+    prompts = as_tuple(prompts, "prompts", Prompt)
     if not prompts:
         raise ValueError("no prompts to filter; give at least one")
     answers = _greedy_answers(model, prompts, max_tokens, whole_answers)

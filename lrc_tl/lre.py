@@ -32,6 +32,7 @@ from lrc_tl.low_rank_fit import (
 )
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
+from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
 
 _KIND = "lre"
@@ -119,6 +120,7 @@ class LinearRelationalEmbedding:
             ValueError: no prompts, bad layers, a low-rank option that is missing, out of range or given for an
                 exact fit, or what `subject_object_jacobians` refuses.
         """
+        prompts = as_tuple(prompts, "prompts", Prompt)
         pair = check_layers(model, subject_layer, object_layer)
         settings = low_rank_settings(
             model,
@@ -218,6 +220,7 @@ class LinearRelationalEmbedding:
         Raises:
             ValueError: no prompts, or what `invert` refuses.
         """
+        prompts = as_tuple(prompts, "prompts", Prompt)
         if not prompts:
             raise ValueError("no prompts to make concepts from; give at least one for each object")
         self.require_model(model)
@@ -241,6 +244,7 @@ class LinearRelationalEmbedding:
         Raises:
             ValueError: no rows, another number of names, or what `invert` refuses.
         """
+        objects = as_tuple(objects, "objects", str)
         if not objects or len(objects) != len(object_acts):
             raise ValueError(
                 f"{len(object_acts)} activations and {len(objects)} objects were given; give one object for each "
@@ -355,6 +359,7 @@ def fit_layer_grid(
         ValueError: no prompts, a layer outside the model, no pair of layers at all, a low-rank option that is
             missing, out of range or given for an exact fit, or what `subject_object_jacobians` refuses.
     """
+    prompts = as_tuple(prompts, "prompts", Prompt)
     pairs = layer_pairs(model, subject_layers, object_layers)
     if method == "low_rank" and len(pairs) == 1:
         lre = LinearRelationalEmbedding.fit(
@@ -404,6 +409,7 @@ def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbed
     Raises:
         ValueError: no LREs, or some of other layers, aggregations, methods or models.
     """
+    lres = as_tuple(lres, "lres", LinearRelationalEmbedding)
     if not lres:
         raise ValueError("no LREs to combine; give at least one")
     first = lres[0]

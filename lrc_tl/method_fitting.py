@@ -25,6 +25,7 @@ from lrc_tl.method_variants import (
 )
 from lrc_tl.models import HookedModel, hook_name, layer_number
 from lrc_tl.prompts import Prompt
+from lrc_tl.sequences import as_tuple
 
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
@@ -81,6 +82,7 @@ def fit_concepts(
     Raises:
         ValueError: no prompts, an unknown method, a layer or rank that is missing, or what fitting refuses.
     """
+    prompts = as_tuple(prompts, "prompts", Prompt)
     require_method_options(method, object_layer=object_layer, rank=rank, fit_method=fit_method)
     if not prompts:
         raise ValueError("no prompts to make concepts from; give at least one for each object")
@@ -97,7 +99,7 @@ def fit_concepts(
             f"{method}: object layer {variant.object_layer} is not above subject layer {variant.subject_layer}; "
             "take an earlier subject layer or a later object layer"
         )
-    known = KnownPrompts(prompts=tuple(prompts), dropped=())
+    known = KnownPrompts(prompts=prompts, dropped=())
     fitted = fit_methods(
         model,
         [variant],

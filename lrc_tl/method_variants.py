@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from lrc_tl.baselines import BASELINES
 from lrc_tl.jacobian import ObjectAggregation
+from lrc_tl.sequences import as_tuple
 
 BY_OBJECT = ("lrc-same-object", "lrc-other-objects")
 """Each direction from an LRE of its own: from prompts with its object alone, or from all but these."""
@@ -124,6 +125,7 @@ def require_exact_fit(methods: Sequence[str], fit_method: str) -> None:
 
 def require_methods(methods: Sequence[str]) -> None:
     """Raise ValueError unless there is at least one, each is known, and none comes twice."""
+    methods = as_tuple(methods, "methods", str)
     if not methods:
         raise ValueError(f"no methods were given; there are {', '.join(METHODS)}")
     for number, method in enumerate(methods):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from lrc_tl.protocol_result import ProtocolResult
+from lrc_tl.sequences import as_tuple
 from lrc_tl.whole_file import whole_file
 
 _COLOURS = ("#0b6e99", "#d1711f", "#5b8c3a", "#8a4fa3", "#7a7a7a", "#b3a125")
@@ -77,6 +78,7 @@ def plot_sweep(
         ImportError: matplotlib is missing; the text says how to install it.
     """
     frame = result.by_object_tokens() if by_object_tokens else result.to_frame()
+    figures = as_tuple(figures, "figures", str)
     for name in figures:
         _require_column(frame, name)
     if over not in frame or frame[over].nunique() < 2:
@@ -117,7 +119,7 @@ def plot_curves(
         ImportError: matplotlib is missing; the text says how to install it.
     """
     frame = result.curve_frame()
-    used = list(result.methods if methods is None else methods)
+    used = as_tuple(result.methods if methods is None else methods, "methods", str)
     for method in used:
         if method not in result.methods:
             raise LookupError(f"the result has no method {method!r}; it has {', '.join(result.methods)}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from lrc_tl.forward import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.positions import hook_layer, last_subject_token
+from lrc_tl.sequences import as_tuple
 from lrc_tl.tracking import is_steered
 from lrc_tl.typechecking import checked
 
@@ -194,6 +195,8 @@ def _pooled_texts(
 ) -> Tensor:
     if isinstance(texts, str) or isinstance(subjects, str):
         raise ValueError("give a list of texts (and of subjects), also for one; `read` scores each token of one")
+    texts = as_tuple(texts, "texts", str)
+    subjects = None if subjects is None else as_tuple(subjects, "subjects", str)
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("a text is empty, or there are none; give at least one word for each")
     require_hook(model, scoring.hook_name)

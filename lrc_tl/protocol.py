@@ -22,6 +22,7 @@ from lrc_tl.relation_benchmark import BenchmarkSettings, benchmark_relation
 from lrc_tl.relation_files import built_in_relations, load_relation
 from lrc_tl.relations import Relation
 from lrc_tl.result_parts import ResultParts
+from lrc_tl.sequences import as_tuple
 
 
 def run_protocol(
@@ -93,7 +94,12 @@ def run_protocol(
         ValueError: an unknown method, bad or missing settings, or no relation that can be evaluated.
         ResumeError: a stored result is of another model, schema, settings or relation.
     """
-    given = list(relations.values()) if isinstance(relations, Mapping) else list(relations)
+    given = as_tuple(relations.values() if isinstance(relations, Mapping) else relations, "relations", Relation)
+    methods, compare = as_tuple(methods, "methods", str), as_tuple(compare, "compare", str)
+    seeds, ranks = as_tuple(seeds, "seeds"), as_tuple(ranks, "ranks")
+    subject_layers = as_tuple(subject_layers, "subject_layers")
+    object_layers = as_tuple(object_layers, "object_layers")
+    others = None if others is None else as_tuple(others, "others", Relation)
     for name, one, several in (
         ("subject_layer", subject_layer, subject_layers),
         ("object_layer", object_layer, object_layers),
@@ -104,7 +110,7 @@ def run_protocol(
     settings = _checked(
         model,
         BenchmarkSettings(
-            methods=tuple(methods),
+            methods=methods,
             subject_layers=_several(subject_layer, subject_layers),
             object_layers=_several(object_layer, object_layers),
             ranks=_several(rank, ranks),
@@ -113,7 +119,7 @@ def run_protocol(
                 if beta is None
                 else (float(beta),)
                 if isinstance(beta, (int, float))
-                else tuple(float(b) for b in beta)
+                else tuple(float(b) for b in as_tuple(beta, "beta"))
             ),
             max_lre_prompts=max_lre_prompts,
             max_facts=max_facts,

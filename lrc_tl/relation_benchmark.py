@@ -31,7 +31,7 @@ from lrc_tl.method_fitting import (
 from lrc_tl.method_variants import MethodVariant, method_variants
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import PositionError, Prompt, spread_over_objects, tokenize_prompt
-from lrc_tl.relations import Fact, Relation, RelationError
+from lrc_tl.relations import Relation, RelationError
 from lrc_tl.selection import BETAS, RANKS, select_settings
 from lrc_tl.side_effect_statements import side_effect_pairs
 
@@ -109,10 +109,11 @@ def splittable_sample(relation: Relation, n: int, *, seed: int) -> Relation:
     objects = sorted(name for name, count in counts.items() if count > 1)
     chosen = set(generator.sample(objects, min(len(objects), n // 2)))
     pool = [fact for fact in relation.facts if fact.object in chosen]
-    facts: list[Fact] = spread_over_objects(pool, min(2 * len(chosen), n), generator)
-    rest = [fact for fact in relation.facts if fact not in facts]
-    facts += spread_over_objects(rest, n - len(facts), generator)
-    return replace(relation, facts=tuple(fact for fact in relation.facts if fact in set(facts)))
+    facts = spread_over_objects(pool, min(2 * len(chosen), n), generator)
+    taken = set(facts)
+    rest = [fact for fact in relation.facts if fact not in taken]
+    taken.update(spread_over_objects(rest, n - len(facts), generator))
+    return replace(relation, facts=tuple(fact for fact in relation.facts if fact in taken))
 
 
 class _Evaluated:

@@ -2,11 +2,16 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
+from lrc_tl.caller_warnings import warn_caller
+from lrc_tl.facts import Fact, cleaned, in_letters, lookalikes, name_flaw, template_flaw
 from lrc_tl.prompts import PositionError, Prompt, find_subject, spread_over_objects
+from lrc_tl.sequences import as_tuple
+from lrc_tl.shots import ShotPool
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
 
@@ -15,20 +20,15 @@ class RelationError(ValueError):
     """A relation file or a relation's content is not usable; the text says where and why."""
 
 
-@dataclass(frozen=True, order=True)
-class Fact:
-    """One (subject, object) pair of a relation."""
-
-    subject: str
-    object: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class Relation:
     """Facts and templates of one relation, checked and free of duplicates.
 
     Raises:
-        RelationError: no facts, an unknown kind, an empty template list, or a template without exactly one `{}`.
+        TypeError: facts or templates that are no sequence.
+        RelationError: no facts, a subject that comes twice, an unknown kind, an empty template list, a template
+            without exactly one `{}`, or a name, subject, object or template with control characters or half a
+            character in it. Facts must be as `from_pairs` makes them: no white space around, in Unicode form NFC.
     """
 
     name: str
@@ -41,6 +41,9 @@ class Relation:
     """Facts that the source held more than once; one of each was kept."""
     ambiguous: tuple[Fact, ...] = ()
     """Facts whose subject had two objects in the source; none of them was kept."""
+    rewritten: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Subjects and objects that are not as the source has them, and what they are here: without escapes such as
+    `\\u00e1`, without white space around, in Unicode form NFC."""
     shot_facts: tuple[Fact, ...] = ()
     """Where few-shot examples come from; empty for the facts themselves. `split` gives the test side the training
     facts."""
@@ -48,8 +51,15 @@ class Relation:
     """The file that it was read from, if any."""
 
     def __post_init__(self) -> None:
+        for argument in ("facts", "templates", "zero_shot_templates", "shot_facts"):
+            if not isinstance(value := getattr(self, argument), tuple):
+                raise TypeError(f"{argument} is a {type(value).__name__}; a Relation holds tuples")
+        if flaw := name_flaw(self.name):
+            raise RelationError(f"relation {self.name!r}: the name {flaw}")
         if not self.facts:
             raise RelationError(f"relation {self.name!r} has no facts; it needs at least one")
+        for facts in (self.facts, self.shot_facts):
+            _check_clean(facts, self.name)
         if self.kind not in KINDS:
             raise RelationError(f"relation {self.name!r}: kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
         for field_name, templates in (
@@ -59,11 +69,8 @@ class Relation:
             if not templates:
                 raise RelationError(f"relation {self.name!r}: {field_name} is empty; give at least one template")
             for number, template in enumerate(templates):
-                if template.count("{}") != 1:
-                    raise RelationError(
-                        f"relation {self.name!r}: {field_name}[{number}] = {template!r} must hold {{}} exactly "
-                        "once (the place of the subject)"
-                    )
+                if flaw := template_flaw(template):
+                    raise RelationError(f"relation {self.name!r}: {field_name}[{number}] = {template!r} {flaw}")
 
     def __repr__(self) -> str:
         counts = (
@@ -71,29 +78,48 @@ class Relation:
             _counted(len(self.objects), "object"),
             _counted(len(self.templates), "template"),
         )
-        return f"<Relation {self.name!r} ({self.kind}): {', '.join(counts)}>"
+        changes = {
+            "repeated": len(self.duplicates),
+            "left out, with two objects for a subject": len(self.ambiguous),
+            "rewritten": len(self.rewritten),
+        }
+        also = "".join(f"; {count} {what}" for what, count in changes.items() if count)
+        return f"<Relation {self.name!r} ({self.kind}): {', '.join(counts)}{also}>"
 
     @classmethod
     def from_pairs(
         cls,
         name: str,
-        pairs: Iterable[tuple[str, str]],
+        pairs: Iterable[tuple[str, str]] | Mapping[str, str],
         *,
         templates: Sequence[str],
         zero_shot_templates: Sequence[str] | None = None,
         kind: str = "factual",
         strict: bool = False,
     ) -> "Relation":
-        """A relation from (subject, object) pairs.
+        """A relation from (subject, object) pairs, or from a mapping of subjects to their objects.
 
-        Repeated facts are kept once; a subject with two objects is dropped whole. Both are recorded in
-        `duplicates` and `ambiguous`. White space around subjects and objects is dropped.
+        Repeated facts are kept once. A subject with two objects is left out whole, with a warning. Both are
+        recorded, in `duplicates` and `ambiguous`. White space around subjects and objects is dropped, escapes of
+        letters such as `\\u00e1` become the letters, and all is brought into Unicode form NFC, in which texts are
+        compared; `rewritten` holds what was changed, and `report()` tells it all.
 
         Raises:
-            RelationError: bad templates, a subject or object that is not one line of text, no usable fact, or,
-                with `strict`, any duplicate or ambiguous fact.
+            TypeError: `pairs` is one string, or templates are no sequence of strings.
+            RelationError: bad templates, an entry that is no pair, a subject or object that is not one line of
+                text, no usable fact, or, with `strict`, any duplicate or ambiguous fact.
         """
-        all_facts = [_fact(pair, f"relation {name!r}: pair {number}") for number, pair in enumerate(pairs)]
+        templates = as_tuple(templates, "templates", str)
+        if zero_shot_templates is not None:
+            zero_shot_templates = as_tuple(zero_shot_templates, "zero_shot_templates", str)
+        if isinstance(pairs, str | bytes):
+            raise TypeError(f"pairs is one string, {pairs[:40]!r}; give (subject, object) pairs")
+        given = [
+            _pair(pair, f"relation {name!r}: pair {number}")
+            for number, pair in enumerate(pairs.items() if isinstance(pairs, Mapping) else pairs)
+        ]
+        all_facts = [Fact(cleaned(subject), cleaned(object_)) for subject, object_ in given]
+        texts = {text: cleaned(text) for text in chain.from_iterable(given)}
         counts = Counter(all_facts)
         duplicates = tuple(fact for fact, count in counts.items() if count > 1)
         objects_of: dict[str, set[str]] = defaultdict(set)
@@ -101,20 +127,30 @@ class Relation:
             objects_of[fact.subject].add(fact.object)
         ambiguous = tuple(fact for fact in counts if len(objects_of[fact.subject]) > 1)
         if strict and (duplicates or ambiguous):
-            shown = ", ".join(f"{f.subject!r} -> {f.object!r}" for f in (*duplicates, *ambiguous)[:5])
+            shown = ", ".join(map(str, (*duplicates, *ambiguous)[:5]))
             raise RelationError(
                 f"relation {name!r}: {len(duplicates)} repeated facts and {len(ambiguous)} facts of subjects "
                 f"with two objects (first: {shown}); remove them or load with strict=False"
             )
-        return cls(
+        relation = cls(
             name=name,
             facts=tuple(fact for fact in counts if len(objects_of[fact.subject]) == 1),
-            templates=tuple(templates),
-            zero_shot_templates=tuple(templates if zero_shot_templates is None else zero_shot_templates),
+            templates=tuple(map(in_letters, templates)),
+            zero_shot_templates=tuple(
+                map(in_letters, templates if zero_shot_templates is None else zero_shot_templates)
+            ),
             kind=kind,
             duplicates=duplicates,
             ambiguous=ambiguous,
+            rewritten=tuple((text, kept) for text, kept in texts.items() if text != kept),
         )
+        if ambiguous:
+            warn_caller(
+                f"relation {name!r}: {len(ambiguous)} facts are left out, since their subjects have two objects "
+                f"or more: {', '.join(map(str, ambiguous[:4]))}{', ...' * (len(ambiguous) > 4)}; "
+                "leave one object for each subject, or drop these facts"
+            )
+        return relation
 
     @classmethod
     def from_frame(
@@ -171,6 +207,21 @@ class Relation:
     def objects(self) -> tuple[str, ...]:
         """Distinct objects in order of first appearance."""
         return tuple(dict.fromkeys(fact.object for fact in self.facts))
+
+    @property
+    def lookalikes(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of subjects, and of objects, that differ by case or spacing only: perhaps one and the same."""
+        subjects = lookalikes(fact.subject for fact in self.facts)
+        return (*subjects, *lookalikes(self.objects))
+
+    def report(self) -> str:
+        """What the relation holds, and a line for each fact or text that was repeated, left out or rewritten."""
+        lines = [repr(self)]
+        lines += [f"  given more than once: {fact}" for fact in self.duplicates]
+        lines += [f"  left out, its subject has two objects: {fact}" for fact in self.ambiguous]
+        lines += [f"  rewritten: {given!r} is {kept!r}" for given, kept in self.rewritten]
+        lines += [f"  differ by case or spacing only: {', '.join(map(repr, group))}" for group in self.lookalikes]
+        return "\n".join(lines)
 
     def split(self, *, seed: int, train_share: float = 0.5) -> tuple["Relation", "Relation"]:
         """Training and test relation, stratified by object.
@@ -241,26 +292,22 @@ class Relation:
         if templates not in ("one", "all"):
             raise ValueError(f"templates is {templates!r}; it must be 'one' or 'all'")
         source = shots_from.facts if shots_from is not None else self.shot_facts or self.facts
-        folded = [(fact, fact.subject.casefold(), fact.object.casefold()) for fact in source]
+        shown = ShotPool(source if shots else ())
         pool = self.templates if shots else self.zero_shot_templates
         prompts = []
         for fact in self.facts:
             # One generator a fact: adding or dropping a fact leaves the other zero-shot prompts as they were.
             generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
             chosen = pool if templates == "all" else [generator.choice(pool)]
-            tested = fact.subject.casefold()
-            allowed = [
-                shot for shot, *texts in folded if shots and not any(_mentions(text, tested) for text in texts)
-            ]
-            if shots > len(allowed):
-                raise ValueError(
-                    f"{shots} shots were asked for, but relation {self.name!r} has only {len(allowed)} facts to "
-                    f"show that do not name the subject {fact.subject!r}; lower shots"
-                )
             for template in chosen:
-                examples = spread_over_objects(allowed, shots, generator)
-                shown = "".join(f"{_filled(template, shot)} {shot.object}\n" for shot in examples)
-                prompts.append(_prompt(shown, template, fact, self.name))
+                examples = shown.draw(fact.subject, shots, generator)
+                if len(examples) < shots:
+                    raise ValueError(
+                        f"{shots} shots were asked for, but relation {self.name!r} has only {len(examples)} facts "
+                        f"to show that do not name the subject {fact.subject!r}; lower shots"
+                    )
+                lines = "".join(f"{_filled(template, shot)} {shot.object}\n" for shot in examples)
+                prompts.append(_prompt(lines, template, fact, self.name))
         return tuple(prompts)
 
 
@@ -268,28 +315,40 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _fact(pair: tuple[str, str], where: str) -> Fact:
-    subject, object_ = pair
-    for role, value in (("subject", subject), ("object", object_)):
-        if not isinstance(value, str) or not value.strip():
-            raise RelationError(f"{where}: {role} must be a non-empty string, not {value!r}")
-        if "\n" in value.strip():
-            raise RelationError(f"{where}: {role} must be one line of text, not {value!r}")
-    return Fact(subject.strip(), object_.strip())
+def _pair(pair: Any, where: str) -> tuple[str, str]:
+    """The subject and object as they were given, checked as far as they can be told from other things."""
+    if isinstance(pair, str | bytes | Mapping | Set) or not isinstance(pair, Iterable):
+        raise RelationError(f"{where}: {pair!r:.60} is no (subject, object) pair; give a tuple of two strings")
+    parts = tuple(pair)
+    if len(parts) != 2:
+        raise RelationError(f"{where}: {parts!r:.60} has {len(parts)} items; give (subject, object)")
+    for role, value in zip(("subject", "object"), parts, strict=True):
+        if flaw := name_flaw(value):
+            raise RelationError(f"{where}: {role} {flaw}")
+    return parts[0], parts[1]
+
+
+def _check_clean(facts: Sequence[Fact], name: str) -> None:
+    subjects: set[str] = set()
+    for fact in facts:
+        for text in (fact.subject, fact.object):
+            if flaw := name_flaw(text):
+                raise RelationError(f"relation {name!r}: a subject or object {flaw}")
+            if cleaned(text) != text:
+                raise RelationError(
+                    f"relation {name!r}: {text!r} has white space around it or escapes in it, or is not in "
+                    "Unicode form NFC; make the relation with Relation.from_pairs, which brings texts into form"
+                )
+        if fact.subject in subjects:
+            raise RelationError(
+                f"relation {name!r}: the subject {fact.subject!r} comes more than once; make the relation with "
+                "Relation.from_pairs, which keeps one of equal facts"
+            )
+        subjects.add(fact.subject)
 
 
 def _filled(template: str, fact: Fact) -> str:
     return template.replace("{}", fact.subject).rstrip()
-
-
-def _mentions(text: str, subject: str) -> bool:
-    if subject not in text:
-        return False
-    try:
-        find_subject(text, subject)
-    except PositionError:
-        return False
-    return True
 
 
 def _prompt(shown: str, template: str, fact: Fact, relation: str) -> Prompt:

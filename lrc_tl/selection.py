@@ -16,6 +16,7 @@ from lrc_tl.lre import fit_layer_grid
 from lrc_tl.models import HookedModel, layer_number
 from lrc_tl.prompts import Prompt
 from lrc_tl.relations import Relation
+from lrc_tl.sequences import as_tuple
 
 RANKS = (16, 32, 64, 128, 192)
 BETAS = (0.05, 0.1, 0.2)
@@ -86,6 +87,9 @@ def select_settings(
         ValueError: too few known facts to choose by, or layers without a pair subject < object.
     """
     default_subject, default_object = default_layers(model)
+    subject_layers = as_tuple(default_subject if subject_layers is None else subject_layers, "subject_layers")
+    object_layers = as_tuple(default_object if object_layers is None else object_layers, "object_layers")
+    ranks, betas = as_tuple(ranks, "ranks"), as_tuple(betas, "betas")
     subject_layers = [layer_number(model, layer) for layer in subject_layers or default_subject]
     object_layers = [layer_number(model, layer) for layer in object_layers or default_object]
     fit_on, validate_on = train.split(seed=seed)

@@ -17,6 +17,7 @@ from lrc_tl.edits import Add, Clamp, Operation, Reflect, Swap, check_vector, res
 from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.positions import Chunk, Where, hook_layer, select
+from lrc_tl.sequences import as_tuple
 from lrc_tl.tracking import track_positions
 
 __all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer", "swap_edit"]
@@ -133,12 +134,13 @@ class Steering:
                 raise ValueError(f"layers is {self.layers!r}; give 'own', 'all' or layer numbers")
             layers = [own] if self.layers == "own" else list(range(n_layers))
         else:
-            outside = [layer for layer in self.layers if not -n_layers <= layer < n_layers]
-            if outside or not self.layers:
+            given = as_tuple(self.layers, "layers")
+            outside = [layer for layer in given if not -n_layers <= layer < n_layers]
+            if outside or not given:
                 raise ValueError(
-                    f"layers {list(self.layers)} are not all in the model; allowed: {-n_layers} to {n_layers - 1}"
+                    f"layers {list(given)} are not all in the model; allowed: {-n_layers} to {n_layers - 1}"
                 )
-            layers = sorted({layer % n_layers for layer in self.layers})
+            layers = sorted({layer % n_layers for layer in given})
         widths = {"the steering's vector": self.operation.vector}
         if self.gate is not None:
             require_hook(model, self.gate.hook_name)
@@ -261,6 +263,7 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Iterator[None]:
         ValueError: nothing to steer with, a steering that does not fit the model, or, while the model runs, a
             place that cannot be known or does not exist.
     """
+    steerings = as_tuple(steerings, "steerings", Steering)
     if not steerings:
         raise ValueError("no steerings; give at least one")
     with fingerprints_once():

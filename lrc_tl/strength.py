@@ -22,6 +22,7 @@ from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
 from lrc_tl.positions import LastTokenOf
 from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
 from lrc_tl.strength_result import Limits, StrengthCalibration, StrengthPoint
 from lrc_tl.strength_rows import map_logits, require_adjustable
@@ -75,6 +76,7 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
     """
     if within < 1:
         raise ValueError(f"within is {within}; give 1 token or more")
+    further = {target: as_tuple(names, f"words[{target!r}]", str) for target, names in (words or {}).items()}
 
     def named(
         model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
@@ -82,7 +84,7 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
         made = generate(
             model, edit.prompt.text, steering=steering, strengths=list(strengths), max_new_tokens=within
         )
-        names = [edit.target, *(words or {}).get(edit.target, ())]
+        names = [edit.target, *further.get(edit.target, ())]
         pattern = "|".join(rf"(?<!\w){re.escape(name.strip())}(?!\w)" for name in names)
         return torch.tensor([1.0 if re.search(pattern, one.text) else -1.0 for one in made])
 
@@ -96,6 +98,7 @@ def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
     Raises:
         ValueError: no prompt is left.
     """
+    prompts = as_tuple(prompts, "prompts", Prompt)
     edits = tuple(Edit(prompt=prompt, target=target) for prompt in prompts if prompt.object != target)
     if not edits:
         raise ValueError(f"none of the {len(prompts)} prompts has another object than {target!r}")
@@ -111,7 +114,7 @@ def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
         ValueError: a text has no word in its last line.
     """
     edits = []
-    for text in texts:
+    for text in as_tuple(texts, "texts", str):
         words = re.findall(r"\w+", text.rstrip().rpartition("\n")[2])
         if not words:
             raise ValueError(f"the text {text!r} has no word in its last line; give a text to be continued")
@@ -185,6 +188,9 @@ def calibrate_strength(
         NotFiniteError: the unsteered model's own log-probabilities are not finite. A strength that makes them so
             is counted in its point (`not_finite`) and never chosen.
     """
+    edits = as_tuple(edits, "edits", Edit)
+    neutral_texts = as_tuple(neutral_texts, "neutral_texts", str)
+    strengths = None if strengths is None else as_tuple(strengths, "strengths")
     limits = limits or Limits()
     made = [steering if isinstance(steering, Steering) else steering(edit) for edit in edits]
     grid = _checked_grid(made, strengths)

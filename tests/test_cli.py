@@ -121,7 +121,7 @@ def test_the_built_in_relations_are_listed(capsys):
 
 
 def test_a_bad_file_is_named_hides_no_other_and_is_a_failure(capsys, tmp_path):
-    pairs = [("dog", "woof"), ("dog", "woof"), ("cat", "meow"), ("fox", "yip"), ("fox", "ring")]
+    pairs = [("dog", "woof"), ("dog", "woof"), ("cat ", "meow"), ("fox", "yip"), ("fox", "ring"), ("Cat", "meow")]
     write(tmp_path / "a.json", samples=[{"subject": s, "object": o} for s, o in pairs])
     bad = write(tmp_path / "b.json", name="other", prompt_templates=["none"])
     assert main(["relations", str(tmp_path), "--json", str(tmp_path / "out" / "r.js")]) == 1
@@ -136,9 +136,8 @@ def test_a_bad_file_is_named_hides_no_other_and_is_a_failure(capsys, tmp_path):
     assert data["settings"] == {"folder": str(tmp_path), "strict": False}
     assert data["model"] is None
     (row,) = data["relations"]
-    assert [row[key] for key in ("name", "kind", "facts", "objects", "duplicates", "ambiguous")] == [
-        "pet sound", "commonsense", 2, 2, 1, 2,
-    ]  # fmt: skip
+    counted = ("facts", "objects", "duplicates", "ambiguous", "rewritten", "lookalikes")
+    assert [row[key] for key in ("name", "kind", *counted)] == ["pet sound", "commonsense", 3, 2, 1, 2, 1, 1]
     assert data["errors"] == [{"file": str(bad), "error": named.removeprefix("lrc-tl: ")}]
     assert main(["relations", str(tmp_path), "--strict"]) == 1
     assert "2 of 2 files" in capsys.readouterr().err

@@ -145,7 +145,9 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
 def test_repeated_facts_are_kept_once_and_a_subject_with_two_objects_is_dropped(tmp_path):
     pairs = [("dog", "woof"), ("dog", "woof"), ("fox", "yip"), ("fox", "ring"), ("cat", "meow")]
     path = write(tmp_path, samples=[{"subject": s, "object": o} for s, o in pairs])
-    relation = lrc.load_relation(path)
+    with pytest.warns(UserWarning, match="relation 'pet sound': 2 facts are left out.*'fox' -> 'yip'") as caught:
+        relation = lrc.load_relation(path)
+    assert [warning.filename for warning in caught] == [__file__]
     assert relation.facts == (lrc.Fact("dog", "woof"), lrc.Fact("cat", "meow"))
     assert relation.duplicates == (lrc.Fact("dog", "woof"),)
     assert relation.ambiguous == (lrc.Fact("fox", "yip"), lrc.Fact("fox", "ring"))
@@ -157,8 +159,11 @@ def test_a_frame_gives_the_same_relation_as_its_pairs():
     pairs = [("dog", "woof"), ("dog", "woof"), ("cat ", "meow"), ("fox", "yip"), ("fox", "ring")]
     frame = pd.DataFrame(pairs, columns=["animal", "sound"], index=[7, 7, 8, 9, 10])
     options = {"templates": ["The {} says"], "zero_shot_templates": ["{} says"], "kind": "commonsense"}
-    relation = lrc.Relation.from_frame(frame, name="pet sound", subject="animal", object="sound", **options)
-    assert relation == lrc.Relation.from_pairs("pet sound", pairs, **options)
+    with pytest.warns(UserWarning, match="2 facts are left out") as caught:
+        relation = lrc.Relation.from_frame(frame, name="pet sound", subject="animal", object="sound", **options)
+    with pytest.warns(UserWarning, match="2 facts are left out") as caught_too:
+        assert relation == lrc.Relation.from_pairs("pet sound", pairs, **options)
+    assert [warning.filename for warning in (*caught, *caught_too)] == [__file__, __file__]
     assert relation.facts == (lrc.Fact("dog", "woof"), lrc.Fact("cat", "meow"))
     with pytest.raises(lrc.RelationError, match="1 repeated facts"):
         lrc.Relation.from_frame(frame, name="r", subject="animal", object="sound", strict=True, **options)
@@ -201,6 +206,43 @@ def test_white_space_around_pairs_is_dropped_and_a_line_break_inside_is_refused(
         lrc.Relation.from_pairs("r", [("a\nb", "x")], templates=["{} is"])
 
 
+def test_a_mapping_gives_the_relation_of_its_items():
+    capitals = {"France": "Paris", "CU": "Havana"}
+    relation = lrc.Relation.from_pairs("r", capitals, templates=["{} is"])
+    assert relation == lrc.Relation.from_pairs("r", capitals.items(), templates=["{} is"])
+    assert relation.facts == (lrc.Fact("France", "Paris"), lrc.Fact("CU", "Havana"))
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("CU", r"pair 1: 'CU' is no \(subject, object\) pair; give a tuple of two strings"),
+        (b"CU", "is no .subject, object. pair"),
+        ({"x", "y"}, "is no .subject, object. pair"),
+        ({"subject": "x", "object": "y"}, "is no .subject, object. pair"),
+        (None, "None is no .subject, object. pair"),
+        (("x", "y", "z"), r"pair 1: \('x', 'y', 'z'\) has 3 items; give \(subject, object\)"),
+        (("x",), "has 1 items"),
+        (("x", 3), "pair 1: object must be a non-empty string, not 3"),
+    ],
+)
+def test_what_is_no_pair_is_refused(pair, message):
+    with pytest.raises(lrc.RelationError, match=message):
+        lrc.Relation.from_pairs("r", [("a", "b"), pair], templates=["{} is"])
+
+
+def test_one_string_is_no_list_of_pairs_or_templates():
+    with pytest.raises(TypeError, match="pairs is one string, 'CU'"):
+        lrc.Relation.from_pairs("r", "CU", templates=["{} is"])
+    for options in ({"templates": "{} is"}, {"templates": ["{} is"], "zero_shot_templates": "{} is"}):
+        with pytest.raises(
+            TypeError, match=r"templates is one string, '\{\} is'; give a list, as in \['\{\} is'\]"
+        ):
+            lrc.Relation.from_pairs("r", [("a", "b")], **options)
+    relation = lrc.Relation.from_pairs("r", [("a", "b")], templates=(text for text in ["{} is", "a {} is"]))
+    assert relation.templates == relation.zero_shot_templates == ("{} is", "a {} is")
+
+
 def test_a_sample_is_seeded_and_balanced_over_objects():
     relation = lrc.load_relation("animal_class")
     sample = relation.sample(9, seed=1)
@@ -218,6 +260,13 @@ def test_a_sample_is_seeded_and_balanced_over_objects():
 def test_a_relation_shows_itself_in_one_short_line():
     relation = lrc.Relation.from_pairs("pet sound", [("dog", "woof"), ("pup", "woof")], templates=["The {} says"])
     assert repr(relation) == "<Relation 'pet sound' (factual): 2 facts, 1 object, 1 template>"
+    pairs = [("dog", "woof"), ("dog", "woof"), ("pup ", "woof"), ("fox", "yip"), ("fox", "ring"), ("cat", "meow")]
+    with pytest.warns(UserWarning, match="2 facts are left out"):
+        relation = lrc.Relation.from_pairs("pet sound", pairs, templates=["The {} says"])
+    assert repr(relation) == (
+        "<Relation 'pet sound' (factual): 3 facts, 2 objects, 1 template; 1 repeated; "
+        "2 left out, with two objects for a subject; 1 rewritten>"
+    )
 
 
 def test_one_bad_file_is_named_and_does_not_hide_the_others(tmp_path):
@@ -278,7 +327,8 @@ def test_a_share_outside_the_open_interval_is_refused(share):
 
 @pytest.mark.skipif(not DATASET.is_dir(), reason=f"no LRE dataset at {DATASET}; set LRC_TL_LRE_DATA to its folder")
 def test_every_file_of_the_lre_dataset_loads_and_its_flaws_are_reported():
-    relations, errors = lrc.load_relations(DATASET)
+    with pytest.warns(UserWarning, match="facts are left out"):
+        relations, errors = lrc.load_relations(DATASET)
     assert not errors
     assert len(relations) == len(list(DATASET.rglob("*.json")))
     products = next(r for r in relations.values() if "company" in r.name and "product" in r.name)

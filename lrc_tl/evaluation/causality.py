@@ -15,6 +15,7 @@ from lrc_tl.edits import Unit, wide_of
 from lrc_tl.knowledge import is_answer, without_end
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
 
 
@@ -84,6 +85,7 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
     Raises:
         ValueError: fewer than two objects among the prompts, or `per_object` below 1.
     """
+    prompts = as_tuple(prompts, "prompts", Prompt)
     if per_object < 1:
         raise ValueError(f"per_object is {per_object}; ask for at least one edit for each object")
     by_object: dict[str, list[Prompt]] = defaultdict(list)
@@ -156,6 +158,10 @@ def causality_curves(
     Raises:
         ValueError: as `causality_curve`.
     """
+    edits = as_tuple(edits, "edits", Edit)
+    betas = as_tuple(betas, "betas")
+    if layers is not None and not isinstance(layers, Mapping):
+        layers = as_tuple(layers, "layers")
     if layers is not None and not layers:
         raise ValueError("layers is empty; give the layers to edit, or None for all")
     for own in differences.values():

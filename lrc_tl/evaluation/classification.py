@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrc_tl.directions import ConceptSet
 from lrc_tl.errors import NotFiniteError
+from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
 
 
@@ -100,6 +101,7 @@ def classify_activations(
     """
     if len(concepts) < 2:
         raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
+    actual = as_tuple(actual, "actual", str)
     if not actual or len(actual) != len(activations):
         raise ValueError(
             f"{len(activations)} activations and {len(actual)} objects were given; give one object for each of at "

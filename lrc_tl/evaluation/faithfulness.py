@@ -14,6 +14,7 @@ from lrc_tl.forward import Hooks, logits_at
 from lrc_tl.lre import LinearRelationalEmbedding
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.sequences import as_tuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ def lre_faithfulness(
         ValueError: no prompts, or an LRE that does not end at the final layer with the first object token.
         FingerprintMismatch: the LRE was fitted on another model.
     """
+    prompts = as_tuple(prompts, "prompts", Prompt)
     last = int(model.cfg.n_layers) - 1
     if lre.object_layer != last or lre.object_aggregation != "first_token":
         raise ValueError(
@@ -105,6 +107,7 @@ def lre_causality(
         ValueError: no edits, a target without a prompt, or a rank outside 1 to the numerical rank.
         FingerprintMismatch: the LRE was fitted on another model.
     """
+    edits, prompts = as_tuple(edits, "edits", Edit), as_tuple(prompts, "prompts", Prompt)
     if not edits:
         raise ValueError("no edits were given; give at least one")
     lre.require_model(model)

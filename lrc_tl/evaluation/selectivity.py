@@ -16,6 +16,7 @@ from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt
+from lrc_tl.sequences import as_tuple
 
 MakeConcepts = Callable[[HookedModel, Sequence[Prompt]], ConceptSet]
 """Directions from a model and its training prompts, by any method."""
@@ -69,6 +70,7 @@ def selectivity(
     Raises:
         ValueError: no prompts, or fewer than two objects.
     """
+    train, test = as_tuple(train, "train", Prompt), as_tuple(test, "test", Prompt)
     if not train or not test:
         raise ValueError(f"{len(train)} training and {len(test)} test prompts were given; give some of both")
     actual = [prompt.object for prompt in test]
@@ -95,6 +97,7 @@ def selectivity(
 
 def with_shuffled_objects(prompts: Sequence[Prompt], *, seed: int) -> tuple[Prompt, ...]:
     """The prompts with their objects permuted, each as often as before."""
+    prompts = as_tuple(prompts, "prompts", Prompt)
     objects = [prompt.object for prompt in prompts]
     random.Random(seed).shuffle(objects)
     return tuple(replace(prompt, object=name) for prompt, name in zip(prompts, objects, strict=True))

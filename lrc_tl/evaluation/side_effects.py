@@ -13,6 +13,7 @@ from lrc_tl.edits import wide_of
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.sequences import as_tuple
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +56,7 @@ def unrelated_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt], *, n: int)
     Raises:
         ValueError: no edits or prompts, or `n` below 1.
     """
+    edits, prompts = as_tuple(edits, "edits", Edit), as_tuple(prompts, "prompts", Prompt)
     if not edits or not prompts or n < 1:
         raise ValueError(
             f"{len(edits)} edits, {len(prompts)} prompts and n = {n} were given; give at least one of each"
@@ -66,6 +68,7 @@ def unrelated_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt], *, n: int)
 
 def same_subject_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt]) -> tuple[Pair, ...]:
     """Each edit with every prompt about its subject, by name; give known prompts of other relations."""
+    edits, prompts = as_tuple(edits, "edits", Edit), as_tuple(prompts, "prompts", Prompt)
     return tuple(
         (number, prompt)
         for number, edit in enumerate(edits)
@@ -91,6 +94,10 @@ def side_effects(
     Raises:
         ValueError: a pair's edit has no difference, a beta is not finite, or `layers` is empty.
     """
+    pairs = as_tuple(pairs, "pairs")
+    betas = as_tuple(betas, "betas")
+    if layers is not None and not isinstance(layers, Mapping):
+        layers = as_tuple(layers, "layers")
     if layers is not None and not layers:
         raise ValueError("layers is empty; give the layers to edit, or None for all")
     for beta in betas:

@@ -15,6 +15,7 @@ from lrc_tl.evaluation.classification import Classification, classify_activation
 from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt
+from lrc_tl.sequences import as_tuple
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,6 +87,7 @@ def evaluate(
         ValueError: no prompts, one object only, or a beta that is not finite.
         FingerprintMismatch: the set was made on another model.
     """
+    prompts = as_tuple(prompts, "prompts", Prompt)
     concepts.require_model(model)
     activations = subject_activations(model, prompts, layer=concepts.layer)
     found = classify_activations(concepts, activations, [prompt.object for prompt in prompts])

@@ -1,0 +1,14 @@
+"""Warnings that point at the line of the user's own code. Needs no torch."""
+
+import sys
+import warnings
+
+
+def warn_caller(message: str) -> None:
+    """A `UserWarning` at the innermost line outside this package that led here."""
+    level = 1
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == __package__:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, stacklevel=level)
