@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from lrc_tl.prompts import PositionError, Prompt, find_subject, spread_over_objects
+from lrc_tl.prompts import Prompt, spread_over_objects
+from lrc_tl.words import caseless, find_word
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
 
@@ -46,8 +47,12 @@ class Relation:
     facts."""
     source: str = field(default="", compare=False)
     """The file that it was read from, if any."""
+    all_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """The objects of the relation that this one is a part of, and its own; a split or a sample keeps them."""
 
     def __post_init__(self) -> None:
+        # Frozen, and only known from the facts.
+        object.__setattr__(self, "all_objects", tuple(dict.fromkeys((*self.all_objects, *self.objects))))
         if not self.facts:
             raise RelationError(f"relation {self.name!r} has no facts; it needs at least one")
         if self.kind not in KINDS:
@@ -230,6 +235,9 @@ class Relation:
         training facts: those of `shots_from`, else `shot_facts`, which `split` sets on the test side, else the
         relation's own facts. `shots=0` uses the zero-shot templates.
 
+        White space at the end of a template is dropped, and the object follows after a space; but a template that
+        ends in a line break is final (`Prompt.joint` is ""): it stays as it is, and the object follows directly.
+
         Args:
             templates: `"one"` draws a template for each fact, `"all"` gives a prompt for each fact and template.
 
@@ -241,14 +249,14 @@ class Relation:
         if templates not in ("one", "all"):
             raise ValueError(f"templates is {templates!r}; it must be 'one' or 'all'")
         source = shots_from.facts if shots_from is not None else self.shot_facts or self.facts
-        folded = [(fact, fact.subject.casefold(), fact.object.casefold()) for fact in source]
+        folded = [(fact, caseless(fact.subject), caseless(fact.object)) for fact in source]
         pool = self.templates if shots else self.zero_shot_templates
         prompts = []
         for fact in self.facts:
             # One generator a fact: adding or dropping a fact leaves the other zero-shot prompts as they were.
             generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
             chosen = pool if templates == "all" else [generator.choice(pool)]
-            tested = fact.subject.casefold()
+            tested = caseless(fact.subject)
             allowed = [
                 shot for shot, *texts in folded if shots and not any(_mentions(text, tested) for text in texts)
             ]
@@ -259,8 +267,8 @@ class Relation:
                 )
             for template in chosen:
                 examples = spread_over_objects(allowed, shots, generator)
-                shown = "".join(f"{_filled(template, shot)} {shot.object}\n" for shot in examples)
-                prompts.append(_prompt(shown, template, fact, self.name))
+                shown = "".join(f"{_filled(template, shot)}{_joint(template)}{shot.object}\n" for shot in examples)
+                prompts.append(_prompt(shown, template, fact, self))
         return tuple(prompts)
 
 
@@ -278,32 +286,30 @@ def _fact(pair: tuple[str, str], where: str) -> Fact:
     return Fact(subject.strip(), object_.strip())
 
 
+def _joint(template: str) -> Literal[" ", ""]:
+    return "" if "\n" in template[len(template.rstrip()) :] else " "
+
+
 def _filled(template: str, fact: Fact) -> str:
-    return template.replace("{}", fact.subject).rstrip()
+    filled = template.replace("{}", fact.subject)
+    return filled.rstrip() if _joint(template) else filled
 
 
 def _mentions(text: str, subject: str) -> bool:
-    if subject not in text:
-        return False
-    try:
-        find_subject(text, subject)
-    except PositionError:
-        return False
-    return True
+    return subject in text and find_word(text, subject) is not None
 
 
-def _prompt(shown: str, template: str, fact: Fact, relation: str) -> Prompt:
+def _prompt(shown: str, template: str, fact: Fact, relation: Relation) -> Prompt:
     text = shown + _filled(template, fact)
     start = len(shown) + template.index("{}")
-    try:
-        found: int | None = find_subject(text, fact.subject)[0]
-    except PositionError:
-        found = None
+    found = find_word(text, fact.subject)
     return Prompt(
         text=text,
         subject=fact.subject,
         object=fact.object,
-        relation=relation,
+        relation=relation.name,
         # Only where a template names the subject again or hides it from the rule, so that equal texts stay equal.
-        subject_start=None if found == start else start,
+        subject_start=None if found is not None and found[0] == start else start,
+        joint=_joint(template),
+        relation_objects=relation.all_objects,
     )
