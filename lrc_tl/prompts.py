@@ -38,7 +38,7 @@ class Prompt:
     """What stands between text and object. Give "" for a text that is final, such as a chat prompt that ends in a
     line break: the object then begins right behind it, with a space only where `object` itself begins with one."""
     relation_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """All objects of the relation, one tuple for all its prompts: an answer that is a longer one is not this one."""
+    """All objects of the relation (one tuple for all its prompts): who says a longer one has not said this one."""
 
     def __post_init__(self) -> None:
         for name in ("text", "subject", "object"):

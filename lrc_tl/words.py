@@ -7,8 +7,8 @@ Texts and names are compared in NFC, so the way in which an accent is spelled do
 - a combining mark, a variation selector or a joiner, which belong to the character before them;
 - one of `- ' . + # /` (or a typographic apostrophe or hyphen) that a letter, a digit or the same sign follows.
 
-So neither "Guinea-Bissau" nor "Guineas" is "Guinea", "3.5" is not "3" and "C++" is not "C", while "東京です" begins
-with the word "東京".
+So neither "Guinea-Bissau" nor "Guineas" is "Guinea", "3.5" is not "3" and "C++" is not "C", while "東京です" is
+"東京" and more.
 """
 
 import unicodedata
