@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, TokenizedPrompt, object_token_count
-from lrc_tl.words import SIGNS, UNFINISHED, answer_verdict, longer_names
+from lrc_tl.words import SIGNS, UNFINISHED, answer_verdict, decomposed, longer_names
 
 _BEHIND = 2
 """Tokens behind the longest object: a sign that may tie it to more, and what follows the sign."""
@@ -31,7 +31,9 @@ class ExpectedAnswer:
         """The object of the prompt, among all `objects` of its relation."""
         prompt = tokens.prompt
         longer = longer_names(prompt.object, objects)
-        longest = max([len(tokens.object_ids), *(object_token_count(model, tokens, name) for name in longer)])
+        # A model may spell an accent as a mark of its own, which takes more tokens.
+        names = [*longer, *(marked for name in (prompt.object, *longer) if (marked := decomposed(name)) != name)]
+        longest = max([len(tokens.object_ids), *(object_token_count(model, tokens, name) for name in names)])
         wanted, limit = longest + _BEHIND, getattr(model.cfg, "n_ctx", None)
         room = wanted + _LATER if limit is None else int(limit) - len(tokens.text_ids) + 1
         return cls(

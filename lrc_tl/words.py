@@ -33,6 +33,11 @@ def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def decomposed(text: str) -> str:
+    """The text with every accent as a mark of its own."""
+    return unicodedata.normalize("NFD", text)
+
+
 def caseless(text: str) -> str:
     """The text without differences of case and of the spelling of accents."""
     return nfc(nfc(text).casefold())
@@ -62,7 +67,7 @@ def answer_verdict(text: str, name: str, longer: Sequence[str], *, complete: boo
         said = said.rstrip(UNFINISHED)
     if not said.startswith(wanted):
         # Decomposed, since an accent may still follow the last letter.
-        begun = not complete and _decomposed(wanted).startswith(_decomposed(said))
+        begun = not complete and decomposed(wanted).startswith(decomposed(said))
         return None if begun else False
     goes_on = _goes_on(said, len(wanted))
     if goes_on is None and complete:
@@ -115,7 +120,7 @@ def name_end(text: str, start: int, name: str) -> int | None:
     if text.startswith(name, start):
         return start + len(name)
     wanted = nfc(name)
-    most = min(len(text), start + len(_decomposed(name)))
+    most = min(len(text), start + len(decomposed(name)))
     return next((end for end in range(start + 1, most + 1) if nfc(text[start:end]) == wanted), None)
 
 
@@ -129,9 +134,9 @@ def _occurrences(text: str, name: str) -> Iterator[tuple[int, int]]:
             yield start, start + len(name)
             start = text.rfind(name, 0, start + len(name) - 1)
         return
-    first = _decomposed(name)[0]
+    first = decomposed(name)[0]
     for start in reversed(range(len(text))):
-        if _decomposed(text[start])[0] == first and (end := name_end(text, start, name)) is not None:
+        if decomposed(text[start])[0] == first and (end := name_end(text, start, name)) is not None:
             yield start, end
 
 
@@ -228,7 +233,3 @@ def _stands_alone(character: str) -> bool:
     if character < "\u0e00":
         return False
     return unicodedata.name(character, "").startswith(_UNSPACED) or unicodedata.category(character) == "So"
-
-
-def _decomposed(text: str) -> str:
-    return unicodedata.normalize("NFD", text)

@@ -9,7 +9,7 @@ from lrc_tl.answers import ExpectedAnswer
 
 
 def decoded_alone(model, prompt, objects=()):
-    """As many tokens as the longest of the objects needs that the answer may be, and two more; a word is a token."""
+    """As many tokens as the longest object needs that the answer may be, and two more; a word is a token."""
     tokens = lrc.tokenize_prompt(model, prompt)
     ids = list(tokens.text_ids)
     longest = max(len(name.split()) for name in (prompt.object, *objects) if name.startswith(prompt.object))
