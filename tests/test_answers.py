@@ -24,7 +24,7 @@ OBJECTS = (
     "Rome",
 )
 SAID = (
-    "Guinea-Bissau is", "Guinea is", "Guinea", "Guinea.", "Guinea\u2010Bissau", "Guinea\u2010", "New York City and",
+    "Guinea-Bissau is", "Guinea is", "Guinea", "Guinea.", "Guinea\u2010Bissau", "Guinea\u2010", "New York City a",
     "New York, and", "New York", "New York Citys", "東京です", "東京", "O'Hare is", "O\u2019Hare is", "O\u2019東",
     "O is", "C++ is", "C++", "C is", "C+", "3.5 is", "3. And", "3", "Sa\u0303o Paulo is", "São Paulos", "कमला",
     "कमल है", "कमल", "Rome\u0301 is", "Rome \N{ROCKET}", "Romé", "Paris",
