@@ -12,7 +12,7 @@ from lrc_tl.finite import require_finite_residuals
 from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded, run
 from lrc_tl.jacobian import ObjectAggregation, object_positions
 from lrc_tl.models import HookedModel, hook_name
-from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.prompts import Prompt, subject_token, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.tracking import is_steered
 
@@ -111,6 +111,33 @@ def subject_activations(
 ) -> Float[Tensor, "prompt d_model"]:
     """Residual stream at the last subject token of each prompt, in float32 or wider."""
     return prompt_activations(model, prompts, subject_layers=[layer]).subject[layer]
+
+
+def text_activation(
+    model: HookedModel, text: str, *, subject: str, subject_start: int | None = None, layer: int
+) -> Float[Tensor, " d_model"]:
+    """Residual stream at the last subject token of one text that is run as it is, in float32 or wider.
+
+    Raises:
+        PositionError: the subject is not in the text.
+        ValueError: a layer outside the model, or a residual that is not finite.
+    """
+    ids, position = subject_token(model, text, subject=subject, subject_start=subject_start)
+    if not is_steered(model):  # else positions may count from the end of the text
+        ids = ids[: position + 1]
+    kept: list[Tensor] = []
+    name = hook_name(model, layer)
+
+    def keep(residual: Tensor, hook: Any) -> None:
+        kept.append(residual[0, position].to(torch.promote_types(residual.dtype, torch.float32)))
+
+    run(model, right_padded(model, [ids]), fwd_hooks=[(name, keep)], stop_at_layer=int(name.split(".")[1]) + 1)
+    if not bool(torch.isfinite(kept[0]).all()):
+        raise ValueError(
+            f"the residual stream of {text!r} at layer {layer} is not finite; load the model in float32 and check "
+            "its weights"
+        )
+    return kept[0]
 
 
 def object_activations(

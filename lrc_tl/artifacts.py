@@ -52,7 +52,11 @@ def library_versions() -> dict[str, str]:
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
     """SHA-256 of the prompts, in their order."""
     prompts = as_tuple(prompts, "prompts", Prompt)
-    rows = [[prompt.text, prompt.subject, prompt.object, prompt.relation] for prompt in prompts]
+    rows = [
+        # The joint of most prompts is left out, so that hashes in older files stay theirs.
+        [prompt.text, prompt.subject, prompt.object, prompt.relation, *([] if prompt.joint else [""])]
+        for prompt in prompts
+    ]
     return hashlib.sha256(json.dumps(rows).encode("utf-8")).hexdigest()
 
 

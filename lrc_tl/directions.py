@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.activations import subject_activations
+from lrc_tl.activations import text_activation
 from lrc_tl.artifacts import read_artifact, write_artifact
 from lrc_tl.calibration import (
     Calibration,
@@ -41,7 +41,6 @@ from lrc_tl.models import HookedModel
 from lrc_tl.pooling import Pooling
 from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.probe_metrics import ProbeReport, probe_report
-from lrc_tl.prompts import Prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
 from lrc_tl.typechecking import checked
@@ -297,23 +296,36 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         scores: Tensor = self.scores(acts).detach()
         return scores
 
-    def classify(self, model: HookedModel, text: str, *, subject: str) -> list[tuple[str, float]]:
+    def classify(
+        self, model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
+    ) -> list[tuple[str, float]]:
         """Objects with their scores, best first, for the last subject token (arXiv:2311.08968, eq. 6).
+
+        The text is run as it is, a chat prompt too. The subject is its last occurrence as a whole word, or the one
+        at character `subject_start`.
 
         Raises:
             FingerprintMismatch: the set was made on another model.
+            PositionError: the subject is not in the text.
             ValueError: the set has one object only, so there is nothing to choose from.
         """
         if len(self) < 2:
             raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
         self.require_model(model)
-        prompt = Prompt(text=text, subject=subject, object=next(iter(self)))
-        activation = subject_activations(model, [prompt], layer=self.layer)[0]
+        activation = text_activation(model, text, subject=subject, subject_start=subject_start, layer=self.layer)
         scores = self.scores(activation).tolist()
         return sorted(zip(self, scores, strict=True), key=lambda pair: pair[1], reverse=True)
 
     def swap(
-        self, model: HookedModel, *, remove: str, add: str, text: str, subject: str, beta: Amount = 0.1
+        self,
+        model: HookedModel,
+        *,
+        remove: str,
+        add: str,
+        text: str,
+        subject: str,
+        subject_start: int | None = None,
+        beta: Amount = 0.1,
     ) -> AbstractContextManager[None]:
         """Inside the block one concept stands for another at the last subject token: `swap_steering`, on.
 
@@ -323,15 +335,27 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             PositionError: the subject is not in the text.
             ValueError: `beta` is not finite; or, while the model runs, another text.
         """
-        return self.swap_steering(model, remove=remove, add=add, text=text, subject=subject, beta=beta).on(model)
+        steering = self.swap_steering(
+            model, remove=remove, add=add, text=text, subject=subject, subject_start=subject_start, beta=beta
+        )
+        return steering.on(model)
 
     def swap_steering(
-        self, model: HookedModel, *, remove: str, add: str, text: str, subject: str, beta: Amount = 0.1
+        self,
+        model: HookedModel,
+        *,
+        remove: str,
+        add: str,
+        text: str,
+        subject: str,
+        subject_start: int | None = None,
+        beta: Amount = 0.1,
     ) -> Steering:
         """Steering that puts one concept in the place of another at the last subject token of `text`.
 
         At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
-        (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject.
+        (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject: the last
+        occurrence of it as a whole word, or the one at character `subject_start`.
 
         Raises:
             KeyError: no such concept.
@@ -343,7 +367,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             operation=Swap(remove=vectors[0], add=vectors[1], beta=beta),
             hook_name=self.hook_name,
             layers="all",
-            where=last_subject_token(model, text, subject=subject),
+            where=last_subject_token(model, text, subject=subject, subject_start=subject_start),
             fingerprint=self.fingerprint,
         )
 

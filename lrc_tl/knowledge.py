@@ -3,13 +3,15 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lrc_tl.answers import ExpectedAnswer, objects_of_relations, without_end
 from lrc_tl.forward import MAX_TOKENS, logits_at
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, spread_over_objects, tokenize_prompt
 from lrc_tl.sequences import as_tuple
+from lrc_tl.words import is_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class KnownPrompts:
 
     prompts: tuple[Prompt, ...]
     dropped: tuple[DroppedPrompt, ...]
+    answers: tuple[str, ...] = ()
+    """What greedy decoding gave for each of `prompts`, as far as it had to be decoded; empty: not recorded."""
 
     def sample(self, n: int, *, seed: int = 0) -> tuple[Prompt, ...]:
         """At most `n` prompts, each object as often as every other as far as they go.
@@ -58,13 +62,43 @@ class KnownPrompts:
             )
 
     def report(self) -> str:
-        """How many prompts were kept for each object, and what was said to the dropped ones."""
+        """How many prompts were kept for each object, and what was said to the dropped ones.
+
+        Also what the rule for word ends (`lrc_tl.words`) changed against a plain one, by which the object's word
+        ends where no letter, digit or underscore follows.
+        """
         kept = Counter(prompt.object for prompt in self.prompts)
         dropped = Counter(entry.prompt.object for entry in self.dropped)
         lines = [f"{len(self.prompts)} of {len(self.prompts) + len(self.dropped)} prompts are answered correctly"]
         lines += [f"  {name}: {kept[name]} of {kept[name] + dropped[name]}" for name in sorted({*kept, *dropped})]
         lines += [f"  dropped {entry.prompt.subject!r}: {entry.reason}" for entry in self.dropped]
+        for judged, pairs in (
+            ("dropped that a plain rule for word ends would keep", self.dropped_by_rule),
+            ("kept that a plain rule for word ends would drop", self.kept_by_rule),
+        ):
+            if pairs:
+                shown = ", ".join(f"{answer!r} for {prompt.object!r}" for prompt, answer in pairs[:_SHOWN])
+                lines.append(f"  {len(pairs)} {judged}: {shown}{' ...' if len(pairs) > _SHOWN else ''}")
         return "\n".join(lines)
+
+    @property
+    def dropped_by_rule(self) -> tuple[tuple[Prompt, str], ...]:
+        """Dropped prompts with their answers, where no letter, digit or underscore follows the object."""
+        pairs = ((entry.prompt, entry.answer) for entry in self.dropped)
+        return tuple((prompt, answer) for prompt, answer in pairs if _plainly_answered(answer, prompt.object))
+
+    @property
+    def kept_by_rule(self) -> tuple[tuple[Prompt, str], ...]:
+        """Kept prompts with their answers, where a letter follows the object or an accent is spelled otherwise."""
+        pairs = zip(self.prompts, self.answers, strict=True) if self.answers else ()
+        return tuple((prompt, answer) for prompt, answer in pairs if not _plainly_answered(answer, prompt.object))
+
+
+_SHOWN = 5
+
+
+def _plainly_answered(answer: str, name: str) -> bool:
+    return re.match(re.escape(name.strip()) + r"(?!\w)", answer.strip()) is not None
 
 
 def filter_known(
@@ -75,14 +109,20 @@ def filter_known(
     max_tokens: int = MAX_TOKENS,
     whole_answers: bool = True,
 ) -> KnownPrompts:
-    """The prompts whose greedy continuation is their object, followed by a non-word character or the end.
+    """The prompts whose greedy continuation is their object, and where the word ends there.
 
-    One token more than the object's is decoded; case counts, white space around does not. A first batched pass
-    runs each prompt with its object behind it, which gives the greedy token at every object position as long as
-    the tokens agree; only prompts that fail there are decoded on, token by token.
+    The answer begins with the object, the word ends behind it (`lrc_tl.words`: "Guinea-Bissau" is not "Guinea"),
+    and no longer object of the relation is said. The relation's objects are those of the given prompts with the
+    same `relation`, and their `relation_objects`. Case counts; white space around and the way in which an accent
+    is spelled do not. As many tokens are decoded as the longest object needs that the answer may be, and two more,
+    or fewer where fewer tell.
+
+    A first batched pass runs each prompt with its object behind it, which gives the greedy token at every object
+    position as long as the tokens agree; only prompts that fail there, or that it leaves open, are decoded on,
+    token by token.
 
     Args:
-        whole_answers: decode each answer to its end, for `dropped`; else only as far as it may still be the
+        whole_answers: decode each wrong answer to its end, for `dropped`; else only as far as it may still be the
             object, which judges prompts alike in about half the time.
 
     Raises:
@@ -91,20 +131,20 @@ def filter_known(
     prompts = as_tuple(prompts, "prompts", Prompt)
     if not prompts:
         raise ValueError("no prompts to filter; give at least one")
-    answers = _greedy_answers(model, prompts, max_tokens, whole_answers)
+    objects = objects_of_relations(prompts)
+    answers = _greedy_answers(model, prompts, objects, max_tokens, whole_answers)
     known, dropped = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
-        if is_answer(answer, prompt.object):
-            known.append(prompt)
+        if is_answer(answer, prompt.object, objects[prompt.relation]):
+            known.append((prompt, answer.strip()))
         else:
             dropped.append(DroppedPrompt(prompt=prompt, answer=answer.strip()))
     random.Random(seed).shuffle(known)
-    return KnownPrompts(prompts=tuple(known), dropped=tuple(dropped))
-
-
-def is_answer(text: str, object_name: str) -> bool:
-    """Whether a continuation begins with the object, followed by a non-word character or the end."""
-    return re.match(re.escape(object_name) + r"(?!\w)", text.strip()) is not None
+    return KnownPrompts(
+        prompts=tuple(prompt for prompt, _ in known),
+        dropped=tuple(dropped),
+        answers=tuple(answer for _, answer in known),
+    )
 
 
 def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
@@ -114,17 +154,25 @@ def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
     as known when at least one of its prompts is. `dropped` stays as it is, so it may hold other prompts of known
     facts.
     """
-    first: dict[tuple[str, str], Prompt] = {}
-    for prompt in known.prompts:
-        first.setdefault((prompt.subject, prompt.object), prompt)
-    return KnownPrompts(prompts=tuple(first.values()), dropped=known.dropped)
+    first: dict[tuple[str, str], int] = {}
+    for number, prompt in enumerate(known.prompts):
+        first.setdefault((prompt.subject, prompt.object), number)
+    return KnownPrompts(
+        prompts=tuple(known.prompts[number] for number in first.values()),
+        dropped=known.dropped,
+        answers=tuple(known.answers[number] for number in first.values()) if known.answers else (),
+    )
 
 
 def _greedy_answers(
-    model: HookedModel, prompts: Sequence[Prompt], max_tokens: int, whole_answers: bool
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    objects: Mapping[str, tuple[str, ...]],
+    max_tokens: int,
+    whole_answers: bool,
 ) -> list[str]:
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
-    wanted = [len(tokens.object_ids) + 1 for tokens in tokenized]
+    expected = [ExpectedAnswer.of(model, tokens, objects[tokens.prompt.relation]) for tokens in tokenized]
     decoded: list[list[int]] = [[] for _ in prompts]
     # The guess is right at every position up to and including the first where greedy decoding leaves it.
     guesses = [list(tokens.object_ids) for tokens in tokenized]
@@ -140,26 +188,12 @@ def _greedy_answers(
             right = next((i for i, guess in enumerate(guesses[row]) if guess != greedy[i]), len(guesses[row]))
             decoded[row] += greedy[: right + 1]
             guesses[row] = []
-        unfinished = [
-            row
-            for row in unfinished
-            if not _finished(model, decoded[row], wanted[row])
-            and (whole_answers or _may_become(model, decoded[row], prompts[row].object.strip()))
-        ]
+        unfinished = [row for row in unfinished if not _told(model, expected[row], decoded[row], whole_answers)]
     return [model.tokenizer.decode(without_end(model, ids)) for ids in decoded]
 
 
-def _may_become(model: HookedModel, ids: list[int], object_name: str) -> bool:
-    # Half a character decodes to a replacement mark until its other bytes come.
-    text = model.tokenizer.decode(ids).strip().rstrip("\ufffd")
-    return bool(text.startswith(object_name) or object_name.startswith(text))
-
-
-def _finished(model: HookedModel, ids: list[int], wanted: int) -> bool:
-    return len(ids) >= wanted or (bool(ids) and ids[-1] == model.tokenizer.eos_token_id)
-
-
-def without_end(model: HookedModel, ids: list[int]) -> list[int]:
-    """The tokens before the first end-of-sequence token."""
-    end = model.tokenizer.eos_token_id
-    return ids[: ids.index(end)] if end in ids else ids
+def _told(model: HookedModel, expected: ExpectedAnswer, ids: list[int], whole_answers: bool) -> bool:
+    verdict = expected.verdict(model, ids)
+    if verdict is False and whole_answers:
+        return model.tokenizer.eos_token_id in ids or len(ids) >= expected.n_tokens
+    return verdict is not None

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lrc_tl.models import HookedModel
-from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.prompts import subject_token
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,16 +211,20 @@ class LastTokenOf:
         return chunk.index == self.position
 
 
-def last_subject_token(model: HookedModel, text: str, *, subject: str) -> LastTokenOf:
+def last_subject_token(
+    model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
+) -> LastTokenOf:
     """`where` for the last token of `subject` in `text`; refuses to be used on another text.
 
-    For a batch of different texts give their `.position`s as a list.
+    The last occurrence in the text counts, as a whole word, or the one at character `subject_start`. The text is
+    taken as it is, a chat prompt with its last line break. For a batch of different texts give their `.position`s
+    as a list.
 
     Raises:
         PositionError: the subject is not in the text, or covers no token.
     """
-    tokens = tokenize_prompt(model, Prompt(text=text, subject=subject, object=subject))
-    return LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1])
+    ids, position = subject_token(model, text, subject=subject, subject_start=subject_start)
+    return LastTokenOf(ids=ids[: position + 1])
 
 
 def hook_layer(hook_name: str) -> int:

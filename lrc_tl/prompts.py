@@ -1,12 +1,13 @@
 """Prompts with exact subject and object token positions, on any tokenizer. Needs no torch."""
 
 import random
-import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+from lrc_tl.words import UNFINISHED, find_word, name_end, nfc
 
 
 class PositionError(ValueError):
@@ -17,12 +18,13 @@ class PositionError(ValueError):
 class Prompt:
     """A text that ends where the object begins, and the subject that it is about.
 
-    The subject that counts is the last occurrence, as a whole word, in the last line of `text`, unless
+    The subject that counts is the last occurrence in `text` as a whole word (see `lrc_tl.words`), unless
     `subject_start` says where it is.
 
     Raises:
-        PositionError: the subject is not in the last line as a whole word, or not at `subject_start`.
-        ValueError: an empty subject, object or text.
+        PositionError: the subject is not in the text as a whole word, or not at `subject_start`.
+        ValueError: an empty subject, object or text, another `joint`, or a text that ends in white space and is to
+            be followed by more.
     """
 
     text: str
@@ -31,14 +33,26 @@ class Prompt:
     relation: str = ""
     subject_start: int | None = None
     """Character at which the subject begins, where the rule above would not find it: a template that repeats the
-    subject, goes on over several lines, or glues the subject to a longer word."""
+    subject, or glues it to a longer word."""
+    joint: Literal[" ", ""] = " "
+    """What stands between text and object. Give "" for a text that is final, such as a chat prompt that ends in a
+    line break: the object then begins right behind it, with a space only where `object` itself begins with one."""
+    relation_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """All objects of the relation (one tuple for all its prompts): who says a longer one has not said this one."""
 
     def __post_init__(self) -> None:
-        for field in ("text", "subject", "object"):
-            if not getattr(self, field).strip():
-                raise ValueError(f"{field} is empty; a prompt needs a text, a subject and an object")
+        for name in ("text", "subject", "object"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{name} is empty; a prompt needs a text, a subject and an object")
+        if self.joint not in (" ", ""):
+            raise ValueError(f"joint is {self.joint!r}; allowed are ' ', and '' for a text that is final")
+        if self.joint and self.text[-1].isspace():
+            raise ValueError(
+                f"the text ends in white space ({self.text[-20:]!r}), and a space and the object would follow; "
+                "end it with its last word, or give joint='' where it is final, as a chat prompt is"
+            )
         start, end = self.subject_span()
-        if start < 0 or self.text[start:end] != self.subject.strip():
+        if start < 0 or nfc(self.text[start:end]) != nfc(self.subject.strip()):
             raise PositionError(
                 f"subject_start is {start}, but the subject {self.subject!r} does not begin at that character of "
                 f"{self.text!r}; correct subject_start, or leave it out to have the subject found"
@@ -46,55 +60,37 @@ class Prompt:
 
     def subject_span(self) -> tuple[int, int]:
         """Character range (start, end) of the subject in `text`."""
-        if self.subject_start is None:
-            return find_subject(self.text, self.subject)
-        return self.subject_start, self.subject_start + len(self.subject.strip())
+        return _subject_span(self.text, self.subject, self.subject_start)
 
 
 def find_subject(text: str, subject: str) -> tuple[int, int]:
-    """Character range of the last whole-word occurrence of `subject` in the last line of `text`.
+    """Character range of the last whole-word occurrence of `subject` in `text`; see `lrc_tl.words.find_word`.
 
-    White space around `subject` is ignored. Scripts that are written without spaces (Chinese, Japanese, Thai ...)
-    or with glued particles (Korean) show no word boundaries, so there any occurrence counts.
+    White space around `subject` is ignored.
 
     Raises:
         PositionError: there is none.
     """
-    subject = subject.strip()
-    start_of_line = text.rstrip().rfind("\n") + 1
-    stop = len(text)
-    while subject and (start := text.rfind(subject, start_of_line, stop)) >= 0:
-        end = start + len(subject)
-        inside = (start > 0 and _joined(text[start - 1], text[start])) or (
-            end < len(text) and _joined(text[end - 1], text[end])
+    span = find_word(text, subject)
+    if span is None:
+        shown = text if len(text) <= _SHOWN else f"... {text[-_SHOWN:]}"
+        raise PositionError(
+            f"subject {subject.strip()!r} is not in the text {shown!r} as a whole word; give the subject exactly "
+            "as the text spells it, or the character at which it begins as subject_start"
         )
-        if not inside:
-            return start, end
-        stop = end - 1
-    raise PositionError(
-        f"subject {subject!r} is not in the last statement {text[start_of_line:]!r} as a whole word; "
-        "give the subject exactly as the text spells it"
-    )
+    return span
 
 
-_JOINER = "\u200d"
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+_SHOWN = 300
+"""Characters at the end of a text that an error shows."""
 
 
-def _joined(left: str, right: str) -> bool:
-    """Whether no word or emoji can end between these two neighbouring characters."""
-    if _JOINER in (left, right) or _extends(right):
-        return True
-    return all(_is_word(side) and not unicodedata.name(side, "").startswith(_UNSPACED) for side in (left, right))
-
-
-def _extends(character: str) -> bool:
-    """Combining marks, variation selectors and emoji skin tones belong to the character before them."""
-    return unicodedata.category(character).startswith("M") or "\U0001f3fb" <= character <= "\U0001f3ff"
-
-
-def _is_word(character: str) -> bool:
-    return character.isalnum() or character == "_" or _extends(character)
+def _subject_span(text: str, subject: str, subject_start: int | None) -> tuple[int, int]:
+    if subject_start is None:
+        return find_subject(text, subject)
+    subject = subject.strip()
+    end = name_end(text, subject_start, subject) if subject_start >= 0 else None
+    return subject_start, subject_start + len(subject) if end is None else end
 
 
 @runtime_checkable
@@ -158,42 +154,29 @@ class TokenizedPrompt:
         return self.text_ids + self.object_ids[:-1]
 
 
-_UNKNOWN = "\ufffd"
-
-
 def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     """Tokens and positions of `prompt` under the tokenizer of `model`.
 
-    The object's tokens are those of `text.rstrip() + " " + object` beyond those of `text.rstrip()`. The last
-    subject token is the one that holds the subject's last character (the last byte of it, where tokens are smaller
-    than characters); it may hold following characters too.
+    The object's tokens are those of `text + joint + object` beyond those of `text`, which is taken as it is. White
+    space around the object does not count, except before it where `joint` is "". The last subject token is the one
+    that holds the subject's last character (the last byte of it, where tokens are smaller than characters); it may
+    hold following characters too.
 
     Raises:
         PositionError: the text's tokens change when the object follows, the text is longer than the model's
             context, or the tokenizer does not tell which characters a token stands for.
     """
-    text = prompt.text.rstrip()
-    whole = f"{text} {prompt.object.strip()}"
-    text_ids = _ids(model, text)
+    whole = _completed(prompt, prompt.object)
+    text_ids = _ids(model, prompt.text)
     full_ids = _ids(model, whole)
-    span = prompt.subject_span()
-    # Decoding first: offsets are wrong where a tokenizer spells several unknown characters in bytes.
-    position = _position_by_decoding(model, whole, full_ids, span[1])
-    if position is None:
-        position = _position_by_offsets(model, whole, full_ids, span)
-    if position is None:
-        limit = getattr(getattr(model, "cfg", None), "n_ctx", None)
-        full = f"; they fill the model's context of {limit}, so shorten the text" if limit == len(full_ids) else ""
-        maker = type(model.tokenizer).__name__
-        raise PositionError(
-            f"subject {prompt.subject!r} of {whole!r} cannot be located among the tokens "
-            f"{_shown(model, full_ids)}: they do not decode to the text, and {maker} gives no "
-            f"offsets for them{full}"
-        )
+    position = _subject_position(model, whole, full_ids, prompt.subject, prompt.subject_span())
     if full_ids[: len(text_ids)] != text_ids or len(full_ids) == len(text_ids):
+        advice = "end the text where a new word begins"
+        if not prompt.joint:
+            advice += ", or leave out white space that belongs to the object, and joint='' with it"
         raise PositionError(
             f"the tokens of the text change when object {prompt.object!r} follows it: {_shown(model, text_ids)} "
-            f"against {_shown(model, full_ids)}; end the text where a new word begins"
+            f"against {_shown(model, full_ids)}; {advice}"
         )
     return TokenizedPrompt(
         prompt=prompt,
@@ -201,6 +184,47 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
         object_ids=tuple(full_ids[len(text_ids) :]),
         subject_position=position,
     )
+
+
+def subject_token(
+    model: Tokenizing, text: str, *, subject: str, subject_start: int | None = None
+) -> tuple[tuple[int, ...], int]:
+    """Tokens of a text that is run as it is, with no object behind it, and the position of its last subject token.
+
+    Raises:
+        PositionError: as `Prompt` and `tokenize_prompt`.
+        ValueError: an empty text or subject.
+    """
+    # The object is not looked at.
+    prompt = Prompt(text=text, subject=subject, object=subject, joint="", subject_start=subject_start)
+    ids = _ids(model, text)
+    return tuple(ids), _subject_position(model, text, ids, subject, prompt.subject_span())
+
+
+def object_token_count(model: Tokenizing, tokens: TokenizedPrompt, name: str) -> int:
+    """How many tokens the object `name` would have behind the text of these tokens."""
+    return len(_ids(model, _completed(tokens.prompt, name))) - len(tokens.text_ids)
+
+
+def _completed(prompt: Prompt, name: str) -> str:
+    """The text and behind it the object `name`."""
+    return f"{prompt.text}{prompt.joint}{name.strip() if prompt.joint else name.rstrip()}"
+
+
+def _subject_position(model: Tokenizing, text: str, ids: list[int], subject: str, span: tuple[int, int]) -> int:
+    # Decoding first: offsets are wrong where a tokenizer spells several unknown characters in bytes.
+    position = _position_by_decoding(model, text, ids, span[1])
+    if position is None:
+        position = _position_by_offsets(model, text, ids, span)
+    if position is None:
+        limit = getattr(getattr(model, "cfg", None), "n_ctx", None)
+        full = f"; they fill the model's context of {limit}, so shorten the text" if limit == len(ids) else ""
+        maker = type(model.tokenizer).__name__
+        raise PositionError(
+            f"subject {subject!r} of {text!r} cannot be located among the tokens {_shown(model, ids)}: they do "
+            f"not decode to the text, and {maker} gives no offsets for them{full}"
+        )
+    return position
 
 
 def _ids(model: Tokenizing, text: str) -> list[int]:
@@ -225,13 +249,13 @@ def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int
     whole = decoded(len(ids))
     # Some tokenizers put a space before the text, or drop the one that is there.
     shift = len(whole) - len(text)
-    if f"{' ' * -shift}{whole}" != f"{' ' * shift}{text}" or abs(shift) > 1 or _UNKNOWN in text:
+    if f"{' ' * -shift}{whole}" != f"{' ' * shift}{text}" or abs(shift) > 1 or UNFINISHED in text:
         return None
 
     def reached(beginning: str) -> bool:
         # The bytes of a character may be spread over tokens, and then some decoders show the whole run of bytes as
         # unknown until its last character is complete.
-        return len(beginning.rstrip(_UNKNOWN)) >= end + shift
+        return len(beginning.rstrip(UNFINISHED)) >= end + shift
 
     stop = bisect_left(range(len(ids) + 1), True, lo=first + 1, key=lambda stop: reached(decoded(stop)))
     if stop > len(ids):
@@ -241,7 +265,7 @@ def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int
         beginning = decoded(earlier)
         if reached(beginning):
             stop = earlier
-        elif not beginning.endswith(_UNKNOWN):
+        elif not beginning.endswith(UNFINISHED):
             break
     return stop - 1 if decoded(stop).startswith(whole[: end + shift]) else None
 

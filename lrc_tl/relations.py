@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from lrc_tl.caller_warnings import warn_caller
 from lrc_tl.facts import Fact, cleaned, in_letters, lookalikes, name_flaw, template_flaw
-from lrc_tl.prompts import PositionError, Prompt, find_subject, spread_over_objects
+from lrc_tl.prompts import Prompt, spread_over_objects
 from lrc_tl.sequences import as_tuple
 from lrc_tl.shots import ShotPool
+from lrc_tl.words import find_word
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
 
@@ -49,6 +50,8 @@ class Relation:
     facts."""
     source: str = field(default="", compare=False)
     """The file that it was read from, if any."""
+    all_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """The objects of the relation that this one is a part of, and its own; a split or a sample keeps them."""
 
     def __post_init__(self) -> None:
         for argument in ("facts", "templates", "zero_shot_templates", "shot_facts"):
@@ -56,6 +59,8 @@ class Relation:
                 raise TypeError(f"{argument} is a {type(value).__name__}; a Relation holds tuples")
         if flaw := name_flaw(self.name):
             raise RelationError(f"relation {self.name!r}: the name {flaw}")
+        # Frozen, and only known from the facts.
+        object.__setattr__(self, "all_objects", tuple(dict.fromkeys((*self.all_objects, *self.objects))))
         if not self.facts:
             raise RelationError(f"relation {self.name!r} has no facts; it needs at least one")
         for facts in (self.facts, self.shot_facts):
@@ -281,6 +286,9 @@ class Relation:
         training facts: those of `shots_from`, else `shot_facts`, which `split` sets on the test side, else the
         relation's own facts. `shots=0` uses the zero-shot templates.
 
+        White space at the end of a template is dropped, and the object follows after a space; but a template that
+        ends in a line break is final (`Prompt.joint` is ""): it stays as it is, and the object follows directly.
+
         Args:
             templates: `"one"` draws a template for each fact, `"all"` gives a prompt for each fact and template.
 
@@ -306,8 +314,8 @@ class Relation:
                         f"{shots} shots were asked for, but relation {self.name!r} has only {len(examples)} facts "
                         f"to show that do not name the subject {fact.subject!r}; lower shots"
                     )
-                lines = "".join(f"{_filled(template, shot)} {shot.object}\n" for shot in examples)
-                prompts.append(_prompt(lines, template, fact, self.name))
+                lines = "".join(f"{_filled(template, shot)}{_joint(template)}{shot.object}\n" for shot in examples)
+                prompts.append(_prompt(lines, template, fact, self))
         return tuple(prompts)
 
 
@@ -347,22 +355,26 @@ def _check_clean(facts: Sequence[Fact], name: str) -> None:
         subjects.add(fact.subject)
 
 
+def _joint(template: str) -> Literal[" ", ""]:
+    return "" if "\n" in template[len(template.rstrip()) :] else " "
+
+
 def _filled(template: str, fact: Fact) -> str:
-    return template.replace("{}", fact.subject).rstrip()
+    filled = template.replace("{}", fact.subject)
+    return filled.rstrip() if _joint(template) else filled
 
 
-def _prompt(shown: str, template: str, fact: Fact, relation: str) -> Prompt:
+def _prompt(shown: str, template: str, fact: Fact, relation: Relation) -> Prompt:
     text = shown + _filled(template, fact)
     start = len(shown) + template.index("{}")
-    try:
-        found: int | None = find_subject(text, fact.subject)[0]
-    except PositionError:
-        found = None
+    found = find_word(text, fact.subject)
     return Prompt(
         text=text,
         subject=fact.subject,
         object=fact.object,
-        relation=relation,
+        relation=relation.name,
         # Only where a template names the subject again or hides it from the rule, so that equal texts stay equal.
-        subject_start=None if found == start else start,
+        subject_start=None if found is not None and found[0] == start else start,
+        joint=_joint(template),
+        relation_objects=relation.all_objects,
     )

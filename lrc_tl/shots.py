@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from lrc_tl.facts import Fact
-from lrc_tl.prompts import PositionError, find_subject, spread_over_objects
+from lrc_tl.prompts import spread_over_objects
+from lrc_tl.words import caseless, find_word
 
 SHUFFLED_WHOLE = 1_000
 """Up to this many facts are shuffled whole for each prompt; from more, only as many are drawn as are needed.
@@ -22,7 +23,7 @@ class ShotPool:
     """The facts that may be shown before a tested one."""
 
     def __init__(self, facts: Iterable[Fact], *, shuffled_whole: int = SHUFFLED_WHOLE) -> None:
-        self._folded = [(fact, fact.subject.casefold(), fact.object.casefold()) for fact in facts]
+        self._folded = [(fact, caseless(fact.subject), caseless(fact.object)) for fact in facts]
         self._is_shuffled_whole = len(self._folded) <= shuffled_whole
         by_object: dict[str, list[tuple[Fact, str, str]]] = defaultdict(list)
         for entry in self._folded:
@@ -32,10 +33,10 @@ class ShotPool:
     def draw(self, tested: str, count: int, generator: random.Random) -> list[Fact]:
         """`count` facts in random order, each object as often as every other as far as its facts go.
 
-        None names the subject `tested`: as its subject, as its object, or as a word of either; case does not
-        count. The facts are fewer than `count` where no more of them are left.
+        None names the subject `tested`: as its subject, as its object, or as a word of either; neither case
+        nor the spelling of accents counts. The facts are fewer than `count` where no more of them are left.
         """
-        tested = tested.casefold()
+        tested = caseless(tested)
         if self._is_shuffled_whole:
             allowed = [fact for fact, *texts in self._folded if not any(_mentions(text, tested) for text in texts)]
             return spread_over_objects(allowed, count, generator)
@@ -77,10 +78,4 @@ def _in_random_order(items: Sequence[Item], generator: random.Random) -> Iterato
 
 
 def _mentions(text: str, subject: str) -> bool:
-    if subject not in text:
-        return False
-    try:
-        find_subject(text, subject)
-    except PositionError:
-        return False
-    return True
+    return subject in text and find_word(text, subject) is not None

@@ -2,7 +2,6 @@
 
 import math
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -20,12 +19,13 @@ from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.generation import generate
 from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
-from lrc_tl.positions import LastTokenOf
+from lrc_tl.positions import LastTokenOf, last_subject_token
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
 from lrc_tl.strength_result import Limits, StrengthCalibration, StrengthPoint
 from lrc_tl.strength_rows import map_logits, require_adjustable
+from lrc_tl.words import last_word, mentions
 
 STRENGTHS = tuple(10 ** (step / 4 - 2) for step in range(9))
 """0.01 to 1 in steps of a factor 1.78: shares of |h|, or betas."""
@@ -69,7 +69,7 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
     """Success for free text: the greedy continuation names the target within `within` tokens.
 
     Margins are 1 and -1. `words` holds, for a target, further words that count as naming it. A name counts as a
-    whole word, in the case given.
+    whole word, in the case given (`lrc_tl.words.mentions`).
 
     Raises:
         ValueError: `within` is below 1.
@@ -85,8 +85,7 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
             model, edit.prompt.text, steering=steering, strengths=list(strengths), max_new_tokens=within
         )
         names = [edit.target, *further.get(edit.target, ())]
-        pattern = "|".join(rf"(?<!\w){re.escape(name.strip())}(?!\w)" for name in names)
-        return torch.tensor([1.0 if re.search(pattern, one.text) else -1.0 for one in made])
+        return torch.tensor([1.0 if any(mentions(one.text, name) for name in names) else -1.0 for one in made])
 
     named.__name__ = f"object_named(within={within})"
     return named
@@ -108,17 +107,25 @@ def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
 def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
     """Texts to be continued, with the object that should be named: for `object_named`, and no other success.
 
-    The last word of a text stands for its subject, and the target for its object.
+    The last word of a text stands for its subject, and the target for its object. A text that ends in white space
+    is taken as final: what is generated follows directly.
 
     Raises:
         ValueError: a text has no word in its last line.
     """
     edits = []
     for text in as_tuple(texts, "texts", str):
-        words = re.findall(r"\w+", text.rstrip().rpartition("\n")[2])
-        if not words:
+        span = last_word(text)
+        if span is None or "\n" in text[span[1] :].rstrip():
             raise ValueError(f"the text {text!r} has no word in its last line; give a text to be continued")
-        edits.append(Edit(prompt=Prompt(text=text, subject=words[-1], object=target), target=target))
+        prompt = Prompt(
+            text=text,
+            subject=text[slice(*span)],
+            object=target,
+            subject_start=span[0],
+            joint="" if text[-1].isspace() else " ",
+        )
+        edits.append(Edit(prompt=prompt, target=target))
     return tuple(edits)
 
 
@@ -128,9 +135,7 @@ def at_subject(model: HookedModel, steering: Steering) -> SteeringOf:
 
 
 def _subject_token(model: HookedModel, prompt: Prompt) -> LastTokenOf:
-    # Not `last_subject_token`, which knows nothing of `subject_start`.
-    tokens = tokenize_prompt(model, prompt)
-    return LastTokenOf(ids=tokens.text_ids[: tokens.subject_position + 1])
+    return last_subject_token(model, prompt.text, subject=prompt.subject, subject_start=prompt.subject_start)
 
 
 def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:

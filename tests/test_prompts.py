@@ -35,15 +35,19 @@ from lrc_tl.prompts import find_subject
         ("A cat-like cat.", "cat", 11),
         (" cat is", " cat ", 1),
         ("a a ab is", "a a", 0),
+        ("cat is\nThe dog says", "cat", 0),
+        ("<user>\nWhere is the cat?\n<assistant>\n", "cat", 20),
     ],
 )
-def test_the_subject_is_the_last_whole_word_of_the_last_statement(text, subject, start):
+def test_the_subject_is_the_last_whole_word_of_the_text(text, subject, start):
     assert find_subject(text, subject) == (start, start + len(subject.strip()))
 
 
-@pytest.mark.parametrize("text", ["The category is", "cat is\nThe dog says", "concat is", "cat\u0301 is"])
-def test_a_subject_that_is_not_there_as_a_word_is_an_error_that_shows_the_statement(text):
-    with pytest.raises(lrc.PositionError, match="'cat' is not in the last statement"):
+@pytest.mark.parametrize("text", ["The category is", "Cat is\nThe dog says", "concat is", "cat\u0301 is"])
+def test_a_subject_that_is_not_there_as_a_word_is_an_error_that_shows_the_text(text):
+    with pytest.raises(
+        lrc.PositionError, match=r"'cat' is not in the text '[^']*' as a whole word; .*subject_start"
+    ):
         lrc.Prompt(text=text, subject="cat", object="x")
 
 

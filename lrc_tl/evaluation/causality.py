@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lrc_tl.answers import ExpectedAnswer, objects_of_relations
 from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import Unit, wide_of
-from lrc_tl.knowledge import is_answer, without_end
 from lrc_tl.models import HookedModel
-from lrc_tl.prompts import Prompt, tokenize_prompt
+from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
 
@@ -46,7 +46,7 @@ class CausalityResult:
     layer_shares: tuple[float, ...] = ()
     """What each of `layers` gets of `beta`; empty where all get all of it."""
     generated: Bool[Tensor, " edit"] | None = None
-    """Where greedy decoding gives the target, followed by a non-word character or the end; None: not asked for."""
+    """Where greedy decoding gives the target, as `filter_known` judges an answer; None: not asked for."""
 
     @property
     def n_edits(self) -> int:
@@ -223,8 +223,7 @@ def edited_log_probs(
     # One row serves both objects where what is run is the same: single tokens need the text alone.
     readings: dict[tuple[int, tuple[int, ...]], list[_Reading]] = defaultdict(list)
     sequences = []
-    with_target: list[EditedSequence] = []
-    target_ids: list[tuple[int, ...]] = []
+    with_target: list[TokenizedPrompt] = []
     for number, edit in enumerate(edits):
         for column, name in enumerate((edit.prompt.object, edit.target)):
             tokens = tokenize_prompt(model, replace(edit.prompt, object=name))
@@ -238,11 +237,7 @@ def edited_log_probs(
                     )
                 )
             readings[key].append(_Reading(edit=number, column=column, object_ids=tokens.object_ids))
-        whole = tokens.text_ids + tokens.object_ids
-        with_target.append(
-            EditedSequence(ids=whole, edited_position=tokens.subject_position, wanted=(len(whole) - 1,))
-        )
-        target_ids.append(tokens.object_ids)
+        with_target.append(tokens)
     own = list(readings.values())
     edit_of = torch.tensor([reading[0].edit for reading in own])
     n_variants, n_sequences = len(shifts), len(sequences)
@@ -264,18 +259,45 @@ def edited_log_probs(
     if not generated:
         return found, None
     # The target's tokens came; it remains whether the word ends there.
-    candidates = greedy.nonzero().tolist()
-    if candidates:
-        runs = edited_logits(
-            model,
-            with_target,
-            torch.tensor([number for _, number in candidates]),
-            torch.stack([shifts[variant, number] for variant, number in candidates]),
-            layers=used,
-            unit=unit,
-        )
-        for row, logits in runs:
-            variant, number = candidates[row]
-            said = without_end(model, [*target_ids[number], int(logits[0].argmax())])
-            greedy[variant, number] = is_answer(model.tokenizer.decode(said), edits[number].target)
+    objects = objects_of_relations([*(edit.prompt for edit in edits), *(tokens.prompt for tokens in with_target)])
+    told = _said_targets(model, with_target, objects, greedy.nonzero().tolist(), shifts, used, unit)
+    for (variant, number), said in told.items():
+        greedy[variant, number] = said
     return found, greedy
+
+
+def _said_targets(
+    model: HookedModel,
+    with_target: Sequence[TokenizedPrompt],
+    objects: Mapping[str, tuple[str, ...]],
+    candidates: list[list[int]],
+    shifts: Float[Tensor, "variant edit d_model"],
+    layers: EditedLayers,
+    unit: Unit,
+) -> dict[tuple[int, int], bool]:
+    """For each (variant, edit) that said the target's tokens, whether it is the answer: decoded on until told."""
+    expected = {}
+    for _, number in candidates:
+        tokens = with_target[number]
+        expected[number] = ExpectedAnswer.of(model, tokens, objects[tokens.prompt.relation])
+    decoded = {(variant, number): list(with_target[number].object_ids) for variant, number in candidates}
+    verdicts: dict[tuple[int, int], bool] = {}
+    unfinished = list(decoded)
+    while unfinished:
+        sequences = []
+        for variant, number in unfinished:
+            tokens = with_target[number]
+            ids = (*tokens.text_ids, *decoded[variant, number])
+            sequences.append(
+                EditedSequence(ids=ids, edited_position=tokens.subject_position, wanted=(len(ids) - 1,))
+            )
+        own = torch.stack([shifts[variant, number] for variant, number in unfinished])
+        runs = edited_logits(model, sequences, torch.arange(len(unfinished)), own, layers=layers, unit=unit)
+        for row, logits in runs:
+            key = unfinished[row]
+            decoded[key].append(int(logits[0].argmax()))
+            verdict = expected[key[1]].verdict(model, decoded[key])
+            if verdict is not None:
+                verdicts[key] = verdict
+        unfinished = [key for key in unfinished if key not in verdicts]
+    return verdicts

@@ -1,0 +1,235 @@
+"""Where a word begins and ends, and whether a text says a name: one rule for every script. Needs no torch.
+
+Texts and names are compared in NFC, so the way in which an accent is spelled does not matter. A word goes on over
+
+- a letter or a digit; but scripts that are written without spaces (Chinese, Japanese, Thai ...) or with glued
+  particles (Korean) show no word ends, and an emoji is a word by itself, so none of these is an obstacle;
+- a combining mark, a variation selector or a joiner, which belong to the character before them;
+- one of `- ' . + # /` (or a typographic apostrophe or hyphen) that a letter, a digit or the same sign follows.
+
+So neither "Guinea-Bissau" nor "Guineas" is "Guinea", "3.5" is not "3" and "C++" is not "C", while "東京です" is
+"東京" and more.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+UNFINISHED = "\ufffd"
+"""What decoding shows for the bytes of a character that are not all there."""
+_JOINERS = "\u200c\u200d\u2060"  # zero-width non-joiner and joiner, word joiner
+_APOSTROPHES = "'\u2019\u2018\uff07"
+_HYPHENS = "-\u2010\u2011\u2013\u00ad\uff0d"  # hyphens, en dash, soft hyphen
+SIGNS = f"{_APOSTROPHES}{_HYPHENS}.+#/"
+"""What ties a word to the letters that follow."""
+_ELIDED = ("l", "d", "qu", "un", "all", "dall", "dell", "nell", "sull")
+_UNSPACED = (
+    "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH", "HANGUL", "BOPOMOFO", "YI ", "THAI", "LAO", "KHMER",
+    "MYANMAR", "TIBETAN", "TAI ", "NEW TAI", "AHOM", "JAVANESE", "BALINESE",
+)  # fmt: skip
+
+
+def nfc(text: str) -> str:
+    """The text in the form in which texts are compared: composed where Unicode has a composed letter."""
+    return unicodedata.normalize("NFC", text)
+
+
+def decomposed(text: str) -> str:
+    """The text with every accent as a mark of its own."""
+    return unicodedata.normalize("NFD", text)
+
+
+def caseless(text: str) -> str:
+    """The text without differences of case and of the spelling of accents."""
+    return nfc(nfc(text).casefold())
+
+
+def is_answer(text: str, name: str, objects: Iterable[str] = ()) -> bool:
+    """Whether a continuation begins with the word `name`, and with no longer one of `objects`.
+
+    White space around both is ignored; case counts.
+    """
+    return bool(answer_verdict(text, name, longer_names(name, objects), complete=True))
+
+
+def longer_names(name: str, objects: Iterable[str]) -> tuple[str, ...]:
+    """Those of `objects` that begin with `name` and go on."""
+    wanted = nfc(name.strip())
+    return tuple(other for other in objects if nfc(other.strip()).startswith(wanted) and nfc(other) != wanted)
+
+
+def answer_verdict(text: str, name: str, longer: Sequence[str], *, complete: bool) -> bool | None:
+    """Whether `text` begins with the word `name` and with none of `longer`; None: what follows will tell.
+
+    `complete` says that nothing follows.
+    """
+    said, wanted = nfc(text.lstrip()), nfc(name.strip())
+    if not complete:
+        said = said.rstrip(UNFINISHED)
+    if not said.startswith(wanted):
+        # Decomposed, since an accent may still follow the last letter.
+        begun = not complete and decomposed(wanted).startswith(decomposed(said))
+        return None if begun else False
+    goes_on = _goes_on(said, len(wanted))
+    if goes_on is None and complete:
+        goes_on = False
+    if goes_on:
+        return False
+    others = [answer_verdict(text, other, (), complete=complete) for other in longer]
+    if any(others):
+        return False
+    return None if goes_on is None or None in others else True
+
+
+def find_word(text: str, name: str) -> tuple[int, int] | None:
+    """Character range of the last occurrence of `name` in `text` as a whole word; None: there is none.
+
+    An occurrence that a sign ties to more letters ("Guinea" in "Guinea-Bissau") counts only where there is no
+    other.
+    """
+    tied = None
+    for start, end in _occurrences(text, name.strip()):
+        if _goes_on_in_letters(text, end) or _began_before(text, start):
+            continue
+        if not _tied(text, start, end):
+            return start, end
+        tied = tied or (start, end)
+    return tied
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether `text` holds `name` as a whole word, in the case given: "Japan's" has Japan, "Japan-US" has not."""
+    return any(
+        not (_goes_on_in_letters(text, end) or _began_before(text, start) or _tied(text, start, end))
+        for start, end in _occurrences(text, name.strip())
+    )
+
+
+def last_word(text: str) -> tuple[int, int] | None:
+    """Character range of the last word of `text`; None: it has none."""
+    end = len(text)
+    while end and not _is_word(text[end - 1]):
+        end -= 1
+    start = end
+    while start and (_is_word(text[start - 1]) or text[start - 1] in _JOINERS or _tied_before(text, start)):
+        start -= 1
+    return (start, end) if end else None
+
+
+def name_end(text: str, start: int, name: str) -> int | None:
+    """Where `name` ends that begins at character `start` of `text`; None: it does not begin there."""
+    if text.startswith(name, start):
+        return start + len(name)
+    wanted = nfc(name)
+    most = min(len(text), start + len(decomposed(name)))
+    return next((end for end in range(start + 1, most + 1) if nfc(text[start:end]) == wanted), None)
+
+
+def _occurrences(text: str, name: str) -> Iterator[tuple[int, int]]:
+    """Character ranges of `name` in `text`, the last first."""
+    if not name:
+        return
+    if all(unicodedata.is_normalized("NFC", one) for one in (text, name)):
+        start = text.rfind(name)
+        while start >= 0:
+            yield start, start + len(name)
+            start = text.rfind(name, 0, start + len(name) - 1)
+        return
+    first = decomposed(name)[0]
+    for start in reversed(range(len(text))):
+        if decomposed(text[start])[0] == first and (end := name_end(text, start, name)) is not None:
+            yield start, end
+
+
+def _goes_on(text: str, end: int) -> bool | None:
+    """Whether the word before character `end` goes on there; None: the text ends before that can be told."""
+    if end == len(text):
+        return None
+    if _goes_on_in_letters(text, end):
+        return True
+    if text[end] not in SIGNS:
+        return False
+    if end + 1 == len(text):
+        return None
+    return _is_word(text[end + 1]) or _same_sign(text[end], text[end + 1])
+
+
+def _goes_on_in_letters(text: str, end: int) -> bool:
+    if end >= len(text):
+        return False
+    before, after = _base(text, end - 1), text[end]
+    if before in _JOINERS or after in _JOINERS or _extends(after):
+        return True
+    return _is_word(after) and not (_stands_alone(before) or _stands_alone(after))
+
+
+def _began_before(text: str, start: int) -> bool:
+    if start <= 0:
+        return False
+    before, after = _base(text, start - 1), text[start]
+    if before in _JOINERS or _extends(after):
+        return True
+    return _is_word(before) and not (_stands_alone(before) or _stands_alone(after))
+
+
+def _tied(text: str, start: int, end: int) -> bool:
+    """Whether a sign ties the word to letters before or behind it, in running text.
+
+    There the signs are punctuation too: an apostrophe may stand for a genitive ("Japan's") or behind an article
+    ("l'Italie"), and dots, dashes and slashes come in rows ("Japan...").
+    """
+    if _tied_before(text, start) and not _elided(text, start):
+        return True
+    after = text[end : end + 2]
+    if len(after) < 2 or after[0] not in SIGNS:
+        return False
+    if _same_sign(*after):
+        return after[0] in "+#"
+    genitive = after[0] in _APOSTROPHES and after[1] in "sS" and not _goes_on(text, end + 2)
+    return _is_word(after[1]) and not genitive
+
+
+def _tied_before(text: str, start: int) -> bool:
+    return start > 1 and text[start - 1] in SIGNS and _is_word(text[start - 2])
+
+
+def _elided(text: str, start: int) -> bool:
+    """Whether an article or the like that lost its vowel stands before character `start`, as in "l'Italie"."""
+    if text[start - 1] not in _APOSTROPHES:
+        return False
+    first = start - 1
+    while first and _is_word(text[first - 1]):
+        first -= 1
+    return text[first : start - 1].casefold() in _ELIDED
+
+
+def _same_sign(one: str, other: str) -> bool:
+    return one == other or any(one in kind and other in kind for kind in (_APOSTROPHES, _HYPHENS))
+
+
+def _base(text: str, place: int) -> str:
+    """The character at `place`, or the one that the marks there belong to."""
+    while place > 0 and _extends(text[place]):
+        place -= 1
+    return text[place] if place >= 0 else ""
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or _extends(character)
+
+
+def _extends(character: str) -> bool:
+    """Marks, variation selectors, emoji skin tones, and the parts of a Korean syllable behind its first."""
+    if character.isascii():
+        return False
+    return (
+        unicodedata.category(character).startswith("M")
+        or "\U0001f3fb" <= character <= "\U0001f3ff"
+        or "\u1160" <= character <= "\u11ff"
+    )
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether no space parts this character from its neighbours: scripts without spaces, and emoji."""
+    if character < "\u0e00":
+        return False
+    return unicodedata.name(character, "").startswith(_UNSPACED) or unicodedata.category(character) == "So"
