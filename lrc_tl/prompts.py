@@ -6,7 +6,9 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
+
+from lrc_tl.special_tokens import Tokenizing, token_ids
 
 
 class PositionError(ValueError):
@@ -125,16 +127,6 @@ def spread_over_objects(items: Iterable[Item], count: int, generator: random.Ran
     return chosen
 
 
-@runtime_checkable
-class Tokenizing(Protocol):
-    """What is needed to turn text into a model's own tokens."""
-
-    tokenizer: Any
-
-    def to_tokens(self, input: str) -> Any:
-        """Token ids with the model's beginning-of-sequence policy, shape `1 pos`."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TokenizedPrompt:
     """Token ids of a prompt followed by its object, and the positions that matter in them."""
@@ -174,8 +166,8 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     """
     text = prompt.text.rstrip()
     whole = f"{text} {prompt.object.strip()}"
-    text_ids = _ids(model, text)
-    full_ids = _ids(model, whole)
+    text_ids = token_ids(model, text)
+    full_ids = token_ids(model, whole)
     span = prompt.subject_span()
     # Decoding first: offsets are wrong where a tokenizer spells several unknown characters in bytes.
     position = _position_by_decoding(model, whole, full_ids, span[1])
@@ -203,11 +195,6 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     )
 
 
-def _ids(model: Tokenizing, text: str) -> list[int]:
-    ids: list[int] = model.to_tokens(text)[0].tolist()
-    return ids
-
-
 def _shown(model: Tokenizing, ids: list[int]) -> str:
     return repr([model.tokenizer.decode([token]) for token in ids])
 
@@ -222,6 +209,10 @@ def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int
         result: str = tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False)
         return result
 
+    for token in ids[:first]:  # the text may spell out special tokens in front of it, as chat templates do
+        spelt = tokenizer.decode([token])
+        if spelt and text.startswith(spelt):
+            text, end = text.removeprefix(spelt), end - len(spelt)
     whole = decoded(len(ids))
     # Some tokenizers put a space before the text, or drop the one that is there.
     shift = len(whole) - len(text)

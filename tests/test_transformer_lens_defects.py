@@ -61,7 +61,7 @@ def test_left_padded_ids_without_a_mask_are_taken_for_text(word_model):
                 act(LEFT)
     # What lrc_tl runs itself is padded on the right, where no token of a causal model sees the padding.
     ids = right_padded(word_model, [row[row != 0].tolist() for row in LEFT])
-    logits = run(word_model, ids, fwd_hooks=[])
+    logits = run(word_model, ids, lengths=[4, 6], fwd_hooks=[])
     torch.testing.assert_close(logits[0, 3], expected, rtol=1e-4, atol=1e-4)
     one, many = (lrc.generate(word_model, texts, max_new_tokens=3)[0] for texts in (TEXTS[:1], TEXTS))
     assert one.token_ids.tolist() == many.token_ids.tolist()
