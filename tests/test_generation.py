@@ -124,12 +124,15 @@ def test_a_model_whose_logits_are_not_finite_is_refused_with_where_and_how_many(
 
 
 def test_an_unsteered_model_whose_logits_are_not_finite_is_refused_too(word_model):
-    def overflow(residual, hook):  # in the pass over the prompt and what was generated
-        return residual * float("inf") if residual.shape[1] > 6 else None
+    passes = []
+
+    def overflow(residual, hook):  # in the second pass over many tokens: the prompt and what was generated
+        passes.extend([1] * (residual.shape[1] > 1))
+        return residual * float("inf") if len(passes) == 2 else None
 
     with (
         word_model.hooks(fwd_hooks=[("blocks.2.hook_resid_post", overflow)]),
-        pytest.raises(ValueError, match=r"the logits of the unsteered model behind 'w1 .*: 144 of 144, and some in 1"),
+        pytest.raises(ValueError, match=r"the logits of the unsteered model behind 'w1 .* not finite: \d+ of \d+, and"),
     ):
         lrc.generate(word_model, TEXTS[0], steering=adding(0.1), max_new_tokens=3)
 
