@@ -97,7 +97,8 @@ def prompt_activations(
         for rows in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
             ids = right_padded(model, [sequences[row] for row in rows])
             fwd_hooks = [(name, keep(layer, rows)) for layer, name in names.items()]
-            run(model, ids, fwd_hooks=fwd_hooks, stop_at_layer=max(names) + 1)
+            lengths = [len(sequences[row]) for row in rows]
+            run(model, ids, lengths=lengths, fwd_hooks=fwd_hooks, stop_at_layer=max(names) + 1)
     for layer, residuals in (*kept_subject.items(), *kept_object.items()):
         require_finite_residuals(residuals, [prompt.text for prompt in prompts], layer=layer)
     return PromptActivations(

@@ -20,6 +20,7 @@ from lrc_tl.forward import right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.pooling import Pooling
 from lrc_tl.positions import Where, hook_layer
+from lrc_tl.special_tokens import special_ids
 from lrc_tl.steering import Gate, Hook, Schedule, Steering
 from lrc_tl.typechecking import checked
 
@@ -197,7 +198,7 @@ class ConceptDirection(Pooling):
         return probabilities
 
     def read(self, model: HookedModel, text: str) -> TokenScores:
-        """The score of every token of `text`, special tokens in front included.
+        """The score of every token of `text`, special tokens included and marked.
 
         Raises:
             FingerprintMismatch: the direction was made on another model.
@@ -208,22 +209,28 @@ class ConceptDirection(Pooling):
         if not text.strip():
             raise ValueError("the text is empty; give at least one word")
         self.require_model(model)
-        ids = right_padded(model, [whole_text_ids(model, text)])
+        ids = whole_text_ids(model, text)
         kept: list[Tensor] = []
 
         def keep(residual: Tensor, hook: Any) -> None:
             kept.append(residual[0].detach())
 
-        run(model, ids, fwd_hooks=[(self.hook_name, keep)], stop_at_layer=self.layer + 1)
+        run(
+            model,
+            right_padded(model, [ids]),
+            lengths=[len(ids)],
+            fwd_hooks=[(self.hook_name, keep)],
+            stop_at_layer=self.layer + 1,
+        )
         scores = self.score(kept[0])
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(f"the residuals at {self.hook_name} are not finite; load the model in float32")
-        bos = getattr(model.tokenizer, "bos_token_id", None)
+        special = special_ids(model.tokenizer)
         return TokenScores(
             label=f"{self.relation}: {self.object_name} at {self.hook_name}",
-            tokens=decoded(model.tokenizer, ids[0]),
+            tokens=decoded(model.tokenizer, torch.tensor(ids)),
             scores=scores.cpu(),
-            n_special=int(bos is not None and int(ids[0, 0]) == bos),
+            special=tuple(place for place, token in enumerate(ids) if token in special),
         )
 
     def require_model(self, model: HookedModel) -> None:
@@ -289,7 +296,7 @@ class ConceptDirection(Pooling):
     def hook(self, *, strength: float, unit: Unit = "share") -> tuple[str, Hook]:
         """`(hook_name, fn)` that adds the direction at every position that it sees.
 
-        It acts on the beginning-of-sequence token and on padding too: a plain hook cannot know where it stands.
+        It acts on beginning-of-sequence tokens and on padding too: a plain hook cannot know where it stands.
         `steer` leaves them alone.
 
         Raises:
@@ -311,7 +318,7 @@ class ConceptDirection(Pooling):
         """The direction is added inside the block and not outside, whatever happens.
 
         `strength` is a share of `|h|` at each position, or residual-stream units; one number, or a tensor with one
-        for each row. The beginning-of-sequence token and padding are left alone unless asked for. Right in
+        for each row. Beginning-of-sequence tokens, unless asked for, and padding are left alone. Right in
         `generate` with and without a key-value cache. Other operations: `clamp`, `ablate`, `reflect`.
 
         Raises:

@@ -15,25 +15,27 @@ class TokenScores:
     """A score for every token of a text; it shows itself in a notebook.
 
     Raises:
-        ValueError: not one token a score.
+        ValueError: not one token a score, or special tokens that are not there.
     """
 
     label: str
     tokens: tuple[str, ...]
     scores: Float[Tensor, " pos"]
     """In residual-stream units."""
-    n_special: int = 0
-    """Tokens at the start that are not part of the text; their scores do not stretch the colour scale."""
+    special: tuple[int, ...] = ()
+    """Places of the tokens that stand for no words; their scores do not stretch the colour scale."""
 
     def __post_init__(self) -> None:
         if len(self.tokens) != self.scores.shape[0]:
             raise ValueError(f"{len(self.tokens)} tokens but {self.scores.shape[0]} scores")
+        if outside := [place for place in self.special if not 0 <= place < len(self.tokens)]:
+            raise ValueError(f"special tokens at {outside}, but there are {len(self.tokens)} tokens")
 
     @property
     def scale(self) -> float:
-        """The largest absolute score in the text, which gets the full colour; 0 for a text without tokens."""
-        text = self.scores[self.n_special :]
-        return float(text.abs().max()) if text.numel() else 0.0
+        """The largest absolute score of a word, which gets the full colour; 0 for a text without words."""
+        words = [abs(score) for place, score in enumerate(self.scores.tolist()) if place not in self.special]
+        return max(words, default=0.0)
 
     def __repr__(self) -> str:
         width = max((len(repr(token)) for token in self.tokens), default=0)
@@ -47,7 +49,7 @@ class TokenScores:
         scale = self.scale or 1.0
         spans = []
         for place, (token, score) in enumerate(zip(self.tokens, self.scores.tolist(), strict=True)):
-            special = place < self.n_special
+            special = place in self.special
             share = 0.0 if special else min(abs(score) / scale, 1.0)
             colour = _POSITIVE if score >= 0 else _NEGATIVE
             style = f"background: rgba({colour}, {share:.3f}); white-space: pre-wrap"

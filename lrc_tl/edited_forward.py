@@ -19,7 +19,9 @@ from lrc_tl.edits import Unit, wide_of
 from lrc_tl.finite import LogitsCheck
 from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.padding import whole_rows
 from lrc_tl.prefix_cache import prefix_cache
+from lrc_tl.tracking import is_steered
 from lrc_tl.typechecking import checked
 
 EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
@@ -78,7 +80,8 @@ def edited_logits(
     alone: list[int] = []
     for prefix, rows in groups.items():
         cache = None
-        if (len(rows) - 1) * len(prefix) >= _LEAST_SPARED:
+        # Steering that is on may count from the end of a text, of which a prefix knows nothing.
+        if (len(rows) - 1) * len(prefix) >= _LEAST_SPARED and not is_steered(model):
             ids = torch.tensor([prefix], device=model.cfg.device)
             cache = prefix_cache(model, ids, stop_at_layer=int(model.cfg.n_layers))
         if cache is None:
@@ -156,14 +159,15 @@ def _run(
     def pick(residual: Tensor, hook: Any) -> Tensor:
         return residual[row[:, None], wanted]
 
-    ids = right_padded(model, [sequence.ids[skipped:] for sequence in sequences])
+    following = [sequence.ids[skipped:] for sequence in sequences]
+    ids = right_padded(model, following)
     arguments = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
     if cache is not None:
         arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
     call: Any = model
     edits = ((name, partial(edit, share=share)) for name, share in shares.items())
     fwd_hooks = [*edits, (hook_name(model, -1), pick)]
-    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks):
+    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks), whole_rows(model, list(map(len, following))):
         logits = call(ids, **arguments)
     check.require(logits, [sequence.ids for sequence in sequences], own, overflowed)
     for place, number in enumerate(batch):

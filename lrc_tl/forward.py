@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lrc_tl.finite import LogitsCheck
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.padding import whole_rows
+from lrc_tl.special_tokens import token_ids
 
 MAX_TOKENS = 4096
 """Tokens in one batch (padding included) unless told otherwise; bounds the memory for activations."""
@@ -39,9 +41,9 @@ def whole_text_ids(model: HookedModel, text: str, *, n_more: int = 1) -> list[in
     TransformerLens cuts longer texts without a word.
 
     Raises:
-        ValueError: there is no such room.
+        ValueError: there is no such room, or the text begins with two beginning-of-sequence tokens.
     """
-    ids: list[int] = model.to_tokens(text)[0].tolist()
+    ids = token_ids(model, text)
     n_ctx = getattr(model.cfg, "n_ctx", None)
     if n_ctx is not None and len(ids) + n_more > int(n_ctx):
         room = "" if n_more == 1 else f", or leaves no room for {n_more} tokens"
@@ -51,7 +53,6 @@ def whole_text_ids(model: HookedModel, text: str, *, n_more: int = 1) -> list[in
 
 def right_padded(model: HookedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Token ids as one tensor, shape `batch pos`; rows are filled up on the right."""
-    # Nothing real sees the padding, but steering that is on must know it from text.
     pad = getattr(model.tokenizer, "pad_token_id", None)
     ids = torch.full((len(sequences), max(map(len, sequences))), 0 if pad is None else int(pad))
     for row, sequence in enumerate(sequences):
@@ -59,10 +60,20 @@ def right_padded(model: HookedModel, sequences: Sequence[Sequence[int]]) -> Tens
     return ids.to(model.cfg.device)
 
 
-def run(model: HookedModel, ids: Tensor, *, fwd_hooks: Hooks, stop_at_layer: int | None = None) -> Any:
-    """The model's output on right-padded ids under these hooks, without gradients."""
+def run(
+    model: HookedModel,
+    ids: Tensor,
+    *,
+    lengths: Sequence[int],
+    fwd_hooks: Hooks,
+    stop_at_layer: int | None = None,
+) -> Any:
+    """The model's output on right-padded texts of these `lengths` under these hooks, without gradients.
+
+    Nothing real sees the padding, but steering that is on is told what is text.
+    """
     call: Any = model
-    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks):
+    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks), whole_rows(model, lengths):
         return call(ids, attention_mask=torch.ones_like(ids), stop_at_layer=stop_at_layer)
 
 
@@ -96,7 +107,8 @@ def logits_at(
                 return residual[torch.arange(len(index), device=index.device)[:, None], index]
 
             fwd_hooks = [*(edits(rows) if edits else []), (last, pick)]
-            logits = run(model, right_padded(model, [sequences[r] for r in rows]), fwd_hooks=fwd_hooks)
-            check.require(logits, [sequences[r] for r in rows])
+            own = [sequences[r] for r in rows]
+            logits = run(model, right_padded(model, own), lengths=list(map(len, own)), fwd_hooks=fwd_hooks)
+            check.require(logits, own)
             for number, row in enumerate(rows):
                 yield row, logits[number, : len(positions[row])]

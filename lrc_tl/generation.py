@@ -1,7 +1,7 @@
 """Steered text with the numbers that go with it: probabilities, scores, and distance from the unsteered model."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from lrc_tl.edits import Add, Swap, unit_of, wide_of
 from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.forward import logits_at, whole_text_ids
+from lrc_tl.left_padded import generate_from
 from lrc_tl.models import HookedModel
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering, steer
@@ -26,7 +27,7 @@ class Generated:
 
     prompt: str
     strength: float | None
-    """From `strengths`; None where none were given."""
+    """From `strengths`; None where the steering's own was taken."""
     text: str
     """The continuation alone, without special tokens."""
     token_ids: Int[Tensor, " new"]
@@ -46,7 +47,7 @@ def generate(
     prompts: str | Sequence[str],
     *,
     steering: Steering | Sequence[Steering] = (),
-    strengths: Sequence[float] | None = None,
+    strengths: Sequence[float | None] | None = None,
     max_new_tokens: int = 20,
     temperature: float = 0.0,
     seed: int = 0,
@@ -54,13 +55,15 @@ def generate(
     """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
 
     All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
-    the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; amounts and positions that
-    `steering` gives by row are by prompt. Greedy at temperature 0, else sampled with `seed`; the global random
-    state is kept.
+    the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; where it is None the steering's own
+    stays. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else sampled
+    with `seed`; the global random state is kept.
 
     Raises:
+        TypeError: a strength is no number.
         ValueError: no prompts or an empty one, more tokens than the context has, no tokenizer, bad numbers,
-            or `strengths` without exactly one Add or Swap to apply them to.
+            `strengths` without exactly one Add or Swap to apply them to, logits that are not finite, or a text
+            that HookedTransformer takes for padding.
     """
     texts = as_tuple([prompts] if isinstance(prompts, str) else prompts, "prompts", str)
     steerings = as_tuple([steering] if isinstance(steering, Steering) else steering, "steering", Steering)
@@ -74,7 +77,7 @@ def generate(
             f"max_new_tokens is {max_new_tokens} and temperature {temperature}; the first must be 1 or more, the "
             "second a finite number from 0"
         )
-    lengths = [len(whole_text_ids(model, text, n_more=max_new_tokens)) for text in texts]
+    sequences = [whole_text_ids(model, text, n_more=max_new_tokens) for text in texts]
     adjustable = [s for s in steerings if isinstance(s.operation, Add | Swap)]
     if strengths is not None and (len(adjustable) != 1 or not len(strengths)):
         raise ValueError(
@@ -89,8 +92,9 @@ def generate(
         torch.manual_seed(seed)
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
-            fitted = [_for_rows(one, batch, lengths) for one in steerings]
-            made.extend(_generate_batch(model, texts, batch, fitted, max_new_tokens, temperature))
+            fitted = [_for_rows(one, batch, [len(ids) for ids in sequences]) for one in steerings]
+            own = [sequences[number] for number, _ in batch]
+            made.extend(_generate_batch(model, texts, batch, own, fitted, max_new_tokens, temperature))
     return tuple(made)
 
 
@@ -104,10 +108,14 @@ def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) 
     field = {"Add": "strength", "Swap": "beta", "Clamp": "value"}.get(type(operation).__name__)
     if field is not None:
         amount = getattr(operation, field)
-        if rows[0][1] is not None and field != "value":
-            amount = torch.tensor([strength for _, strength in rows], dtype=torch.float64)
-        elif isinstance(amount, Tensor) and amount.ndim == 1:
+        if isinstance(amount, Tensor) and amount.ndim == 1:
             amount = _by_row(amount, numbers, len(lengths), "an amount of the steering")
+        if field != "value" and any(strength is not None for _, strength in rows):
+            own = torch.as_tensor(amount, dtype=torch.float64).expand(len(rows)).tolist()
+            amount = torch.tensor(
+                [kept if strength is None else strength for (_, strength), kept in zip(rows, own, strict=True)],
+                dtype=torch.float64,
+            )
         operation = replace(operation, **{field: amount})
     where = steering.where
     if isinstance(where, Tensor):
@@ -136,6 +144,7 @@ def _generate_batch(
     model: HookedModel,
     texts: Sequence[str],
     rows: Sequence[_Row],
+    sequences: Sequence[Sequence[int]],
     steerings: Sequence[Steering],
     max_new_tokens: int,
     temperature: float,
@@ -153,14 +162,15 @@ def _generate_batch(
 
         return steerings[number].hook_name, read_score
 
-    batch = [texts[number] for number, _ in rows]
     eos = model.tokenizer.eos_token_id
     hooks = [reading(number) for number in range(len(steerings))]
-    with steer(model, steerings) if steerings else nullcontext(), model.hooks(fwd_hooks=hooks):
+    prompts = [texts[number] for number, _ in rows]
+    steered = steer(model, steerings) if steerings else nullcontext()
+    with steered, model.hooks(fwd_hooks=hooks), _finite_logits(model, prompts):
         # One token more than asked for: only so is the last one run, and its score known.
-        output = model.generate(
-            batch, max_new_tokens=max_new_tokens + 1, do_sample=temperature > 0, temperature=temperature or 1.0,
-            stop_at_eos=eos is not None, eos_token_id=eos, verbose=False, return_type="tokens", output_logits=True,
+        output = generate_from(
+            model, sequences, max_new_tokens=max_new_tokens + 1, do_sample=temperature > 0,
+            temperature=temperature or 1.0, stop_at_eos=eos is not None, eos_token_id=eos, output_logits=True,
         )  # fmt: skip
     steps = len(output.logits)
     ids = output.sequences[:, -steps:].cpu()
@@ -170,7 +180,9 @@ def _generate_batch(
     scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0)
     lengths = [_length(row.tolist(), eos, max_new_tokens) for row in ids]
     kl = (
-        _kl_to_unsteered(model, batch, ids, log_probs, lengths) if steerings else [torch.zeros(n) for n in lengths]
+        _kl_to_unsteered(model, prompts, sequences, ids, log_probs, lengths)
+        if steerings
+        else [torch.zeros(n) for n in lengths]
     )
     for row, (number, strength) in enumerate(rows):
         n = lengths[row]
@@ -194,15 +206,47 @@ def _length(ids: list[int], eos: int | None, most: int) -> int:
 
 
 def _kl_to_unsteered(
-    model: HookedModel, batch: Sequence[str], ids: Tensor, log_probs: Tensor, lengths: Sequence[int]
+    model: HookedModel,
+    prompts: Sequence[str],
+    sequences: Sequence[Sequence[int]],
+    ids: Tensor,
+    log_probs: Tensor,
+    lengths: Sequence[int],
 ) -> list[Tensor]:
-    sequences, positions = [], []
-    for row, text in enumerate(batch):
-        prompt = model.to_tokens(text)[0].tolist()
-        sequences.append([*prompt, *ids[row, : lengths[row] - 1].tolist()])
-        positions.append(list(range(len(prompt) - 1, len(prompt) - 1 + lengths[row])))
-    found: list[Tensor] = [torch.zeros(0)] * len(batch)
-    for row, logits in logits_at(model, sequences, positions):
+    whole = [[*own, *ids[row, : lengths[row] - 1].tolist()] for row, own in enumerate(sequences)]
+    starts = [len(own) - 1 for own in sequences]
+    positions = [list(range(start, start + n)) for start, n in zip(starts, lengths, strict=True)]
+    found: list[Tensor] = [torch.zeros(0)] * len(sequences)
+    for row, logits in logits_at(model, whole, positions):
+        _require_finite(logits, prompts[row : row + 1], "of the unsteered model")
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
         found[row] = (steered.exp() * (steered - plain)).sum(-1)
     return found
+
+
+@contextmanager
+def _finite_logits(model: Any, prompts: Sequence[str]) -> Iterator[None]:
+    """Logits that are not finite are refused before a token is taken from them."""
+    step = 0
+
+    def check(module: Any, args: Any, logits: Tensor) -> None:
+        nonlocal step
+        _require_finite(logits[:, -1], prompts, f"for new token {step}")
+        step += 1
+
+    handle = model.unembed.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _require_finite(logits: Tensor, prompts: Sequence[str], where: str) -> None:
+    bad = ~torch.isfinite(logits.reshape(len(prompts), -1))
+    if bool(bad.any()):
+        row = int(bad.any(1).nonzero()[0])
+        raise ValueError(
+            f"the logits {where} behind {prompts[row]!r} are not finite: {int(bad[row].sum())} of "
+            f"{bad.shape[1]}, and some in {int(bad.any(1).sum())} of {len(bad)} rows; load the model in float32, "
+            "check its weights, or steer less strongly"
+        )

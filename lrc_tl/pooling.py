@@ -1,6 +1,6 @@
 """One score for a whole text: the scores of its tokens at the last subject token, their mean, or the largest.
 
-The beginning-of-sequence token and padding are left out unless asked for.
+Words count: special tokens, wherever they stand, are left out unless asked for, and padding always is.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from lrc_tl.forward import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
+from lrc_tl.padding import looks_padded, own_tokens
 from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.sequences import as_tuple
+from lrc_tl.special_tokens import special_ids
 from lrc_tl.tracking import is_steered
 from lrc_tl.typechecking import checked
 
@@ -55,16 +57,19 @@ def token_mask(
     attention_mask: Tensor | None = None,
     bos: bool = False,
 ) -> Bool[Tensor, "batch pos"]:
-    """True at the tokens of the text: not at padding nor, without `bos`, at a beginning-of-sequence token first.
+    """True at the words of each row: not at padding nor, without `bos`, at special tokens, wherever they stand.
 
-    Without `attention_mask` the pad tokens at both ends of a row are its padding; where the pad token is the
-    beginning-of-sequence token too, the last of those in front is that token.
+    Special are the beginning and end of sequence, the marks of a chat and what else the tokenizer calls so, but for
+    its token for unknown words; with `bos` they count. Then only `attention_mask` tells them from padding; a single
+    row is never padded without one.
 
     Raises:
-        ValueError: `attention_mask` is not of the shape of `tokens`.
+        ValueError: `attention_mask` is not of the shape of `tokens`, or there is none and several rows look padded
+            where special tokens count.
     """
-    tokenizer = model.tokenizer
-    first, pad = getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "pad_token_id", None)
+    special = sorted(special_ids(model.tokenizer))
+    words: Tensor = ~torch.isin(tokens, torch.tensor(special, dtype=tokens.dtype, device=tokens.device))
+    real = torch.ones_like(words)
     if attention_mask is not None:
         if attention_mask.shape != tokens.shape:
             raise ValueError(
@@ -72,19 +77,14 @@ def token_mask(
                 "they must be equal"
             )
         real = attention_mask.to(tokens.device) != 0
-    elif pad is None:
-        real = torch.ones_like(tokens, dtype=torch.bool)
-    else:
-        is_pad = (tokens == pad).long()
-        leading, trailing = is_pad.cumprod(1), is_pad.flip(1).cumprod(1).flip(1)
-        if pad == first:
-            leading[:, :-1] = leading[:, :-1] * leading[:, 1:]
-            leading[:, -1] = 0
-        real = (leading + trailing) == 0
-    if first is None or bos:
-        return real
-    in_front = real.long().cumsum(1) == 1
-    mask: Tensor = real & ~(in_front & (tokens == first))
+    elif bos:
+        leading, trailing = looks_padded(model.tokenizer, tokens, real)
+        if bool((leading | trailing).any()):
+            raise ValueError(
+                f"row {int((leading | trailing).nonzero()[0])} begins or ends with the tokenizer's pad token, and "
+                "nothing says whether it is padding; give attention_mask, with ones where it is text"
+            )
+    mask: Tensor = real if bos else real & words
     return mask
 
 
@@ -170,7 +170,8 @@ class Pooling:
     ) -> Float[Tensor, " text *concept"]:
         """One score a text; `subjects`, one a text, are needed for the last subject token.
 
-        `bos` counts the beginning-of-sequence token in the mean and the maximum.
+        `bos` counts special tokens in the mean and the maximum too: the beginning of sequence, and those that the
+        text spells out, such as the marks of a chat.
 
         Raises:
             FingerprintMismatch: the vectors were made on another model.
@@ -214,7 +215,6 @@ def _pooled_texts(
         ends = [last_subject_token(model, text, subject=subject).position + 1 for text, subject in found_at]
         if not is_steered(model):  # no residual sees what comes after it, but steering may count from the end
             sequences = [sequence[:end] for sequence, end in zip(sequences, ends, strict=True)]
-    first = getattr(model.tokenizer, "bos_token_id", None)
     found: list[Tensor | None] = [None] * len(texts)
     for rows in length_batches([len(sequence) for sequence in sequences]):
         kept: list[Tensor] = []
@@ -223,16 +223,18 @@ def _pooled_texts(
             kept.append(residual.detach())
 
         ids = right_padded(model, [sequences[row] for row in rows])
-        run(model, ids, fwd_hooks=[(scoring.hook_name, keep)], stop_at_layer=hook_layer(scoring.hook_name) + 1)
+        lengths = [len(sequences[row]) for row in rows]
+        stop = hook_layer(scoring.hook_name) + 1
+        run(model, ids, lengths=lengths, fwd_hooks=[(scoring.hook_name, keep)], stop_at_layer=stop)
         resid = kept[0]
-        lengths = torch.tensor([ends[row] for row in rows], device=resid.device)
         if at_subject:
-            pooled = pool(resid, by=by, positions=lengths - 1)
+            pooled = pool(resid, by=by, positions=torch.tensor([ends[row] - 1 for row in rows]))
         else:
-            shown = torch.arange(resid.shape[1], device=resid.device) < lengths[:, None]
-            if first is not None and not bos:
-                shown[:, 0] &= ids[:, 0].to(resid.device) != first
-            pooled = pool(resid, by=by, mask=shown)
+            mask = token_mask(model, ids, attention_mask=own_tokens(lengths, ids.shape[1]), bos=bos)
+            if not bool(mask.any(1).all()):
+                text = texts[rows[int((~mask.any(1)).nonzero()[0])]]
+                raise ValueError(f"{text!r} holds special tokens alone; give a word, or count them with bos=True")
+            pooled = pool(resid, by=by, mask=mask)
         for row, one in zip(rows, pooled, strict=True):
             found[row] = one
     return torch.stack([one for one in found if one is not None])

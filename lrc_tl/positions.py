@@ -23,7 +23,9 @@ class Chunk:
     index: Int[Tensor, "batch pos"]
     """Absolute position in the row's own tokens: the beginning-of-sequence token counts, padding is -1."""
     bos: Bool[Tensor, "batch pos"] | None
-    """Where a row begins with a beginning-of-sequence token; None: the model was given embeddings, not tokens."""
+    """Beginning-of-sequence tokens, wherever they stand; None: the model was given embeddings, not tokens.
+
+    A token that is the end of sequence too is one only where it is a row's first."""
     ids: Int[Tensor, "batch pos"] | None
     """Token ids of this pass; None where the model was given embeddings."""
     prompt_width: int | None
@@ -62,7 +64,8 @@ Where: TypeAlias = (
 )
 """Positions to edit, each in its row's own tokens, the beginning-of-sequence token counted and padding not.
 
-`"all"`, `"prompt"` and `"generated"` leave that token and padding alone. An int, a slice or one int a row means
+`"all"`, `"prompt"` and `"generated"` leave padding alone; `"all"` and `"prompt"` leave beginning-of-sequence tokens
+alone too, wherever they stand. Other special tokens, such as the end of a turn in a chat, are text. An int, a slice or one int a row means
 what it says; negative numbers count from the end of the prompt. A mask has the shape of the padded prompt. A
 callable is given the `Chunk` of each pass.
 """
@@ -119,8 +122,8 @@ def _select_named(where: str, chunk: Chunk, *, bos: bool) -> Tensor:
         return chosen
     if chunk.bos is None:
         raise ValueError(
-            "the model was given embeddings, so it cannot be seen whether they begin with a beginning-of-sequence "
-            "token; give tokens or text, or steer it too with bos=True"
+            "the model was given embeddings, so it cannot be seen which of them are beginning-of-sequence tokens; "
+            "give tokens or text, or steer it too with bos=True"
         )
     return chosen & ~chunk.bos
 

@@ -5,8 +5,9 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+from lrc_tl.special_tokens import Tokenizing, token_ids
 from lrc_tl.words import UNFINISHED, find_word, name_end, nfc
 
 
@@ -121,16 +122,6 @@ def spread_over_objects(items: Iterable[Item], count: int, generator: random.Ran
     return chosen
 
 
-@runtime_checkable
-class Tokenizing(Protocol):
-    """What is needed to turn text into a model's own tokens."""
-
-    tokenizer: Any
-
-    def to_tokens(self, input: str) -> Any:
-        """Token ids with the model's beginning-of-sequence policy, shape `1 pos`."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TokenizedPrompt:
     """Token ids of a prompt followed by its object, and the positions that matter in them."""
@@ -167,8 +158,8 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
             context, or the tokenizer does not tell which characters a token stands for.
     """
     whole = _completed(prompt, prompt.object)
-    text_ids = _ids(model, prompt.text)
-    full_ids = _ids(model, whole)
+    text_ids = token_ids(model, prompt.text)
+    full_ids = token_ids(model, whole)
     position = _subject_position(model, whole, full_ids, prompt.subject, prompt.subject_span())
     if full_ids[: len(text_ids)] != text_ids or len(full_ids) == len(text_ids):
         advice = "end the text where a new word begins"
@@ -197,13 +188,13 @@ def subject_token(
     """
     # The object is not looked at.
     prompt = Prompt(text=text, subject=subject, object=subject, joint="", subject_start=subject_start)
-    ids = _ids(model, text)
+    ids = token_ids(model, text)
     return tuple(ids), _subject_position(model, text, ids, subject, prompt.subject_span())
 
 
 def object_token_count(model: Tokenizing, tokens: TokenizedPrompt, name: str) -> int:
     """How many tokens the object `name` would have behind the text of these tokens."""
-    return len(_ids(model, _completed(tokens.prompt, name))) - len(tokens.text_ids)
+    return len(token_ids(model, _completed(tokens.prompt, name))) - len(tokens.text_ids)
 
 
 def _completed(prompt: Prompt, name: str) -> str:
@@ -227,11 +218,6 @@ def _subject_position(model: Tokenizing, text: str, ids: list[int], subject: str
     return position
 
 
-def _ids(model: Tokenizing, text: str) -> list[int]:
-    ids: list[int] = model.to_tokens(text)[0].tolist()
-    return ids
-
-
 def _shown(model: Tokenizing, ids: list[int]) -> str:
     return repr([model.tokenizer.decode([token]) for token in ids])
 
@@ -246,6 +232,10 @@ def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int
         result: str = tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False)
         return result
 
+    for token in ids[:first]:  # the text may spell out special tokens in front of it, as chat templates do
+        spelt = tokenizer.decode([token])
+        if spelt and text.startswith(spelt):
+            text, end = text.removeprefix(spelt), end - len(spelt)
     whole = decoded(len(ids))
     # Some tokenizers put a space before the text, or drop the one that is there.
     shift = len(whole) - len(text)

@@ -91,7 +91,7 @@ class Steering:
     """`"own"` is the layer of `hook_name`; the same vectors act at every layer, each edit seeing those before."""
     where: Where = "all"
     bos: bool = False
-    """Whether `where="all"` and `"prompt"` include the beginning-of-sequence token."""
+    """Whether `where="all"` and `"prompt"` include beginning-of-sequence tokens."""
     when: Schedule | None = None
     gate: Gate | None = None
     keep_norm: bool = False

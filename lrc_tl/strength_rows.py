@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, wide_of
 from lrc_tl.forward import run
+from lrc_tl.left_padded import generate_from
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.positions import Chunk, LastTokenOf, Where, select
 from lrc_tl.steering import Steering, steer
@@ -94,7 +95,7 @@ def map_logits(
         rows = strengths[start : start + size]
         batch = torch.tensor([list(ids)] * len(rows)).to(model.cfg.device)
         with steer(model, [at_strengths(placed, rows)]):
-            logits = run(model, batch, fwd_hooks=[(last, pick)])
+            logits = run(model, batch, lengths=[len(ids)] * len(rows), fwd_hooks=[(last, pick)])
         found.append(reduce(wide_of(logits).log_softmax(-1)).cpu())
     return torch.cat(found)
 
@@ -103,12 +104,11 @@ def continuations(
     model: HookedModel, steering: Steering, ids: Sequence[int], *, strengths: Sequence[float], n_new: int
 ) -> list[list[int]]:
     """Greedy continuations of the prompt `ids`, one for each strength, without the end of sequence."""
-    batch = torch.tensor([list(ids)] * len(strengths)).to(model.cfg.device)
     eos = getattr(model.tokenizer, "eos_token_id", None)
     with torch.no_grad(), steer(model, [at_strengths(steering, strengths)]):
-        made = model.generate(
-            batch, max_new_tokens=n_new, do_sample=False, stop_at_eos=eos is not None, eos_token_id=eos,
-            verbose=False, return_type="tokens",
+        made = generate_from(
+            model, [ids] * len(strengths), max_new_tokens=n_new, do_sample=False, stop_at_eos=eos is not None,
+            eos_token_id=eos,
         )  # fmt: skip
     rows = made[:, len(ids) :].tolist()
     return [row[: row.index(eos)] if eos in row else row for row in rows]

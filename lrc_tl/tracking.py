@@ -3,22 +3,38 @@
 A hook sees a chunk of residual stream and not where it stands: under a key-value cache `generate` runs the prompt
 first and then one token at a time, without one it runs the whole sequence again, and left padding shifts rows
 against each other. `track_positions` reads what the model itself is told in each pass: the length of its cache and
-its attention mask. Where that does not settle an answer, it is refused rather than guessed.
+its attention mask. Passes of our own over rows of different lengths say how long each row is (`padding`).
+Padding is what mask or lengths say, never a token's id: many tokenizers pad with a token that texts end with too.
+Where that does not settle an answer, it is refused rather than guessed.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
 
 from lrc_tl.models import HookedModel
+from lrc_tl.padding import looks_padded, own_tokens, told_lengths
 from lrc_tl.positions import Chunk
 
 _GENERATORS = ("generate", "generate_stream", "hf_generate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What a model that is called knows and its parts are not told."""
+
+    masked: bool
+    """Whether the caller gave an attention mask."""
+    lengths: tuple[int, ...] | None
+    """Tokens of each text, where several texts were given."""
+    side: str
+    """On which side they are padded."""
 
 
 class _Tracker:
@@ -27,11 +43,14 @@ class _Tracker:
     def __init__(self, model: HookedModel) -> None:
         self._model: Any = model
         self._tokenizer = model.tokenizer
+        self._signature = inspect.signature(type(self._model).forward)
         self._users = 0
         self._handles: list[Any] = []
-        self._watched: set[int] = set()
+        self._layers: set[int] = set()  # whose residuals somebody edits
         self._embedded: Tensor | None = None
-        self._visited: set[int] = set()
+        self._just_embedded = False  # and no block was run since
+        self._flow: tuple[int, Any] | None = None  # the last block that was run, and a reference to what it gave
+        self._call: _Call | None = None
         self._sequence: Tensor | None = None  # ids of everything up to the last pass
         self._told: tuple[int, int, Any] | None = None
         self._chunk: Chunk | None = None
@@ -44,13 +63,15 @@ class _Tracker:
                 self._watch(self._model.original_model, self._before_bridge)
             else:
                 self._watch(self._model.embed, self._before_embed)
+                for layer, block in enumerate(self._model.blocks):
+                    self._watch(block, self._before_block(layer))
+                    self._watch_output(block, self._after_block(layer))
+            self._watch(self._model, self._before_call)
+            self._watch_output(self._model, self._after_call)
             for name in _GENERATORS:
                 if hasattr(type(self._model), name):
                     self._wrap(name)
-        if not self._is_bridge:
-            for layer in set(layers) - self._watched:
-                self._watch(self._model.blocks[layer], self._before_block(layer))
-                self._watched.add(layer)
+        self._layers.update(layers)
         self._users += 1
 
     def close(self) -> bool:
@@ -60,9 +81,9 @@ class _Tracker:
             for undo in reversed(self._handles):
                 undo()
             self._handles.clear()
-            self._watched.clear()
-            self._visited.clear()
-            self._sequence = self._embedded = self._chunk = self._told = None
+            self._layers.clear()
+            self._just_embedded = False
+            self._sequence = self._embedded = self._chunk = self._told = self._flow = self._call = None
         return self._users == 0
 
     def chunk(self, residual: Tensor) -> Chunk:
@@ -81,6 +102,9 @@ class _Tracker:
 
     def _watch(self, module: Any, function: Callable[..., None]) -> None:
         self._handles.append(module.register_forward_pre_hook(function, with_kwargs=True).remove)
+
+    def _watch_output(self, module: Any, function: Callable[..., None]) -> None:
+        self._handles.append(module.register_forward_hook(function, always_call=True).remove)
 
     def _wrap(self, name: str) -> None:
         model = self._model
@@ -131,22 +155,38 @@ class _Tracker:
         self._may_go_on = cache is not None or bool(kwargs.get("use_cache"))
         self._chunk = self._make(offset, given.shape[1], kwargs.get("attention_mask"), tokens, given)
 
+    def _before_call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = self._signature.bind(module, *args, **kwargs).arguments
+        texts, lengths = given.get("input"), None
+        side = given.get("padding_side")
+        if side not in ("left", "right"):
+            side = getattr(self._tokenizer, "padding_side", "right")
+        if isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts):
+            options = {"prepend_bos": given["prepend_bos"]} if "prepend_bos" in given else {}
+            lengths = tuple(int(module.to_tokens(text, **options).shape[1]) for text in texts)
+        self._call = _Call(masked=given.get("attention_mask") is not None, lengths=lengths, side=side)
+        self._just_embedded = False
+
+    def _after_call(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        self._call = None
+
     def _before_embed(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._embedded = args[0] if args else kwargs["tokens"]
-        self._visited.clear()
+        self._just_embedded = True
         self._chunk = None
 
     def _before_block(self, layer: int) -> Callable[..., None]:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             residual = args[0] if args else kwargs["resid_pre"]
+            if layer == 0 and self._just_embedded:
+                self._just_embedded = False
+            elif not self._flows_into(layer, residual):  # a pass from embeddings: of which text is not known
+                self._embedded = self._chunk = None
+            if layer not in self._layers:
+                return
             entry, mask = kwargs.get("past_kv_cache_entry"), kwargs.get("attention_mask")
             offset = 0 if entry is None else int(entry.past_keys.shape[1])
             self._require_right_positions(offset, mask)
-            if layer in self._visited:  # a second pass, and nothing was embedded for it
-                self._embedded = None
-                self._visited.clear()
-                self._chunk = None
-            self._visited.add(layer)
             told = (offset, residual.shape[1], mask)
             same = self._told is not None and told[:2] == self._told[:2] and mask is self._told[2]
             if self._chunk is not None and same:
@@ -157,6 +197,22 @@ class _Tracker:
             self._chunk = self._make(offset, residual.shape[1], mask, ids, residual)
 
         return before
+
+    def _after_block(self, layer: int) -> Callable[..., None]:
+        def after(module: Any, args: tuple[Any, ...], output: Any) -> None:
+            self._flow = (layer, ref(output)) if isinstance(output, Tensor) else None
+
+        return after
+
+    def _flows_into(self, layer: int, residual: Tensor) -> bool:
+        """Whether `residual` is what the block before gave: a pass may stop early, and another begin there."""
+        if self._flow is None or self._flow[0] != layer - 1:
+            return False
+        before = self._flow[1]()
+        if before is None or before is residual:
+            return before is not None
+        # Between the devices of a model on several of them it is a copy.
+        return before.device != residual.device and torch.equal(before.to(residual.device), residual)
 
     def _require_right_positions(self, offset: int, mask: Any) -> None:
         """HookedTransformer.generate counts the cache twice in learned positions if it has no attention mask."""
@@ -182,22 +238,20 @@ class _Tracker:
 
     def _make(self, offset: int, length: int, mask: Any, ids: Tensor | None, like: Tensor) -> Chunk:
         rows, device = like.shape[0], like.device
-        if mask is None:
+        own = told_lengths(self._model)
+        if own is not None:
+            assert len(own) == rows and max(own) <= length
             real = torch.ones(rows, offset + length, dtype=torch.bool, device=device)
-        elif not isinstance(mask, Tensor) or tuple(mask.shape) != (rows, offset + length):
-            shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise ValueError(
-                f"the attention mask has shape {shape}, but {offset} cached and {length} new tokens in {rows} "
-                f"rows need {(rows, offset + length)}; without it positions are not known"
-            )
+            real[:, offset:] = own_tokens(own, length, device=device)
+            width: int | None = offset + length
+            self._sequence = None
         else:
-            real = mask.to(device) != 0
-        width = self._prompt_width(offset, length, ids)
-        if ids is not None and offset == 0:
-            real = self._check_padding(ids.to(device), real, width)
+            real = self._real(offset, length, mask, rows, device)
+            width = self._prompt_width(offset, length, ids)
+            real = self._check_padding(offset, ids, real, mask, width)
+            self._sequence = self._extended(offset, ids)
         index = torch.where(real, real.long().cumsum(1) - 1, -1)
         lengths = None if width is None else real[:, :width].sum(1)
-        self._sequence = self._extended(offset, ids)
         return Chunk(
             offset=offset,
             index=index[:, offset:],
@@ -205,8 +259,20 @@ class _Tracker:
             ids=ids,
             prompt_width=width,
             prompt_lengths=lengths,
-            limit=self._limit(lengths),
+            limit=lengths if own is not None else self._limit(lengths),
         )
+
+    def _real(self, offset: int, length: int, mask: Any, rows: int, device: torch.device) -> Tensor:
+        if mask is None:
+            return torch.ones(rows, offset + length, dtype=torch.bool, device=device)
+        if not isinstance(mask, Tensor) or tuple(mask.shape) != (rows, offset + length):
+            shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(
+                f"the attention mask has shape {shape}, but {offset} cached and {length} new tokens in {rows} "
+                f"rows need {(rows, offset + length)}; without it positions are not known"
+            )
+        real: Tensor = mask.to(device) != 0
+        return real
 
     def _prompt_width(self, offset: int, length: int, ids: Tensor | None) -> int | None:
         generating = self._generating
@@ -245,40 +311,70 @@ class _Tracker:
 
     def _bos(self, index: Tensor, ids: Tensor | None) -> Tensor | None:
         token = getattr(self._tokenizer, "bos_token_id", None)
-        first = index == 0
         if token is None:
-            return torch.zeros_like(first)
+            return torch.zeros_like(index, dtype=torch.bool)
         if ids is None:
-            return None if bool(first.any()) else torch.zeros_like(first)
-        found: Tensor = first & (ids.to(index.device) == token)
-        return found
+            return None
+        found = (ids.to(index.device) == token) & (index >= 0)
+        # A token that is both stands for the end of a text wherever it is not first.
+        return found & (index == 0) if token == getattr(self._tokenizer, "eos_token_id", None) else found
 
-    def _check_padding(self, ids: Tensor, real: Tensor, width: int | None) -> Tensor:
-        """`real` without padding that no mask shows; on the left it is refused: the model is wrong there."""
-        columns = ids.shape[1] if width is None else min(width, ids.shape[1])
-        pad = getattr(self._tokenizer, "pad_token_id", None)
-        # A pad token that is also an end or beginning of sequence may stand alone in front of a text.
-        shared = pad in (getattr(self._tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
-        is_pad = (ids == pad) & real if pad is not None else torch.zeros_like(real)
-        leading = (is_pad | ~real).long().cumprod(1).bool() & is_pad
-        if bool((leading.sum(1) > (1 if shared else 0)).any()):
-            raise ValueError(
-                "a row begins with pad tokens that no attention mask covers, so the model takes them for text; "
-                "give a list of strings, or attention_mask (HookedTransformer.generate ignores it: there give "
-                "padding_side='left')"
-            )
-        trailing = is_pad[:, :columns].flip(1).long().cumprod(1).bool().flip(1)
-        if self._generating is not None:
-            if bool((~real[:, columns - 1]).any()) or (not shared and bool(trailing.any())):
+    def _check_padding(
+        self, offset: int, ids: Tensor | None, real: Tensor, mask: Any, width: int | None
+    ) -> Tensor:
+        """`real` without padding that only the texts show; what no mask and no text settles is refused."""
+        texts = None if self._call is None else self._call.lengths
+        if self._call is not None and texts is not None and not self._call.masked and offset == 0:
+            shown = own_tokens(texts, real.shape[1], side=self._call.side, device=real.device)
+            if mask is not None and not torch.equal(shown, real):
                 raise ValueError(
-                    "a prompt ends with padding, from which generation would go on; pad on the left instead"
+                    "TransformerLens takes a token of a text for padding, since the tokenizer pads with it too; "
+                    "give token ids and attention_mask"
                 )
+            if self._call.side == "left" and mask is None and not bool(shown.all()):
+                raise ValueError(_UNCOVERED)
+            return shown
+        columns = real.shape[1] if width is None else min(width, real.shape[1])
+        if offset == 0 and self._generating is not None and not bool(real[:, columns - 1].all()):
+            raise ValueError(
+                "a prompt ends with padding, from which generation would go on; pad on the left instead. "
+                "HookedTransformer.generate also takes a text's own last token for padding where the tokenizer "
+                "pads with it: there give padding_side='left', or use lrc.generate"
+            )
+        if offset > 0 or ids is None or self._believed(mask):
             return real
-        if ids.shape[0] == 1 or not bool(trailing.any()):
-            return real
-        text = real.clone()
-        text[:, :columns] &= ~trailing
-        return text
+        leading, trailing = looks_padded(self._tokenizer, ids[:, :columns], real[:, :columns])
+        if bool(leading.any()):
+            raise ValueError(_UNCOVERED)
+        if mask is None and bool(trailing.any()):
+            row, token = int(trailing.nonzero()[0]), self._tokenizer.decode([self._tokenizer.pad_token_id])
+            if self._generating is not None:
+                raise ValueError(
+                    f"row {row} of the prompts ends with {token!r}, which the tokenizer pads with. Where a prompt "
+                    "ends with padding, generation would go on from it: pad on the left instead; where it is "
+                    "text, give attention_mask with ones there, or use lrc.generate"
+                )
+            raise ValueError(
+                f"row {row} ends with {token!r}, which the tokenizer pads with, and nothing says whether it is "
+                "padding; give a list of strings, or attention_mask, with ones where it is text"
+            )
+        return real
+
+    def _believed(self, mask: Any) -> bool:
+        """Whether a mask comes from the caller, or from TransformerLens where it knows which side it padded."""
+        if mask is None or self._is_bridge:
+            return mask is not None
+        # HookedTransformer makes masks from ids, by the side that its tokenizer pads on: in `generate`, where it
+        # drops the caller's, and with a cache.
+        if self._call is not None:
+            return self._call.masked
+        return self._generating is None and not self._may_go_on
+
+
+_UNCOVERED = (
+    "a row begins with pad tokens that no attention mask covers, so the model takes them for text; give a list of "
+    "strings, or attention_mask (HookedTransformer.generate ignores it: there give padding_side='left')"
+)
 
 
 _trackers: "WeakKeyDictionary[Any, _Tracker]" = WeakKeyDictionary()

@@ -45,3 +45,16 @@ def word_model(request, one_thread, tmp_path_factory):
         model = tiny_models.hooked_transformer(tokenizer)
     assert (model.cfg.n_layers, model.cfg.d_model) == (3, tiny_models.D_MODEL)
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module", params=["hooked_transformer", "bridge"])
+def class_of_model(request, one_thread):
+    if request.param == "hooked_transformer":
+        tiny_models.require_hooked_transformer()
+    return request.param
+
+
+@pytest.fixture(scope="module", params=tiny_models.TOKENIZERS)
+def any_word_model(request, class_of_model, tmp_path_factory):
+    """A tiny random model of each class with a word-level tokenizer of every kind."""
+    return tiny_models.model_with(class_of_model, request.param, tmp_path_factory.mktemp("model"))

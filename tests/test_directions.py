@@ -18,7 +18,7 @@ def direction():
 
 
 def scores(model, direction):
-    _, cache = model.run_with_cache(torch.tensor([[3, 1, 4, 1, 5]]), names_filter=HOOK)
+    _, cache = model.run_with_cache(torch.tensor([[3, 14, 15, 9, 26]]), names_filter=HOOK)
     return direction.score(cache[HOOK][0])
 
 
@@ -136,7 +136,7 @@ def test_reading_scores_every_token_and_keeps_the_special_one_out_of_the_colours
     ids = word_model.to_tokens(text)
     assert read.tokens == ("<bos>", "w1", "w2", "w3")
     torch.testing.assert_close(read.scores, made.score(residuals(word_model, ids, 1)[0]))
-    assert read.n_special == 1
+    assert read.special == (0,)
     assert read.scale == float(read.scores[1:].abs().max())
     with pytest.raises(ValueError, match="the text is empty"):
         made.read(word_model, " ")

@@ -8,9 +8,9 @@ import torch
 from lrc_tl.display import TokenScores
 
 
-def scores(*values, tokens=None, n_special=0):
+def scores(*values, tokens=None, special=()):
     tokens = tokens or tuple(f" t{place}" for place in range(len(values)))
-    return TokenScores(label="r: <x> & y", tokens=tokens, scores=torch.tensor(values), n_special=n_special)
+    return TokenScores(label="r: <x> & y", tokens=tokens, scores=torch.tensor(values), special=special)
 
 
 def opacities(html):
@@ -25,7 +25,7 @@ def test_markup_in_tokens_is_shown_and_not_run():
 
 
 def test_the_special_token_does_not_wash_out_the_others():
-    read = scores(-9000.0, 1.0, -2.0, n_special=1)
+    read = scores(-9000.0, 1.0, -2.0, special=(0,))
     assert read.scale == 2.0
     assert opacities(read._repr_html_()) == [0.0, 0.5, 1.0]
 
@@ -45,6 +45,6 @@ def test_text_shows_each_token_with_its_score():
 
 def test_nothing_and_zeros_are_shown_too():
     assert opacities(scores(0.0, 0.0)._repr_html_()) == [0.0, 0.0]
-    assert scores(5.0, n_special=1).scale == 0.0
+    assert scores(5.0, special=(0,)).scale == 0.0
     with pytest.raises(ValueError, match="1 tokens but 2 scores"):
         scores(1.0, 2.0, tokens=("a",))

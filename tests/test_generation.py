@@ -1,5 +1,7 @@
 """Generated text comes with numbers that an independent run of the same tokens gives."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -71,6 +73,68 @@ def test_a_sweep_over_strengths_is_the_single_runs(word_model):
             )
     still = [one for one in swept if one.strength == 0]
     assert all((one.kl.abs() < 1e-5).all() for one in still)
+
+
+MIXTURES = [order for n in (1, 2, 3) for order in itertools.permutations((None, 0, 9.0), n)] + [(9.0, None, 9.0)]
+
+
+@pytest.mark.parametrize("own", [4.0, 0.0, torch.tensor([3.0, -5.0])], ids=str)
+@pytest.mark.parametrize("kind", ["add", "swap"])
+def test_every_mixture_of_strengths_is_the_single_runs_and_none_is_the_steerings_own(word_model, kind, own):
+    def steering(amount):
+        swap = lrc.Swap(remove=unit(1), add=unit(2), beta=amount)
+        return adding(amount) if kind == "add" else lrc.Steering(operation=swap, hook_name=HOOK)
+
+    def run(amount, **strengths):
+        return lrc.generate(word_model, TEXTS, steering=steering(amount), max_new_tokens=3, **strengths)
+
+    alone = {strength: run(own if strength is None else strength) for strength in (None, 0, 9.0)}
+    assert (alone[9.0][0].kl > 1e-3).any()
+    for mixture in MIXTURES:
+        rows = run(own, strengths=list(mixture))
+        assert [row.strength for row in rows] == [*mixture, *mixture]
+        for place, row in enumerate(rows):
+            expected = alone[row.strength][place // len(mixture)]
+            assert row.token_ids.tolist() == expected.token_ids.tolist()
+            for field in ("log_probs", "kl", "scores"):
+                torch.testing.assert_close(
+                    getattr(row, field), getattr(expected, field), rtol=1e-4, atol=1e-4, equal_nan=True
+                )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_whose_logits_are_not_finite_is_refused_with_where_and_how_many(word_model, temperature):
+    def overflow(residual, hook):  # in the second row, from the second new token on
+        if residual.shape[1] == 1:
+            residual = residual.clone()
+            residual[1] = float("inf")
+            return residual
+
+    with (
+        word_model.hooks(fwd_hooks=[("blocks.2.hook_resid_post", overflow)]),
+        pytest.raises(
+            ValueError,
+            match="the logits for new token 1 behind 'w9 w8 w7' are not finite: 48 of 48, and some in 1 of 2 rows; "
+            "load the model in float32",
+        ),
+    ):
+        lrc.generate(word_model, TEXTS, max_new_tokens=4, temperature=temperature)
+    made = lrc.generate(word_model, TEXTS, max_new_tokens=4, temperature=temperature)
+    assert all(one.log_probs.isfinite().all() for one in made)
+
+
+def test_an_unsteered_model_whose_logits_are_not_finite_is_refused_too(word_model):
+    passes = []
+
+    def overflow(residual, hook):  # in the second pass over many tokens: the prompt and what was generated
+        passes.extend([1] * (residual.shape[1] > 1))
+        return residual * float("inf") if len(passes) == 2 else None
+
+    with (
+        word_model.hooks(fwd_hooks=[("blocks.2.hook_resid_post", overflow)]),
+        pytest.raises(ValueError, match=r"the logits of the unsteered model behind 'w1 .* not finite: \d+ of \d+, and"),
+    ):
+        lrc.generate(word_model, TEXTS[0], steering=adding(0.1), max_new_tokens=3)
 
 
 def test_batches_that_memory_allows_give_the_same(word_model, monkeypatch):

@@ -23,7 +23,11 @@ def concepts():
 def by_loop(model, direction, text, by, subject, *, bos=False):
     """From `read`, one token after the other."""
     read = direction.read(model, text)
-    pairs = list(zip(read.tokens, read.scores.tolist(), strict=True))[0 if bos else read.n_special :]
+    pairs = [
+        pair
+        for place, pair in enumerate(zip(read.tokens, read.scores.tolist(), strict=True))
+        if bos or place not in read.special
+    ]
     if by == "last_subject_token":
         last = subject.split()[-1]
         return next(score for token, score in pairs if token.strip() == last)
@@ -66,7 +70,7 @@ def test_the_special_token_counts_only_where_it_is_asked_for(word_model, concept
         got = direction.pool_texts(word_model, TEXTS, by=by, bos=bos)
         assert got.tolist() == pytest.approx(expected, rel=1e-5)
         tokens = word_model.to_tokens(TEXTS)
-        mask = lrc.token_mask(word_model, tokens, bos=bos)
+        mask = lrc.token_mask(word_model, tokens, attention_mask=tokens != 0, bos=bos)
         _, cache = word_model.run_with_cache(TEXTS, names_filter=HOOK)
         assert direction.pool_cache(cache, by=by, mask=mask).tolist() == pytest.approx(expected, rel=1e-5)
 
@@ -92,26 +96,34 @@ class FakeModel:
 
 
 @pytest.mark.parametrize(
-    ("bos", "pad", "row", "text", "with_bos"),
+    ("bos", "pad", "row", "mask", "words"),
     [
-        (1, 0, [0, 0, 1, 5, 6], [3, 4], [2, 3, 4]),
-        (1, 0, [1, 5, 6, 0, 0], [1, 2], [0, 1, 2]),
-        (1, 1, [1, 1, 1, 5, 6], [3, 4], [2, 3, 4]),
-        (1, 1, [1, 5, 6, 1, 1], [1, 2], [0, 1, 2]),
-        (None, 0, [0, 5, 6, 7, 0], [1, 2, 3], [1, 2, 3]),
-        (1, None, [1, 5, 1, 0, 0], [1, 2, 3, 4], [0, 1, 2, 3, 4]),
+        (1, 0, [0, 0, 1, 5, 6], [0, 0, 1, 1, 1], [3, 4]),
+        (1, 0, [1, 5, 6, 0, 0], [1, 1, 1, 0, 0], [1, 2]),
+        (1, 1, [1, 1, 1, 5, 6], [0, 0, 1, 1, 1], [3, 4]),
+        (1, 1, [1, 5, 6, 1, 1], [1, 1, 1, 0, 0], [1, 2]),
+        (None, 0, [0, 5, 6, 7, 0], [0, 1, 1, 1, 0], [1, 2, 3]),
+        (1, None, [1, 5, 1, 8, 9], [1, 1, 1, 1, 0], [1, 3]),
     ],
 )
-def test_a_token_mask_shows_the_text_alone(bos, pad, row, text, with_bos):
-    model, tokens = FakeModel(bos, pad), torch.tensor([row])
-    assert lrc.token_mask(model, tokens)[0].nonzero()[:, 0].tolist() == text
-    assert lrc.token_mask(model, tokens, bos=True)[0].nonzero()[:, 0].tolist() == with_bos
+def test_a_token_mask_shows_the_words_alone(bos, pad, row, mask, words):
+    model, tokens, mask = FakeModel(bos, pad), torch.tensor([row] * 2), torch.tensor([mask] * 2)
+    masked = lrc.token_mask(model, tokens, attention_mask=mask)
+    assert masked[1].nonzero()[:, 0].tolist() == words
+    if pad is not None:  # no pad token is a word
+        assert torch.equal(lrc.token_mask(model, tokens), masked)
+    assert torch.equal(lrc.token_mask(model, tokens, attention_mask=mask, bos=True), mask != 0)
+    if pad is not None:
+        with pytest.raises(ValueError, match="row 0 begins or ends with the tokenizer's pad token, .* give attention"):
+            lrc.token_mask(model, tokens, bos=True)
+    assert lrc.token_mask(model, tokens[:1], bos=True).all()
 
 
 def test_an_attention_mask_says_what_is_padding():
     model, tokens = FakeModel(1, 1), torch.tensor([[1, 1, 5, 1]])
     mask = torch.tensor([[0, 1, 1, 1]])
-    assert lrc.token_mask(model, tokens, attention_mask=mask).tolist() == [[False, False, True, True]]
+    assert lrc.token_mask(model, tokens, attention_mask=mask).tolist() == [[False, False, True, False]]
+    assert lrc.token_mask(model, tokens, attention_mask=mask, bos=True).tolist() == [[False, True, True, True]]
     with pytest.raises(ValueError, match=r"the attention mask has shape \(1, 3\), the tokens \(1, 4\)"):
         lrc.token_mask(model, tokens, attention_mask=mask[:, :3])
 

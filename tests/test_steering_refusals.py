@@ -85,6 +85,43 @@ def test_embeddings_do_not_show_whether_they_begin_with_a_special_token(model):
         model(embedded, **given)
 
 
+def runs(model, direct):
+    """The model by call, and by `run_with_hooks`, which goes past it to `forward`."""
+    return (lambda *args, **given: model.run_with_hooks(*args, **given)) if direct else model
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_pass_that_starts_at_a_layer_has_nothing_to_do_with_the_text_of_a_pass_that_stopped_before(
+    word_model, direct
+):
+    if "Hooked" not in type(word_model).__name__:
+        pytest.skip("the Bridge starts at no layer")
+    run = runs(word_model, direct)
+    others = torch.tensor([[9, 1, 7, 8, 5]])  # without a beginning token in front
+    entering = run(others, stop_at_layer=1)
+    with adding().on(word_model):
+        run(TOKENS, stop_at_layer=1)
+        with pytest.raises(ValueError, match="the model was given embeddings"):
+            run(entering, start_at_layer=1)
+    for place in ({"where": 2}, {"where": -1}, {"bos": True}):
+        with adding(**place).on(word_model):
+            run(TOKENS, stop_at_layer=1)
+            got = run(entering, start_at_layer=1)
+            torch.testing.assert_close(got, run(others))
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_pass_that_goes_on_with_what_a_pass_gave_before_it_is_over_the_same_text(word_model, direct):
+    if "Hooked" not in type(word_model).__name__:
+        pytest.skip("the Bridge starts at no layer")
+    run = runs(word_model, direct)
+    with adding().on(word_model):
+        whole = run(TOKENS)
+        for layer in (1, 2):
+            stopped = run(TOKENS, stop_at_layer=layer)
+            torch.testing.assert_close(run(stopped, start_at_layer=layer), whole)
+
+
 def test_what_may_be_decoding_by_hand_is_not_guessed(model):
     longer = torch.cat([TOKENS, torch.tensor([[9]])], dim=1)
     with adding(where="prompt").on(model):

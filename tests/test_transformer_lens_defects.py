@@ -61,7 +61,7 @@ def test_left_padded_ids_without_a_mask_are_taken_for_text(word_model):
                 act(LEFT)
     # What lrc_tl runs itself is padded on the right, where no token of a causal model sees the padding.
     ids = right_padded(word_model, [row[row != 0].tolist() for row in LEFT])
-    logits = run(word_model, ids, fwd_hooks=[])
+    logits = run(word_model, ids, lengths=[4, 6], fwd_hooks=[])
     torch.testing.assert_close(logits[0, 3], expected, rtol=1e-4, atol=1e-4)
     one, many = (lrc.generate(word_model, texts, max_new_tokens=3)[0] for texts in (TEXTS[:1], TEXTS))
     assert one.token_ids.tolist() == many.token_ids.tolist()
@@ -106,6 +106,61 @@ def test_generation_from_right_padded_ids_goes_on_from_the_padding(word_model):
     assert continued(word_model, RIGHT) != continued(word_model, ALONE)
     with steered(word_model), pytest.raises(ValueError, match=r"a prompt ends with padding, .* pad on the left"):
         continued(word_model, RIGHT)
+
+
+def by_hand(model, text):
+    ids = model.to_tokens(text)
+    for _ in range(4):
+        ids = torch.cat([ids, model(ids)[:, -1:].argmax(-1)], dim=1)
+    return ids[0, -4:].tolist()
+
+
+@pytest.fixture
+def pads_with_its_end_token(class_of_model, tmp_path):
+    return tiny_models.model_with(class_of_model, "no beginning token, pads with its end token", tmp_path)
+
+
+def test_hooked_transformer_generate_takes_the_last_token_of_a_text_for_padding_where_it_pads_with_it(
+    pads_with_its_end_token,
+):
+    model, text = pads_with_its_end_token, "w1 w2 w3 <eos>"
+    expected = model(model.to_tokens(text))[0, -1]
+
+    def first_logits(**options):
+        return model.generate(
+            text, max_new_tokens=1, do_sample=False, verbose=False, return_type="tokens", output_logits=True, **options
+        ).logits[0][0]  # fmt: skip
+
+    assert far(first_logits(), expected) != is_bridge(model)
+    if not is_bridge(model):
+        with steered(model), pytest.raises(ValueError, match=r"takes a text's own last token .* use lrc\.generate"):
+            first_logits()
+        torch.testing.assert_close(first_logits(padding_side="left"), expected)
+    (made,) = lrc.generate(model, text, max_new_tokens=1)
+    torch.testing.assert_close(made.log_probs[0], expected.log_softmax(-1).max().to(made.log_probs))
+
+
+def test_generation_from_strings_takes_the_first_token_of_a_text_for_padding_where_it_pads_with_it(
+    pads_with_its_end_token,
+):
+    model, texts = pads_with_its_end_token, ["<eos> w9 w5", "w1 w2 w3"]
+    expected = by_hand(model, texts[0])
+    assert continued(model, texts) != expected
+    if is_bridge(model):
+        made = lrc.generate(model, texts, max_new_tokens=4)[0].token_ids.tolist()
+        assert made == expected[: len(made)]
+        return
+    for given in (texts, texts[0]):
+        with pytest.raises(ValueError, match=r"a text begins with '<eos> w9 w5'\.\.\., and HookedTransformer\.generate"):
+            lrc.generate(model, given, max_new_tokens=4)
+
+
+def test_a_text_that_begins_with_the_beginning_token_runs_with_two(word_model):
+    text, told = "w1 w2 w3", "<bos>w1 w2 w3"
+    assert word_model.to_tokens(told)[0].tolist() == [1, *word_model.to_tokens(text)[0].tolist()]
+    assert far(word_model(told)[0, -1], word_model(text)[0, -1])
+    one, other = (lrc.generate(word_model, given, max_new_tokens=3)[0] for given in (text, told))
+    assert torch.equal(one.log_probs, other.log_probs)
 
 
 def test_an_unknown_hook_name_is_ignored_by_the_bridge_of_3_9(word_model):

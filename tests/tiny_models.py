@@ -8,17 +8,29 @@ import torch
 D_MODEL = 12
 
 
-def word_tokenizer(folder):
+# How tokenizers differ in what they put before a text and pad with: words of `word_tokenizer`.
+TOKENIZERS = {
+    "own pad token": {},
+    "pads with its end token": {"pad": "<eos>"},
+    "pads with its beginning token": {"pad": "<bos>"},
+    "no beginning token": {"bos": False},
+    "no beginning token, pads with its end token": {"bos": False, "pad": "<eos>"},
+}
+
+
+def word_tokenizer(folder, *, pad="<pad>", bos=True):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     words = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{number}" for number in range(44))]
     plain = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    plain.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    if bos:
+        plain.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     made = PreTrainedTokenizerFast(
-        tokenizer_object=plain, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
-    )
+        tokenizer_object=plain, eos_token="<eos>", pad_token=pad, unk_token="<unk>",
+        **({"bos_token": "<bos>"} if bos else {}),
+    )  # fmt: skip
     made.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
@@ -64,3 +76,13 @@ def bridge(tokenizer, folder):
     return TransformerBridge.boot_transformers(
         str(folder), hf_model=hf_model, tokenizer=tokenizer, device="cpu", dtype=torch.float32
     )
+
+
+def model_with(kind, tokenizer_kind, folder):
+    """A tiny model of the class "hooked_transformer" or "bridge" with a tokenizer of `TOKENIZERS`."""
+    options = TOKENIZERS[tokenizer_kind]
+    tokenizer = word_tokenizer(folder / "tokenizer", **options)
+    model = bridge(tokenizer, folder / "model") if kind == "bridge" else hooked_transformer(tokenizer)
+    assert (model.cfg.n_layers, model.cfg.d_model) == (3, D_MODEL)
+    model.cfg.default_prepend_bos = options.get("bos", True)
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,54 @@
+"""Text as token ids with one beginning-of-sequence token, and which ids are special. Needs no torch."""
+
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Tokenizing(Protocol):
+    """What is needed to turn text into a model's own tokens."""
+
+    tokenizer: Any
+
+    def to_tokens(self, input: str) -> Any:
+        """Token ids with the model's beginning-of-sequence policy, shape `1 pos`."""
+
+
+def token_ids(model: Tokenizing, text: str) -> list[int]:
+    """Token ids of `text` as the model is given it, with one beginning-of-sequence token at most in front.
+
+    A text that begins with that token itself, as chat templates write it, runs with that one where the model puts
+    one too.
+
+    Raises:
+        ValueError: the text itself begins with that token twice.
+    """
+    token = getattr(model.tokenizer, "bos_token", None)
+    number = getattr(model.tokenizer, "bos_token_id", None)
+    ids = _ids(model, text)
+    if not token or not text.startswith(token):
+        return ids
+    # Where the model puts one, the text without its own is the same text; cutting the ids would not do, since a
+    # text of the context's length has already lost its end.
+    without = _ids(model, text.removeprefix(token))
+    if without[:1] == [number]:
+        ids = without
+    if ids[:2] == [number, number]:
+        raise ValueError(f"{text[:60]!r} begins with the beginning-of-sequence token {token!r} twice; give it once")
+    return ids
+
+
+def _ids(model: Tokenizing, text: str) -> list[int]:
+    ids: list[int] = model.to_tokens(text)[0].tolist()
+    return ids
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids that stand for no words: beginning, end, padding, separators, marks of a chat.
+
+    The unknown token stands for a word, so it is none of them unless it serves as one of the others too.
+    """
+    named = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad", "sep", "cls", "mask")}
+    special = {int(number) for number in named if number is not None}
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    others = (int(number) for number in getattr(tokenizer, "all_special_ids", ()))
+    return frozenset(special | {number for number in others if number != unknown})
