@@ -6,6 +6,7 @@ All are fitted on the subject activations of known prompts, one direction for ea
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,6 @@ from lrc_tl.typechecking import checked
 _Array = npt.NDArray[np.float64]
 _PCA_SHARE = 0.9
 _MAX_ITERATIONS = 20_000
-_DUAL_TRIAL = 2_000
 
 
 def fit_baselines(
@@ -178,22 +178,16 @@ def _svms(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
     def solved(samples: _Array, own: npt.NDArray[np.bool_], c: float) -> _Array:
         options = {"C": c, "fit_intercept": False, "class_weight": "balanced", "random_state": seed}
         fitted: _Array
+        # The primal is for objects that no plane separates, where the dual is slow. Where one does, the primal may
+        # stop early without a word; fewer samples than coordinates can always be separated.
         if len(samples) > samples.shape[1]:
-            # They need not be separable. The dual is slow where they are not, and the primal stops early, without
-            # a word, where they are.
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), suppress(ConvergenceWarning):
                 warnings.simplefilter("error", ConvergenceWarning)
-                try:
-                    fitted = (
-                        LinearSVC(dual=True, tol=1e-8, max_iter=_DUAL_TRIAL, **options).fit(samples, own).coef_[0]
-                    )
+                fitted = (
+                    LinearSVC(dual=False, tol=1e-6, max_iter=_MAX_ITERATIONS, **options).fit(samples, own).coef_[0]
+                )
+                if not ((samples @ fitted > 0) == own).all():
                     return fitted
-                except ConvergenceWarning:
-                    pass
-            fitted = (
-                LinearSVC(dual=False, tol=1e-6, max_iter=_MAX_ITERATIONS, **options).fit(samples, own).coef_[0]
-            )
-            return fitted
         fitted = LinearSVC(dual=True, tol=1e-8, max_iter=_MAX_ITERATIONS, **options).fit(samples, own).coef_[0]
         return fitted
 

@@ -253,3 +253,16 @@ def test_a_solver_that_does_not_converge_says_so(monkeypatch):
     activations, objects = clusters([6, 6], spread=6)
     with pytest.warns(UserWarning, match="the solver of 'a' stopped before it converged, after 1 steps"):
         made(activations, objects, "logistic")
+
+
+@pytest.mark.parametrize("counts", [[9, 4, 2], [30, 25, 40]], ids=["fewer_than_axes", "more_than_axes"])
+def test_an_svm_whose_samples_share_almost_everything_is_the_optimum_or_says_that_it_is_not(counts):
+    activations, objects = clusters(counts, offset=60.0)
+    activations *= 6500
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = made(activations, objects, "svm")
+    told = {str(warning.message).split("'")[1] for warning in caught}
+    for name in set(found) - told:
+        optimum = svm_optimum(activations.numpy(), np.array(objects) == name)
+        assert float(found[name].vector.numpy() @ optimum) / np.linalg.norm(optimum) > 1 - 1e-6
