@@ -6,7 +6,7 @@ All are fitted on the subject activations of known prompts, one direction for ea
 import random
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +88,8 @@ def baseline_concepts(
     - `centred-mean`: the same less the mean of all objects' means, so that each object weighs the same.
     - `mean-difference`: the object's mean less the mean of all other activations.
     - `svm`, `logistic`: coefficients of scikit-learn's LinearSVC and LogisticRegression (C = 1) for the object
-      against the rest, with balanced class weights and without an intercept, on activations as they are.
+      against the rest, with balanced class weights and without an intercept, on activations as they are. Solved on
+      rescaled ones with C rescaled to match, which has the same optimum, and to a tolerance that reaches it.
     - `lda`: coefficients of scikit-learn's LDA with Ledoit-Wolf shrinkage, less their mean over the objects; LDA's
       own decision does not see that mean, but a dot product without LDA's intercepts does.
     - `pca`: the centred means, projected on those of their principal components that explain 90 % of their
@@ -177,33 +178,55 @@ def _mean_differences(x: _Array, labels: _Array, names: list[str], seed: int) ->
 
 
 def _svms(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
-    return _one_vs_rest(
-        lambda: LinearSVC(
-            fit_intercept=False,
-            class_weight="balanced",
-            dual="auto",
-            random_state=seed,
-            max_iter=_MAX_ITERATIONS,
-        ),
-        x, labels, names,
-    )  # fmt: skip
+    def solved(samples: _Array, own: npt.NDArray[np.bool_], c: float) -> _Array:
+        options = {"C": c, "fit_intercept": False, "class_weight": "balanced", "random_state": seed}
+        fitted: _Array
+        # The primal is for objects that no plane separates, where the dual is slow. Where one does, the primal may
+        # stop early without a word; fewer samples than coordinates can always be separated.
+        if len(samples) > samples.shape[1]:
+            with warnings.catch_warnings(), suppress(ConvergenceWarning):
+                warnings.simplefilter("error", ConvergenceWarning)
+                fitted = (
+                    LinearSVC(dual=False, tol=1e-6, max_iter=_MAX_ITERATIONS, **options).fit(samples, own).coef_[0]
+                )
+                if not ((samples @ fitted > 0) == own).all():
+                    return fitted
+        fitted = LinearSVC(dual=True, tol=1e-8, max_iter=_MAX_ITERATIONS, **options).fit(samples, own).coef_[0]
+        return fitted
+
+    return _one_vs_rest(solved, x, labels, names)
 
 
 def _logistic(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
-    return _one_vs_rest(
-        lambda: LogisticRegression(
-            fit_intercept=False, class_weight="balanced", random_state=seed, max_iter=_MAX_ITERATIONS
-        ),
-        x, labels, names,
-    )  # fmt: skip
+    def solved(samples: _Array, own: npt.NDArray[np.bool_], c: float) -> _Array:
+        estimator = LogisticRegression(
+            C=c, fit_intercept=False, class_weight="balanced", solver="newton-cholesky", max_iter=_MAX_ITERATIONS,
+            tol=1e-6 / (c * len(samples)),  # of the size of the penalty's gradient, |w| / (C n)
+        )  # fmt: skip
+        fitted: _Array = estimator.fit(samples, own).coef_[0]
+        return fitted
+
+    return _one_vs_rest(solved, x, labels, names)
 
 
-def _one_vs_rest(make: Callable[[], Any], x: _Array, labels: _Array, names: list[str]) -> _Array:
+def _one_vs_rest(
+    solved: Callable[[_Array, npt.NDArray[np.bool_], float], _Array], x: _Array, labels: _Array, names: list[str]
+) -> _Array:
+    """Coefficients at C = 1 for each object against the rest; `solved` gives those of samples, labels and a C.
+
+    The penalty keeps the coefficients in the span of the samples, so they are solved for in coordinates of that
+    span, of which there are no more than samples. With samples `x / s` and C `s^2` the objective is the same times
+    `s^2`, and its coefficients are those at C = 1 times `s`: a solver's tolerances mean samples of length about 1.
+    """
+    left, lengths, axes = np.linalg.svd(x, full_matrices=False)
+    kept = lengths > lengths[0] * max(x.shape) * np.finfo(x.dtype).eps
+    coordinates, axes = left[:, kept] * lengths[kept], axes[kept]
+    scale = float(np.sqrt((coordinates**2).sum(1).mean())) or 1.0
     rows = []
     for place, name in enumerate(names):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            rows.append(make().fit(x, labels == place).coef_[0])
+            rows.append(solved(coordinates / scale, labels == place, scale**2) @ axes / scale)
         for warning in caught:
             if not issubclass(warning.category, ConvergenceWarning):
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -1,5 +1,6 @@
 """LinearRelationalEmbedding: the mean affine map from subject to object activations, and its inverse."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -106,6 +107,8 @@ class LinearRelationalEmbedding:
         prompt instead of d_model. The safe one, `min_cosine=0.99`, goes on until every object's direction is
         estimated to have that cosine to the exact one, or computes the whole Jacobian where that is cheaper.
 
+        At equal layers W is zero, with a warning, unless the object is read at the subject's own token.
+
         Args:
             rank: largest rank that the LRE will be asked for.
             oversample: dimensions of the sketch beyond `rank`; 1.25 times the rank by default.
@@ -145,7 +148,9 @@ class LinearRelationalEmbedding:
                 memory_limit=memory_limit,
                 progress=progress,
             )
-            return _from_low_rank(model, prompts, pair, found, settings, object_aggregation)
+            return _said_where_zero(
+                {pair: _from_low_rank(model, prompts, pair, found, settings, object_aggregation)}
+            )[pair]
         return _fit_pairs(
             model,
             prompts,
@@ -353,7 +358,8 @@ def fit_layer_grid(
     With `method="low_rank"`, one pass with a few rows for each subject layer and one with `rank + oversample` rows
     for each object layer; `oversample` is twice the rank by default. There is no estimate of its error. A single
     pair is fitted by `LinearRelationalEmbedding.fit` with its defaults, which takes fewer products. Where the
-    exact grid takes no more products, it is computed. Options are those of `LinearRelationalEmbedding.fit`.
+    exact grid takes no more products, it is computed. Options are those of `LinearRelationalEmbedding.fit`. One
+    warning names the pairs whose weight is zero, as it mostly is at equal layers.
 
     Raises:
         ValueError: no prompts, a layer outside the model, no pair of layers at all, a low-rank option that is
@@ -389,10 +395,12 @@ def fit_layer_grid(
             memory_limit=memory_limit,
             progress=progress,
         )
-        return {
-            pair: _from_low_rank(model, prompts, pair, one, settings, object_aggregation)
-            for pair, one in found.items()
-        }
+        return _said_where_zero(
+            {
+                pair: _from_low_rank(model, prompts, pair, one, settings, object_aggregation)
+                for pair, one in found.items()
+            }
+        )
     return _fit_pairs(
         model,
         prompts,
@@ -452,7 +460,7 @@ def _fit_pairs(
                 biases[pair] += bias
             else:
                 weights[pair], biases[pair] = one.jacobian, bias
-    return {
+    lres = {
         pair: LinearRelationalEmbedding(
             weight=weights[pair].div_(len(tokenized)),
             bias=biases[pair].div_(len(tokenized)),
@@ -467,6 +475,23 @@ def _fit_pairs(
         )
         for pair in pairs
     }
+    return _said_where_zero(lres)
+
+
+_Lres = dict[tuple[int, int], LinearRelationalEmbedding]
+
+
+def _said_where_zero(lres: _Lres) -> _Lres:
+    """The same LREs, after a warning that names those with a weight of zeros, which no direction comes from."""
+    if zero := [pair for pair, lre in lres.items() if not bool(lre.weight.any())]:
+        warnings.warn(
+            f"the weight from subject layer to object layer is zero for {', '.join(map(str, zero))}: attention "
+            "moves what the subject holds to the object's position in a later layer only; give an object layer "
+            "above the subject layer",
+            UserWarning,
+            stacklevel=4,
+        )
+    return lres
 
 
 def _require_rows(acts: Tensor, width: int) -> None:

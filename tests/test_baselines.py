@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import nnls
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from test_activations import random_prompts
 
@@ -34,23 +34,80 @@ def made(activations, objects, method, **options):
     return baseline_concepts(activations, objects, method=method, hook_name=HOOK, **options)
 
 
-@pytest.mark.parametrize("scale", [1.0, 6500.0])
-@pytest.mark.parametrize(
-    ("method", "estimator"),
-    [
-        ("svm", LinearSVC(fit_intercept=False, class_weight="balanced", random_state=7, max_iter=20_000)),
-        ("logistic", LogisticRegression(fit_intercept=False, class_weight="balanced", max_iter=20_000)),
-    ],
-)
-def test_linear_probes_are_the_coefficients_of_scikit_learn_scaled_to_unit_length(method, estimator, scale):
-    activations, objects = clusters([9, 4, 2])
-    found = made(activations * scale, objects, method, seed=7)
-    x, labels = (activations * scale).numpy(), np.array(objects)
-    for name in "abc":
-        coefficients = estimator.fit(x, labels == name).coef_[0]
-        torch.testing.assert_close(found[name].vector, unit(coefficients), rtol=0, atol=1e-5)
-        assert found[name].norm == pytest.approx(np.linalg.norm(coefficients), rel=1e-5)
+def logistic_optimum(x, own):
+    """Newton's method on `|w|^2 / 2 + sum_i c_i log(1 + exp(-y_i w x_i))`, w a combination of the samples."""
+    signs, weights = np.where(own, 1.0, -1.0), balanced(own)
+    gram, a = x @ x.T, np.zeros(len(own))
+
+    def objective(a):
+        return a @ gram @ a / 2 + (weights * np.logaddexp(0, -signs * (gram @ a))).sum()
+
+    for _ in range(200):
+        wrong = 1 / (1 + np.exp(signs * (gram @ a)))
+        slope = a - weights * signs * wrong
+        curvature = weights * wrong * (1 - wrong)
+        step = np.linalg.solve(np.eye(len(own)) + curvature[:, None] * gram, -slope)
+        length = 1.0
+        while objective(a + length * step) > objective(a) and length > 1e-9:
+            length /= 2
+        a = a + length * step
+        if abs(step).max() <= 1e-13 * abs(a).max():
+            break
+    return x.T @ a
+
+
+def svm_optimum(x, own):
+    """The dual of `|w|^2 / 2 + sum_i c_i max(0, 1 - y_i w x_i)^2` as a least-squares problem over a >= 0."""
+    signs = np.where(own, 1.0, -1.0)
+    signed = signs[:, None] * x
+    lower = np.linalg.cholesky(signed @ signed.T + np.diag(1 / (2 * balanced(own))))
+    a, _ = nnls(lower.T, np.linalg.solve(lower, np.ones(len(own))), maxiter=10**5)
+    return signed.T @ a
+
+
+def balanced(own):
+    return np.where(own, len(own) / (2 * own.sum()), len(own) / (2 * (~own).sum()))
+
+
+OPTIMA = {"logistic": logistic_optimum, "svm": svm_optimum}
+
+
+def check_optimum(x, objects, method):
+    found = made(torch.as_tensor(x), list(objects), method, seed=7)
+    objects = np.array(objects)
+    for name in found:
+        optimum = OPTIMA[method](x, objects == name)
+        cosine = float(found[name].vector.double().numpy() @ optimum) / np.linalg.norm(optimum)
+        assert cosine > 1 - 1e-7, (name, cosine)
+        assert found[name].norm == pytest.approx(np.linalg.norm(optimum), rel=1e-4)
         assert (found[name].method, found[name].threshold) == (method, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "offset"), [("logistic", 0.0), ("logistic", 5.0), ("logistic", 60.0), ("svm", 0.0), ("svm", 5.0)]
+)
+@pytest.mark.parametrize("scale", [1.0, 6500.0])
+@pytest.mark.parametrize("counts", [[9, 4, 2], [30, 25, 40]], ids=["fewer_than_axes", "more_than_axes"])
+def test_linear_probes_are_the_optimum_of_the_documented_objective(method, offset, scale, counts):
+    activations, objects = clusters(counts, offset=offset)
+    check_optimum((activations * scale).numpy(), objects, method)
+
+
+@pytest.mark.parametrize("method", OPTIMA)
+def test_linear_probes_are_the_optimum_where_no_plane_separates_the_objects(method):
+    activations, objects = clusters([40] * 3, d_model=12, spread=3)
+    random.Random(0).shuffle(objects)
+    check_optimum(activations.numpy() * 300, objects, method)
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("layer", [3, 8, 12])
+def test_linear_probes_are_the_optimum_on_real_activations(gemma, layer):
+    train, _ = lrc.load_relation("city_in_country").split(seed=0)
+    prompts = train.prompts(shots=4, seed=0)
+    x = lrc.subject_activations(gemma, prompts, layer=layer).double().numpy()
+    for method in OPTIMA:
+        check_optimum(x, [prompt.object for prompt in prompts], method)
 
 
 @pytest.mark.parametrize("counts", [[9, 4, 5], [6, 7]])
@@ -196,3 +253,16 @@ def test_a_solver_that_does_not_converge_says_so(monkeypatch):
     activations, objects = clusters([6, 6], spread=6)
     with pytest.warns(UserWarning, match="the solver of 'a' stopped before it converged, after 1 steps"):
         made(activations, objects, "logistic")
+
+
+@pytest.mark.parametrize("counts", [[9, 4, 2], [30, 25, 40]], ids=["fewer_than_axes", "more_than_axes"])
+def test_an_svm_whose_samples_share_almost_everything_is_the_optimum_or_says_that_it_is_not(counts):
+    activations, objects = clusters(counts, offset=60.0)
+    activations *= 6500
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = made(activations, objects, "svm")
+    told = {str(warning.message).split("'")[1] for warning in caught}
+    for name in set(found) - told:
+        optimum = svm_optimum(activations.numpy(), np.array(objects) == name)
+        assert float(found[name].vector.numpy() @ optimum) / np.linalg.norm(optimum) > 1 - 1e-6

@@ -320,3 +320,32 @@ def test_a_number_of_another_kind_is_refused_in_a_few_lines(word_model):
             lrc.evaluate(word_model, concepts, prompts, beta=beta)
         assert "beta" in str(caught.value)
         assert len(str(caught.value).splitlines()) < 5
+
+
+def test_chance_is_the_commonest_objects_share_and_uniform_chance_one_over_the_candidates():
+    found = lrc.classify_activations(axes("a", "b", "c", "d"), torch.eye(D_MODEL)[[0, 0, 0, 1, 2]], list("aaabc"))
+    assert (found.chance, found.uniform_chance) == (0.6, 0.25)
+
+
+def test_a_loop_over_sets_runs_the_unedited_prompts_once(word_model, monkeypatch):
+    prompts = random_prompts(6)
+    first, second = (
+        concepts_of({p.object: unit for p, unit in zip(prompts, units, strict=True)})
+        for units in torch.randn(2, 6, D_MODEL, generator=torch.Generator().manual_seed(0))
+    )
+    rows = []
+    run = lrc.evaluation.causality.edited_logits
+
+    def counted(model, sequences, sequence_of, shifts, **options):
+        rows.append(len(shifts))
+        return run(model, sequences, sequence_of, shifts, **options)
+
+    monkeypatch.setattr("lrc_tl.evaluation.causality.edited_logits", counted)
+    earlier = lrc.evaluate(word_model, first, prompts)
+    alone = lrc.evaluate(word_model, second, prompts)
+    taken = lrc.evaluate(word_model, second, prompts, clean=earlier)
+    assert taken.to_dict() == pytest.approx(alone.to_dict(), rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(taken.causality_result.edited, alone.causality_result.edited, rtol=0, atol=1e-4)
+    assert (rows[0], rows[-1]) == (rows[1], rows[1] / 2)
+    with pytest.raises(ValueError, match=r"clean has other edits .*seed 0\) than these .*seed 1\)"):
+        lrc.evaluate(word_model, second, prompts, clean=earlier, seed=1)

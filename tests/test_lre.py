@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -204,3 +205,17 @@ def test_the_inverse_takes_rows_as_wide_as_the_objects_and_nothing_else(model):
         ValueError, match=r"rows of shape \(4, 1\) were given; they must hold one vector of width 12"
     ):
         lre.concepts_from_activations(torch.ones(4, 1).to(lre.weight), ["a", "b", "a", "b"], rank=2)
+
+
+def test_a_weight_of_zeros_is_not_given_without_a_word(model):
+    apart = [PROMPTS[0]]  # its object is read behind its subject
+    message = r"zero for \(1, 1\).*give an object layer above the subject layer"
+    with pytest.warns(UserWarning, match=message):
+        lre = fit(model, apart, subject_layer=1, object_layer=1)
+    assert not lre.weight.any()
+    with pytest.warns(UserWarning, match=r"zero for \(0, 0\), \(2, 2\)") as caught:
+        lrc.fit_layer_grid(model, apart, subject_layers=[0, 2], object_layers=[0, 2], progress=False)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model, apart, subject_layer=1, object_layer=2)

@@ -42,8 +42,16 @@ class Classification:
 
     @property
     def chance(self) -> float:
-        """The larger of one over the candidates and the share of the commonest right object."""
+        """What a classifier without any reading reaches that names the commonest right object every time.
+
+        Or one over the candidates, where that is more. See `uniform_chance` for drawing an object.
+        """
         return max(1 / len(self.candidates), Counter(self.actual).most_common(1)[0][1] / self.n_prompts)
+
+    @property
+    def uniform_chance(self) -> float:
+        """One over the candidates: what drawing one of them evenly reaches where every object has a direction."""
+        return 1 / len(self.candidates)
 
     @property
     def mean_reciprocal_rank(self) -> float:
