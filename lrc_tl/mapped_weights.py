@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
+from lrc_tl.stored_hashes import damage, write_hashes
+
+MAPPED = "hooked_transformer-"
+"""How the names of the files begin that are kept beside a converted folder."""
 _UNEMBEDDING = "unembed.W_U"
 _GATED = (".mlp.W_gate", ".mlp.W_in", ".mlp.W_out")
 _ALIGNMENT = 64
@@ -26,22 +31,28 @@ def mapped_hooked_transformer(
 ) -> Any:
     """The float32 HookedTransformer of a converted folder, without weight processing, mapped from files.
 
-    Converts on first use (a gigabyte beside the folder for Gemma 3 270M, and a second model in memory meanwhile).
-    Where the folder cannot be written to, it warns and returns a model that is wholly in memory.
+    Converts on first use (a gigabyte beside the folder for Gemma 3 270M, and a second model in memory meanwhile),
+    and again where the file is no longer what was written. Where the folder cannot be written to, it warns and
+    returns a model that is wholly in memory.
     """
     from filelock import FileLock
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / f"hooked_transformer-{version('transformer-lens')}.safetensors"
-    if not path.is_file():
+    path = folder / f"{MAPPED}{version('transformer-lens')}.safetensors"
+    if (wrong := _damage(path)) is not None:
+        if path.exists():
+            Console(stderr=True).print(
+                f"{path}: the stored weights are damaged ({wrong}); they are made anew", soft_wrap=True
+            )
         plain = plain_hooked_transformer(cls, name, hf_model=hf_model, tokenizer=tokenizer, device="cpu")
         try:
             with FileLock(folder.parent / f"{folder.name}.lock"):
                 # Nobody else holds the lock, so these are what a killed process left behind.
                 for left_over in folder.glob(f".{path.name}.*.partial"):
                     left_over.unlink()
-                _write(plain, path)
+                if _damage(path) is not None:  # no other process made it while this one waited
+                    _write(plain, path)
         except (OSError, SafetensorError) as error:
             warnings.warn(
                 f"{path} could not be written ({' '.join(str(error).split())}), so {name} takes more memory than "
@@ -129,8 +140,18 @@ def _write(model: Any, path: Path) -> None:
         if start % _ALIGNMENT:
             save_file(weights, partial, metadata={"padding": " " * (_ALIGNMENT - start % _ALIGNMENT)})
         os.replace(partial, path)
+        write_hashes(_record(path), [path])
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the file; None: nothing."""
+    return damage(_record(path), belongs=lambda name: name == path.name)
 
 
 def _first_bytes(path: Path) -> bytes:
