@@ -7,7 +7,6 @@ mapped from the Hugging Face file itself. A fit then holds only the layers that 
 of its own tokens. Values and layouts are those of the plain way, and so are all results, to the last bit.
 """
 
-import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from lrc_tl.errors import ArtifactError
 from lrc_tl.stored_hashes import damage, write_hashes
+from lrc_tl.whole_file import whole_file
 
 MAPPED = "hooked_transformer-"
 """How the names of the files begin that are kept beside a converted folder."""
@@ -49,11 +50,11 @@ def mapped_hooked_transformer(
         try:
             with FileLock(folder.parent / f"{folder.name}.lock"):
                 # Nobody else holds the lock, so these are what a killed process left behind.
-                for left_over in folder.glob(f".{path.name}.*.partial"):
+                for left_over in folder.glob(f".{MAPPED}*.partial"):
                     left_over.unlink()
                 if _damage(path) is not None:  # no other process made it while this one waited
                     _write(plain, path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, ArtifactError) as error:
             warnings.warn(
                 f"{path} could not be written ({' '.join(str(error).split())}), so {name} takes more memory than "
                 "it needs",
@@ -132,17 +133,13 @@ def _write(model: Any, path: Path) -> None:
         for key, value in model.named_parameters()
         if key != _UNEMBEDDING
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         save_file(weights, partial, metadata={"padding": ""})
         # The header's length decides where the tensors start; it is known only when it was written once.
         start = 8 + int.from_bytes(_first_bytes(partial), "little")
         if start % _ALIGNMENT:
             save_file(weights, partial, metadata={"padding": " " * (_ALIGNMENT - start % _ALIGNMENT)})
-        os.replace(partial, path)
-        write_hashes(_record(path), [path])
-    finally:
-        partial.unlink(missing_ok=True)
+    write_hashes(_record(path), [path])
 
 
 def _record(path: Path) -> Path:

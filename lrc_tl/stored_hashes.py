@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from lrc_tl.whole_file import whole_file
 
 _CHUNK = 1 << 24
 
@@ -28,9 +29,8 @@ def sha256_of(*paths: Path) -> str:
 
 def write_hashes(record: Path, paths: Iterable[Path]) -> None:
     """Keep the hashes of files that lie beside `record`; the record appears whole or not at all."""
-    partial = record.with_name(f".{record.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({"sha256": _hashes(paths)}, indent=1), encoding="utf-8")
-    os.replace(partial, record)
+    with whole_file(record) as partial:
+        partial.write_text(json.dumps({"sha256": _hashes(paths)}, indent=1), encoding="utf-8")
 
 
 def damage(record: Path, *, belongs: Callable[[str], bool]) -> str | None:

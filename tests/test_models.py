@@ -297,6 +297,27 @@ def test_a_set_saved_on_the_packaged_gemma_loads_on_the_bridge_and_not_on_anothe
         lrc.ConceptSet.load(path, model=lrc.load_model("packaged:smollm2-135m"))
 
 
+def test_a_folder_with_a_damaged_file_is_named_in_one_line(folder):
+    draw = random.Random(0)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        whole = (folder / name).read_bytes()
+        damaged = [b"", whole[: len(whole) // 2], whole[:10], b"[" * 100_000, b"\x80\x04\xff", b"null", b"3"]
+        for _ in range(4):
+            flipped = bytearray(whole)
+            flipped[draw.randrange(min(200, len(whole)))] ^= 0x81
+            damaged.append(bytes(flipped))
+        for data in damaged:
+            (folder / name).write_bytes(data)
+            try:
+                lrc.load_model(folder)
+            except lrc.ModelError as error:
+                text = str(error)
+                assert str(folder) in text
+                assert text.isprintable(), ascii(text)
+        (folder / name).write_bytes(whole)
+    lrc.load_model(folder)
+
+
 def devices(model):
     return {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
 
