@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
-    from lrc_tl.artifacts import ArtifactError
     from lrc_tl.baselines import baseline_concepts, fit_baselines, mean_concepts
     from lrc_tl.combining import combine_concepts
     from lrc_tl.demo import DemoResult, run_demo
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from lrc_tl.display import TokenScores
     from lrc_tl.edits import Add, Clamp, Erase, Reflect, Swap, swap_edit
     from lrc_tl.erasure import fit_erasure, leace
-    from lrc_tl.errors import FingerprintMismatch, ModelError, NotFiniteError
+    from lrc_tl.errors import ArtifactError, FingerprintMismatch, ModelError, NotFiniteError
     from lrc_tl.evaluation import (
         CausalityResult,
         Classification,

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 import lrc_tl as lrc
+from lrc_tl.errors import in_one_line
 from lrc_tl.json_results import check_target, write_result
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
@@ -59,8 +60,8 @@ def bad_usage() -> Iterator[None]:
 
 
 def say(message: str) -> None:
-    """One line on stderr."""
-    print("lrc-tl:", " ".join(message.split()), file=sys.stderr)
+    """One line on stderr, without what would steer the terminal."""
+    print("lrc-tl:", in_one_line(message), file=sys.stderr)
 
 
 def console() -> Console:

@@ -6,6 +6,7 @@ block 0 and refuses a file with `direction.0`. What is added is in residual-stre
 llama.cpp is given, and does not grow with `|h|`; the edits of several layers add up.
 """
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.artifacts import file_bytes
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.errors import ArtifactError
 from lrc_tl.fingerprint import ModelFingerprint
@@ -26,6 +28,8 @@ from lrc_tl.whole_file import whole_file
 
 _ARCHITECTURE = "controlvector"
 _SUFFIX = "hook_resid_post"
+_SHA256 = "lrc_tl.sha256"
+"""Key of the content's hash; readers that do not know it, such as llama.cpp, pass over it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,6 +153,7 @@ def write_control_vector(
             writer.add_string("general.name", name)
             writer.add_string(f"{_ARCHITECTURE}.model_hint", model_hint)
             writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(arrays))
+            writer.add_string(_SHA256, _digest(arrays, model_hint=model_hint, name=name))
             for layer in sorted(arrays):
                 writer.add_tensor(f"direction.{layer}", np.ascontiguousarray(arrays[layer]))
             writer.write_header_to_file()
@@ -166,17 +171,17 @@ def read_control_vector(path: str | Path) -> ControlVector:
         ImportError: the package gguf is missing.
     """
     gguf, source = _gguf(), Path(path)
-    if not source.is_file():
-        raise ArtifactError(f"{source}: there is no such file")
+    file_bytes(source)  # refused where it cannot be read
     try:
-        reader = gguf.GGUFReader(source)
+        with np.errstate(all="ignore"):  # sizes that a damaged header multiplies
+            reader = gguf.GGUFReader(source)
         texts = {
             key: _text(reader, key)
-            for key in ("general.architecture", "general.name", f"{_ARCHITECTURE}.model_hint")
+            for key in ("general.architecture", "general.name", f"{_ARCHITECTURE}.model_hint", _SHA256)
         }
         tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
     # The reader checks little: what a damaged file raises depends on where it is damaged.
-    except (ValueError, IndexError, KeyError, OverflowError, MemoryError, TypeError) as error:
+    except Exception as error:
         raise ArtifactError(f"{source}: damaged, cut short, or not a GGUF file ({error!r})") from error
     if texts["general.architecture"] != _ARCHITECTURE:
         raise ArtifactError(
@@ -185,7 +190,7 @@ def read_control_vector(path: str | Path) -> ControlVector:
     vectors = {}
     for name, array in tensors.items():
         number = name.removeprefix("direction.")
-        if number == name or not number.isdecimal():
+        if number == name or not number.isdecimal() or number != str(int(number)):
             raise ArtifactError(f"{source}: tensor {name!r} is none of a control vector's `direction.N`")
         if array.dtype != np.float32 or array.ndim != 1 or not np.isfinite(array).all():
             raise ArtifactError(
@@ -195,11 +200,23 @@ def read_control_vector(path: str | Path) -> ControlVector:
         vectors[int(number)] = torch.from_numpy(array)
     if len({vector.shape for vector in vectors.values()}) != 1:
         raise ArtifactError(f"{source}: it holds {len(vectors)} directions; they must be one or more of one width")
-    return ControlVector(
-        vectors=dict(sorted(vectors.items())),
-        model_hint=texts[f"{_ARCHITECTURE}.model_hint"],
-        name=texts["general.name"],
-    )
+    hint, title = texts[f"{_ARCHITECTURE}.model_hint"], texts["general.name"]
+    if texts[_SHA256]:
+        arrays = {layer: vector.numpy() for layer, vector in vectors.items()}
+        if texts[_SHA256] != _digest(arrays, model_hint=hint, name=title):
+            raise ArtifactError(
+                f"{source}: its content does not match its SHA-256, so it was changed or damaged after it was "
+                "written; make it again"
+            )
+    return ControlVector(vectors=dict(sorted(vectors.items())), model_hint=hint, name=title)
+
+
+def _digest(arrays: Mapping[int, Any], *, model_hint: str, name: str) -> str:
+    digest = hashlib.sha256(repr((model_hint, name)).encode())
+    for layer in sorted(arrays):
+        digest.update(f"|{layer}|{arrays[layer].shape}|".encode())
+        digest.update(np.ascontiguousarray(arrays[layer], dtype="<f4").tobytes())
+    return digest.hexdigest()
 
 
 def _gguf() -> Any:

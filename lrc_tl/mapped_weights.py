@@ -7,14 +7,20 @@ mapped from the Hugging Face file itself. A fit then holds only the layers that 
 of its own tokens. Values and layouts are those of the plain way, and so are all results, to the last bit.
 """
 
-import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
+from lrc_tl.errors import ArtifactError, in_one_line
+from lrc_tl.stored_hashes import damage, write_hashes
+from lrc_tl.whole_file import whole_file
+
+MAPPED = "hooked_transformer-"
+"""How the names of the files begin that are kept beside a converted folder."""
 _UNEMBEDDING = "unembed.W_U"
 _GATED = (".mlp.W_gate", ".mlp.W_in", ".mlp.W_out")
 _ALIGNMENT = 64
@@ -26,23 +32,27 @@ def mapped_hooked_transformer(
 ) -> Any:
     """The float32 HookedTransformer of a converted folder, without weight processing, mapped from files.
 
-    Converts on first use (a gigabyte beside the folder for Gemma 3 270M, and a second model in memory meanwhile).
-    Where the folder cannot be written to, it warns and returns a model that is wholly in memory.
+    Converts on first use (a gigabyte beside the folder for Gemma 3 270M, and a second model in memory meanwhile),
+    and again where the file is no longer what was written. Where the folder cannot be written to, it warns and
+    returns a model that is wholly in memory.
     """
     from filelock import FileLock
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / f"hooked_transformer-{version('transformer-lens')}.safetensors"
-    if not path.is_file():
+    path = folder / f"{MAPPED}{version('transformer-lens')}.safetensors"
+    if (wrong := _damage(path)) is not None:
+        if path.exists():
+            say(f"{path}: the stored weights are damaged ({wrong}); they are made anew")
         plain = plain_hooked_transformer(cls, name, hf_model=hf_model, tokenizer=tokenizer, device="cpu")
         try:
             with FileLock(folder.parent / f"{folder.name}.lock"):
                 # Nobody else holds the lock, so these are what a killed process left behind.
-                for left_over in folder.glob(f".{path.name}.*.partial"):
+                for left_over in folder.glob(f".{MAPPED}*.partial"):
                     left_over.unlink()
-                _write(plain, path)
-        except (OSError, SafetensorError) as error:
+                if _damage(path) is not None:  # no other process made it while this one waited
+                    _write(plain, path)
+        except (OSError, SafetensorError, ArtifactError) as error:
             warnings.warn(
                 f"{path} could not be written ({' '.join(str(error).split())}), so {name} takes more memory than "
                 "it needs",
@@ -121,16 +131,27 @@ def _write(model: Any, path: Path) -> None:
         for key, value in model.named_parameters()
         if key != _UNEMBEDDING
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         save_file(weights, partial, metadata={"padding": ""})
         # The header's length decides where the tensors start; it is known only when it was written once.
         start = 8 + int.from_bytes(_first_bytes(partial), "little")
         if start % _ALIGNMENT:
             save_file(weights, partial, metadata={"padding": " " * (_ALIGNMENT - start % _ALIGNMENT)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_hashes(_record(path), belongs=lambda name: name == path.name)
+
+
+def say(message: str) -> None:
+    """One line on stderr, as it stands."""
+    Console(stderr=True).print(in_one_line(message), markup=False, highlight=False, soft_wrap=True)
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the file; None: nothing."""
+    return damage(_record(path), belongs=lambda name: name == path.name)
 
 
 def _first_bytes(path: Path) -> bytes:

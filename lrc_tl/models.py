@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 
-from lrc_tl.errors import ModelError
+from lrc_tl.errors import ModelError, in_one_line
 from lrc_tl.mapped_weights import (
     mapped_hooked_transformer,
     plain_hooked_transformer,
@@ -207,10 +207,9 @@ def _from_folder(
         # HookedTransformer would load a second tokenizer, of 240 MB in Gemma's case, to have one that adds a BOS.
         given = {"add_bos_token": True} if hooked is not None else {}
         tokenizer = AutoTokenizer.from_pretrained(folder, **given)
-    except (ValueError, OSError) as error:
-        raise ModelError(
-            f"{folder} is not a Hugging Face folder with a causal language model: {_one_line(error)}"
-        ) from error
+    # What a damaged file raises depends on the file and on where it is damaged.
+    except Exception as error:
+        raise _not_a_model(folder, error) from error
     if hooked is not None:
         assert name is not None
         if dtype == torch.float32:
@@ -226,13 +225,26 @@ def _from_folder(
 
     # A model that is given to it stays where it is, whatever device is named beside it.
     hf_model = hf_model.to(device)
-    adds_bos = bool(tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
-    bridge: HookedModel = TransformerBridge.boot_transformers(
-        str(folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
-    )
+    try:
+        adds_bos = bool(tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
+        bridge: HookedModel = TransformerBridge.boot_transformers(
+            str(folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
+        )
+    except Exception as error:
+        raise _not_a_model(folder, error) from error
     # The Bridge would put a BOS before every text, also where the model's own tokenizer (SmolLM2's) puts none.
     bridge.cfg.default_prepend_bos = adds_bos
     return bridge
+
+
+def _not_a_model(folder: Path, error: Exception) -> ModelError:
+    kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+    return ModelError(
+        in_one_line(
+            f"{folder} is not a Hugging Face folder with a causal language model, or a file in it is damaged: "
+            f"{kind}{error}"
+        )
+    )
 
 
 def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: torch.dtype) -> HookedModel:

@@ -1,21 +1,25 @@
-"""Models from packages: a GGUF file is checked, dequantised once and kept as a Hugging Face folder."""
+"""Models from packages: a GGUF file is checked, dequantised once and kept as a Hugging Face folder with hashes.
 
-import hashlib
+What is kept is checked whenever it is used, and made anew where it is damaged.
+"""
+
 import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from lrc_tl.errors import ModelError
+from lrc_tl.errors import ModelError, in_one_line, unprintable
+from lrc_tl.mapped_weights import MAPPED, say
+from lrc_tl.stored_hashes import blocks, damage, sha256_of, write_hashes
 
 _COMPLETE = "lrc_tl_complete"
-_CHUNK = 1 << 24
+_LAYOUT = "2"
+"""Folder of the conversions in the cache. The ones before it, which have no hashes, lay in the cache itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +71,15 @@ def packaged_folder(model: PackagedModel) -> Path:
     Raises:
         ModelError: a package is missing, or the file does not have the expected SHA-256.
     """
-    target = cache_folder() / model.folder
-    if (target / _COMPLETE).is_file():
+    target = _conversions() / model.folder
+    if _damage(target) is None:
         return target
     parts = [_part(model, package, file) for package, file in model.parts]
     return _converted(target, parts, sha256=model.sha256, damaged=model.install)
+
+
+def _conversions() -> Path:
+    return cache_folder() / _LAYOUT
 
 
 def gguf_folder(path: Path) -> Path:
@@ -80,13 +88,14 @@ def gguf_folder(path: Path) -> Path:
     A file that is one of the packaged models gets that model's name.
 
     Raises:
-        ModelError: the package gguf is missing.
+        ModelError: the package gguf is missing, or the file is damaged or holds no causal language model.
     """
-    digest = _sha256([path])
+    digest = sha256_of(path)
     for model in PACKAGED.values():
         if model.sha256 == digest:
-            return _converted(cache_folder() / model.folder, [path], sha256=digest, damaged=model.install)
-    return _converted(cache_folder() / f"{path.stem}-{digest[:12]}", [path], sha256=digest, damaged="try again")
+            return _converted(_conversions() / model.folder, [path], sha256=digest, damaged=model.install)
+    name = "".join("_" if unprintable(character) else character for character in path.stem)
+    return _converted(_conversions() / f"{name}-{digest[:12]}", [path], sha256=digest, damaged="try again")
 
 
 def _part(model: PackagedModel, package: str, file: str) -> Path:
@@ -103,14 +112,19 @@ def _part(model: PackagedModel, package: str, file: str) -> Path:
 def _converted(target: Path, parts: list[Path], *, sha256: str, damaged: str) -> Path:
     from filelock import FileLock
 
-    if (target / _COMPLETE).is_file():
+    if _damage(target) is None:
         return target
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(f"{target.name} needs the package gguf; install lrc-tl with its extra: lrc-tl[local]")
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / f"{target.name}.lock"):
-        if (target / _COMPLETE).is_file():  # another process made it while this one waited
+        if (wrong := _damage(target)) is None:  # another process made it while this one waited
             return target
+        before = target.parent.parent / target.name
+        if target.exists():
+            say(f"{target}: the stored conversion is damaged ({wrong}); it is made anew")
+        elif target.parent.name == _LAYOUT and before.exists():
+            say(f"{before}: a conversion without hashes, of an earlier lrc_tl, is not used; a new one is made")
         # Nobody else holds the lock, so these are what a killed conversion left behind.
         for left_over in (target, *target.parent.glob(f"{target.name}.partial-*")):
             if left_over.exists():
@@ -118,31 +132,57 @@ def _converted(target: Path, parts: list[Path], *, sha256: str, damaged: str) ->
         working = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
         try:
             _convert(parts, working, target.name, sha256=sha256, damaged=damaged)
-            os.replace(working / target.name, target)
+            folder = working / target.name
+            write_hashes(folder / _COMPLETE, belongs=_is_converted)
+            os.replace(folder, target)
         finally:
             shutil.rmtree(working)
     return target
+
+
+def _damage(target: Path) -> str | None:
+    """What is wrong with a conversion; None: nothing."""
+    return damage(target / _COMPLETE, belongs=_is_converted)
+
+
+def _is_converted(name: str) -> bool:
+    """Whether a file of this name was made with the folder, or would be taken for one that was."""
+    return name != _COMPLETE and not name.startswith((MAPPED, "."))
 
 
 def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damaged: str) -> None:
     console = Console(stderr=True)
     console.print(f"{name}: converting its GGUF file once, about a minute and a half")
     with console.status("1 of 3: checking and joining the file") as status:
-        found = _sha256(parts)
+        found = sha256_of(*parts)
         if found != sha256:
             raise ModelError(
                 f"the GGUF file of {name} is damaged: its SHA-256 is {found}, not {sha256}; {damaged}"
             )
         gguf = working / "model.gguf"
         with gguf.open("wb") as out:
-            for block in _blocks(parts):
+            for block in blocks(parts):
                 out.write(block)
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        status.update("2 of 3: the tokenizer (most of the time)")
-        tokenizer = AutoTokenizer.from_pretrained(working, gguf_file=gguf.name)
-        status.update("3 of 3: the weights")
-        model = AutoModelForCausalLM.from_pretrained(working, gguf_file=gguf.name, dtype=torch.float32)
+        try:
+            status.update("2 of 3: the tokenizer (most of the time)")
+            tokenizer = AutoTokenizer.from_pretrained(working, gguf_file=gguf.name)
+            status.update("3 of 3: the weights")
+            model = AutoModelForCausalLM.from_pretrained(working, gguf_file=gguf.name, dtype=torch.float32)
+        # The readers check little: what a damaged file raises depends on where it is damaged.
+        except Exception as error:
+            why = (
+                in_one_line(str(error))
+                .replace(str(gguf), str(parts[0]))
+                .replace(str(working), str(parts[0].parent))
+            )
+            raise ModelError(
+                in_one_line(
+                    f"{parts[0]}: damaged, cut short, or no GGUF file of a causal language model that can be read "
+                    f"({type(error).__name__}: {why})"
+                )
+            ) from error
         # The weights are dense now; a config that still says GGUF is refused on saving and by TransformerLens.
         for attribute in ("hf_quantizer", "quantization_method"):
             if hasattr(model, attribute):
@@ -153,18 +193,3 @@ def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damage
         folder = working / name
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / _COMPLETE).write_text(sha256, encoding="ascii")
-
-
-def _blocks(parts: list[Path]) -> Iterator[bytes]:
-    for part in parts:
-        with part.open("rb") as source:
-            while block := source.read(_CHUNK):
-                yield block
-
-
-def _sha256(parts: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for block in _blocks(parts):
-        digest.update(block)
-    return digest.hexdigest()

@@ -321,3 +321,47 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         for cls in (lrc.ConceptSet, lrc.LinearRelationalEmbedding):
             with pytest.raises(ArtifactError, match=message):
                 cls.load(tmp_path / name)
+
+
+def test_a_damaged_control_vector_is_refused_or_holds_what_was_written(tmp_path):
+    pytest.importorskip("gguf")
+    path, draw = tmp_path / "v.gguf", random.Random(3)
+    made = {layer: torch.randn(40, generator=torch.Generator().manual_seed(layer)) for layer in (1, 2, 7)}
+    lrc.write_control_vector(path, made, model_hint="gemma3", name="日本")
+    whole = path.read_bytes()
+    damaged = [whole[: draw.randrange(len(whole))] for _ in range(60)]
+    for _ in range(400):
+        flipped = bytearray(whole)
+        flipped[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        damaged.append(bytes(flipped))
+    n_loaded = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            read = lrc.read_control_vector(path)
+        except ArtifactError as error:
+            text = str(error)
+            assert "v.gguf: " in text
+            assert text.isprintable(), ascii(text)
+            continue
+        n_loaded += 1
+        assert (read.model_hint, read.name, list(read.vectors)) == ("gemma3", "日本", [1, 2, 7])
+        assert all(torch.equal(read.vectors[layer], made[layer]) for layer in made)
+    assert n_loaded < 60  # padding, and what names the hash itself
+
+
+def test_a_control_vector_holds_each_layer_once(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    import numpy as np
+
+    path = tmp_path / "v.gguf"
+    for second in ("direction.01", "direction.\u0661"):
+        writer = gguf.GGUFWriter(path, "controlvector")
+        for name in ("direction.1", second):
+            writer.add_tensor(name, np.ones(4, dtype=np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        with pytest.raises(ArtifactError, match="is none of a control vector's"):
+            lrc.read_control_vector(path)

@@ -1,5 +1,6 @@
 """Weights that stay in files: the same model as TransformerLens makes in memory, to the last bit."""
 
+import os
 from copy import deepcopy
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.mapped_weights import mapped_hooked_transformer, plain_hooked_transformer
+from lrc_tl.stored_hashes import write_hashes
 
 NAME = "google/gemma-3-270m"
 SIZES = {
@@ -136,8 +138,34 @@ def test_a_file_of_another_model_is_refused(given):
     mapped(given)
     (file,) = converted(given)
     save_file({"embed.W_E": torch.zeros(48, 12)}, file)
+    write_hashes(file.with_name(f"{file.name}.sha256"), belongs=lambda name: name == file.name)
     with pytest.raises(RuntimeError, match=r"does not hold the weights of google/gemma-3-270m; delete it"):
         mapped(given)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "cut", "no hashes", "other hashes"])
+def test_a_damaged_file_is_made_anew_and_said_so(given, capsys, harm):
+    mapped(given)
+    (file,) = converted(given)
+    record, whole, kept = file.with_name(f"{file.name}.sha256"), file.read_bytes(), file.stat()
+    if harm == "flipped":
+        file.write_bytes(whole[:-5] + bytes([whole[-5] ^ 4]) + whole[-4:])
+        os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    elif harm == "cut":
+        file.write_bytes(whole[:100])
+    elif harm == "no hashes":
+        record.unlink()
+    else:
+        record.write_text("{}")
+    capsys.readouterr()
+    model = mapped(given)
+    assert capsys.readouterr().err.count("the stored weights are damaged") == 1
+    assert file.read_bytes() == whole
+    ids = model.to_tokens("w1 w2 w30")
+    assert torch.equal(model(ids), plain(given)(ids))
+    capsys.readouterr()
+    mapped(given)
+    assert "damaged" not in capsys.readouterr().err
 
 
 def test_where_nothing_can_be_written_it_warns_and_the_model_is_the_same(given, monkeypatch):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -156,6 +157,118 @@ def test_a_killed_conversion_is_not_taken_for_complete_and_is_cleared_away(parts
     assert packaged._converted(target, [], sha256="", damaged="") == target
 
 
+def convert_to(files):
+    """A conversion that writes these files."""
+
+    def convert(parts, working, name, **given):
+        (working / name).mkdir()
+        for file, text in files.items():
+            (working / name / file).parent.mkdir(exist_ok=True)
+            (working / name / file).write_text(text)
+
+    return convert
+
+
+FILES = {"model.safetensors": "weights", "tokenizer.json": "words", "config.json": "{}", "more/a.jinja": "ab"}
+    "model.safetensors": "weights",
+    "tokenizer.json": "the vocabulary",
+    "config.json": "{}",
+    "more/a.jinja": "ab",
+}
+
+
+def test_a_damaged_conversion_is_made_anew_and_said_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(packaged, "_convert", convert_to(FILES))
+    target = tmp_path / "cache" / "some-model"
+
+    def harm_of(name):
+        times = (target / name).stat()
+        (target / name).write_text(FILES[name][::-1])  # of the same size
+        os.utime(target / name, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    packaged._converted(target, [], sha256="", damaged="")
+    mapped = target / "hooked_transformer-3.9.0.safetensors"
+    mapped.write_text("kept beside it, with hashes of its own")
+    for harm, what in (
+        (lambda: harm_of("model.safetensors"), "model.safetensors is not what was written"),
+        (lambda: harm_of("tokenizer.json"), "tokenizer.json is not what was written"),
+        (lambda: harm_of("more/a.jinja"), "more/a.jinja is not what was written"),
+        (lambda: (target / "config.json").unlink(), "config.json is missing"),
+        (
+            lambda: (target / "model.safetensors.index.json").write_text("{}"),
+            "index.json is missing, or",
+        ),
+        (lambda: (target / packaged._COMPLETE).unlink(), "it has no hashes"),
+        (lambda: (target / packaged._COMPLETE).write_text("ab" * 32), "lrc_tl_complete cannot be read"),
+        (
+            lambda: (target / packaged._COMPLETE).write_text('{"sha256": {}}'),
+            "config.json is missing, or",
+        ),
+    ):
+        capsys.readouterr()
+        packaged._converted(target, [], sha256="", damaged="")
+        assert capsys.readouterr().err == ""
+        harm()
+        packaged._converted(target, [], sha256="", damaged="")
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "some-model: the stored conversion is damaged (" in said
+        assert what in said
+        assert {name: (target / name).read_text() for name in FILES} == FILES
+        assert not mapped.exists()  # made from what was damaged
+
+
+def test_a_conversion_without_hashes_of_an_earlier_version_is_left_alone_and_not_used(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("LRC_TL_CACHE", str(tmp_path))
+    monkeypatch.setattr(packaged, "_convert", convert_to(FILES))
+    monkeypatch.setattr(packaged, "_part", lambda model, package, file: tmp_path / file)
+    model = packaged.PACKAGED["packaged:smollm2-135m"]
+    old = tmp_path / model.folder
+    old.mkdir()
+    (old / packaged._COMPLETE).write_text(model.sha256)
+    (old / "tokenizer.json").write_text("of an earlier version")
+    made = packaged.packaged_folder(model)
+    assert made.name == model.folder
+    assert made != old
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "a conversion without hashes, of an earlier lrc_tl, is not used; a new one is made" in said
+    assert packaged.packaged_folder(model) == made
+    assert capsys.readouterr().err == ""
+    assert sorted(path.name for path in old.iterdir()) == [packaged._COMPLETE, "tokenizer.json"]
+
+
+def test_a_damaged_gguf_file_is_named_in_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("LRC_TL_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "some \x1b[31mmodel.gguf"
+    lrc.write_control_vector(path, {1: torch.ones(40), 2: torch.ones(40)}, model_hint="gemma3", name="x" * 50)
+    whole, draw = path.read_bytes(), random.Random(0)
+    damaged = [
+        whole,
+        b"",
+        whole[:4],
+        whole[:30],
+        whole[:100],
+        whole[:-10],
+        b"GGUF" + bytes(40),
+        b"GGUF" + b"\xff" * 90,
+    ]
+    for _ in range(20):
+        flipped = bytearray(whole)
+        for place in draw.choices(range(4, 200), k=3):
+            flipped[place] ^= 1 << draw.randrange(8)
+        damaged.append(bytes(flipped))
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(lrc.ModelError, match=r"model\.gguf: damaged, cut short, or no GGUF file") as caught:
+            lrc.load_model(path)
+        assert str(caught.value).isprintable()
+        assert "partial-" not in str(caught.value)
+
+
 @pytest.mark.real_model
 @pytest.mark.smoke
 def test_smollm2_loads_through_the_bridge_and_puts_no_first_token():
@@ -189,6 +302,27 @@ def test_a_set_saved_on_the_packaged_gemma_loads_on_the_bridge_and_not_on_anothe
     torch.testing.assert_close(loaded.scores(there), loaded.scores(here), rtol=1e-4, atol=1e-2)
     with pytest.raises(lrc.FingerprintMismatch, match="name 'gemma-3-270m' against 'SmolLM2-135M-Instruct'"):
         lrc.ConceptSet.load(path, model=lrc.load_model("packaged:smollm2-135m"))
+
+
+def test_a_folder_with_a_damaged_file_is_named_in_one_line(folder):
+    draw = random.Random(0)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        whole = (folder / name).read_bytes()
+        damaged = [b"", whole[: len(whole) // 2], whole[:10], b"[" * 100_000, b"\x80\x04\xff", b"null", b"3"]
+        for _ in range(4):
+            flipped = bytearray(whole)
+            flipped[draw.randrange(min(200, len(whole)))] ^= 0x81
+            damaged.append(bytes(flipped))
+        for data in damaged:
+            (folder / name).write_bytes(data)
+            try:
+                lrc.load_model(folder)
+            except lrc.ModelError as error:
+                text = str(error)
+                assert str(folder) in text
+                assert text.isprintable(), ascii(text)
+        (folder / name).write_bytes(whole)
+    lrc.load_model(folder)
 
 
 def devices(model):
