@@ -10,6 +10,7 @@ Hernandez et al. 2023 (arXiv:2308.09124), whose other keys are known and not rea
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -29,7 +30,8 @@ _SAMPLE_KEYS = ("subject", "object")
 
 
 def _canonical(name: str) -> str:
-    return re.sub(r"[\s_]+", "_", name.strip()).casefold()
+    # Some file systems keep names in decomposed form.
+    return re.sub(r"[\s_]+", "_", unicodedata.normalize("NFC", name.strip()).casefold())
 
 
 def _strings(data: dict[str, Any], field: str, source: str) -> list[str]:

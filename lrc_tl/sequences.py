@@ -18,10 +18,10 @@ def as_tuple(given: Iterable[Item], name: str, of: type | tuple[type, ...] = obj
     kind = type(given).__name__
     if isinstance(given, str | bytes):
         raise TypeError(f"{name} is one string, {given[:40]!r}; give a list, as in [{given[:40]!r}]")
-    if isinstance(given, Mapping | set | frozenset):
-        raise TypeError(f"{name} is a {kind}, whose items have no order; give a list")
     if isinstance(of, type) and isinstance(given, of) and of is not object:
         raise TypeError(f"{name} is one {kind}; give a list, if only of this one")
+    if isinstance(given, Mapping | set | frozenset):
+        raise TypeError(f"{name} is a {kind}, whose items have no order; give a list")
     if not hasattr(given, "__iter__"):
         inside = ".prompts()" if callable(getattr(given, "prompts", None)) else ".prompts"
         advice = f"give its {inside}" if hasattr(given, "prompts") else "give a list, if only of this one"

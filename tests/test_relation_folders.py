@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_a_pipe_a_long_number_and_a_folder_that_cannot_be_listed_are_errors_and_
     assert "Permission denied" in errors[closed]
     with pytest.raises(lrc.RelationError, match="is a named pipe or a device"):
         lrc.load_relation(pipe)
+
+
+def test_a_name_is_found_in_either_unicode_form(tmp_path):
+    for number, form in enumerate(("NFC", "NFD")):
+        folder = tmp_path / form
+        folder.mkdir()
+        write(folder, unicodedata.normalize(form, f"stadt_größe_{number}.json"), name=f"relation {number}")
+        relations, errors = lrc.load_relations(folder)
+        assert not errors
+        for asked in ("NFC", "NFD"):
+            name = unicodedata.normalize(asked, f"Stadt Größe {number}")
+            assert lrc.find_relation(relations, name).name == f"relation {number}"
 
 
 def test_terminal_escapes_in_the_name_of_a_file_are_spelled_out(tmp_path):

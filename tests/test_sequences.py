@@ -95,24 +95,32 @@ TEXTS = {
 }
 LAYERS = {
     "steering": lambda m, d, given: _steered(m, d["concepts"]["w30"].add(strength=0.5).at(layers=given)),
-    "prompt_activations": lambda m, d, given: (
-        lrc.prompt_activations(m, d["prompts"], subject_layers=given).subject[2]
-    ),
+    "prompt_activations": lambda m, d, given: lrc.prompt_activations(
+        m, d["prompts"], subject_layers=given
+    ).subject[2],
     "fit_layer_grid": lambda m, d, given: _told(
         *lrc.fit_layer_grid(m, d["prompts"], subject_layers=given, object_layers=[2], progress=False).values()
     ),
-    "causality_curves": lambda m, d, given: lrc.causality_curves(
-        m, d["edits"], {"a": d["differences"]}, betas=[0.1, 0.2], layers=given
-    )["a"][1].edited,
-    "side_effects": lambda m, d, given: lrc.side_effects(
-        m, lrc.unrelated_pairs(d["edits"], d["prompts"], n=4), {"a": d["differences"]}, betas=[0.1], layers=given
-    )["a"][0].kl,
+    "causality_curves": lambda m, d, given: (
+        lrc.causality_curves(m, d["edits"], {"a": d["differences"]}, betas=[0.1, 0.2], layers=given)["a"][1].edited
+    ),
+    "side_effects": lambda m, d, given: (
+        lrc.side_effects(
+            m,
+            lrc.unrelated_pairs(d["edits"], d["prompts"], n=4),
+            {"a": d["differences"]},
+            betas=[0.1],
+            layers=given,
+        )["a"][0].kl
+    ),
     "layer_vectors": lambda m, d, given: lrc.layer_vectors(d["concepts"], "w30", layers=given)[2],
 }
 NUMBERS = {
-    "betas": lambda m, d, given: lrc.causality_curves(
-        m, d["edits"], {"a": d["differences"], "b": d["differences"]}, betas=given
-    )["b"][1].edited,
+    "betas": lambda m, d, given: (
+        lrc.causality_curves(m, d["edits"], {"a": d["differences"], "b": d["differences"]}, betas=given)["b"][
+            1
+        ].edited
+    ),
     "strengths": lambda m, d, given: [
         one.text
         for one in lrc.generate(
@@ -151,19 +159,25 @@ def test_a_generator_gives_what_the_list_gives_or_is_refused(word_model, made, c
     for given in (tuple(listed(made)), (item for item in listed(made)), dict.fromkeys(listed(made)).keys()):
         if argument == "objects|actual" and not isinstance(given, tuple):
             given = (item for item in listed(made))
-        try:
-            result = call(word_model, made, given)
-        except TypeError as error:  # functions that check every argument's type, which ask for a sequence
-            assert re.search(argument, str(error))
+        result = _outcome(call, word_model, made, given)
+        if isinstance(result, TypeError):  # of functions that check every argument's type, and ask for a sequence
             assert not isinstance(given, tuple)
-            continue
-        torch.testing.assert_close(result, expected, rtol=0, atol=0) if isinstance(
-            result, torch.Tensor
-        ) else _assert_same(result, expected)
+            assert re.search(argument, str(result))
+        else:
+            _assert_same(result, expected)
+
+
+def _outcome(call, *arguments):
+    try:
+        return call(*arguments)
+    except TypeError as error:
+        return error
 
 
 def _assert_same(result, expected):
-    if isinstance(result, list) and result and isinstance(result[0], tuple):
+    if isinstance(result, torch.Tensor):
+        torch.testing.assert_close(result, expected, rtol=0, atol=0)
+    elif isinstance(result, list) and result and isinstance(result[0], tuple):
         for one, other in zip(result, expected, strict=True):
             assert one[:-1] == other[:-1]
             torch.testing.assert_close(one[-1], other[-1], rtol=0, atol=0)
@@ -191,7 +205,9 @@ def test_one_string_a_single_item_and_a_set_are_refused_before_the_model_runs(
 def test_items_of_another_class_are_named_with_their_place():
     with pytest.raises(TypeError, match=r"prompts\[1\] is 'w1' \(str\); each must be a Prompt"):
         as_tuple([lrc.Prompt(text="a is", subject="a", object="b"), "w1"], "prompts", lrc.Prompt)
-    with pytest.raises(TypeError, match=r"prompts is one string, 'Lyon is in'; give a list, as in \['Lyon is in'\]"):
+    with pytest.raises(
+        TypeError, match=r"prompts is one string, 'Lyon is in'; give a list, as in \['Lyon is in'\]"
+    ):
         as_tuple("Lyon is in", "prompts", lrc.Prompt)
     with pytest.raises(TypeError, match="prompts is one Prompt; give a list"):
         as_tuple(lrc.Prompt(text="a is", subject="a", object="b"), "prompts", lrc.Prompt)
@@ -216,7 +232,13 @@ def test_a_method_given_as_one_string_is_not_taken_for_its_letters(word_model):
     relation = lrc.load_relation("animal_class")
     with pytest.raises(TypeError, match="methods"):
         lrc.require_methods("lrc")
-    for options in ({"methods": "lrc"}, {"compare": "lrc"}, {"seeds": 3}, {"subject_layers": 1}, {"others": relation}):
+    for options in (
+        {"methods": "lrc"},
+        {"compare": "lrc"},
+        {"seeds": 3},
+        {"subject_layers": 1},
+        {"others": relation},
+    ):
         with pytest.raises(TypeError, match=next(iter(options))):
             lrc.run_protocol(word_model, [relation], **options)
     with pytest.raises(TypeError, match="relations"):
@@ -237,6 +259,28 @@ def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):
     for options in ({"ranks": 3}, {"betas": 0.1}, {"subject_layers": 1}, {"object_layers": "2"}):
         with pytest.raises(TypeError, match=next(iter(options))):
             lrc.select_settings(word_model, lrc.load_relation("animal_class"), **options)
+
+
+def test_steerings_sets_and_both_sides_of_a_selectivity_may_be_generators(word_model, made):
+    concepts, prompts = made["concepts"], made["prompts"]
+    steering = concepts["w30"].add(strength=0.5)
+    expected = _steered(word_model, steering)
+    with lrc.steer(word_model, (one for one in [steering])):
+        torch.testing.assert_close(word_model(torch.tensor([[1, 5, 6, 7]])), expected, rtol=0, atol=0)
+    with pytest.raises(TypeError, match="steerings"), lrc.steer(word_model, steering):
+        pass
+    combined = lrc.combine_concepts(one for one in [concepts, concepts])
+    torch.testing.assert_close(combined.vectors, lrc.combine_concepts([concepts, concepts]).vectors)
+    with pytest.raises(TypeError, match="sets is one ConceptSet; give a list"):
+        lrc.combine_concepts(concepts)
+
+    def make(model, train):
+        return lrc.mean_concepts(model, train, layer=1)
+
+    told = lrc.selectivity(word_model, iter(prompts), iter(prompts), make)
+    assert told == lrc.selectivity(word_model, prompts, prompts, make)
+    with pytest.raises(TypeError, match="test is one Prompt"):
+        lrc.selectivity(word_model, prompts, prompts[0], make)
 
 
 def test_random_prompts_keep_their_order():
