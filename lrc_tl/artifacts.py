@@ -5,11 +5,8 @@ Never pickle: reading a file runs no code.
 
 import hashlib
 import json
-import os
 import platform
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lrc_tl.errors import ArtifactError
 from lrc_tl.prompts import Prompt
+from lrc_tl.whole_file import whole_file, written_file
 
 SCHEMA_NAME = "lrc_tl.artifact"
 SCHEMA_VERSION = 1
@@ -31,10 +30,6 @@ Header: TypeAlias = dict[str, Any]
 
 # For each older schema version, what makes its document one of the next version.
 _UPGRADES: dict[int, Callable[[Header], Header]] = {}
-
-
-class ArtifactError(ValueError):
-    """A file cannot be used; the text says why, in one line."""
 
 
 def library_versions() -> dict[str, str]:
@@ -66,8 +61,7 @@ def write_artifact(
             JSON.
     """
     target = Path(path)
-    if target.is_dir():
-        raise ArtifactError(f"{target} is a folder; give the name of a file to write")
+    written_file(target)  # refused before the work, not behind it
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _require_finite(target, own)
     document: Header = {
@@ -86,25 +80,6 @@ def write_artifact(
     data = save(own, metadata={_KEY: text})
     with whole_file(target) as partial:
         partial.write_bytes(data)
-
-
-@contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
-    """A path to write to; it becomes `target` when the block ends, and vanishes if the block fails.
-
-    Raises:
-        ArtifactError: the folder of `target` is missing.
-    """
-    if not target.parent.is_dir():
-        raise ArtifactError(f"{target}: there is no folder {target.parent}; make it first")
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], Header]:

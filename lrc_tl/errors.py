@@ -1,4 +1,4 @@
-"""Errors about models, raised by several modules."""
+"""Errors about models and files, raised by several modules."""
 
 
 class ModelError(RuntimeError):
@@ -7,3 +7,7 @@ class ModelError(RuntimeError):
 
 class FingerprintMismatch(ValueError):
     """A direction, set or embedding was used with another model than the one it was made on."""
+
+
+class ArtifactError(ValueError):
+    """A file cannot be used; the text says why, in one line."""

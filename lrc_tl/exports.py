@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.artifacts import ArtifactError, whole_file
 from lrc_tl.directions import ConceptDirection, ConceptSet
+from lrc_tl.errors import ArtifactError
 from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.whole_file import whole_file
 
 _ARCHITECTURE = "controlvector"
 _SUFFIX = "hook_resid_post"

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lrc_tl.whole_file import whole_file, written_file
+
 HEAD = ("schema", "lrc_tl", "model", "settings", "seconds", "peak_rss_bytes")
 
 
@@ -16,13 +18,15 @@ def check_target(path: Path) -> None:
     """Make sure, before a long run, that its result can be written to `path`; missing folders are made.
 
     Raises:
+        ArtifactError: `path` is no file, but a pipe or a device, say.
         OSError: `path` is a folder, its folder cannot be made, or that folder cannot be written to.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"the folder {path.parent} cannot be written to; give another place for {path.name}")
+    folder = written_file(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {folder} cannot be written to; give another place for {path.name}")
 
 
 def write_result(
@@ -58,15 +62,8 @@ def write_result(
     }
     text = json.dumps(_plain(content, "the result"), indent=2, ensure_ascii=False, allow_nan=False)
     check_target(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def peak_rss_bytes() -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from lrc_tl.protocol_result import ProtocolResult
+from lrc_tl.whole_file import whole_file
 
 _COLOURS = ("#0b6e99", "#d1711f", "#5b8c3a", "#8a4fa3", "#7a7a7a", "#b3a125")
 _STYLES = ("-", "--", ":")
@@ -193,8 +194,18 @@ def save_plots(result: ProtocolResult, folder: str | Path) -> tuple[Path, ...]:
     to = Path(folder)
     to.mkdir(parents=True, exist_ok=True)
     for name, figure in made.items():
-        figure.savefig(to / f"{name}.png")
+        save_figure(figure, to / f"{name}.png")
     return tuple(to / f"{name}.png" for name in made)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib Figure as a PNG file; it appears whole or not at all.
+
+    Raises:
+        ArtifactError: the folder is missing, or `path` is no file.
+    """
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def require_matplotlib() -> None:

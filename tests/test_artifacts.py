@@ -89,7 +89,7 @@ def test_writing_that_fails_leaves_the_old_file_and_nothing_else(saved, monkeypa
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(artifacts.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         lrc.ConceptSet(directions(n=1)).save(saved)
     assert saved.read_bytes() == before
