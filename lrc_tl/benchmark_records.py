@@ -116,8 +116,8 @@ _SHARES = {
 def require_record(record: Any) -> None:
     """Check that plain values are what the benchmark found for one relation and seed.
 
-    Every field has its type, lists of outcomes have one entry for each prompt or edit, and accuracies are the shares
-    of theirs. Other fields may stand beside those that are checked.
+    Every field has its type, lists of outcomes have one entry for each prompt or edit, and accuracies are the
+    shares of theirs. Other fields may stand beside those that are checked.
 
     Raises:
         ValueError: something is missing or wrong; the text names the place.

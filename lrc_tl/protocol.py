@@ -66,8 +66,8 @@ def run_protocol(
             evenly.
         out: folder in which each relation's result is kept as it finishes; `ProtocolResult.load` reads it. One
             that holds results already is refused unless `resume` is given.
-        resume: take results from `out` that an earlier run left there, if it ran with the same settings on the same
-            model in the same precision. What was run differently, on another device, say, is warned about.
+        resume: take results from `out` that an earlier run left there, if it ran with the same settings on the
+            same model in the same precision. What was run differently, on another device, say, is warned about.
         select: choose layers, rank and beta by `select_settings` on each relation's training facts, among those
             given here where any are.
         subject_layers: in place of `subject_layer`, to sweep over: every method runs at each, as

@@ -40,10 +40,10 @@ class ProtocolPlan:
     resume: bool
 
     def on(self, model: HookedModel) -> BenchmarkSettings:
-        """The settings on a model, checked before it runs: its layers counted from the start, all of them inside.
+        """The settings on a model, checked before it runs, with layers counted from the start.
 
         Raises:
-            ValueError: a layer outside the model, an object layer that is not above its subject layer, a rank above
+            ValueError: a layer outside the model, an object layer below its subject layer, a rank above
                 the model's width, or `compare` names a method that the run has not.
         """
         n_layers, d_model = int(model.cfg.n_layers), int(model.cfg.d_model)

@@ -83,8 +83,8 @@ class ProtocolResult:
             data = read_sealed_result(source, kind=_KIND, schema_version=1)
         except ResultFileError as error:
             raise ResumeError(
-                f"{error}; give a file of ProtocolResult.save, or a folder of results (out=, or FILE.parts beside a "
-                "benchmark's FILE)"
+                f"{error}; give a file of ProtocolResult.save, or a folder of results (out=, or FILE.parts beside "
+                "a benchmark's FILE)"
             ) from error
         try:
             for record in data["records"]:

@@ -75,7 +75,7 @@ def test_a_target_that_is_a_folder_or_lies_below_a_file_is_refused_before_a_run(
     with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
         check_target(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="Not a directory: .*file; give another place for r.json"):
+    with pytest.raises(NotADirectoryError, match=r"Not a directory: .*file; give another place for r.json"):
         check_target(tmp_path / "file" / "r.json")
 
 
@@ -88,7 +88,7 @@ def test_a_check_makes_nothing_and_writing_makes_the_folders(tmp_path):
 
 def test_a_folder_in_which_no_file_can_be_made_is_refused_whatever_its_permissions_say():
     with pytest.raises(
-        PermissionError, match="the folder /proc cannot be written to; give another place for r.json"
+        PermissionError, match=r"the folder /proc cannot be written to; give another place for r.json"
     ):
         check_target(Path("/proc/r.json"))
 
@@ -114,7 +114,7 @@ def test_a_sealed_file_comes_back_whole_and_any_other_is_refused(tmp_path):
     write_result(path, **HEADING, results={"a": [1.0, np.float64("nan")], "b": "\udcff"}, sealed=True)
     data = read_sealed_result(path, kind="demo", schema_version=1)
     assert (data["a"], data["b"]) == ([1.0, None], "\udcff")
-    with pytest.raises(ResultFileError, match="its schema is .*lrc_tl.demo.*, not .*lrc_tl.other"):
+    with pytest.raises(ResultFileError, match=r"its schema is .*lrc_tl.demo.*, not .*lrc_tl.other"):
         read_sealed_result(path, kind="other", schema_version=1)
     write_result(path, **HEADING, results={"a": 1})
     with pytest.raises(ResultFileError, match="does not match its checksum"):

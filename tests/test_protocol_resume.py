@@ -136,7 +136,7 @@ def test_results_of_another_schema_version_or_dtype_are_refused(
 def test_a_changed_or_cut_part_is_refused_by_its_checksum(word_model, relations, folder, part):
     whole_text = part.read_text()
     rewrite(part, lambda data: data["record"].update(chance=0.5), sealed=False)
-    with pytest.raises(lrc.ResumeError, match="does not match its checksum, so it was changed .*; delete it"):
+    with pytest.raises(lrc.ResumeError, match=r"does not match its checksum, so it was changed .*; delete it"):
         resumed(word_model, relations, folder)
     part.write_text(whole_text[: len(whole_text) // 2])
     with pytest.raises(lrc.ResumeError, match=r"json is damaged or no stored result .*; delete it"):
