@@ -83,6 +83,8 @@ def fit_concepts(
     require_method_options(method, object_layer=object_layer, rank=rank, fit_method=fit_method)
     if not prompts:
         raise ValueError("no prompts to make concepts from; give at least one for each object")
+    if max_lre_prompts < 1:
+        raise ValueError(f"max_lre_prompts is {max_lre_prompts}; it must be 1 or more")
     variant = require_places(model, method, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = KnownPrompts(prompts=tuple(prompts), dropped=())
     fitted = fit_methods(

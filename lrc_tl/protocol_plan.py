@@ -1,7 +1,7 @@
 """What a benchmark was asked for, checked before anything runs: as far as possible before the model is loaded."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,23 +114,29 @@ def plan_protocol(
             to be gone on from is damaged.
         OSError: `out` cannot be written to.
     """
-    several = {"subject_layers": subject_layers, "object_layers": object_layers, "ranks": ranks}
+    several = {
+        name: _spelled_out(name, values)
+        for name, values in (
+            ("subject_layers", subject_layers),
+            ("object_layers", object_layers),
+            ("ranks", ranks),
+        )
+    }
     for (name, values), one in zip(several.items(), (subject_layer, object_layer, rank), strict=True):
-        if one is not None and len(values):
+        if one is not None and values:
             raise ValueError(f"{name[:-1]} and {name} were both given; give one value or several to sweep over")
-        if len(values) > _MOST_VALUES:
-            raise ValueError(_too_many(name, values))
+    seeds = _spelled_out("seeds", seeds)
     _require_distinct("seeds", seeds)
     given = list(relations.values()) if isinstance(relations, Mapping) else list(relations)
     _require_distinct("relations", [relation.name for relation in given])
     betas = None if beta is None else (beta,) if isinstance(beta, (int, float)) else tuple(beta)
-    swept = tuple(name for name, values in several.items() if len(values))
+    swept = tuple(name for name, values in several.items() if values)
     settings = _checked(
         BenchmarkSettings(
             methods=tuple(methods),
-            subject_layers=_several(subject_layer, subject_layers),
-            object_layers=_several(object_layer, object_layers),
-            ranks=_several(rank, ranks),
+            subject_layers=_several(subject_layer, several["subject_layers"]),
+            object_layers=_several(object_layer, several["object_layers"]),
+            ranks=_several(rank, several["ranks"]),
             betas=None if betas is None else tuple(float(value) for value in betas),
             max_lre_prompts=max_lre_prompts,
             max_facts=max_facts,
@@ -154,7 +160,7 @@ def plan_protocol(
         relations=tuple(given),
         settings=settings,
         swept=swept,
-        seeds=tuple(seeds),
+        seeds=seeds,
         others=tuple(others) if n_side_effects else (),
         compare=tuple(dict.fromkeys(compare)),
         out=None if out is None else Path(out),
@@ -243,22 +249,23 @@ def _require_compared(compare: Sequence[str], names: Sequence[str]) -> None:
             raise ValueError(f"compare: there is no method {name!r} in this run; there are {', '.join(names)}")
 
 
-def _several(one: int | None, several: Sequence[int]) -> tuple[int, ...]:
-    return tuple(several) if len(several) else () if one is None else (one,)
+def _spelled_out(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    """The values, counted first: a slip in a range would take all memory."""
+    if isinstance(values, Sized) and len(values) > _MOST_VALUES:
+        raise ValueError(f"{name}: {len(values):,} values were given, and at most {_MOST_VALUES:,} are allowed")
+    return tuple(values)
+
+
+def _several(one: int | None, several: tuple[int, ...]) -> tuple[int, ...]:
+    return several or (() if one is None else (one,))
 
 
 def _require_distinct(name: str, values: Sequence[Any]) -> None:
-    if not len(values):
+    if not values:
         raise ValueError(f"{name}: none were given; give at least one")
-    if len(values) > _MOST_VALUES:
-        raise ValueError(_too_many(name, values))
     for value, count in Counter(values).items():
         if count > 1:
             raise ValueError(f"{name}: {value!r} was given {count} times; give each once")
-
-
-def _too_many(name: str, values: Sequence[Any]) -> str:
-    return f"{name}: {len(values):,} values were given, and at most {_MOST_VALUES:,} are allowed"
 
 
 def _content(relation: Relation) -> Any:
