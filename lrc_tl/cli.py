@@ -76,6 +76,7 @@ def relations(
         errors: dict[Path, str] = {}
     else:
         found, errors = lrc.load_relations(folder, strict=strict)
+        run.require_apart({"DIR": [Path(relation.source) for relation in found.values()]})
     rows = [
         {
             "name": relation.name,
@@ -96,7 +97,6 @@ def relations(
         "relations": rows,
         "errors": [{"file": path, "error": error} for path, error in errors.items()],
     }
-    run.require_apart({"DIR": [Path(relation.source) for relation in found.values() if folder is not None]})
     run.finish(results)
     for error in errors.values():
         say(error)
@@ -164,6 +164,7 @@ def fit(
     from lrc_tl.method_fitting import (  # imports torch
         WITHOUT_RANK,
         lre_prompts,
+        require_layer_order,
         require_method_options,
         require_places,
     )
@@ -177,6 +178,7 @@ def fit(
     with bad_usage():
         inverse = "lrc-ridge" if ridge else method  # with a ridge no rank is needed
         require_method_options(inverse, object_layer=object_layer, rank=rank, fit_method="exact")
+        require_layer_order(method, subject_layer=subject_layer, object_layer=object_layer)
     require_finite("--ridge", ridge)
     check_target(out)
     facts = lrc.load_relation(relation)

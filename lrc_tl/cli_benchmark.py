@@ -144,6 +144,10 @@ def benchmark(
     from lrc_tl.protocol_plan import plan_protocol
     from lrc_tl.result_parts import ResumeError
 
+    if folder is not None and out is not None and out.resolve() == folder.resolve():
+        raise typer.BadParameter(
+            f"--out {out} is the folder of the relations, which would take results for relations; give another"
+        )
     with bad_usage(but=ResumeError):
         plan = plan_protocol(found, out=out, resume=resume, select=select, compare=firsts, **settings)
     loaded = lrc.load_model(model, device=device)

@@ -111,6 +111,20 @@ def require_method_options(method: str, *, object_layer: int | None, rank: int |
     require_exact_fit([method], fit_method)
 
 
+def require_layer_order(method: str, *, subject_layer: int, object_layer: int | None) -> None:
+    """Raise ValueError where, without a model, an object layer is seen not to lie above its subject layer.
+
+    That is so for layers that are counted from the same end.
+    """
+    if object_layer is None or method in _LAST_OR_NONE or (subject_layer < 0) != (object_layer < 0):
+        return
+    if object_layer <= subject_layer:
+        raise ValueError(
+            f"{method}: object layer {object_layer} is not above subject layer {subject_layer}; "
+            "take an earlier subject layer or a later object layer"
+        )
+
+
 def require_places(
     model: HookedModel, method: str, *, subject_layer: int, object_layer: int | None, rank: int | None
 ) -> MethodVariant:

@@ -130,6 +130,9 @@ def test_a_hard_link_to_a_file_of_a_folder_is_a_file_of_it(tmp_path):
         (["demo", "--relation", "one.json"], 1, "one"),
         ([*BENCHMARK, "--out", "/proc/parts"], 1, "the folder /proc cannot be written to"),
         ([*BENCHMARK, "--out", "relation.json"], 2, "--out"),
+        ([*BENCHMARK, "--out", "model/.."], 2, "is the folder of the relations"),
+        ([*FIT[:-6], *OUT, "--subject-layer", "2", *PLACES[2:]], 2, "object layer 1 is not above subject layer 2"),
+        ([*FIT[:-6], *OUT, "--subject-layer", "-1", "--object-layer", "-1", "--rank", "4"], 2, "is not above"),
         ([*BENCHMARK[:-6], "--subject-layer", "2", "--object-layer", "1", "--rank", "4"], 2, "lies below subject"),
         (
             [*BENCHMARK[:-6], "--subject-layer", "-1", "--object-layer", "-2", "--rank", "4"],
@@ -160,7 +163,7 @@ def test_what_needs_no_model_is_refused_before_one_is_loaded(files, capsys, argu
     [
         (["--rank", "13"], "rank is 13; the model's residual stream allows 1 to 12"),
         (["--rank", "13", "--ridge", "0.2"], "rank is 13"),
-        (["--subject-layer", "9"], "layer 9 is outside the model; allowed are -3 to 2"),
+        (["--subject-layer", "-9"], "layer -9 is outside the model; allowed are -3 to 2"),
         (["--object-layer", "0"], "object layer 0 is not above subject layer 0"),
         (["--object-layer", "-3"], "object layer 0 is not above subject layer 0"),
     ],
