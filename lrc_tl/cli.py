@@ -15,8 +15,22 @@ import typer
 
 import lrc_tl as lrc
 from lrc_tl.cli_benchmark import benchmark
-from lrc_tl.cli_common import Concepts, Device, Json, Model, Run, bad_usage, print_table, print_text, say
+from lrc_tl.cli_common import (
+    Concepts,
+    Device,
+    Json,
+    Model,
+    Run,
+    bad_usage,
+    print_table,
+    print_text,
+    read_files,
+    require_finite,
+    say,
+    write_whatever_can_be_shown,
+)
 from lrc_tl.json_results import check_target
+from lrc_tl.prompts import find_subject
 
 app = typer.Typer(
     help="Linear Relational Concepts on TransformerLens (arXiv:2311.08968).",
@@ -63,6 +77,7 @@ def relations(
         errors: dict[Path, str] = {}
     else:
         found, errors = lrc.load_relations(folder, strict=strict)
+        run.require_apart({"DIR": [Path(relation.source) for relation in found.values()]})
     rows = [
         {
             "name": relation.name,
@@ -108,8 +123,9 @@ def demo(
     json_file: Json = None,
 ) -> None:
     """The main job on a real model: filter, fit, probe, swap, steer, save and load."""
-    run = Run("demo", locals())
+    run = Run("demo", locals(), inputs=read_files(relation, model))
     facts = lrc.load_relation(relation)
+    facts.split(seed=seed)  # one that cannot be split fails before the model is loaded
     loaded = lrc.load_model(model, device=device)
     result = lrc.run_demo(loaded, facts, seed=seed, say=print_text, progress=sys.stderr.isatty())
     run.finish(result.to_dict(), model=loaded)
@@ -148,8 +164,14 @@ def fit(
     json_file: Json = None,
 ) -> None:
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
-    run = Run("fit", locals())
-    from lrc_tl.method_fitting import WITHOUT_RANK, lre_prompts, require_method_options  # imports torch
+    run = Run("fit", locals(), outputs={"--out": out}, inputs=read_files(relation, model))
+    from lrc_tl.method_fitting import (  # imports torch
+        WITHOUT_RANK,
+        lre_prompts,
+        require_layer_order,
+        require_method_options,
+        require_places,
+    )
 
     if method == "lrc" and rank is None and not ridge:
         raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
@@ -160,10 +182,16 @@ def fit(
     with bad_usage():
         inverse = "lrc-ridge" if ridge else method  # with a ridge no rank is needed
         require_method_options(inverse, object_layer=object_layer, rank=rank, fit_method="exact")
+        require_layer_order(method, subject_layer=subject_layer, object_layer=object_layer)
+    require_finite("--ridge", ridge)
     check_target(out)
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
+    plain = facts.prompts(seed=seed)
     loaded = lrc.load_model(model, device=device)
+    with bad_usage():
+        checked = inverse if rank is None else method
+        require_places(loaded, checked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = lrc.filter_known(loaded, prompts)
     known.require_some()
     used = lre_prompts(known, method, most=max_lre_prompts, seed=seed)
@@ -189,7 +217,8 @@ def fit(
             seed=seed,
         )
     if centre:
-        concepts = concepts.centred(lrc.subject_activations(loaded, facts.prompts(seed=seed), layer=subject_layer))
+        concepts = concepts.centred(lrc.subject_activations(loaded, plain, layer=subject_layer))
+    out.parent.mkdir(parents=True, exist_ok=True)
     concepts.save(out)
     results = {
         "relation": facts.name,
@@ -220,9 +249,13 @@ def probe(
     json_file: Json = None,
 ) -> None:
     """Rank the concepts by their score on a subject."""
-    run = Run("probe", locals())
+    run = Run("probe", locals(), inputs={"--concepts": concepts, **read_files(model)})
+    with bad_usage():
+        find_subject(text, subject)
+    read = lrc.ConceptSet.load(concepts)
     loaded = lrc.load_model(model, device=device)
-    ranking = lrc.ConceptSet.load(concepts, model=loaded).classify(loaded, text, subject=subject)
+    read.require_model(loaded)
+    ranking = read.classify(loaded, text, subject=subject)
     rows = [{"object": object_, "score": score} for object_, score in ranking]
     print_table(rows[:top])
     run.finish({"ranking": rows}, model=loaded)
@@ -240,9 +273,14 @@ def steer(
     json_file: Json = None,
 ) -> None:
     """Continue a text greedily, without and with a concept added to the residual stream."""
-    run = Run("steer", locals())
+    run = Run("steer", locals(), inputs={"--concepts": concepts, **read_files(model)})
+    require_finite("--strength", strength)
+    if not text.strip():
+        raise typer.BadParameter("--text is empty; give a text to continue")
+    read = lrc.ConceptSet.load(concepts)
+    direction = read[concept]
     loaded = lrc.load_model(model, device=device)
-    direction = lrc.ConceptSet.load(concepts, model=loaded)[concept]
+    read.require_model(loaded)
 
     def continued() -> Any:
         return loaded.generate(text, max_new_tokens=max_new_tokens, do_sample=False, verbose=False)
@@ -263,6 +301,7 @@ _UsageError = typer.BadParameter.__bases__[0]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code comes back."""
+    write_whatever_can_be_shown()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Wherever it stands, so that it can be put behind a command that failed.
     debug = "--debug" in given

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 import lrc_tl as lrc
-from lrc_tl.cli_common import Device, Json, Model, Run, bad_usage, print_text, say
-from lrc_tl.json_results import check_target
+from lrc_tl.cli_common import Device, Json, Model, Run, bad_usage, print_text, read_files, say
+from lrc_tl.json_results import check_folder
 from lrc_tl.presets import benchmark_settings
 from lrc_tl.protocol_tables import benchmark_markdown
 from lrc_tl.ranges import parse_integers, parse_numbers
@@ -90,7 +90,9 @@ def benchmark(
     json_file: Json = None,
 ) -> None:
     """The paper's comparison of LRCs and baselines, by accuracy and causality on many relations."""
-    run = Run("benchmark", locals())
+    if out is None and json_file is not None:
+        out = json_file.with_name(f"{json_file.name}.parts")
+    run = Run("benchmark", locals(), outputs={"--out": out, "--plots": plots}, inputs=read_files(model))
     with bad_usage():
         given = {
             "methods": None if methods is None else tuple(name.strip() for name in methods.split(",")),
@@ -120,10 +122,8 @@ def benchmark(
         from lrc_tl.plots import require_matplotlib  # imports torch
 
         require_matplotlib()
-        check_target(plots / "relations.png")
+        check_folder(plots, what="the plots")
     run.settings |= settings
-    if out is None and json_file is not None:
-        out = json_file.with_name(f"{json_file.name}.parts")
     if resume and out is None:
         raise typer.BadParameter(
             "--resume needs --out or --json, which say where the earlier run left its results"
@@ -139,8 +139,19 @@ def benchmark(
     if only is not None:
         chosen = [lrc.find_relation(found, name) for name in only.split(",")]
         found, errors = {relation.name: relation for relation in chosen}, {}
+    run.require_apart({"--relations": [Path(relation.source) for relation in found.values()] if folder else None})
+    from lrc_tl.protocol import run_plan  # imports torch
+    from lrc_tl.protocol_plan import plan_protocol
+    from lrc_tl.result_parts import ResumeError
+
+    if folder is not None and out is not None and out.resolve() == folder.resolve():
+        raise typer.BadParameter(
+            f"--out {out} is the folder of the relations, which would take results for relations; give another"
+        )
+    with bad_usage(but=ResumeError):
+        plan = plan_protocol(found, out=out, resume=resume, select=select, compare=firsts, **settings)
     loaded = lrc.load_model(model, device=device)
-    result = lrc.run_protocol(loaded, found, out=out, resume=resume, select=select, compare=firsts, **settings)
+    result = run_plan(loaded, plan)
     data = result.to_dict()
     data["relations_left_out"] |= {str(path): error for path, error in errors.items()}
     print_text(benchmark_markdown(data))

@@ -2,12 +2,12 @@
 
 import unicodedata
 
+from lrc_tl.printable import printable
+
 
 def in_one_line(text: str) -> str:
-    """The text with white space made single, and written as escapes what would steer a terminal or has no form."""
-    return "".join(
-        repr(character)[1:-1] if unprintable(character) else character for character in " ".join(text.split())
-    )
+    """The text with white space made single, and with escapes in place of what would steer a terminal."""
+    return printable(" ".join(text.split()))
 
 
 def unprintable(text: str) -> bool:

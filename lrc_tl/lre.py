@@ -229,6 +229,7 @@ class LinearRelationalEmbedding:
         if not prompts:
             raise ValueError("no prompts to make concepts from; give at least one for each object")
         self.require_model(model)
+        self.invert(self.bias, rank=rank, ridge=ridge)  # what it refuses is refused before the model runs
         objects = object_activations(
             model, prompts, layer=self.object_layer, object_aggregation=self.object_aggregation
         )

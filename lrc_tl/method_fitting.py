@@ -86,19 +86,9 @@ def fit_concepts(
     require_method_options(method, object_layer=object_layer, rank=rank, fit_method=fit_method)
     if not prompts:
         raise ValueError("no prompts to make concepts from; give at least one for each object")
-    layers = [] if method in _LAST_OR_NONE or object_layer is None else [layer_number(model, object_layer)]
-    (variant,) = method_variants(
-        [method],
-        n_layers=int(model.cfg.n_layers),
-        subject_layers=[layer_number(model, subject_layer)],
-        object_layers=layers,
-        ranks=[] if rank is None else [rank],
-    )
-    if variant.object_layer is not None and variant.object_layer <= variant.subject_layer:
-        raise ValueError(
-            f"{method}: object layer {variant.object_layer} is not above subject layer {variant.subject_layer}; "
-            "take an earlier subject layer or a later object layer"
-        )
+    if max_lre_prompts < 1:
+        raise ValueError(f"max_lre_prompts is {max_lre_prompts}; it must be 1 or more")
+    variant = require_places(model, method, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = KnownPrompts(prompts=prompts, dropped=())
     fitted = fit_methods(
         model,
@@ -122,6 +112,48 @@ def require_method_options(method: str, *, object_layer: int | None, rank: int |
     if object_layer is None and method not in _LAST_OR_NONE:
         raise ValueError(f"{method} needs an object layer above the subject layer")
     require_exact_fit([method], fit_method)
+
+
+def require_layer_order(method: str, *, subject_layer: int, object_layer: int | None) -> None:
+    """Raise ValueError where, without a model, an object layer is seen not to lie above its subject layer.
+
+    That is so for layers that are counted from the same end.
+    """
+    if object_layer is None or method in _LAST_OR_NONE or (subject_layer < 0) != (object_layer < 0):
+        return
+    if object_layer <= subject_layer:
+        raise ValueError(
+            f"{method}: object layer {object_layer} is not above subject layer {subject_layer}; "
+            "take an earlier subject layer or a later object layer"
+        )
+
+
+def require_places(
+    model: HookedModel, method: str, *, subject_layer: int, object_layer: int | None, rank: int | None
+) -> MethodVariant:
+    """The method at these layers and rank, checked against the model before it runs.
+
+    Raises:
+        ValueError: a layer outside the model, an object layer that is not above the subject layer, or a rank
+            outside 1 to the model's width.
+    """
+    layers = [] if method in _LAST_OR_NONE or object_layer is None else [layer_number(model, object_layer)]
+    (variant,) = method_variants(
+        [method],
+        n_layers=int(model.cfg.n_layers),
+        subject_layers=[layer_number(model, subject_layer)],
+        object_layers=layers,
+        ranks=[] if rank is None else [rank],
+    )
+    if variant.object_layer is not None and variant.object_layer <= variant.subject_layer:
+        raise ValueError(
+            f"{method}: object layer {variant.object_layer} is not above subject layer {variant.subject_layer}; "
+            "take an earlier subject layer or a later object layer"
+        )
+    d_model = int(model.cfg.d_model)
+    if variant.rank is not None and not 1 <= variant.rank <= d_model:
+        raise ValueError(f"rank is {variant.rank}; the model's residual stream allows 1 to {d_model}")
+    return variant
 
 
 def lre_prompts(known: KnownPrompts, method: str, *, most: int, seed: int) -> tuple[Prompt, ...]:

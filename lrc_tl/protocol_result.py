@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lrc_tl.benchmark_records import require_record
 from lrc_tl.evaluation.comparison import compare
 from lrc_tl.evaluation.statistics import bootstrap_interval, mean_and_std
+from lrc_tl.json_results import ResultFileError, read_sealed_result, write_result
 from lrc_tl.protocol_tables import benchmark_markdown
+from lrc_tl.result_parts import ResumeError, part_files, read_part, require_one_run
 
+_KIND = "protocol_result"
 Figure = Callable[[dict[str, Any]], float | None]
 _PLACE = ("subject_layer", "object_layer", "rank")
 _CONTROLS = ("control_shuffled", "control_random", "control_random_model")
@@ -42,6 +48,52 @@ class ProtocolResult:
     methods: tuple[str, ...]
     compare: tuple[str, ...] = ()
     """Methods that `to_dict` and `to_markdown` compare with all others; empty for the first."""
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a JSON file; it appears whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_result(
+            Path(path),
+            kind=_KIND,
+            results={"methods": self.methods, "compare": self.compare, "records": self.records},
+            settings={},
+            model=None,
+            seconds=sum(self._seconds().values()),
+            sealed=True,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ProtocolResult":
+        """A result from the file that `save` wrote, or from the folder that `run_protocol` kept its results in.
+
+        A folder may hold what several processes found, copied together; it gives its relations and seeds in sorted
+        order. Where they were run on other devices or with other versions of torch, that is warned about.
+
+        Raises:
+            ResumeError: there is nothing, a file is damaged, or two results of a folder are of different settings,
+                models, precisions or versions of this library.
+        """
+        source = Path(path)
+        if source.is_dir():
+            return cls(**_from_folder(source))
+        try:
+            data = read_sealed_result(source, kind=_KIND, schema_version=1)
+        except ResultFileError as error:
+            raise ResumeError(
+                f"{error}; give a file of ProtocolResult.save, or a folder of results (out=, or FILE.parts beside "
+                "a benchmark's FILE)"
+            ) from error
+        try:
+            for record in data["records"]:
+                require_record(record)
+            return cls(
+                records=tuple(data["records"]), methods=tuple(data["methods"]), compare=tuple(data["compare"])
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResumeError(f"{source} is no stored result: {error}") from error
 
     def require_some(self) -> None:
         """Fail where no relation was evaluated.
@@ -264,6 +316,22 @@ class ProtocolResult:
             for stage, seconds in record["seconds"].items():
                 total[stage] = total.get(stage, 0.0) + seconds
         return total
+
+
+def _from_folder(folder: Path) -> dict[str, Any]:
+    paths = part_files(folder)
+    if not paths:
+        raise ResumeError(f"{folder} holds no results of a benchmark; give the folder that it kept them in")
+    parts = [read_part(path, kind="benchmark_part", require_record=require_record) for path in paths]
+    require_one_run(parts)
+    records = sorted((part.record for part in parts), key=lambda record: (record["relation"], record["seed"]))
+    for one, other in pairwise(records):
+        if (one["relation"], one["seed"]) == (other["relation"], other["seed"]):
+            raise ResumeError(f"{folder} holds {one['relation']!r}, seed {one['seed']}, twice; delete one")
+    methods = {tuple(record["methods"]) for record in records if record["left_out"] is None}
+    if len(methods) > 1:
+        raise ResumeError(f"{folder} holds results of different methods; give a folder of one run")
+    return {"records": tuple(records), "methods": next(iter(methods), tuple(parts[0].settings["methods"]))}
 
 
 def _accuracy(found: dict[str, Any]) -> float | None:

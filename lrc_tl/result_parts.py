@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,14 +15,33 @@ from filelock import FileLock, Timeout
 
 from lrc_tl.errors import FingerprintMismatch
 from lrc_tl.fingerprint import ModelFingerprint
-from lrc_tl.json_results import write_result
+from lrc_tl.json_results import ResultFileError, read_sealed_result, write_result
 from lrc_tl.plain_numbers import as_python
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Pieces of version 1 had no checksum; they are refused, since nothing tells whether they are whole."""
+_MOST_NAME_BYTES = 80
+"""File systems allow names of 255 bytes; a digest, an ending and a prefix while it is written come on top."""
 
 
 class ResumeError(ValueError):
-    """A stored piece belongs to another run; the text says what differs."""
+    """A stored piece is damaged, belongs to another run, or is in the way; the text says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPart:
+    """A piece as it was read from its file: whole, and of the right schema."""
+
+    path: Path
+    name: str
+    content: str
+    """Digest of what the piece was made from."""
+    record: dict[str, Any]
+    settings: dict[str, Any]
+    model: dict[str, Any]
+    """The fingerprint's plain values."""
+    library: str
+    """Version of lrc_tl."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +54,8 @@ class ResultParts:
     settings: Mapping[str, Any]
     """JSON values that every piece depends on."""
     fingerprint: ModelFingerprint
+    require_record: Callable[[Any], None]
+    """Raises ValueError for what is no record of this kind."""
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -58,8 +80,7 @@ class ResultParts:
 
     def path(self, name: str) -> Path:
         """Where the piece of this name is kept; different names have different files."""
-        readable = re.sub(r"[^\w.-]+", "_", name)[:80]
-        return self.folder / f"{readable}-{_digest(name)[:8]}.json"
+        return part_path(self.folder, name)
 
     def write(self, name: str, record: Mapping[str, Any], *, content: Any, seconds: float) -> None:
         """Store a piece; `content` holds JSON values that this piece depends on, such as a relation's facts."""
@@ -71,61 +92,150 @@ class ResultParts:
             model=self.fingerprint.to_dict(),
             seconds=seconds,
             schema_version=SCHEMA_VERSION,
+            sealed=True,
         )
 
     def read(self, name: str, *, content: Any) -> dict[str, Any] | None:
         """The piece that `write` stored under this name, or None where there is none yet.
 
+        Warns where it was made on the same model, run differently (another device, another version of torch).
+
         Raises:
             ResumeError: it is damaged, or of another schema, version of this library, model, settings or content.
         """
         path = self.path(name)
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            schema, library = data["schema"], data["lrc_tl"]
-            stored = {key: data[key] for key in ("model", "settings", "name", "content", "record")}
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ResumeError(f"{path} is damaged or no stored result; delete it to have it made anew") from error
-        if difference := self._difference(schema, library, stored, name, content):
+        part = read_part(path, kind=self.kind, require_record=self.require_record)
+        if difference := self._difference(part, name, content):
             raise ResumeError(
                 f"{path} cannot be resumed from: {difference}; run with what it was made with, or without "
-                "resuming, or give another folder"
+                "resuming into another folder"
             )
-        record = stored["record"]
-        assert isinstance(record, dict)
-        return record
+        return part.record
 
-    def _difference(
-        self, schema: Any, library: Any, stored: Mapping[str, Any], name: str, content: Any
-    ) -> str | None:
-        wanted = {"name": f"lrc_tl.{self.kind}", "version": SCHEMA_VERSION}
-        if schema != wanted:
-            return f"its schema is {_short(schema)}, not {_short(wanted)}"
-        if library != version("lrc-tl"):
-            return f"it was made by lrc_tl {library}, not {version('lrc-tl')}"
-        if model := self._model_difference(stored["model"]):
+    def _difference(self, part: StoredPart, name: str, content: Any) -> str | None:
+        if part.library != version("lrc-tl"):
+            return f"it was made by lrc_tl {part.library}, not {version('lrc-tl')}"
+        if model := model_difference(part.model, self.fingerprint.to_dict()):
             return f"it was made on another model ({model})"
-        old, new = stored["settings"], _plain(self.settings)
-        if old != new:
-            differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-            listed = "; ".join(f"{key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in differing)
+        if listed := settings_difference(part.settings, self.settings):
             return f"it was made with other settings ({listed})"
-        if stored["name"] != name or stored["content"] != _digest(content):
+        if part.name != name or part.content != _digest(content):
             return "what it was made from has changed (the relation's facts or templates)"
         return None
 
-    def _model_difference(self, stored: Mapping[str, Any]) -> str | None:
-        new = self.fingerprint.to_dict()
-        differing = [key for key in new if key != "behaviour" and stored.get(key) != new[key]]
-        if differing:
-            return "; ".join(f"{key} {_short(stored.get(key))}, now {_short(new[key])}" for key in differing)
-        try:
-            ModelFingerprint.from_dict(dict(stored)).require_match(self.fingerprint)
-        except FingerprintMismatch as error:
-            return str(error)
-        return None
+
+def part_path(folder: Path, name: str) -> Path:
+    """Where a folder keeps the piece of this name: a readable beginning, bounded in bytes, and a digest."""
+    readable = re.sub(r"[^\w.-]+", "_", name).lstrip(".").encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
+    return folder / f"{readable}-{_digest(name)[:8]}.json"
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The files of a folder that have the name of a piece, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if re.fullmatch(r"(?!\.).*-[0-9a-f]{8}\.json", path.name))
+
+
+def read_part(path: Path, *, kind: str, require_record: Callable[[Any], None]) -> StoredPart:
+    """One stored piece, checked against its checksum and its schema.
+
+    Raises:
+        ResumeError: it cannot be read, is damaged, of another schema, or no piece of a run.
+    """
+    try:
+        data = read_sealed_result(path, kind=kind, schema_version=SCHEMA_VERSION)
+    except ResultFileError as error:
+        raise ResumeError(f"{error}; delete it to have it made anew, or give another folder") from error
+    try:
+        for name, wanted in (
+            ("model", dict),
+            ("settings", dict),
+            ("name", str),
+            ("content", str),
+            ("lrc_tl", str),
+        ):
+            if not isinstance(data.get(name), wanted):
+                raise ValueError(f"{name} cannot be {_short(data.get(name))}")
+        require_record(data.get("record"))
+    except ValueError as error:
+        raise ResumeError(f"{path} is no stored result: {error}; delete it to have it made anew") from error
+    return StoredPart(
+        path=path,
+        name=data["name"],
+        content=data["content"],
+        record=data["record"],
+        settings=data["settings"],
+        model=data["model"],
+        library=data["lrc_tl"],
+    )
+
+
+def require_no_parts(folder: Path, *, kind: str, require_record: Callable[[Any], None]) -> None:
+    """Refuse a folder that holds pieces of an earlier run, which a run that does not resume would write over.
+
+    Raises:
+        ResumeError: there are some; the text says which, what they were made with, and how to go on.
+    """
+    found = part_files(folder)
+    if not found:
+        return
+    shown = ", ".join(path.name for path in found[:3]) + (" ..." if len(found) > 3 else "")
+    try:
+        part = read_part(found[0], kind=kind, require_record=require_record)
+        settings = "; ".join(f"{key} {_short(value)}" for key, value in part.settings.items() if value is not None)
+        made = f", made on {_short(part.model.get('name'))} with {settings}"
+    except ResumeError:
+        made = ", of which the first cannot be read"
+    raise ResumeError(
+        f"{folder} holds {len(found)} finished results of an earlier run ({shown}){made}. To go on from them add "
+        "--resume (resume=True in Python); else give another folder, or delete them"
+    )
+
+
+def settings_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The settings that differ, with both values; empty where none does."""
+    new = _plain(new)
+    differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in differing)
+
+
+def require_one_run(parts: Sequence[StoredPart]) -> None:
+    """Check that pieces belong to one run: the same version of this library, settings, model and precision.
+
+    Raises:
+        ResumeError: two do not; the text names both files and what differs.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        if part.library != first.library:
+            difference = f"lrc_tl {first.library} against {part.library}"
+        elif listed := settings_difference(first.settings, part.settings):
+            difference = f"settings: {listed}"
+        else:
+            difference = model_difference(first.model, part.model)
+        if difference:
+            raise ResumeError(f"{first.path} and {part.path} belong to different runs ({difference})")
+
+
+def model_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What keeps results on two models (plain values of their fingerprints) out of one table; empty where nothing.
+
+    It is another model, or the same in another precision. What was only run differently, on another device, say,
+    or with another version of torch, is warned about.
+    """
+    if old.get("dtype") != new.get("dtype"):
+        return f"dtype {_short(old.get('dtype'))}, now {_short(new.get('dtype'))}"
+    try:
+        made_on, used_on = ModelFingerprint.from_dict(dict(old)), ModelFingerprint.from_dict(dict(new))
+        made_on.require_match(used_on, what="stored results were made")
+    except FingerprintMismatch as error:
+        return str(error)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return f"what is stored is no fingerprint of a model: {error}"
+    return ""
 
 
 def _plain(value: Any) -> Any:
@@ -133,7 +243,8 @@ def _plain(value: Any) -> Any:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _short(value: Any) -> str:

@@ -92,6 +92,14 @@ def select_settings(
     ranks, betas = as_tuple(ranks, "ranks"), as_tuple(betas, "betas")
     subject_layers = [layer_number(model, layer) for layer in subject_layers or default_subject]
     object_layers = [layer_number(model, layer) for layer in object_layers or default_object]
+    if n_prompts < 1:
+        raise ValueError(f"n_prompts is {n_prompts}; it must be 1 or more")
+    if not len(ranks) or min(ranks) < 1:
+        raise ValueError(f"ranks are {list(ranks)}; give at least one, each of them 1 or more")
+    if min(subject_layers) >= max(object_layers):
+        raise ValueError(
+            f"no object layer of {object_layers} lies above a subject layer of {subject_layers}; give one"
+        )
     fit_on, validate_on = train.split(seed=seed)
     known = filter_known(model, fit_on.prompts(shots=shots, seed=seed), seed=seed)
     known.require_some()
@@ -125,7 +133,7 @@ def select_settings(
             )
     if not rows:
         raise ValueError(
-            f"no object layer of {object_layers} lies above a subject layer of {subject_layers}; give one"
+            "every LRE is zero: the objects do not depend on the subjects at these layers; give others"
         )
     tried = pd.DataFrame(rows)
     criteria = ["accuracy", "mean_reciprocal_rank"]

@@ -168,9 +168,12 @@ def calls(monkeypatch):
             path.write_text("saved")
 
         @classmethod
-        def load(cls, path, *, model):
-            made["load"] = path.read_text(), model
+        def load(cls, path):
+            made["load"] = path.read_text(), "load_model" in made
             return cls({"woof": Direction(), "meow": Direction()})
+
+        def require_model(self, model):
+            made["require_model"] = model
 
         def classify(self, model, text, *, subject):
             made["classify"] = text, subject
@@ -184,10 +187,11 @@ def calls(monkeypatch):
 
         def concepts(self, model, prompts, *, rank, ridge):
             made["concepts"] = prompts, rank, ridge
-            return Concepts.load(saved, model=model)
+            return Concepts.load(saved)
 
     class Model:
         steered = False
+        cfg = SimpleNamespace(n_layers=6, d_model=8)
 
         def generate(self, text, **options):
             made["generate"] = options
@@ -257,9 +261,7 @@ def test_fit_by_another_method_and_centring_are_the_library_s(calls, tmp_path, m
 
     def fit_concepts(model, prompts, **options):
         calls["fit_concepts"] = prompts, options
-        return SimpleNamespace(
-            centred=lambda acts: calls.update(centred=acts) or lrc.ConceptSet.load(path, model=model)
-        )
+        return SimpleNamespace(centred=lambda acts: calls.update(centred=acts) or lrc.ConceptSet.load(path))
 
     monkeypatch.setattr(lrc, "fit_concepts", fit_concepts)
     monkeypatch.setattr(lrc, "subject_activations", lambda model, prompts, *, layer: (prompts, layer))
@@ -292,7 +294,8 @@ def test_probe_prints_the_ranking_of_the_loaded_concepts(calls, capsys, tmp_path
     stored.write_text("saved")
     arguments = ["--model", "m", "--concepts", str(stored), "--text", "The [cat] says", "--subject", "[cat]"]
     assert main(["probe", *arguments, "--top", "1", "--json", str(tmp_path / "p.json")]) == 0
-    assert calls["load"][0] == "saved"
+    assert calls["load"] == ("saved", False)  # the file is read before the model
+    assert calls["require_model"].cfg.n_layers == 6
     assert calls["classify"] == ("The [cat] says", "[cat]")
     out = capsys.readouterr().out
     assert "meow" in out

@@ -205,7 +205,9 @@ def test_a_sweep_from_the_command_line_has_a_row_for_each_setting(folder, load_m
     compared = [entry["method"] for entry in json.loads(target.read_text())["comparisons"]]
     assert compared == ["lrc@object=2,rank=4"] * 3 + ["lrc@object=1,rank=2"] * 3
     capsys.readouterr()
-    assert run(folder, *again, "--compare", "lrc") == 1
+    loads = len(load_model)
+    assert run(folder, *again, "--compare", "lrc") == 2
+    assert len(load_model) == loads
     assert (
         "compare: there is no method 'lrc' in this run; there are lrc@object=1,rank=2" in capsys.readouterr().err
     )

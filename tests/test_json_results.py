@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrc_tl.json_results import HEAD, check_target, peak_rss_bytes, write_result
+from lrc_tl.json_results import (
+    HEAD,
+    ResultFileError,
+    check_target,
+    peak_rss_bytes,
+    read_sealed_result,
+    write_result,
+)
 
 HEADING = {"kind": "demo", "settings": {"seed": 1, "out": Path("a")}, "model": None, "seconds": 1.5}
 
@@ -68,8 +75,52 @@ def test_a_target_that_is_a_folder_or_lies_below_a_file_is_refused_before_a_run(
     with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
         check_target(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError, match="file"):
+    with pytest.raises(NotADirectoryError, match=r"Not a directory: .*file; give another place for r.json"):
         check_target(tmp_path / "file" / "r.json")
+
+
+def test_a_check_makes_nothing_and_writing_makes_the_folders(tmp_path):
+    check_target(tmp_path / "a" / "b" / "r.json")
+    assert os.listdir(tmp_path) == []
+    write_result(tmp_path / "a" / "b" / "r.json", **HEADING, results={})
+    assert os.listdir(tmp_path / "a" / "b") == ["r.json"]
+
+
+def test_a_folder_in_which_no_file_can_be_made_is_refused_whatever_its_permissions_say():
+    with pytest.raises(
+        PermissionError, match=r"the folder /proc cannot be written to; give another place for r.json"
+    ):
+        check_target(Path("/proc/r.json"))
+
+
+def test_a_read_only_file_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "r.json"
+    path.write_text("kept")
+    monkeypatch.setattr(os, "access", lambda given, mode: given != path)  # root may write to any file
+    with pytest.raises(PermissionError, match=r"r.json is read-only; give another name"):
+        write_result(path, **HEADING, results={})
+    assert path.read_text() == "kept"
+
+
+def test_names_that_are_no_unicode_are_written_as_escapes(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.json")
+    write_result(path, **HEADING, results={"file": path, "half": "\ud83d"})
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert (data["file"], data["half"]) == (str(path), "\ud83d")
+
+
+def test_a_sealed_file_comes_back_whole_and_any_other_is_refused(tmp_path):
+    path = tmp_path / "r.json"
+    write_result(path, **HEADING, results={"a": [1.0, np.float64("nan")], "b": "\udcff"}, sealed=True)
+    data = read_sealed_result(path, kind="demo", schema_version=1)
+    assert (data["a"], data["b"]) == ([1.0, None], "\udcff")
+    with pytest.raises(ResultFileError, match=r"its schema is .*lrc_tl.demo.*, not .*lrc_tl.other"):
+        read_sealed_result(path, kind="other", schema_version=1)
+    write_result(path, **HEADING, results={"a": 1})
+    with pytest.raises(ResultFileError, match="does not match its checksum"):
+        read_sealed_result(path, kind="demo", schema_version=1)
+    with pytest.raises(ValueError, match="results may not be called checksum"):
+        write_result(path, **HEADING, results={"checksum": 1})
 
 
 def test_peak_memory_counts_what_was_held_and_let_go():

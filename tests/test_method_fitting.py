@@ -76,7 +76,7 @@ def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_
         ({"object_layer": None}, "lrc-combined needs an object layer above the subject layer"),
         ({"method": "svm", "fit_method": "lowrank"}, "fit_method is 'lowrank'; allowed are"),
         ({"method": "lcr", "rank": 2}, "no method 'lcr'; did you mean lrc"),
-        ({"method": "lrc", "rank": 500}, "rank 500 is above the numerical rank of its LRE"),
+        ({"method": "lrc", "rank": 500}, "rank is 500; the model.s residual stream allows 1 to 12"),
         (
             {"fit_method": "low_rank"},
             "lrc-combined needs all singular values; use fit_method='exact', or other methods",
@@ -86,13 +86,20 @@ def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_
         ({"subject_layer": 2, "method": "lrc-final", "rank": 2}, "object layer 2 is not above subject layer 2"),
         ({"object_layer": 9}, "layer 9 is outside the model; allowed are -3 to 2"),
         ({"prompts": ()}, "no prompts to make concepts from"),
-        ({"max_lre_prompts": 0}, "n is 0; ask for at least one prompt"),
+        ({"max_lre_prompts": 0}, "max_lre_prompts is 0; it must be 1 or more"),
     ],
 )
-def test_bad_input_is_refused(word_model, prompts, changes, message):
+def test_bad_input_is_refused(word_model, prompts, changes, message, monkeypatch):
     options = {"prompts": prompts, **PLACE, **changes}
+    monkeypatch.setattr("lrc_tl.method_fitting.training_activations", None)  # refused before the model runs
     with pytest.raises(ValueError, match=message):
         lrc.fit_concepts(word_model, **options)
+
+
+def test_a_rank_above_the_numerical_rank_of_the_lre_is_refused(word_model, prompts, monkeypatch):
+    monkeypatch.setattr(lrc.LinearRelationalEmbedding, "numerical_rank", 3)
+    with pytest.raises(ValueError, match="rank 4 is above the numerical rank of its LRE, 3"):
+        lrc.fit_concepts(word_model, prompts, **{**PLACE, "method": "lrc", "rank": 4})
 
 
 @pytest.mark.real_model

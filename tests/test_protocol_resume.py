@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -13,6 +15,7 @@ from spoken import spoken_relations
 from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS, without_times
 
 import lrc_tl as lrc
+from lrc_tl.json_results import _checksum
 from lrc_tl.protocol import run_protocol
 
 
@@ -81,31 +84,151 @@ def test_results_of_another_model_are_refused(word_model, relations, folder, who
             weight.copy_(before)
 
 
+def rewrite(path, change, *, sealed):
+    """Changes a stored part; `sealed` gives it the checksum of its new content, as its writer would have."""
+    data = json.loads(path.read_text())
+    change(data)
+    if sealed:
+        del data["checksum"]
+        data["checksum"] = _checksum(data)
+    path.write_text(json.dumps(data))
+
+
+@pytest.fixture
+def part(word_model, folder, whole):
+    """One stored part, put back afterwards."""
+    path = min((folder / word_model.__class__.__name__).glob("*.json"))
+    before = path.read_bytes()
+    yield path
+    path.write_bytes(before)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda data: data["schema"].update(version=9), 'its schema is {.*"version": 9}, not'),
+        (lambda data: data["schema"].update(version=1), 'its schema is {.*"version": 1}, not'),
         (lambda data: data.update(lrc_tl="0.0.9"), "it was made by lrc_tl 0.0.9, not"),
         (lambda data: data["model"].update(dtype="bfloat16"), 'another model .dtype "bfloat16", now'),
-        (lambda data: data.pop("record"), "is damaged or no stored result; delete it"),
+        (lambda data: data["model"].update(d_model=9), "another model .*d_model 9 against 12"),
+        (lambda data: data["model"]["behaviour"].update({"0": [None] * 9}), "no fingerprint of a model"),
+        (lambda data: data["model"]["behaviour"].update({"0": []}), "no fingerprint of a model"),
+        (lambda data: data["model"].pop("torch"), "a model fingerprint needs the fields"),
+        (lambda data: data.pop("record"), "is no stored result: record must be a mapping, not None; delete it"),
+        (lambda data: data["record"].update(seed=True), r"is no stored result: record\['seed'\] cannot be True"),
+        (lambda data: data["record"].pop("edits"), "is no stored result: record has no field 'edits'"),
+        (lambda data: data["record"]["methods"]["lrc"].update(accuracy=0.123), "the share of its outcomes is"),
+        (
+            lambda data: data["record"]["methods"]["lrc"]["correct"].append(True),
+            r"\['correct'\] has \d+ entries; it must have",
+        ),
     ],
 )
 def test_results_of_another_schema_version_or_dtype_are_refused(
-    word_model, relations, folder, whole, change, message
+    word_model, relations, folder, part, change, message
 ):
-    path = next(iter(sorted((folder / word_model.__class__.__name__).glob("*.json"))))
-    before = path.read_text()
-    data = json.loads(before)
-    change(data)
+    rewrite(part, change, sealed=True)
+    with pytest.raises(lrc.ResumeError, match=message) as refused:
+        resumed(word_model, relations, folder)
+    assert str(part) in str(refused.value)
+
+
+def test_a_changed_or_cut_part_is_refused_by_its_checksum(word_model, relations, folder, part):
+    whole_text = part.read_text()
+    rewrite(part, lambda data: data["record"].update(chance=0.5), sealed=False)
+    with pytest.raises(lrc.ResumeError, match=r"does not match its checksum, so it was changed .*; delete it"):
+        resumed(word_model, relations, folder)
+    part.write_text(whole_text[: len(whole_text) // 2])
+    with pytest.raises(lrc.ResumeError, match=r"json is damaged or no stored result .*; delete it"):
+        resumed(word_model, relations, folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b'{"schema": 1, "checksum": 2}', b"NaN", None],
+    ids=["empty", "list", "no fields", "no UTF-8", "deep", "long number", "no schema", "nan", "folder"],
+)
+def test_what_is_no_part_is_one_line_that_names_the_file(word_model, relations, folder, part, content):
+    part.unlink()
+    if content is None:
+        part.mkdir()
+    else:
+        part.write_bytes(content)
     try:
-        path.write_text(json.dumps(data))
-        with pytest.raises(lrc.ResumeError, match=message):
+        with pytest.raises(lrc.ResumeError) as refused:
             resumed(word_model, relations, folder)
-        path.write_text(before[: len(before) // 2])
-        with pytest.raises(lrc.ResumeError, match=r"json is damaged or no stored result"):
-            resumed(word_model, relations, folder)
+        assert str(part) in str(refused.value)
+        assert "\n" not in str(refused.value)
     finally:
-        path.write_text(before)
+        if content is None:
+            part.rmdir()
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [{"device": "cuda:1"}, {"torch": "2.0.1+cpu"}, {"transformer_lens": "3.9.9"}, {"model_class": "Other"}],
+)
+def test_parts_of_the_same_model_run_differently_are_gone_on_from_with_a_warning(
+    word_model, relations, folder, whole, part, recorded
+):
+    rewrite(part, lambda data: data["model"].update(recorded), sealed=True)
+    (name, value) = next(iter(recorded.items()))
+    message = f"stored results were made on the same model, run differently: {name} {re.escape(value)} against"
+    with pytest.warns(UserWarning, match=message):
+        again = resumed(word_model, relations, folder)
+    assert again.to_dict() == whole.to_dict()
+
+
+def test_a_run_that_does_not_resume_leaves_finished_parts_alone(word_model, relations, folder, whole, monkeypatch):
+    place = folder / word_model.__class__.__name__
+    before = {path.name: path.read_bytes() for path in place.glob("*.json")}
+    monkeypatch.setattr("lrc_tl.protocol.benchmark_relation", None)
+    monkeypatch.setattr("lrc_tl.protocol_plan.ModelFingerprint", None)  # refused before the model is run
+    for changes in ({}, {"rank": 3}):
+        options = {"methods": METHODS, "beta": BETAS, "seeds": SEEDS, **SETTINGS, **changes}
+        with pytest.raises(lrc.ResumeError) as refused:
+            run_protocol(word_model, relations, out=place, **options)
+        message = str(refused.value)
+        assert f"{place} holds 4 finished results of an earlier run" in message
+        assert 'methods ["lrc", "lrc-final", "svm", "mean"]' in message
+        assert "ranks [4]" in message
+        assert "add --resume (resume=True in Python); else give another folder" in message
+    assert {path.name: path.read_bytes() for path in place.glob("*.json")} == before
+
+
+def test_a_result_is_loaded_from_its_folder_and_from_its_file(word_model, relations, folder, whole, tmp_path):
+    loaded = lrc.ProtocolResult.load(folder / word_model.__class__.__name__)
+    assert loaded.records == whole.records  # relations and seeds were asked for in sorted order
+    assert loaded.to_dict() == whole.to_dict()
+    whole.save(tmp_path / "whole.json")
+    again = lrc.ProtocolResult.load(tmp_path / "whole.json")
+    assert (again.records, again.methods, again.compare) == (whole.records, whole.methods, whole.compare)
+    assert again.to_markdown() == whole.to_markdown()
+
+
+def test_parts_of_two_processes_make_one_result(word_model, relations, folder, whole, tmp_path):
+    source = folder / word_model.__class__.__name__
+    for path in source.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    first, *_ = sorted(tmp_path.glob("*.json"))
+    rewrite(first, lambda data: data["model"].update(device="cuda:1"), sealed=True)
+    with pytest.warns(UserWarning, match="device cuda:1 against cpu"):
+        assert lrc.ProtocolResult.load(tmp_path).to_dict() == whole.to_dict()
+    rewrite(first, lambda data: data["settings"].update(ranks=[3]), sealed=True)
+    with pytest.raises(lrc.ResumeError, match=r"belong to different runs .settings: ranks \[3\], now \[4\]"):
+        lrc.ProtocolResult.load(tmp_path)
+
+
+def test_what_is_no_stored_result_is_not_loaded(word_model, whole, tmp_path):
+    with pytest.raises(lrc.ResumeError, match="holds no results of a benchmark"):
+        lrc.ProtocolResult.load(tmp_path)
+    with pytest.raises(lrc.ResumeError, match="there is no such file"):
+        lrc.ProtocolResult.load(tmp_path / "none.json")
+    target = tmp_path / "whole.json"
+    whole.save(target)
+    rewrite(target, lambda data: data["records"][0].update(left_out=3), sealed=True)
+    with pytest.raises(lrc.ResumeError, match=r"whole.json is no stored result: record\['left_out'\] cannot be 3"):
+        lrc.ProtocolResult.load(target)
 
 
 def test_two_runs_cannot_write_to_one_folder(word_model, relations, tmp_path):

@@ -1,5 +1,7 @@
 """Ranges and lists of numbers."""
 
+import time
+
 import pytest
 
 from lrc_tl.ranges import parse_integers, parse_numbers
@@ -25,11 +27,20 @@ def test_a_range_includes_its_start_and_excludes_its_stop(text, numbers):
         ("1,,2", "'1,,2' has an empty entry"),
         ("", "'' has an empty entry"),
         ("0:4,2", "2 comes twice in '0:4,2'"),
+        ("0:1000000000", "'0:1000000000' stands for more than 10,000 numbers; is '0:1000000000' a slip"),
+        ("-9000000000000000000000:5", "more than 10,000 numbers"),
+        ("0:6000,6000:12001", "'0:6000,6000:12001' stands for more than 10,000 numbers; is '6000:12001' a slip"),
     ],
 )
 def test_what_is_no_range_is_named(text, message):
     with pytest.raises(ValueError, match=message):
         parse_integers(text)
+
+
+def test_a_long_range_takes_no_time_to_check():
+    started = time.perf_counter()
+    assert len(parse_integers("0:9999,20000")) == 10_000
+    assert time.perf_counter() - started < 1
 
 
 def test_numbers_keep_their_order():

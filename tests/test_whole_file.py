@@ -115,5 +115,5 @@ def test_a_target_that_is_no_file_is_refused_before_a_run(tmp_path):
     with pytest.raises(lrc.ArtifactError, match="is a named pipe; give the name of a file"):
         check_target(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "none" / "r.json")
-    check_target(tmp_path / "link")  # makes the folder that it leads to, as it does without a link
-    assert (tmp_path / "none").is_dir()
+    check_target(tmp_path / "link")  # makes nothing: the folder that it leads to is made when it is written
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,139 @@
+"""Stored pieces of a run: their names, and that damage of any kind is refused or changes nothing."""
+
+import json
+import random
+
+import pytest
+from tiny_benchmark import METHODS, SETTINGS
+
+import lrc_tl as lrc
+from lrc_tl.benchmark_records import require_record
+from lrc_tl.protocol import run_protocol
+from lrc_tl.result_parts import part_files, part_path, read_part
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "国" * 78 + " seed 42",
+        "x" * 500,
+        "é" * 200,
+        "../../etc/passwd",
+        "a/b\\c:*?\0",
+        "\ud83d half",
+        "\x1b[2J",
+        "😀" * 60,
+    ],
+)
+def test_names_of_parts_are_bounded_in_bytes_and_stay_in_the_folder(tmp_path, name):
+    path = part_path(tmp_path, name)
+    assert len(path.name.encode()) <= 120
+    assert path.parent == tmp_path
+    path.write_text("fits")
+    assert part_files(tmp_path) == [path]
+
+
+def test_different_names_have_different_files_in_which_a_reader_sees_the_name(tmp_path):
+    names = ["r seed 1", "r_seed 1", "R seed 1", "国" * 78, "国" * 79, "r seed 11"]
+    assert len({part_path(tmp_path, name).name.casefold() for name in names}) == len(names)
+    assert part_path(tmp_path, "city in country seed 42").name.startswith("city_in_country_seed_42-")
+
+
+def test_a_relation_with_a_long_name_is_run_stored_and_resumed(word_model, tmp_path):
+    name = "国" * 78
+    pairs = [(f"w{n}", f"w{30 + n % 3}") for n in range(30)]
+    relation = lrc.Relation.from_pairs(name, pairs, templates=["{} w1"])
+    left_out = "could be evaluated|known"
+    with pytest.raises(ValueError, match=left_out):
+        run_protocol(word_model, [relation], methods=METHODS, out=tmp_path, **SETTINGS)
+    (path,) = part_files(tmp_path)
+    assert json.loads(path.read_text(encoding="utf-8"))["record"]["relation"] == name
+
+
+@pytest.fixture(scope="module")
+def stored(word_model, tmp_path_factory):
+    """A stored part, as bytes, and what it holds."""
+    from spoken import spoken_relations
+
+    folder = tmp_path_factory.mktemp("fuzzed")
+    run_protocol(
+        word_model, spoken_relations(word_model, 1), methods=("lrc", "mean"), beta=0.3, out=folder, **SETTINGS
+    )
+    (path,) = part_files(folder)
+    return path.read_bytes(), read(path)
+
+
+def read(path):
+    return read_part(path, kind="benchmark_part", require_record=require_record)
+
+
+def flipped(data, generator):
+    changed = bytearray(data)
+    for _ in range(generator.choice([1, 1, 1, 2, 8])):
+        changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
+    return bytes(changed)
+
+
+def cut(data, generator):
+    start, stop = sorted(generator.sample(range(len(data) + 1), 2))
+    return data[:start] + data[stop:]
+
+
+def edited(data, generator):
+    """One value somewhere in the JSON is replaced by another, taken away, or named otherwise."""
+    document = json.loads(data)
+    place = document
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = generator.choice(keys)
+        value = place[key]
+        if not isinstance(value, (dict, list)) or not value or generator.random() < 0.2:
+            break
+        place = value
+    kind = generator.randrange(3)
+    if kind == 0:
+        place[key] = generator.choice([None, True, -1, 0.5, 1e400, "", "x", [], {}, [[]], 10**400, "\ud800"])
+    elif kind == 1:
+        del place[key]
+    elif isinstance(place, dict):
+        place[generator.choice(["x", *keys])] = place.pop(key)
+    else:
+        place.insert(0, value)
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize("damage", [flipped, cut, edited])
+def test_a_damaged_part_is_refused_or_is_exactly_what_was_stored(stored, tmp_path, damage):
+    data, whole = stored
+    generator = random.Random(20)
+    path = tmp_path / "part-00000000.json"
+    refused = 0
+    for _ in range(1500):
+        path.write_bytes(damage(data, generator))
+        try:
+            part = read(path)
+        except lrc.ResumeError as error:
+            refused += 1
+            message = str(error)
+            assert str(path) in message
+            assert message.isprintable()
+        else:
+            assert (part.record, part.name, part.content) == (whole.record, whole.name, whole.content)
+            assert (part.settings, part.model, part.library) == (whole.settings, whole.model, whole.library)
+    assert refused > 1300
+
+
+def test_a_record_with_any_field_missing_or_of_another_type_is_refused(stored):
+    """Also where somebody has made a checksum that fits."""
+    record = stored[1].record
+    require_record(record)
+    for key in record:
+        for wrong in (object(), [object()]):
+            with pytest.raises(ValueError, match="record"):
+                require_record(record | {key: wrong})
+        with pytest.raises(ValueError, match=f"record has no field '{key}'"):
+            require_record({name: value for name, value in record.items() if name != key})
+    figures = record["methods"]["lrc"]
+    for key in ("correct", "predicted", "accuracy", "curve"):
+        with pytest.raises(ValueError, match=r"record\['methods'\]\['lrc'\]"):
+            require_record(record | {"methods": {"lrc": {**figures, key: None}}})
