@@ -8,15 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
+from lrc_tl.beta import DEFAULT_BETA
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import check_layers
 from lrc_tl.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.method_variants import require_exact_fit, require_methods
 from lrc_tl.models import HookedModel, layer_number
 from lrc_tl.presets import TABLE_METHODS
+from lrc_tl.progress import ProgressBar
 from lrc_tl.protocol_result import ProtocolResult
 from lrc_tl.relation_benchmark import BenchmarkSettings, benchmark_relation
 from lrc_tl.relation_files import built_in_relations, load_relation
@@ -65,7 +64,8 @@ def run_protocol(
 
     Args:
         relations: one for each name.
-        beta: factor of eq. 7, 0.1 by default; several give a causality curve, headed by the first.
+        beta: factor of eq. 7; several give a causality curve, headed by the first. None: with `select` the one
+            that it chooses, else `lrc_tl.beta.DEFAULT_BETA`. The paper's is 0.1, which its presets have.
         max_lre_prompts: prompts for each LRE, balanced over objects; baselines use all known training prompts.
         max_facts: facts used of each relation, drawn with the seed: two of each object as far as they go, then
             evenly.
@@ -174,10 +174,9 @@ def run_protocol(
             for relation, seed in jobs
             if parts and resume
         }
-        bar = stack.enter_context(Progress(console=Console(stderr=True), disable=not progress))
-        task = bar.add_task("benchmark", total=len(jobs))
+        bar = stack.enter_context(ProgressBar("benchmark", total=len(jobs), progress=progress))
         for relation, seed in jobs:
-            bar.update(task, description=f"{relation.name}, seed {seed}")
+            bar.say(f"{relation.name}, seed {seed}")
             record = stored.get((relation.name, seed))
             if record is None:
                 started = time.perf_counter()
@@ -186,7 +185,7 @@ def run_protocol(
                     seconds = time.perf_counter() - started
                     parts.write(_part(relation, seed), record, content=content(relation), seconds=seconds)
             records.append(record)
-            bar.advance(task)
+            bar.advance()
     result = ProtocolResult(records=tuple(records), methods=names, compare=tuple(dict.fromkeys(compare)))
     result.require_some()
     return result
@@ -226,7 +225,7 @@ def _checked(model: HookedModel, settings: BenchmarkSettings, *, swept: Sequence
         if not swept:
             check_layers(model, subjects[0], objects[0])
         settings.variants(int(model.cfg.n_layers))
-        settings = replace(settings, betas=(0.1,) if settings.betas is None else settings.betas)
+        settings = replace(settings, betas=(DEFAULT_BETA,) if settings.betas is None else settings.betas)
     if settings.betas is not None:
         _check_distinct("beta", settings.betas)
         for beta in settings.betas:
