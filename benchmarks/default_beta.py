@@ -1,7 +1,7 @@
 """Which beta edits get by default: hard success within limits, on training facts of built-in relations.
 
     .venv/bin/python benchmarks/default_beta.py [--model packaged:gemma-3-270m] [--relations NAME,...]
-        [--subject-layer i --object-layer j --rank k]
+        [--betas x,...] [--subject-layer i --object-layer j --rank k]
     .venv/bin/python benchmarks/default_beta.py --table
 
 For each relation the training half is split again: directions come from few-shot prompts of the one part (method
@@ -40,7 +40,9 @@ LRE_PROMPTS = 5
 FEWEST_FACTS = 5
 
 
-def training_effects(model: lrc.HookedModel, relation: lrc.Relation, places: dict[str, Any]) -> dict[str, Any]:
+def training_effects(
+    model: lrc.HookedModel, relation: lrc.Relation, places: dict[str, Any], betas: tuple[float, ...]
+) -> dict[str, Any]:
     """Effects of every beta on one relation's held-out training facts, or the reason why there are none."""
     train, _ = relation.split(seed=0)
     fit_on, judge_on = train.split(seed=0)
@@ -52,7 +54,7 @@ def training_effects(model: lrc.HookedModel, relation: lrc.Relation, places: dic
         return {"relation": relation.name, "left_out": f"{len(inside)} facts are known"}
     concepts = lrc.fit_concepts(model, known.prompts, method="lrc", max_lre_prompts=LRE_PROMPTS, **places)
     edits = lrc.counterfactual_edits(inside, seed=0, per_object=EDITS_PER_OBJECT)
-    return {"relation": relation.name, "left_out": None, **measured(model, relation, concepts, edits, BETAS)}
+    return {"relation": relation.name, "left_out": None, **measured(model, relation, concepts, edits, betas)}
 
 
 def measured(
@@ -76,13 +78,12 @@ def measured(
 def means(relations: list[dict[str, Any]]) -> list[BetaEffect]:
     """One effect a beta, over relations: arithmetic means, and the geometric one of the perplexity ratio."""
     rows = []
-    for place, beta in enumerate(BETAS):
-        own = [relation["effects"][place] for relation in relations]
+    for own in zip(*(relation["effects"] for relation in relations), strict=True):
         names = ("causality", "hard_success", "mean_log_odds_change", "kl_elsewhere")
         ratio = geometric_mean(effect["perplexity_ratio"] for effect in own)
         rows.append(
             BetaEffect(
-                beta=beta,
+                beta=own[0]["beta"],
                 perplexity_ratio=ratio,
                 **{name: fmean(effect[name] for effect in own) for name in names},
             )
@@ -112,15 +113,18 @@ def show(title: str, effects: list[dict[str, Any]]) -> None:
 
 
 def chosen() -> tuple[float, float, list[str]]:
-    """The beta, its mean hard success, and the models, from the results that are there."""
+    """The beta, its mean hard success, and the models, from the results that are there; of betas tried on all."""
     by_model = {
-        path.stem.removeprefix("default_beta_"): json.loads(path.read_text())["mean"]
+        path.stem.removeprefix("default_beta_"): {
+            effect["beta"]: effect for effect in json.loads(path.read_text())["mean"]
+        }
         for path in sorted(RESULTS.glob("default_beta_*.json"))
     }
+    on_all = set.intersection(*map(set, by_model.values()))
     allowed = [
-        (fmean(own[place]["hard_success"] for own in by_model.values()), -beta)
-        for place, beta in enumerate(BETAS)
-        if all(own[place]["within_limits"] for own in by_model.values())
+        (fmean(own[beta]["hard_success"] for own in by_model.values()), -beta)
+        for beta in on_all
+        if all(own[beta]["within_limits"] for own in by_model.values())
     ]
     hard_success, beta = max(allowed)
     return -beta, hard_success, list(by_model)
@@ -149,6 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=GEMMA)
     parser.add_argument("--relations", default=",".join(RELATIONS))
+    parser.add_argument("--betas", default=",".join(map(str, BETAS)))
     for name in README_PLACES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     parser.add_argument("--table", action="store_true")
@@ -164,9 +169,10 @@ def main() -> None:
     usual = README_PLACES if given.model == GEMMA else {name: preset[name] for name in README_PLACES}
     asked = {name: getattr(given, name) for name in README_PLACES}
     places = {name: usual[name] if value is None else value for name, value in asked.items()}
+    betas = tuple(float(beta) for beta in given.betas.split(","))
     relations = []
     for name in given.relations.split(","):
-        relations.append(training_effects(model, lrc.load_relation(name), places))
+        relations.append(training_effects(model, lrc.load_relation(name), places, betas))
         outcome = relations[-1]["left_out"] or "measured"
         print(f"{name}: {outcome}, {time.perf_counter() - started:.0f} s", flush=True)
     used = [relation for relation in relations if relation["left_out"] is None]

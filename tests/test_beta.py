@@ -132,11 +132,15 @@ def test_the_benchmark_has_the_constant_outside_presets_and_the_papers_inside(wo
 
 
 def test_the_constant_is_the_best_within_limits_on_the_training_facts_of_the_stored_results():
-    means = [json.loads(path.read_text())["mean"] for path in sorted(RESULTS.glob("default_beta_*.json"))]
+    means = [
+        {effect["beta"]: effect for effect in json.loads(path.read_text())["mean"]}
+        for path in sorted(RESULTS.glob("default_beta_*.json"))
+    ]
     assert len(means) == 2
     allowed = {}
-    for rows in zip(*means, strict=True):
-        assert len({row["beta"] for row in rows}) == 1
+    for beta in set(means[0]) & set(means[1]):
+        rows = [own[beta] for own in means]
         if all(row["kl_elsewhere"] <= 0.7 and row["perplexity_ratio"] <= 1.5 for row in rows):
-            allowed[rows[0]["beta"]] = sum(row["hard_success"] for row in rows)
+            allowed[beta] = sum(row["hard_success"] for row in rows)
+    assert len(allowed) > 1
     assert max(allowed, key=allowed.get) == DEFAULT_BETA
