@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from lrc_tl.relations import Relation, RelationError
     from lrc_tl.result_parts import ResumeError
     from lrc_tl.selection import Settings, select_settings
+    from lrc_tl.statements import known_statements
     from lrc_tl.steering import Gate, Schedule, Steering, steer
     from lrc_tl.strength import (
         at_subject,
@@ -151,6 +152,7 @@ __all__ = [
     "free_text_edits",
     "generate",
     "hook_name",
+    "known_statements",
     "last_subject_token",
     "layer_vectors",
     "leace",
@@ -211,6 +213,7 @@ _MODULES = (
     "activations",
     "pooling",
     "knowledge",
+    "statements",
     "jacobian",
     "directions",
     "lre",

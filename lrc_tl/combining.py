@@ -18,7 +18,8 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
     nothing about which object a subject has and would otherwise outweigh the rest. arXiv:2311.08968 names LRCs
     over several layers as future work.
 
-    Sets that are centred on the same activations make a set that is centred on them; calibrations are dropped.
+    Sets that are centred on the same activations make a set that is centred on them; calibrations are dropped,
+    and so are stored betas, which were chosen for other directions.
 
     Raises:
         ValueError: no sets, fewer than two objects, sets of other objects, hook points or widths, or an object

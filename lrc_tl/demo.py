@@ -9,6 +9,7 @@ from typing import Any
 
 from lrc_tl.activations import subject_activations
 from lrc_tl.baselines import mean_concepts
+from lrc_tl.beta import BetaSource
 from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import causality_curve
 from lrc_tl.evaluation.classification import classify_activations
@@ -19,6 +20,7 @@ from lrc_tl.lre import LinearRelationalEmbedding
 from lrc_tl.models import HookedModel
 from lrc_tl.relations import Relation
 from lrc_tl.selection import select_settings
+from lrc_tl.statements import known_statements
 
 STRENGTHS = (0.02, 0.03, 0.05, 0.08, 0.12)
 _NEW_TOKENS = 12
@@ -39,9 +41,18 @@ class DemoResult:
     accuracy: float
     mean_baseline_accuracy: float
     causality: float
+    """Share of swaps after which the new object is more probable than the old one."""
+    hard_success: float
+    """Share of swaps after which the model itself says the new object."""
+    kl_elsewhere: float | None
+    """Mean KL(edited || unedited) behind known statements of other relations, nats; None: none is known."""
+    n_elsewhere: int
+    """(swap, statement) pairs behind it."""
     random_causality: float
     """The same edits with random directions of the same norms."""
+    random_hard_success: float
     beta: float
+    beta_source: BetaSource
     n_edits: int
     reload_max_abs_diff: float
     subject_layer: int
@@ -83,9 +94,10 @@ def run_demo(
     """
     train, test = relation.split(seed=seed)
     say(f"1. What the model knows of {relation.name} ({len(train.facts)} training, {len(test.facts)} test facts)")
-    known = filter_known(model, train.prompts(shots=shots, seed=seed), seed=seed)
+    known = filter_known(model, train.prompts(shots=shots, seed=seed), seed=seed, progress=progress)
     known.require_some()
-    unseen = one_prompt_a_fact(filter_known(model, test.prompts(templates="all"), seed=seed))
+    asked = test.prompts(templates="all")
+    unseen = one_prompt_a_fact(filter_known(model, asked, seed=seed, progress=progress))
     unseen.require_some()
     say(
         f"   {len(known.prompts)} training prompts ({shots}-shot) and {len(unseen.prompts)} test facts (zero-shot)"
@@ -95,9 +107,11 @@ def run_demo(
     settings = select_settings(model, train, shots=shots, seed=seed, progress=progress)
     say(
         f"   subject layer {settings.subject_layer}, object layer {settings.object_layer}, rank {settings.rank}, "
-        f"beta {settings.beta:g} (accuracy {settings.accuracy:.2f}, causality {settings.causality:.2f} on "
-        f"{settings.n_validation} held-out facts)"
+        f"beta {settings.beta:g} (accuracy {settings.accuracy:.2f}, hard success {settings.hard_success:.2f}, "
+        f"causality {settings.causality:.2f}{_nats(settings.kl_elsewhere)}, perplexity of neutral texts "
+        f"x{settings.perplexity_ratio:.2f} on {settings.n_validation} held-out facts)"
     )
+    say("   a larger beta makes the new object likelier than the old one, but breaks what the model says")
 
     say(f"3. The LRE, from {n_lre_prompts} prompts, and one direction for each object")
     lre_prompts = known.sample(n_lre_prompts, seed=seed)
@@ -108,23 +122,37 @@ def run_demo(
         object_layer=settings.object_layer,
         progress=progress,
     )
-    concepts = lre.concepts(model, known.prompts, rank=settings.rank)
+    concepts = lre.concepts(model, known.prompts, rank=settings.rank).with_beta(settings.beta)
 
     say("4. Unseen subjects")
-    result = evaluate(model, concepts, unseen.prompts, beta=settings.beta, seed=seed)
+    statements = known_statements(model, relation, seed=seed, progress=progress)
+    result = evaluate(model, concepts, unseen.prompts, seed=seed, elsewhere=statements, progress=progress)
     actual = [prompt.object for prompt in unseen.prompts]
     read = subject_activations(model, unseen.prompts, layer=concepts.layer)
     baseline = classify_activations(mean_concepts(model, known.prompts, layer=concepts.layer), read, actual)
     differences = random_differences(swap_differences(concepts, result.edits), seed=seed)
-    (control,) = causality_curve(model, result.edits, differences, betas=[settings.beta])
+    (control,) = causality_curve(
+        model,
+        result.edits,
+        differences,
+        betas=[settings.beta],
+        generated=True,
+        clean=result.causality_result.clean,
+        progress=progress,
+    )
+    hard_success, random_hard_success = result.hard_success, control.hard_causality
+    assert hard_success is not None
+    assert random_hard_success is not None
     found = result.classification
     say(
         f"   accuracy {found.accuracy:.3f} ({found.n_correct} of {found.n_prompts}, {len(concepts)} objects; "
         f"chance {found.chance:.3f}, mean-activation baseline {baseline.accuracy:.3f})"
     )
     say(
-        f"   causality {result.causality:.3f} over {len(result.edits)} swaps (random directions of the same norm "
-        f"{control.causality:.3f})"
+        f"   {len(result.edits)} swaps at beta {result.causality_result.beta:g} ({result.beta_source}): the model "
+        f"itself says the new object in {hard_success:.3f} (hard success), it is likelier than the old one in "
+        f"{result.causality:.3f} (causality){_nats(result.kl_elsewhere)}; random directions of the same norm: "
+        f"{random_hard_success:.3f} and {control.causality:.3f}"
     )
 
     shown = unseen.prompts[0]
@@ -154,8 +182,13 @@ def run_demo(
         accuracy=found.accuracy,
         mean_baseline_accuracy=baseline.accuracy,
         causality=result.causality,
+        hard_success=hard_success,
+        kl_elsewhere=result.kl_elsewhere,
+        n_elsewhere=0 if result.elsewhere is None else result.elsewhere.n_pairs,
         random_causality=control.causality,
-        beta=settings.beta,
+        random_hard_success=random_hard_success,
+        beta=result.causality_result.beta,
+        beta_source=result.beta_source,
         n_edits=len(result.edits),
         reload_max_abs_diff=difference,
         subject_layer=settings.subject_layer,
@@ -196,6 +229,10 @@ def _steering(
                 return name, strength, True, unsteered, generated.text
         last = last or swept[-1].text
     return tried[0], STRENGTHS[-1], False, unsteered, last
+
+
+def _nats(kl_elsewhere: float | None) -> str:
+    return "" if kl_elsewhere is None else f", KL elsewhere {kl_elsewhere:.2f} nats"
 
 
 def _mentions(text: str, words: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lrc_tl.activations import text_activation
 from lrc_tl.artifacts import read_artifact, write_artifact
+from lrc_tl.beta import BETA_KEY, beta_or_stored
 from lrc_tl.calibration import (
     Calibration,
     Criterion,
@@ -54,8 +55,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
     """Directions of one relation by object; iteration follows the order in which they were given.
 
     Raises:
-        ValueError: no directions, one under another name than its object, or directions of different hook points,
-            widths, dtypes, devices or models.
+        ValueError: no directions, one under another name than its object, directions of different hook points,
+            widths, dtypes, devices or models, or a beta among the settings that is no finite number.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         self._directions = dict(directions)
         self.hook_name = names.pop()
         self.settings = dict(settings or {})
-        """What made the set (rank, seed, layers, the prompts' hash ...), as JSON values; kept in its file."""
+        """What made the set (rank, seed, layers, the prompts' hash ...) and the beta chosen for it, as JSON
+        values; kept in its file."""
+        beta_or_stored(None, self.settings)  # refuses what is no beta
         self.calibration = calibration
         """What `calibrate` found; None: not calibrated."""
         weight = None if calibration is None else calibration.weight
@@ -316,6 +319,24 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         scores = self.scores(activation).tolist()
         return sorted(zip(self, scores, strict=True), key=lambda pair: pair[1], reverse=True)
 
+    @property
+    def beta(self) -> float:
+        """The size of this set's swaps where no other is given: what `with_beta` stored, else `DEFAULT_BETA`."""
+        return beta_or_stored(None, self.settings)[0]
+
+    def with_beta(self, beta: float) -> "ConceptSet":
+        """The same set with the size that its swaps have where no other is given; `save` keeps it.
+
+        For a beta that was chosen for these directions, as `select_settings` does:
+        `concepts.with_beta(settings.beta)`.
+
+        Raises:
+            ValueError: `beta` is not finite.
+        """
+        return ConceptSet(
+            self._directions, settings={**self.settings, BETA_KEY: float(beta)}, calibration=self.calibration
+        )
+
     def swap(
         self,
         model: HookedModel,
@@ -325,9 +346,12 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         text: str,
         subject: str,
         subject_start: int | None = None,
-        beta: Amount = 0.1,
+        beta: Amount | None = None,
     ) -> AbstractContextManager[None]:
         """Inside the block one concept stands for another at the last subject token: `swap_steering`, on.
+
+        A larger `beta` makes the new object more probable against the old one. Beyond a size, which depends on the
+        model, it also breaks what the model says, and the new object is seldom said. None: the set's own `beta`.
 
         Raises:
             FingerprintMismatch: the set was made on another model.
@@ -349,13 +373,14 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         text: str,
         subject: str,
         subject_start: int | None = None,
-        beta: Amount = 0.1,
+        beta: Amount | None = None,
     ) -> Steering:
         """Steering that puts one concept in the place of another at the last subject token of `text`.
 
         At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
         (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject: the last
         occurrence of it as a whole word, or the one at character `subject_start`.
+        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.beta.DEFAULT_BETA`; the paper's is 0.1.
 
         Raises:
             KeyError: no such concept.
@@ -364,7 +389,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         """
         vectors = self[remove].vector, self[add].vector
         return Steering(
-            operation=Swap(remove=vectors[0], add=vectors[1], beta=beta),
+            operation=Swap(remove=vectors[0], add=vectors[1], beta=self.beta if beta is None else beta),
             hook_name=self.hook_name,
             layers="all",
             where=last_subject_token(model, text, subject=subject, subject_start=subject_start),

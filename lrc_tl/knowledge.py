@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lrc_tl.answers import ExpectedAnswer, objects_of_relations, without_end
 from lrc_tl.forward import MAX_TOKENS, logits_at
 from lrc_tl.models import HookedModel
+from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, spread_over_objects, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.words import is_answer
@@ -108,6 +109,7 @@ def filter_known(
     seed: int = 0,
     max_tokens: int = MAX_TOKENS,
     whole_answers: bool = True,
+    progress: bool = True,
 ) -> KnownPrompts:
     """The prompts whose greedy continuation is their object, and where the word ends there.
 
@@ -132,7 +134,8 @@ def filter_known(
     if not prompts:
         raise ValueError("no prompts to filter; give at least one")
     objects = objects_of_relations(prompts)
-    answers = _greedy_answers(model, prompts, objects, max_tokens, whole_answers)
+    with ProgressBar("known prompts", total=len(prompts), progress=progress) as bar:
+        answers = _greedy_answers(model, prompts, objects, max_tokens, whole_answers, bar)
     known, dropped = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
         if is_answer(answer, prompt.object, objects[prompt.relation]):
@@ -170,6 +173,7 @@ def _greedy_answers(
     objects: Mapping[str, tuple[str, ...]],
     max_tokens: int,
     whole_answers: bool,
+    bar: ProgressBar,
 ) -> list[str]:
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
     expected = [ExpectedAnswer.of(model, tokens, objects[tokens.prompt.relation]) for tokens in tokenized]
@@ -184,6 +188,7 @@ def _greedy_answers(
         ]
         for number, logits in logits_at(model, sequences, positions, max_tokens=max_tokens):
             row = unfinished[number]
+            bar.advance(0 if decoded[row] else 1)  # nearly all of the time goes into each prompt's first pass
             greedy = logits.argmax(-1).tolist()
             right = next((i for i, guess in enumerate(guesses[row]) if guess != greedy[i]), len(guesses[row]))
             decoded[row] += greedy[: right + 1]

@@ -8,8 +8,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from lrc_tl.direction_error import direction_errors
@@ -18,6 +16,7 @@ from lrc_tl.jacobian_products import JacobianProducts
 from lrc_tl.low_rank import Factors
 from lrc_tl.models import HookedModel
 from lrc_tl.prefix_cache import prefix_caches
+from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import TokenizedPrompt
 from lrc_tl.sketching import BlockKrylov, factors_of
 
@@ -154,7 +153,7 @@ class _MeanJacobian:
         *,
         object_aggregation: ObjectAggregation,
         memory_limit: int | None,
-        progress: bool,
+        bar: ProgressBar,
         graphs_kept: int,
     ) -> None:
         for tokens in tokenized:  # before the model runs
@@ -179,7 +178,7 @@ class _MeanJacobian:
         self._tokenized = tokenized
         self._kept: list[JacobianProducts] = []
         self._graphs_kept = graphs_kept
-        self._progress = progress
+        self._bar, self._passes = bar, 0
         self.pairs = tuple(pairs)
         self.biases: dict[Pair, Tensor] = {}
         """`mean_i [o_i - J_i s_i]`, once the first forward products are done."""
@@ -195,15 +194,17 @@ class _MeanJacobian:
                         self._kept.append(graph)
                     yield graph
 
-        console = Console(stderr=True)
-        return track(all_graphs(), what, total=len(self._tokenized), console=console, disable=not self._progress)
+        # How many passes there will be is not known before: each starts the one bar again.
+        self._passes += 1
+        self._bar.restart(f"LRE, pass {self._passes}: {what} products", total=len(self._tokenized))
+        return self._bar.over(all_graphs())
 
     def forward(self, rows: dict[int, Tensor]) -> dict[Pair, Tensor]:
         """`W v` for the rows of each subject layer, at every pair."""
         found: dict[Pair, Tensor] = {}
         first = not self.biases
         objects: dict[Pair, list[Tensor]] = defaultdict(list)
-        for graph in self._graphs("LRE, forward products"):
+        for graph in self._graphs("forward"):
             for subject_layer, given in rows.items():
                 subject = graph.subject(subject_layer)
                 asked = torch.cat([given.to(subject), subject[None]]) if first else given.to(subject)
@@ -227,7 +228,7 @@ class _MeanJacobian:
     def reverse(self, rows: dict[int, Tensor]) -> dict[Pair, Tensor]:
         """`W^T u` for the rows of each object layer, at every pair."""
         found: dict[Pair, Tensor] = {}
-        for graph in self._graphs("LRE, reverse products"):
+        for graph in self._graphs("reverse"):
             for object_layer, given in rows.items():
                 asked = given.to(graph.object(object_layer))
                 for subject_layer, product in graph.reverse(object_layer, asked).items():
@@ -255,15 +256,22 @@ def fit_pair(
     rounds of the same width go on until `direction_errors` allows it for every object, or until the rest of the
     whole Jacobian takes no more products than going on; then that is computed, and nothing is approximate.
     """
-    mean = _MeanJacobian(
-        model,
-        tokenized,
-        [pair],
-        object_aggregation=object_aggregation,
-        memory_limit=memory_limit,
-        progress=progress,
-        graphs_kept=_GRAPHS_KEPT,
-    )
+    with ProgressBar("LRE", progress=progress) as bar:
+        mean = _MeanJacobian(
+            model,
+            tokenized,
+            [pair],
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            bar=bar,
+            graphs_kept=_GRAPHS_KEPT,
+        )
+        return _pair_from_products(model, mean, pair, settings)
+
+
+def _pair_from_products(
+    model: HookedModel, mean: _MeanJacobian, pair: Pair, settings: LowRankSettings
+) -> LowRankFit:
     d_model = int(model.cfg.d_model)
     sketch = BlockKrylov(
         lambda rows: mean.forward({pair[0]: rows})[pair],
@@ -311,15 +319,22 @@ def fit_grid(
     subject layers, then come from one reverse pass. `n_products` counts forward and reverse rows of the whole grid
     for each pair, divided by the number of pairs.
     """
-    mean = _MeanJacobian(
-        model,
-        tokenized,
-        pairs,
-        object_aggregation=object_aggregation,
-        memory_limit=memory_limit,
-        progress=progress,
-        graphs_kept=_GRID_GRAPHS_KEPT,
-    )
+    with ProgressBar("LREs", progress=progress) as bar:
+        mean = _MeanJacobian(
+            model,
+            tokenized,
+            pairs,
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            bar=bar,
+            graphs_kept=_GRID_GRAPHS_KEPT,
+        )
+        return _grid_from_products(model, mean, pairs, settings)
+
+
+def _grid_from_products(
+    model: HookedModel, mean: _MeanJacobian, pairs: Sequence[Pair], settings: LowRankSettings
+) -> dict[Pair, LowRankFit]:
     width = grid_width(pairs, settings)
     subject_layers, object_layers = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
     starts = {

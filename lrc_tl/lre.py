@@ -10,8 +10,6 @@ from typing import Any, get_type_hints
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from lrc_tl.activations import object_activations
@@ -32,6 +30,7 @@ from lrc_tl.low_rank_fit import (
     low_rank_settings,
 )
 from lrc_tl.models import HookedModel
+from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
@@ -451,16 +450,17 @@ def _fit_pairs(
     fingerprint = ModelFingerprint.of(model)
     weights: dict[tuple[int, int], Tensor] = {}
     biases: dict[tuple[int, int], Tensor] = {}
-    for tokens in track(tokenized, "LRE", console=Console(stderr=True), disable=not progress):
-        for pair, one in jacobian_grid(
-            model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit
-        ):
-            bias = one.object - one.jacobian @ one.subject
-            if pair in weights:
-                weights[pair] += one.jacobian
-                biases[pair] += bias
-            else:
-                weights[pair], biases[pair] = one.jacobian, bias
+    with ProgressBar("LRE", total=len(tokenized), progress=progress) as bar:
+        for tokens in bar.over(tokenized):
+            for pair, one in jacobian_grid(
+                model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit
+            ):
+                bias = one.object - one.jacobian @ one.subject
+                if pair in weights:
+                    weights[pair] += one.jacobian
+                    biases[pair] += bias
+                else:
+                    weights[pair], biases[pair] = one.jacobian, bias
     lres = {
         pair: LinearRelationalEmbedding(
             weight=weights[pair].div_(len(tokenized)),

@@ -64,6 +64,7 @@ def fit_concepts(
     max_lre_prompts: int = 20,
     fit_method: FitMethod = "exact",
     seed: int = 0,
+    progress: bool = True,
 ) -> ConceptSet:
     """Directions by any method of the benchmark, by its name, as the benchmark makes them.
 
@@ -99,6 +100,7 @@ def fit_concepts(
         relation=prompts[0].relation,
         seed=seed,
         fit_method=fit_method,
+        progress=progress,
     )
     return fitted[variant.name].concepts
 
@@ -211,6 +213,7 @@ def fit_methods(
     relation: str,
     seed: int,
     fit_method: FitMethod = "exact",
+    progress: bool = False,
 ) -> dict[str, FittedMethod]:
     """The directions of each variant, by its name.
 
@@ -222,7 +225,7 @@ def fit_methods(
     Raises:
         UnfitError: a rank above the numerical rank, too few prompts of an object, or directions that coincide.
     """
-    fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed, fit_method)
+    fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed, fit_method, progress)
     groups: dict[object, list[MethodVariant]] = {}
     for variant in _components(model, variants):
         alone = variant.method in (*BASELINES, "lrc-final")
@@ -280,10 +283,11 @@ class _Fitting:
         relation: str,
         seed: int,
         fit_method: FitMethod,
+        progress: bool,
     ) -> None:
         self.model, self.known, self.shown = model, known, shown
         self.max_lre_prompts, self.relation, self.seed = max_lre_prompts, relation, seed
-        self.fit_method = fit_method
+        self.fit_method, self.progress = fit_method, progress
 
     def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
         """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
@@ -302,7 +306,7 @@ class _Fitting:
                 object_aggregation=group[0].aggregation,
                 method=self.fit_method,
                 rank=rank,
-                progress=False,
+                progress=self.progress,
             )
 
         sample = lre_prompts(self.known, group[0].method, most=self.max_lre_prompts, seed=self.seed)

@@ -30,9 +30,11 @@ _DEFAULTS: dict[str, Any] = {
     "fit_method": "exact",
     "split_seed": None,
 }
-_FULL: dict[str, Any] = {"beta": (0.1,), "seeds": (42, 43, 44, 45, 46)}
-_SMALL: dict[str, Any] = {"beta": (0.1,), "seeds": (42,), "max_lre_prompts": 10, "max_facts": 60}
-_CURVE: dict[str, Any] = {"beta": (0.1, 0.01, 0.05, 0.2, 0.4), "seeds": (42, 43, 44)}
+_PAPER_BETA = 0.1
+"""Of the paper's edits (arXiv:2311.08968); heads every preset. The default elsewhere is in `lrc_tl.beta`."""
+_FULL: dict[str, Any] = {"beta": (_PAPER_BETA,), "seeds": (42, 43, 44, 45, 46)}
+_SMALL: dict[str, Any] = {"beta": (_PAPER_BETA,), "seeds": (42,), "max_lre_prompts": 10, "max_facts": 60}
+_CURVE: dict[str, Any] = {"beta": (_PAPER_BETA, 0.01, 0.05, 0.2, 0.4), "seeds": (42, 43, 44)}
 _PAIR: dict[str, Any] = {"methods": ("lrc", "svm")}
 _BY_OBJECT: dict[str, Any] = {"methods": ("lrc-same-object", "lrc-other-objects")}
 _LRC: dict[str, Any] = {"methods": ("lrc",)}
@@ -66,8 +68,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The size of the edit, for every method, with single-layer edits beside. On Gemma edits of .003 at all layers
     # do most of what larger ones do.
     "betas": _FULL
-    | {"beta": (0.1, 0.001, 0.003, 0.01, 0.02, 0.05, 0.15, 0.2, 0.3, 0.4, 0.6), "single_layer": True},
-    "betas-small": _SMALL | {"beta": (0.1, 0.001, 0.003, 0.01, 0.05, 0.2, 0.4), "single_layer": True},
+    | {"beta": (_PAPER_BETA, 0.001, 0.003, 0.01, 0.02, 0.05, 0.15, 0.2, 0.3, 0.4, 0.6), "single_layer": True},
+    "betas-small": _SMALL | {"beta": (_PAPER_BETA, 0.001, 0.003, 0.01, 0.05, 0.2, 0.4), "single_layer": True},
 }
 """Settings by name. A whole number for a range of layers is its step, over the model's layers."""
 # The paper's for its two models; for Gemma, those of the comparison with the authors' library; for SmolLM2, at the

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from lrc_tl.low_rank_fit import FitMethod
 from lrc_tl.models import HookedModel
 from lrc_tl.presets import TABLE_METHODS
 from lrc_tl.printable import printable
+from lrc_tl.progress import ProgressBar
 from lrc_tl.protocol_plan import N_SIDE_EFFECTS, ProtocolPlan, method_names, part_name, plan_protocol
 from lrc_tl.protocol_result import ProtocolResult
 from lrc_tl.relation_benchmark import benchmark_relation
@@ -60,7 +59,8 @@ def run_protocol(
 
     Args:
         relations: one for each name.
-        beta: factor of eq. 7, 0.1 by default; several give a causality curve, headed by the first.
+        beta: factor of eq. 7; several give a causality curve, headed by the first. None: with `select` the one
+            that it chooses, else `lrc_tl.beta.DEFAULT_BETA`. The paper's is 0.1, which its presets have.
         max_lre_prompts: prompts for each LRE, balanced over objects; baselines use all known training prompts.
         max_facts: facts used of each relation, drawn with the seed: two of each object as far as they go, then
             evenly.
@@ -136,10 +136,9 @@ def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -
             for relation, seed in jobs
             if parts and plan.resume
         }
-        bar = stack.enter_context(Progress(console=Console(stderr=True), disable=not progress))
-        task = bar.add_task("benchmark", total=len(jobs))
+        bar = stack.enter_context(ProgressBar("benchmark", total=len(jobs), progress=progress))
         for relation, seed in jobs:
-            bar.update(task, description=escape(printable(part_name(relation, seed))))
+            bar.say(escape(printable(part_name(relation, seed))))
             record = stored.get((relation.name, seed))
             if record is None:
                 started = time.perf_counter()
@@ -149,7 +148,7 @@ def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -
                     content = plan.content(relation)
                     parts.write(part_name(relation, seed), record, content=content, seconds=seconds)
             records.append(record)
-            bar.advance(task)
+            bar.advance()
     names = method_names(settings, int(model.cfg.n_layers))
     result = ProtocolResult(records=tuple(records), methods=names, compare=plan.compare)
     result.require_some()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_tl.benchmark_records import require_record
+from lrc_tl.beta import DEFAULT_BETA
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.jacobian import check_layers
 from lrc_tl.json_results import check_folder
@@ -218,7 +219,7 @@ def _checked(settings: BenchmarkSettings, swept: Sequence[str]) -> BenchmarkSett
                 f"object layer {object_} lies below subject layer {subject}; read the object at the same layer or "
                 "a later one"
             )
-        settings = replace(settings, betas=(0.1,) if settings.betas is None else settings.betas)
+        settings = replace(settings, betas=(DEFAULT_BETA,) if settings.betas is None else settings.betas)
     if settings.betas is not None:
         _require_distinct("beta", settings.betas)
         for beta in settings.betas:

@@ -32,7 +32,7 @@ from lrc_tl.method_variants import MethodVariant, method_variants
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import PositionError, Prompt, spread_over_objects, tokenize_prompt
 from lrc_tl.relations import Relation, RelationError
-from lrc_tl.selection import BETAS, RANKS, select_settings
+from lrc_tl.selection import RANKS, select_settings
 from lrc_tl.side_effect_statements import side_effect_pairs
 
 MIN_TEST_FACTS = 5
@@ -238,13 +238,15 @@ class _Evaluated:
         try:
             # The cheaper half first: most relations that are left out have too few known test facts.
             asked = test.prompts(seed=self.seed, templates="all")
-            unseen = one_prompt_a_fact(filter_known(self.model, asked, seed=self.seed, whole_answers=False))
+            unseen = one_prompt_a_fact(
+                filter_known(self.model, asked, seed=self.seed, whole_answers=False, progress=False)
+            )
             if len(unseen.prompts) < MIN_TEST_FACTS:
                 raise _LeftOut(
                     f"the model knows {len(unseen.prompts)} of {len(test.facts)} test facts zero-shot, and "
                     f"{MIN_TEST_FACTS} are needed"
                 )
-            known = filter_known(self.model, prompts, seed=self.seed, whole_answers=False)
+            known = filter_known(self.model, prompts, seed=self.seed, whole_answers=False, progress=False)
         except PositionError as error:
             raise _LeftOut(str(error)) from error
         if len({prompt.object for prompt in known.prompts}) < 2:
@@ -265,9 +267,10 @@ class _Evaluated:
                 subject_layers=settings.subject_layers or None,
                 object_layers=settings.object_layers or None,
                 ranks=settings.ranks or RANKS,
-                betas=settings.betas or BETAS,
+                betas=settings.betas,
                 shots=settings.shots,
                 seed=self.seed,
+                others=self.others or None,
                 progress=False,
             )
         except ValueError as error:  # too few known training facts to choose by
@@ -393,13 +396,13 @@ class _Evaluated:
         betas = settings.betas or ()
         differences = {name: swap_differences(own, edits) for name, own in concepts.items()}
         with self._clock("causality"):
-            curves = causality_curves(self.model, edits, differences, betas=betas, generated=True)
+            curves = causality_curves(self.model, edits, differences, betas=betas, generated=True, progress=False)
         with self._clock("side effects"):
             unrelated, same = side_effect_pairs(
                 self.model, self.relation, edits, self.others, n=settings.n_side_effects, seed=self.seed
             )
-            elsewhere = side_effects(self.model, unrelated, differences, betas=betas)
-            beside = side_effects(self.model, same, differences, betas=betas)
+            elsewhere = side_effects(self.model, unrelated, differences, betas=betas, progress=False)
+            beside = side_effects(self.model, same, differences, betas=betas, progress=False)
         for name, own in figures.items():
             own["curve"] = [
                 _point(result) | _side("unrelated", away) | _side("same_subject", near)
@@ -410,7 +413,13 @@ class _Evaluated:
                 at_layer = {v.name: differences[v.name] for v in variants if v.subject_layer == layer}
                 with self._clock("causality, single layer"):
                     single = causality_curves(
-                        self.model, edits, at_layer, betas=betas, layers=[layer], generated=True
+                        self.model,
+                        edits,
+                        at_layer,
+                        betas=betas,
+                        layers=[layer],
+                        generated=True,
+                        progress=False,
                     )
                 for name, results in single.items():
                     figures[name]["curve_single_layer"] = [_point(result) for result in results]

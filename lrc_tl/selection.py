@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from lrc_tl.activations import prompt_activations
-from lrc_tl.evaluation.causality import causality_curves, counterfactual_edits
+from lrc_tl.beta_choice import BetaTrials, search_betas
+from lrc_tl.evaluation.causality import counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
-from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import fit_layer_grid
@@ -17,9 +17,9 @@ from lrc_tl.models import HookedModel, layer_number
 from lrc_tl.prompts import Prompt
 from lrc_tl.relations import Relation
 from lrc_tl.sequences import as_tuple
+from lrc_tl.statements import known_statements
 
 RANKS = (16, 32, 64, 128, 192)
-BETAS = (0.05, 0.1, 0.2)
 _FEWEST = 5
 
 
@@ -31,17 +31,30 @@ class Settings:
     object_layer: int
     rank: int
     beta: float
+    """Keep it with the directions: `concepts.with_beta(settings.beta)`."""
     accuracy: float
     """Of the chosen layers and rank on the validation facts, which they were chosen by."""
     causality: float
-    """Of the chosen beta on the validation facts."""
+    """Of the chosen beta on the validation facts: share of edits after which p(o') > p(o)."""
+    hard_success: float
+    """Of the chosen beta on the validation facts, which it was chosen by: share of edits after which the model
+    itself says o'."""
+    kl_elsewhere: float | None
+    """Mean KL(edited || unedited) behind `n_statements` known statements of other relations, nats; None: no such
+    statement."""
+    perplexity_ratio: float
+    """Of neutral texts, edited over unedited."""
+    within_limits: bool
+    """KL elsewhere at most 0.7, perplexity ratio at most 1.5. False: for no beta tried; the smallest was taken."""
+    n_statements: int
     n_validation: int
     validation_shots: int
     """Examples in the validation prompts: 0, or as in training where too few are known without."""
     tried: pd.DataFrame
     """One row for each candidate: subject_layer, object_layer, rank, accuracy, mean_reciprocal_rank."""
     tried_edits: pd.DataFrame
-    """One row for each rank and beta at the chosen layers, with causality and mean_log_odds_change."""
+    """One row for each rank and beta tried at the chosen layers: rank, accuracy, the fields of `BetaEffect`, and
+    within_limits."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values without the tables, for JSON."""
@@ -64,24 +77,33 @@ def select_settings(
     subject_layers: Sequence[int] | None = None,
     object_layers: Sequence[int] | None = None,
     ranks: Sequence[int] = RANKS,
-    betas: Sequence[float] = BETAS,
+    betas: Sequence[float] | None = None,
     shots: int = 4,
     n_prompts: int = 5,
     seed: int = 0,
+    others: Sequence[Relation] | None = None,
     progress: bool = True,
 ) -> Settings:
-    """Layers by accuracy, then rank and beta by accuracy plus causality, on held-out training facts.
+    """Layers by accuracy, then rank and beta by accuracy plus hard success within limits, on held-out facts.
 
     The facts of `train` are split again: LREs and directions come from known few-shot prompts of the one part, and
     are judged on known zero-shot prompts of the other, one a fact, asked with every zero-shot template (few-shot
     ones where fewer than five facts are known zero-shot).
     The layers are those with the best accuracy on average over the ranks, ties by mean reciprocal rank: a few
-    dozen facts cannot tell single candidates apart. Ties in the second step go to the smaller beta and rank.
+    dozen facts cannot tell single candidates apart.
+
+    A beta is within limits while the edits change little else: KL elsewhere at most 0.7 nats and a perplexity
+    ratio of neutral texts of at most 1.5 (`Settings` says what they are). Larger edits reach more soft causality
+    but break what the model says. Betas are tried from 0.001 to 0.03 in steps of about 3, further out as long as
+    the best is the smallest or largest, and between the best and its neighbours. Ties go to the higher causality,
+    then to the smaller beta (where no edit succeeds, to the larger change of the log-odds) and rank.
 
     Args:
         subject_layers: layers to try; by default three around the middle of the model.
         object_layers: layers to try; by default two at about 70 % of the depth.
+        betas: sizes to try, and no others.
         n_prompts: LRE prompts for each pair of layers, balanced over objects.
+        others: relations that give the statements elsewhere; the built-in ones by default.
 
     Raises:
         ValueError: too few known facts to choose by, or layers without a pair subject < object.
@@ -101,9 +123,11 @@ def select_settings(
             f"no object layer of {object_layers} lies above a subject layer of {subject_layers}; give one"
         )
     fit_on, validate_on = train.split(seed=seed)
-    known = filter_known(model, fit_on.prompts(shots=shots, seed=seed), seed=seed)
+    known = filter_known(model, fit_on.prompts(shots=shots, seed=seed), seed=seed, progress=progress)
     known.require_some()
-    validation_shots, validation = _validation_prompts(model, validate_on, shots=shots, seed=seed)
+    validation_shots, validation = _validation_prompts(
+        model, validate_on, shots=shots, seed=seed, progress=progress
+    )
     actual = [prompt.object for prompt in validation]
     grid = fit_layer_grid(
         model,
@@ -142,49 +166,49 @@ def select_settings(
     pair = int(first[0]), int(first[1])
     at_pair = tried[(tried.subject_layer == pair[0]) & (tried.object_layer == pair[1])]
     edits = counterfactual_edits([p for p in validation if p.object in names], seed=seed)
-    accuracies = {int(row.rank): float(row.accuracy) for row in at_pair.itertuples()}
-    differences = {
-        str(rank): swap_differences(
-            grid[pair].concepts_from_activations(objects[pair[1]], names, rank=rank), edits
-        )
-        for rank in accuracies
+    accuracies = {str(int(row.rank)): float(row.accuracy) for row in at_pair.itertuples()}
+    sets = {
+        rank: grid[pair].concepts_from_activations(objects[pair[1]], names, rank=int(rank)) for rank in accuracies
     }
-    curves = causality_curves(model, edits, differences, betas=sorted(betas))
-    effects = [
+    statements = known_statements(model, train, seed=seed, others=others, progress=progress)
+    trials = BetaTrials(model, sets, edits, statements, seed=seed, progress=progress)
+    effects, rank, chosen = search_betas(trials, accuracies, betas)
+    tried_edits = [
         {
-            "rank": rank,
-            "beta": result.beta,
-            "accuracy": accuracy,
-            "causality": result.causality,
-            "mean_log_odds_change": float(result.log_odds_change.mean()),
+            "rank": int(name),
+            "accuracy": accuracies[name],
+            **asdict(effect),
+            "within_limits": effect.within_limits,
         }
-        for rank, accuracy in accuracies.items()
-        for result in curves[str(rank)]
+        for name, own in effects.items()
+        for effect in own
     ]
-    tried_edits = pd.DataFrame(effects)
-    both = tried_edits.assign(both=tried_edits.accuracy + tried_edits.causality)
-    chosen = both.sort_values(["both", "beta", "rank"], ascending=[False, True, True]).iloc[0]
     return Settings(
         subject_layer=pair[0],
         object_layer=pair[1],
-        rank=int(chosen["rank"]),
-        beta=float(chosen.beta),
-        accuracy=float(chosen.accuracy),
-        causality=float(chosen.causality),
+        rank=int(rank),
+        beta=chosen.beta,
+        accuracy=accuracies[rank],
+        causality=chosen.causality,
+        hard_success=chosen.hard_success,
+        kl_elsewhere=chosen.kl_elsewhere,
+        perplexity_ratio=chosen.perplexity_ratio,
+        within_limits=chosen.within_limits,
+        n_statements=len(statements),
         n_validation=len(validation),
         validation_shots=validation_shots,
         tried=tried,
-        tried_edits=tried_edits,
+        tried_edits=pd.DataFrame(tried_edits),
     )
 
 
 def _validation_prompts(
-    model: HookedModel, relation: Relation, *, shots: int, seed: int
+    model: HookedModel, relation: Relation, *, shots: int, seed: int, progress: bool
 ) -> tuple[int, tuple[Prompt, ...]]:
     for used in (0, shots):
         # As test facts are: zero-shot with every template, one known prompt a fact.
         asked = relation.prompts(shots=used, seed=seed, templates="one" if used else "all")
-        known = one_prompt_a_fact(filter_known(model, asked, seed=seed, whole_answers=False))
+        known = one_prompt_a_fact(filter_known(model, asked, seed=seed, whole_answers=False, progress=progress))
         if len(known.prompts) >= _FEWEST and len({prompt.object for prompt in known.prompts}) >= 2:
             return used, known.prompts
     raise ValueError(

@@ -8,8 +8,9 @@ from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.side_effects import Pair, same_subject_pairs, unrelated_pairs
 from lrc_tl.knowledge import filter_known
 from lrc_tl.models import HookedModel
-from lrc_tl.prompts import PositionError, Prompt, tokenize_prompt
+from lrc_tl.prompts import Prompt
 from lrc_tl.relations import Relation
+from lrc_tl.statements import plain_name, readable_prompts
 
 _UNRELATED_PROMPTS = 4
 """Few, so that many edits share one: what lies before its subject is then run once."""
@@ -32,38 +33,23 @@ def side_effect_pairs(
     """
     if not n:
         return (), ()
-    own_name = _plain(relation.name)
+    own_name = plain_name(relation.name)
     generator = Random(seed)
     subjects = {edit.prompt.subject for edit in edits}
     names = {name for fact in relation.facts for name in (fact.subject, fact.object)}
     apart: list[Prompt] = []
     beside: list[Prompt] = []
     for other in generator.sample(others, len(others)):
-        if _plain(other.name) == own_name:
+        if plain_name(other.name) == own_name:
             continue
         facts = [fact for fact in other.facts if fact.subject not in names and fact.object not in names]
         if facts and len(apart) < _UNRELATED_PROMPTS:
-            apart += _readable(model, replace(other, facts=(generator.choice(facts),)), seed)
+            apart += readable_prompts(model, replace(other, facts=(generator.choice(facts),)), seed=seed)
         if shared := tuple(fact for fact in other.facts if fact.subject in subjects):
-            beside += _readable(model, replace(other, facts=shared), seed)
+            beside += readable_prompts(model, replace(other, facts=shared), seed=seed)
     same: tuple[Pair, ...] = ()
     if beside:
-        same = same_subject_pairs(edits, filter_known(model, beside, seed=seed, whole_answers=False).prompts)
+        known = filter_known(model, beside, seed=seed, whole_answers=False, progress=False)
+        same = same_subject_pairs(edits, known.prompts)
         same = tuple(generator.sample(same, min(n, len(same))))
     return unrelated_pairs(edits, apart, n=n) if apart else (), same
-
-
-def _readable(model: HookedModel, relation: Relation, seed: int) -> list[Prompt]:
-    """Zero-shot prompts whose positions this model's tokenizer lets one find; the others are of no use here."""
-    found = []
-    for prompt in relation.prompts(seed=seed):
-        try:
-            tokenize_prompt(model, prompt)
-        except PositionError:
-            continue
-        found.append(prompt)
-    return found
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ")

@@ -14,12 +14,13 @@ from torch import Tensor
 from lrc_tl.directions import ConceptSet
 from lrc_tl.edits import Add, Swap
 from lrc_tl.errors import NotFiniteError
-from lrc_tl.evaluation.causality import Edit
+from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
 from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.generation import generate
 from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
 from lrc_tl.positions import LastTokenOf, last_subject_token
+from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
@@ -27,8 +28,18 @@ from lrc_tl.strength_result import Limits, StrengthCalibration, StrengthPoint
 from lrc_tl.strength_rows import map_logits, require_adjustable
 from lrc_tl.words import last_word, mentions
 
-STRENGTHS = tuple(10 ** (step / 4 - 2) for step in range(9))
-"""0.01 to 1 in steps of a factor 1.78: shares of |h|, or betas."""
+_STEPS_IN_TEN = 4
+
+
+def _steps(first: int, last: int) -> list[float]:
+    """Strengths from step `first` to `last`: step 0 is 0.001, and four steps make a factor of 10."""
+    return [10 ** (step / _STEPS_IN_TEN - 3) for step in range(first, last + 1)]
+
+
+STRENGTHS = tuple(_steps(0, 12))
+"""0.001 to 1 in steps of a factor 1.78: shares of |h|, or betas."""
+_FURTHER_DOWN, _FURTHER_UP = (_steps(-4, -1), _steps(-8, -5)), (_steps(13, 16),)
+"""What is tried beyond them, in this order, where the answer does not lie inside: down to 1e-5 and up to 10."""
 
 Success: TypeAlias = Callable[[HookedModel, Edit, Steering, Sequence[float]], Float[Tensor, " strength"]]
 """Margins of one edit at each of some strengths: above 0 is success, and below the margin at strength 0 (which is
@@ -43,7 +54,7 @@ def target_beats_object(
     """log p(o') - log p(o) after the edit's text, in nats: above 0 the target is the more probable.
 
     Each object is teacher-forced, its least probable token stands for it, and `where` sees its tokens as generated
-    ones. The default success of `calibrate_strength`.
+    ones. The default success of `calibrate_strength` where the targets are not the texts' own objects.
     """
     least = {}
     for name in (edit.prompt.object, edit.target):
@@ -69,10 +80,11 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
     """Success for free text: the greedy continuation names the target within `within` tokens.
 
     Margins are 1 and -1. `words` holds, for a target, further words that count as naming it. A name counts as a
-    whole word, in the case given (`lrc_tl.words.mentions`).
+    whole word, in the case given (`lrc_tl.words.mentions`). The default success of `calibrate_strength` for
+    `free_text_edits`.
 
     Raises:
-        ValueError: `within` is below 1.
+        ValueError: `within` is below 1; or, when it is used, below the number of tokens of every such name.
     """
     if within < 1:
         raise ValueError(f"within is {within}; give 1 token or more")
@@ -81,14 +93,25 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
     def named(
         model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
     ) -> Float[Tensor, " strength"]:
+        names = [edit.target, *further.get(edit.target, ())]
+        least = min(_n_tokens(model, name) for name in names)
+        if least > within:
+            raise ValueError(
+                f"{edit.target!r} has {least} tokens and can never be named within {within}; give a larger number"
+            )
         made = generate(
             model, edit.prompt.text, steering=steering, strengths=list(strengths), max_new_tokens=within
         )
-        names = [edit.target, *further.get(edit.target, ())]
         return torch.tensor([1.0 if any(mentions(one.text, name) for name in names) else -1.0 for one in made])
 
     named.__name__ = f"object_named(within={within})"
     return named
+
+
+def _n_tokens(model: HookedModel, name: str) -> int:
+    """Tokens that it takes to say a name, with a space before it or without, whichever is less."""
+    spellings = (name.strip(), f" {name.strip()}")
+    return min(len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in spellings)
 
 
 def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
@@ -105,7 +128,7 @@ def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
 
 
 def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
-    """Texts to be continued, with the object that should be named: for `object_named`, and no other success.
+    """Texts to be continued, with the object that should be named: for `object_named`, which is then the default.
 
     The last word of a text stands for its subject, and the target for its object. A text that ends in white space
     is taken as final: what is generated follows directly.
@@ -141,13 +164,17 @@ def _subject_token(model: HookedModel, prompt: Prompt) -> LastTokenOf:
 def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
     """Each edit's own object for its target at the last subject token, in all layers (arXiv:2311.08968, eq. 7).
 
+    With the set's own beta (`ConceptSet.beta`), which `calibrate_strength` replaces.
+
     Raises:
         KeyError: when it is used on an edit whose object or target has no direction.
     """
 
     def swap(edit: Edit) -> Steering:
         return Steering(
-            operation=Swap(remove=concepts[edit.prompt.object].vector, add=concepts[edit.target].vector, beta=0.0),
+            operation=Swap(
+                remove=concepts[edit.prompt.object].vector, add=concepts[edit.target].vector, beta=concepts.beta
+            ),
             hook_name=concepts.hook_name,
             layers="all",
             where=_subject_token(model, edit.prompt),
@@ -165,11 +192,12 @@ def calibrate_strength(
     *,
     wanted: float = 0.8,
     limits: Limits | None = None,
-    success: Success = target_beats_object,
+    success: Success | None = None,
     strengths: Sequence[float] | None = None,
     refinements: int = 4,
     neutral_texts: Sequence[str] = NEUTRAL_TEXTS,
     seed: int = 0,
+    progress: bool = True,
 ) -> StrengthCalibration:
     """The smallest strength with which the share `wanted` of training edits succeeds, side effects within limits.
 
@@ -184,12 +212,17 @@ def calibrate_strength(
             makes it for each edit: `at_subject(model, steering)`, `swap_at_subject(model, concepts)`.
         edits: texts, what they say and should say; `edits_towards(prompts, "Japan")`, `counterfactual_edits`,
             `free_text_edits`. Take them from training facts.
-        strengths: by default nine from 0.01 to 1; to be given for an `Add` in absolute units.
+        success: by default `target_beats_object`, or `object_named()` where every target is its text's own object,
+            as in `free_text_edits`.
+        strengths: to be tried, and no others on the grid; to be given for an `Add` in absolute units. By default
+            13 from 0.001 to 1, then further down while the smallest works (to 1e-5), and up while none works and
+            no limit is exceeded (to 10).
         neutral_texts: where side effects are measured; each takes the steering of one edit, drawn with `seed`.
 
     Raises:
         ValueError: no edits, no or bad strengths, `wanted` not in (0, 1], `refinements` below 0, a steering
-            without one strength or of another kind or unit than the others, or margins that do not fit.
+            without one strength or of another kind or unit than the others, margins that do not fit, or edits that
+            cannot succeed: a target that is to beat itself.
         NotFiniteError: the unsteered model's own log-probabilities are not finite. A strength that makes them so
             is counted in its point (`not_finite`) and never chosen.
     """
@@ -197,6 +230,7 @@ def calibrate_strength(
     neutral_texts = as_tuple(neutral_texts, "neutral_texts", str)
     strengths = None if strengths is None else as_tuple(strengths, "strengths")
     limits = limits or Limits()
+    success = _success_for(edits, success)
     made = [steering if isinstance(steering, Steering) else steering(edit) for edit in edits]
     grid = _checked_grid(made, strengths)
     if not 0 < wanted <= 1 or refinements < 0:
@@ -205,20 +239,24 @@ def calibrate_strength(
             "the second 0 or more"
         )
     order = random.Random(seed).sample(made, len(made))
-    base = _margins(model, success, edits, made, [0.0])
-    quiet = _neutral(model, order, neutral_texts, [0.0], limits)
-    _require_finite(edits, base[:, 0], quiet[0])
+    with ProgressBar("unsteered", total=len(edits), progress=progress) as bar:
+        base = _margins(model, success, edits, made, [0.0], bar)
+        quiet = _neutral(model, order, neutral_texts, [0.0], limits)
+        _require_finite(edits, base[:, 0], quiet[0])
 
-    def measure(tried: Sequence[float]) -> list[StrengthPoint]:
-        margins = _margins(model, success, edits, made, tried)
-        effects = _neutral(model, order, neutral_texts, tried, limits)
-        return [
-            _point(strength, margins[:, row], base[:, 0], effects[row], quiet[0], wanted, limits)
-            for row, strength in enumerate(tried)
-        ]
+        def measure(tried: Sequence[float]) -> list[StrengthPoint]:
+            bar.restart(f"{len(tried)} strengths from {tried[0]:.3g}", total=len(edits))
+            margins = _margins(model, success, edits, made, tried, bar)
+            effects = _neutral(model, order, neutral_texts, tried, limits)
+            return [
+                _point(strength, margins[:, row], base[:, 0], effects[row], quiet[0], wanted, limits)
+                for row, strength in enumerate(tried)
+            ]
 
-    points = measure(grid)
-    extra, strength = _refined(points, lambda value: measure([value])[0], refinements)
+        points = measure(grid)
+        if strengths is None:
+            points = _extended(points, measure)
+        extra, strength = _refined(points, lambda value: measure([value])[0], refinements)
     operation: Any = made[0].operation
     return StrengthCalibration(
         strength=strength,
@@ -232,11 +270,25 @@ def calibrate_strength(
         success=getattr(success, "__name__", type(success).__name__),
         n_edits=len(edits),
         n_neutral_texts=len(neutral_texts),
-        grid=tuple(grid),
+        grid=tuple(point.strength for point in points),
         refinements=refinements,
         seed=seed,
         fingerprint=ModelFingerprint.of(model),
     )
+
+
+def _success_for(edits: Sequence[Edit], given: Success | None) -> Success:
+    """The success that is given, or that the kind of edit calls for."""
+    own = aimed_at_their_own(edits)
+    if given is None and own and len(own) == len(edits):
+        return object_named()
+    if own and given in (None, target_beats_object):
+        raise ValueError(
+            f"{len(own)} of {len(edits)} edits have their text's own object as target, such as {own[0].target!r} "
+            f"for {own[0].prompt.text!r}, and cannot beat it; give success=object_named() to look for it in the "
+            "continuation, or edits towards other objects alone"
+        )
+    return given or target_beats_object
 
 
 def _checked_grid(made: Sequence[Steering], strengths: Sequence[float] | None) -> list[float]:
@@ -266,9 +318,10 @@ def _margins(
     edits: Sequence[Edit],
     made: Sequence[Steering],
     strengths: Sequence[float],
+    bar: ProgressBar,
 ) -> Float[Tensor, "edit strength"]:
     rows = []
-    for edit, steering in zip(edits, made, strict=True):
+    for edit, steering in bar.over(zip(edits, made, strict=True)):
         margins = success(model, edit, steering, strengths)
         if tuple(margins.shape) != (len(strengths),):
             raise ValueError(
@@ -340,6 +393,19 @@ def _point(
         broken=tuple(broken),
         not_finite=lost,
     )
+
+
+def _extended(
+    points: list[StrengthPoint], measure: Callable[[Sequence[float]], list[StrengthPoint]]
+) -> list[StrengthPoint]:
+    """The points with further ones below or above them, as far as the answer may lie there."""
+    for lower in _FURTHER_DOWN:
+        if points[0].feasible:
+            points = [*measure(lower), *points]
+    for higher in _FURTHER_UP:
+        if not any(point.feasible for point in points) and not points[-1].broken:
+            points = [*points, *measure(higher)]
+    return points
 
 
 def _refined(

@@ -164,6 +164,12 @@ def test_causality_is_what_swapping_one_prompt_at_a_time_gives(word_model, edits
     assert found.causality == float(expected)
 
 
+def test_an_edit_towards_its_own_object_is_refused(word_model, edits, directions):
+    wrong = [*edits[1:], lrc.Edit(prompt=edits[0].prompt, target=f" {edits[0].prompt.object}")]
+    with pytest.raises(ValueError, match=f"1 of {len(edits)} edits have their prompt's own object as target"):
+        lrc.causality_curve(word_model, wrong, swap_differences(directions, edits), betas=[0.3])
+
+
 def test_no_edit_changes_nothing(word_model, edits, directions):
     (found,) = lrc.causality_curve(word_model, edits, swap_differences(directions, edits), betas=[0.0])
     torch.testing.assert_close(found.edited, found.clean, rtol=0, atol=1e-5)

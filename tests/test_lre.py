@@ -1,7 +1,5 @@
 """Linear relational embeddings: laws of the fit, the layer grid and the inverse, on tiny models."""
 
-import contextlib
-import io
 import warnings
 
 import numpy as np
@@ -126,17 +124,6 @@ def test_no_prompts_is_an_error(model):
         fit(model, [])
     with pytest.raises(ValueError, match="no prompts to make concepts from"):
         fit(model).concepts(model, [], rank=2)
-
-
-def test_progress_goes_to_the_error_stream_and_only_when_asked_for(model):
-    shown = {}
-    for progress in (True, False):
-        with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()) as out:
-            fit(model, progress=progress)
-        assert out.getvalue() == ""
-        shown[progress] = errors.getvalue()
-    assert "LRE" in shown[True]
-    assert shown[False] == ""
 
 
 def test_an_lre_comes_back_from_its_file_bit_for_bit(model, tmp_path):

@@ -226,7 +226,7 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
         )  # fmt: skip
         assert lre.method == "low_rank"
         concepts = lre.concepts(word_model, known.prompts, rank=2)
-        expected = lrc.evaluate(word_model, concepts, unseen.prompts, beta=0.1, seed=1)
+        expected = lrc.evaluate(word_model, concepts, unseen.prompts, seed=1)
         own = record["methods"][method]
         assert own["accuracy"] == expected.accuracy
         assert own["curve"][0]["causality"] == expected.causality

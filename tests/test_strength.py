@@ -50,7 +50,7 @@ def test_a_planted_threshold_is_found_within_the_tolerance_of_the_refinement(wor
     found = calibrate(word_model, feasible_where(lambda s: s >= threshold), refinements=refinements)
     ratio = STRENGTHS[1] / STRENGTHS[0]
     assert threshold <= found.strength <= threshold * ratio ** (2**-refinements) * (1 + 1e-12)
-    assert len(found.points) == len(STRENGTHS) + refinements
+    assert len(found.points) == len(found.grid) + refinements
     assert found.chosen.feasible
 
 
@@ -59,30 +59,53 @@ def test_of_several_intervals_in_which_it_works_the_first_is_refined(word_model)
     found = calibrate(word_model, works, refinements=10)
     assert found.strength == pytest.approx(0.05, rel=1e-3)
     by_strength = {point.strength: point.success_rate for point in found.points}
-    assert by_strength[STRENGTHS[5]] == by_strength[STRENGTHS[0]] == 0
+    assert by_strength[STRENGTHS[9]] == by_strength[STRENGTHS[0]] == 0
     assert by_strength[STRENGTHS[-1]] == 1
 
 
-def test_the_smallest_strength_tried_is_taken_as_it_is(word_model):
-    found = calibrate(word_model, feasible_where(lambda s: s > 0))
-    assert found.strength == STRENGTHS[0]
+def test_the_smallest_strength_that_was_given_is_taken_as_it_is(word_model):
+    found = calibrate(word_model, feasible_where(lambda s: s > 0), strengths=[0.02, 0.3])
+    assert found.strength == 0.02
     assert "(the smallest tried)" in repr(found)
+
+
+@pytest.mark.parametrize("threshold", [2e-5, 3e-4, 1.7, 6.0])
+def test_the_default_search_goes_on_until_the_answer_lies_inside(word_model, threshold):
+    found = calibrate(word_model, feasible_where(lambda s: s >= threshold), refinements=8)
+    assert threshold <= found.strength <= threshold * 1.01
+    assert "(the smallest tried)" not in repr(found)
+    assert found.grid[0] < threshold < found.grid[-1]
+    assert len(found.points) == len(found.grid) + 8
+
+
+@pytest.mark.parametrize(("works", "ends"), [(lambda s: s > 0, (1e-5, 1.0)), (lambda s: False, (1e-3, 10.0))])
+def test_the_default_search_is_bounded(word_model, works, ends):
+    found = calibrate(word_model, feasible_where(works))
+    assert (found.grid[0], found.grid[-1]) == pytest.approx(ends)
+    assert found.strength == (found.grid[0] if works(1.0) else None)
+
+
+def test_the_search_does_not_go_beyond_a_limit_that_is_exceeded(word_model):
+    limits = lrc.Limits(kl=1e-9, perplexity_ratio=None, repetition=None)
+    found = calibrate(word_model, feasible_where(lambda s: s >= 5), limits=limits)
+    assert found.strength is None
+    assert found.grid == STRENGTHS
 
 
 def test_a_limit_excludes_strengths_that_succeed(word_model):
     free = calibrate(word_model, feasible_where(lambda s: s >= 0.3))
     rows = {point.strength: point.kl for point in free.points}
-    limit = rows[STRENGTHS[6]] * 0.99  # 0.316 is too strong, 0.178 does not succeed
-    assert rows[STRENGTHS[5]] < limit
+    limit = rows[STRENGTHS[10]] * 0.99  # 0.316 is too strong, 0.178 does not succeed
+    assert rows[STRENGTHS[9]] < limit
     limits = lrc.Limits(kl=limit, perplexity_ratio=None, repetition=None)
     narrow = calibrate(word_model, feasible_where(lambda s: s >= 0.3), limits=limits)
     assert narrow.strength is None or narrow.chosen.kl <= limit
-    assert STRENGTHS[6] not in [point.strength for point in narrow.points if point.feasible]
+    assert STRENGTHS[10] not in [point.strength for point in narrow.points if point.feasible]
     late = calibrate(word_model, feasible_where(lambda s: s >= 0.5), limits=limits)
     assert late.strength is None
     assert late.chosen is None
     assert late.first_broken[0] == "kl"
-    assert late.reached_at >= 0.5 > late.first_broken[1] > STRENGTHS[5]
+    assert late.reached_at >= 0.5 > late.first_broken[1] > STRENGTHS[9]
     assert "none feasible: success is reached from strength 0.5" in late.reason
     assert "the limit on kl is the first exceeded" in late.reason
 
@@ -113,7 +136,7 @@ def test_none_feasible_is_a_result_that_says_how_near_it_came(word_model):
     assert {point.wrong_way for point in found.points} == {0.75}
     assert found.unsteered.wrong_way == found.unsteered.success_rate == 0
     assert "none feasible: success rate at most 0.25" in repr(found)
-    assert calibrate(word_model, one_of_four, edits=edits, wanted=0.25).strength == STRENGTHS[0]
+    assert calibrate(word_model, one_of_four, edits=edits, wanted=0.25, strengths=[0.1, 0.2]).strength == 0.1
 
 
 def log_odds(model, text, objects, change, places):
@@ -348,6 +371,48 @@ def test_the_result_shows_and_exports_the_whole_curve(word_model):
     assert data["fingerprint"]["d_model"] == D_MODEL
     assert f"strength {found.strength:.4g}: success rate 1.00, within limits" in repr(found)
     assert "wrong_way" in repr(found)
+
+
+def test_free_texts_are_judged_by_what_the_model_says_unless_told_otherwise(word_model):
+    made = lrc.generate(word_model, [f"w{number} w2" for number in range(20)], max_new_tokens=4)
+    said = next(one for one in made if min(one.token_ids) > 3)
+    found = lrc.calibrate_strength(
+        word_model,
+        adding(),
+        lrc.free_text_edits([said.prompt], said.text.split()[0]),
+        limits=NO_LIMITS,
+        neutral_texts=NEUTRAL,
+        strengths=[1e-9],
+    )
+    assert found.success == "object_named(within=12)"
+    assert found.strength == 1e-9
+    others = lrc.calibrate_strength(
+        word_model, adding(), [edit()], limits=NO_LIMITS, neutral_texts=NEUTRAL, strengths=[1e-9], refinements=0
+    )
+    assert others.success == "target_beats_object"
+
+
+@pytest.mark.parametrize("success", [None, lrc.target_beats_object])
+def test_targets_that_are_to_beat_themselves_are_refused_before_any_pass(success):
+    edits = [edit(), *lrc.free_text_edits(["w1 w2"], "w7")]
+    with pytest.raises(ValueError, match=r"1 of 2 edits have .* 'w7' for 'w1 w2', and cannot beat it; give"):
+        lrc.calibrate_strength(NoModel(), adding(), edits, success=success)
+    with pytest.raises(ValueError, match="cannot beat it"):
+        lrc.calibrate_strength(NoModel(), adding(), [edit(target=" w5 ")], success=lrc.target_beats_object)
+
+
+class NoModel:
+    """Whatever is asked of it fails."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"the model was asked for {name}")
+
+
+def test_a_name_that_is_longer_than_what_is_generated_is_refused(word_model):
+    (free,) = lrc.free_text_edits(["w1 w2"], "w7 w8 w9")
+    with pytest.raises(ValueError, match="'w7 w8 w9' has 3 tokens and can never be named within 2"):
+        lrc.object_named(within=2)(word_model, free, adding(), [0.0])
+    lrc.object_named(within=2, words={"w7 w8 w9": ["w7"]})(word_model, free, adding(), [0.0])
 
 
 def good(model, edit, steering, strengths):

@@ -14,6 +14,7 @@ from lrc_tl.answers import ExpectedAnswer, objects_of_relations
 from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import Unit, wide_of
 from lrc_tl.models import HookedModel
+from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
@@ -26,6 +27,11 @@ class Edit:
     prompt: Prompt
     target: str
     """The counterfactual object o'."""
+
+
+def aimed_at_their_own(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits whose target is their prompt's own object: it cannot become more probable than itself."""
+    return [edit for edit in edits if edit.target.strip() == edit.prompt.object.strip()]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,6 +128,7 @@ def causality_curve(
     layers: EditedLayers | None = None,
     generated: bool = False,
     clean: Float[Tensor, "edit 2"] | None = None,
+    progress: bool = True,
 ) -> tuple[CausalityResult, ...]:
     """The effect of adding `beta |h^(l)| difference` to the last subject token at every layer l, for each beta.
 
@@ -134,11 +141,18 @@ def causality_curve(
         generated: also find where greedy decoding gives the target after the edit.
 
     Raises:
-        ValueError: no edits or layers, as many differences (and clean rows) as edits are not given, or a beta that
-            is not finite.
+        ValueError: no edits or layers, as many differences (and clean rows) as edits are not given, a beta that
+            is not finite, or an edit whose target is its prompt's own object.
     """
     found = causality_curves(
-        model, edits, {"": differences}, betas=betas, layers=layers, generated=generated, clean=clean
+        model,
+        edits,
+        {"": differences},
+        betas=betas,
+        layers=layers,
+        generated=generated,
+        clean=clean,
+        progress=progress,
     )
     return found[""]
 
@@ -152,6 +166,7 @@ def causality_curves(
     layers: EditedLayers | None = None,
     generated: bool = False,
     clean: Float[Tensor, "edit 2"] | None = None,
+    progress: bool = True,
 ) -> dict[str, tuple[CausalityResult, ...]]:
     """`causality_curve` of several methods on the same edits, by name; all runs of a prompt share its prefix.
 
@@ -170,13 +185,21 @@ def causality_curves(
     for beta in betas:
         if not math.isfinite(beta):
             raise ValueError(f"beta is {beta}; it must be a finite number")
+    if own_aims := aimed_at_their_own(edits):
+        raise ValueError(
+            f"{len(own_aims)} of {len(edits)} edits have their prompt's own object as target, such as "
+            f"{own_aims[0].target!r}, and cannot succeed; leave them out (`edits_towards` does)"
+        )
     if clean is not None and len(clean) != len(edits):
         raise ValueError(f"clean has {len(clean)} rows for {len(edits)} edits; give that of the same edits")
     variants = [(name, float(beta)) for name in differences for beta in betas]
     shifts = [beta * differences[name] for name, beta in variants]
     if clean is None:
         shifts.insert(0, torch.zeros_like(next(iter(differences.values()))))
-    log_probs, said = edited_log_probs(model, edits, torch.stack(shifts), layers=layers, generated=generated)
+    with ProgressBar("edits", progress=progress) as bar:
+        log_probs, said = edited_log_probs(
+            model, edits, torch.stack(shifts), layers=layers, generated=generated, bar=bar
+        )
     if clean is None:
         clean, log_probs, said = log_probs[0], log_probs[1:], None if said is None else said[1:]
     norms = {name: float(own.norm(dim=-1).mean()) for name, own in differences.items()}
@@ -213,6 +236,7 @@ def edited_log_probs(
     layers: EditedLayers | None = None,
     unit: Unit = "share",
     generated: bool = False,
+    bar: ProgressBar | None = None,
 ) -> tuple[Float[Tensor, "variant edit 2"], Bool[Tensor, "variant edit"] | None]:
     """Least token log-probability of the original object and of the target, for each variant of each edit.
 
@@ -245,7 +269,8 @@ def edited_log_probs(
     greedy = torch.zeros(n_variants, len(edits), dtype=torch.bool)
     rows = torch.arange(n_sequences).repeat(n_variants)
     flat = shifts[:, edit_of].flatten(0, 1)
-    for row, logits in edited_logits(model, sequences, rows, flat, layers=used, unit=unit):
+    passes = edited_logits(model, sequences, rows, flat, layers=used, unit=unit)
+    for row, logits in passes if bar is None else bar.over(passes, total=len(rows)):
         variant, place = divmod(row, n_sequences)
         wide = wide_of(logits)
         normaliser = wide.logsumexp(-1)

@@ -12,6 +12,7 @@ from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import wide_of
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.models import HookedModel
+from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 
@@ -84,6 +85,7 @@ def side_effects(
     *,
     betas: Sequence[float],
     layers: EditedLayers | None = None,
+    progress: bool = True,
 ) -> dict[str, tuple[SideEffects, ...]]:
     """For each method, by name, and each beta: what its edits do to the statements in `pairs`.
 
@@ -135,14 +137,16 @@ def side_effects(
     change = torch.zeros(len(variants), n_pairs, dtype=torch.float64)
     if pairs and variants:
         shifts = torch.cat([beta * differences[name][numbers] for name, beta in variants])
-        for row, logits in edited_logits(model, sequences, places.repeat(len(variants)), shifts, layers=used):
-            variant, pair = divmod(row, n_pairs)
-            at = int(places[pair])
-            edited, before, ids = wide_of(logits).log_softmax(-1), clean[at], objects[at][:, None]
-            kl[variant, pair] = (edited[0].exp() * (edited[0] - before[0])).sum().double().clamp_min(0)
-            kept[variant, pair] = bool(edited[0].argmax() == before[0].argmax())
-            after, unedited = (x.cpu().gather(-1, ids).min().double() for x in (edited, before))
-            change[variant, pair] = after - unedited
+        passes = edited_logits(model, sequences, places.repeat(len(variants)), shifts, layers=used)
+        with ProgressBar("side effects", progress=progress) as bar:
+            for row, logits in bar.over(passes, total=len(shifts)):
+                variant, pair = divmod(row, n_pairs)
+                at = int(places[pair])
+                edited, before, ids = wide_of(logits).log_softmax(-1), clean[at], objects[at][:, None]
+                kl[variant, pair] = (edited[0].exp() * (edited[0] - before[0])).sum().double().clamp_min(0)
+                kept[variant, pair] = bool(edited[0].argmax() == before[0].argmax())
+                after, unedited = (x.cpu().gather(-1, ids).min().double() for x in (edited, before))
+                change[variant, pair] = after - unedited
     results: dict[str, list[SideEffects]] = {name: [] for name in differences}
     for number, (name, beta) in enumerate(variants):
         results[name].append(

@@ -9,13 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.activations import subject_activations
+from lrc_tl.beta import BetaSource, beta_or_stored
 from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations
+from lrc_tl.evaluation.side_effects import SideEffects, side_effects, unrelated_pairs
 from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt
 from lrc_tl.sequences import as_tuple
+
+_PAIRS = 60
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,6 +30,10 @@ class Evaluation:
     causality_result: CausalityResult
     edits: tuple[Edit, ...]
     seed: int
+    beta_source: BetaSource = "given"
+    """Where the beta of `causality_result` comes from."""
+    elsewhere: SideEffects | None = None
+    """What the edits do to the statements that they are not meant for; None: none were given."""
 
     @property
     def accuracy(self) -> float:
@@ -36,6 +44,16 @@ class Evaluation:
     def causality(self) -> float:
         """Share of edits after which p(o') > p(o)."""
         return self.causality_result.causality
+
+    @property
+    def hard_success(self) -> float | None:
+        """Share of edits after which the model itself says o': greedy decoding of the edited run gives it."""
+        return self.causality_result.hard_causality
+
+    @property
+    def kl_elsewhere(self) -> float | None:
+        """Mean KL(edited || unedited) of the next token behind the statements, nats; None: none were given."""
+        return None if self.elsewhere is None else self.elsewhere.mean_kl
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""
@@ -48,8 +66,12 @@ class Evaluation:
             "uniform_chance": self.classification.uniform_chance,
             "mean_reciprocal_rank": self.classification.mean_reciprocal_rank,
             "causality": self.causality,
+            "hard_success": self.hard_success,
+            "kl_elsewhere": self.kl_elsewhere,
+            "n_elsewhere": 0 if self.elsewhere is None else self.elsewhere.n_pairs,
             "n_edits": self.causality_result.n_edits,
             "beta": self.causality_result.beta,
+            "beta_source": self.beta_source,
             "edit_share": self.causality_result.edit_share,
             "mean_log_odds_change": float(self.causality_result.log_odds_change.mean()),
             "wrong_way": self.causality_result.wrong_way,
@@ -58,10 +80,12 @@ class Evaluation:
 
     def __repr__(self) -> str:
         c, e = self.classification, self.causality_result
+        hard = "" if self.hard_success is None else f", hard success {self.hard_success:.3f}"
+        away = "" if self.kl_elsewhere is None else f", KL elsewhere {self.kl_elsewhere:.3f} nats"
         return (
             f"Evaluation(accuracy {c.accuracy:.3f} ({c.n_correct} of {c.n_prompts}, {len(c.candidates)} objects, "
-            f"chance {c.chance:.3f}), causality {e.causality:.3f} ({int(e.success.sum())} of {e.n_edits} edits, "
-            f"beta {e.beta:g}))"
+            f"chance {c.chance:.3f}), causality {e.causality:.3f}{hard}{away} ({int(e.success.sum())} of "
+            f"{e.n_edits} edits, beta {e.beta:g}, {self.beta_source}))"
         )
 
 
@@ -71,10 +95,12 @@ def evaluate(
     concepts: ConceptSet,
     prompts: Sequence[Prompt],
     *,
-    beta: float = 0.1,
+    beta: float | None = None,
     seed: int = 0,
     edits_per_object: int = 5,
+    elsewhere: Sequence[Prompt] = (),
     clean: Evaluation | None = None,
+    progress: bool = True,
 ) -> Evaluation:
     """Accuracy on the prompts' subjects, causality of swaps between their objects (arXiv:2311.08968, section 4).
 
@@ -82,11 +108,17 @@ def evaluate(
     prompt whose object has no direction counts as wrong and takes no part in the edits.
 
     Args:
-        beta: the factor of eq. 7; the edit is `beta |h| (v_o' - v_o)` at every layer.
+        beta: the factor of eq. 7: the edit adds `beta |h| (v_o' - v_o)` at the subject token of every layer. None:
+            the one that the set carries (`ConceptSet.with_beta`), else `lrc_tl.beta.DEFAULT_BETA`; `beta_source`
+            says which. A larger beta makes o' more probable against o, but beyond a size that depends on the model
+            it breaks what the model says: look at hard success and KL elsewhere, not at causality alone. The
+            paper's is 0.1.
         seed: draws the edits, the same for every set on the same prompts.
         clean: an earlier result on the same model, prompts, objects and seed, whose unedited runs are taken over.
             Without it every call runs the unedited prompts again: in a loop over layers or methods that is up to
             half of the work.
+        elsewhere: statements that the edits should leave alone, to measure `kl_elsewhere` on at most 60 (edit,
+            statement) pairs: `known_statements(model, relation)`.
 
     Raises:
         ValueError: no prompts, one object only, a beta that is not finite, or a `clean` with other edits.
@@ -94,6 +126,7 @@ def evaluate(
         FingerprintMismatch: the set was made on another model.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
+    size, source = beta_or_stored(beta, concepts.settings)
     concepts.require_model(model)
     activations = subject_activations(model, prompts, layer=concepts.layer)
     found = classify_activations(concepts, activations, [prompt.object for prompt in prompts])
@@ -105,14 +138,20 @@ def evaluate(
             f"({len(edits)} with seed {seed}); "
             "give a result on the same prompts, objects, seed and edits_per_object, or none"
         )
-    (effect,) = causality_curve(
-        model,
-        edits,
-        swap_differences(concepts, edits),
-        betas=[beta],
-        clean=None if clean is None else clean.causality_result.clean,
+    differences = swap_differences(concepts, edits)
+    (effect,) = causality_curve(model, edits, differences, betas=[size], generated=True, clean=None if clean is None else clean.causality_result.clean, progress=progress)
+    away = None
+    if elsewhere:
+        pairs = unrelated_pairs(edits, elsewhere, n=_PAIRS)
+        (away,) = side_effects(model, pairs, {"": differences}, betas=[size], progress=progress)[""]
+    return Evaluation(
+        classification=found,
+        causality_result=effect,
+        edits=edits,
+        seed=seed,
+        beta_source=source,
+        elsewhere=away,
     )
-    return Evaluation(classification=found, causality_result=effect, edits=edits, seed=seed)
 
 
 def swap_differences(concepts: ConceptSet, edits: Sequence[Edit]) -> Float[Tensor, "edit d_model"]:

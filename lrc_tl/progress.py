@@ -1,0 +1,68 @@
+"""The one bar of everything that takes long: on the error stream, gone when it is done."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_Item = TypeVar("_Item")
+
+
+class ProgressBar(AbstractContextManager["ProgressBar"]):
+    """One bar on the error stream while its block runs; silent where that is neither a terminal nor a notebook.
+
+    Nothing of it is left behind, so that the steps of a longer job do not pile up.
+    """
+
+    def __init__(self, what: str, *, total: int | None = None, progress: bool = True) -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not progress or not (console.is_terminal or console.is_jupyter),
+        )
+        self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, steps: int = 1) -> None:
+        """So many more steps are done."""
+        self._bar.advance(self._task, steps)
+
+    def say(self, what: str) -> None:
+        """Another description."""
+        self._bar.update(self._task, description=what)
+
+    def restart(self, what: str, *, total: int | None) -> None:
+        """The same bar from 0, for the next pass of one job."""
+        self._bar.reset(self._task, description=what, total=total)
+
+    def over(self, items: Iterable[_Item], *, total: int | None = None) -> Iterator[_Item]:
+        """The items, each a step that is done when the next is asked for; `total` of them where it is given."""
+        if total is not None:
+            self._bar.update(self._task, total=total)
+        for item in items:
+            yield item
+            self.advance()
