@@ -30,6 +30,9 @@ def known_facts(model: lrc.HookedModel, relation: lrc.Relation) -> dict[str, obj
         "objects_zero_shot": len({name for _, name in facts}),
         "known_few_shot": len(few_shot.prompts),
         "objects_few_shot": len({prompt.object for prompt in few_shot.prompts}),
+        # Prompts that a plain rule for word ends, no letter behind, would judge otherwise.
+        "dropped_by_rule": len(zero_shot.dropped_by_rule) + len(few_shot.dropped_by_rule),
+        "kept_by_rule": len(zero_shot.kept_by_rule) + len(few_shot.kept_by_rule),
         "by_template": dict(
             Counter(prompt.text.replace(prompt.subject, "{}") for prompt in zero_shot.prompts).most_common()
         ),

@@ -126,6 +126,15 @@ def test_a_shot_never_names_the_tested_subject_as_its_object_or_within_a_longer_
         assert sorted(prompt.text.split("\n")[:-1]) == ["big is not small", "hotel is not tent"]
 
 
+def test_a_shot_never_names_the_tested_subject_in_another_spelling_of_its_accents():
+    pairs = [("São Paulo", "x"), ("b", "Sa\u0303o Paulo"), ("SA\u0303O PAULO city", "y"), ("c", "z")]
+    relation = lrc.Relation.from_pairs("r", pairs, templates=["{} is"])
+    for seed in range(10):
+        assert relation.prompts(shots=1, seed=seed)[0].text == "c is z\nSão Paulo is"
+    with pytest.raises(ValueError, match="has only 1 facts to show that do not name the subject 'São Paulo'"):
+        relation.prompts(shots=2)
+
+
 def test_every_template_can_be_asked_for():
     relation = lrc.Relation.from_pairs(
         "r", [("a", "x"), ("b", "y")], templates=["{} is"], zero_shot_templates=["{} is", "the {} is"]
