@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from lrc_tl.errors import ArtifactError
+from lrc_tl.errors import ArtifactError, in_one_line
 from lrc_tl.stored_hashes import damage, write_hashes
 from lrc_tl.whole_file import whole_file
 
@@ -43,9 +43,7 @@ def mapped_hooked_transformer(
     path = folder / f"{MAPPED}{version('transformer-lens')}.safetensors"
     if (wrong := _damage(path)) is not None:
         if path.exists():
-            Console(stderr=True).print(
-                f"{path}: the stored weights are damaged ({wrong}); they are made anew", soft_wrap=True
-            )
+            say(f"{path}: the stored weights are damaged ({wrong}); they are made anew")
         plain = plain_hooked_transformer(cls, name, hf_model=hf_model, tokenizer=tokenizer, device="cpu")
         try:
             with FileLock(folder.parent / f"{folder.name}.lock"):
@@ -139,7 +137,12 @@ def _write(model: Any, path: Path) -> None:
         start = 8 + int.from_bytes(_first_bytes(partial), "little")
         if start % _ALIGNMENT:
             save_file(weights, partial, metadata={"padding": " " * (_ALIGNMENT - start % _ALIGNMENT)})
-    write_hashes(_record(path), [path])
+    write_hashes(_record(path), belongs=lambda name: name == path.name)
+
+
+def say(message: str) -> None:
+    """One line on stderr, as it stands."""
+    Console(stderr=True).print(in_one_line(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def _record(path: Path) -> Path:

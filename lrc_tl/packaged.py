@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from lrc_tl.errors import ModelError, in_one_line, unprintable
-from lrc_tl.mapped_weights import MAPPED
+from lrc_tl.mapped_weights import MAPPED, say
 from lrc_tl.stored_hashes import blocks, damage, sha256_of, write_hashes
 
 _COMPLETE = "lrc_tl_complete"
@@ -120,15 +120,11 @@ def _converted(target: Path, parts: list[Path], *, sha256: str, damaged: str) ->
     with FileLock(target.parent / f"{target.name}.lock"):
         if (wrong := _damage(target)) is None:  # another process made it while this one waited
             return target
-        console = Console(stderr=True)
         before = target.parent.parent / target.name
         if target.exists():
-            console.print(f"{target}: the stored conversion is damaged ({wrong}); it is made anew", soft_wrap=True)
+            say(f"{target}: the stored conversion is damaged ({wrong}); it is made anew")
         elif target.parent.name == _LAYOUT and before.exists():
-            console.print(
-                f"{before}: a conversion without hashes, of an earlier lrc_tl, is not used; a new one is made",
-                soft_wrap=True,
-            )
+            say(f"{before}: a conversion without hashes, of an earlier lrc_tl, is not used; a new one is made")
         # Nobody else holds the lock, so these are what a killed conversion left behind.
         for left_over in (target, *target.parent.glob(f"{target.name}.partial-*")):
             if left_over.exists():
@@ -137,7 +133,7 @@ def _converted(target: Path, parts: list[Path], *, sha256: str, damaged: str) ->
         try:
             _convert(parts, working, target.name, sha256=sha256, damaged=damaged)
             folder = working / target.name
-            write_hashes(folder / _COMPLETE, (path for path in folder.iterdir() if _is_converted(path.name)))
+            write_hashes(folder / _COMPLETE, belongs=_is_converted)
             os.replace(folder, target)
         finally:
             shutil.rmtree(working)

@@ -27,14 +27,16 @@ def sha256_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def write_hashes(record: Path, paths: Iterable[Path]) -> None:
-    """Keep the hashes of files that lie beside `record`; the record appears whole or not at all."""
+def write_hashes(record: Path, *, belongs: Callable[[str], bool]) -> None:
+    """Keep the hashes of the files in the folder of `record` whose names `belongs` knows; it appears whole."""
     with whole_file(record) as partial:
-        partial.write_text(json.dumps({"sha256": _hashes(paths)}, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps({"sha256": _hashes(_files(record, belongs))}, indent=1), encoding="utf-8")
 
 
 def damage(record: Path, *, belongs: Callable[[str], bool]) -> str | None:
-    """What is wrong with the files beside `record` whose names `belongs` knows, in a few words; None: nothing."""
+    """What is wrong with the files in the folder of `record` whose names `belongs` knows, in a few words; None:
+    they are those of which `write_hashes` kept the hashes, and hold what they held.
+    """
     try:
         kept = json.loads(record.read_text(encoding="utf-8"))["sha256"]
         if not isinstance(kept, Mapping):
@@ -43,19 +45,24 @@ def damage(record: Path, *, belongs: Callable[[str], bool]) -> str | None:
         return "it has no hashes"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{record.name} cannot be read"
-    there = {path.name for path in record.parent.iterdir() if belongs(path.name)}
-    if different := sorted(there ^ set(kept)):
+    files = _files(record, belongs)
+    if different := sorted(set(files) ^ set(kept)):
         return f"{different[0]} is missing, or should not be there"
     try:
-        found = _hashes(record.parent / name for name in kept)
+        found = _hashes(files)
     except OSError as error:
         return f"{Path(str(error.filename)).name} cannot be read"
-    changed = [name for name in kept if found[name] != kept[name]]
+    changed = [name for name in files if found[name] != kept[name]]
     return f"{changed[0]} is not what was written" if changed else None
 
 
-def _hashes(paths: Iterable[Path]) -> dict[str, str]:
-    files = sorted(paths)
+def _files(record: Path, belongs: Callable[[str], bool]) -> dict[str, Path]:
+    folder = record.parent
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in names.items() if belongs(name)}
+
+
+def _hashes(files: Mapping[str, Path]) -> dict[str, str]:
     # Hashing lets other threads run meanwhile; the largest file decides how long it takes.
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip((path.name for path in files), pool.map(sha256_of, files), strict=True))
+        return dict(zip(files, pool.map(sha256_of, files.values()), strict=True))

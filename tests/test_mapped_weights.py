@@ -138,7 +138,7 @@ def test_a_file_of_another_model_is_refused(given):
     mapped(given)
     (file,) = converted(given)
     save_file({"embed.W_E": torch.zeros(48, 12)}, file)
-    write_hashes(file.with_name(f"{file.name}.sha256"), [file])
+    write_hashes(file.with_name(f"{file.name}.sha256"), belongs=lambda name: name == file.name)
     with pytest.raises(RuntimeError, match=r"does not hold the weights of google/gemma-3-270m; delete it"):
         mapped(given)
 

@@ -163,12 +163,13 @@ def convert_to(files):
     def convert(parts, working, name, **given):
         (working / name).mkdir()
         for file, text in files.items():
+            (working / name / file).parent.mkdir(exist_ok=True)
             (working / name / file).write_text(text)
 
     return convert
 
 
-FILES = {"model.safetensors": "weights", "tokenizer.json": "the vocabulary", "config.json": "{}"}
+FILES = {"model.safetensors": "weights", "tokenizer.json": "words", "config.json": "{}", "more/a.jinja": "ab"}
 
 
 def test_a_damaged_conversion_is_made_anew_and_said_so(tmp_path, monkeypatch, capsys):
@@ -186,6 +187,7 @@ def test_a_damaged_conversion_is_made_anew_and_said_so(tmp_path, monkeypatch, ca
     for harm, what in (
         (lambda: harm_of("model.safetensors"), "model.safetensors is not what was written"),
         (lambda: harm_of("tokenizer.json"), "tokenizer.json is not what was written"),
+        (lambda: harm_of("more/a.jinja"), "more/a.jinja is not what was written"),
         (lambda: (target / "config.json").unlink(), "config.json is missing"),
         (
             lambda: (target / "model.safetensors.index.json").write_text("{}"),
