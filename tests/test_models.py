@@ -170,11 +170,6 @@ def convert_to(files):
 
 
 FILES = {"model.safetensors": "weights", "tokenizer.json": "words", "config.json": "{}", "more/a.jinja": "ab"}
-    "model.safetensors": "weights",
-    "tokenizer.json": "the vocabulary",
-    "config.json": "{}",
-    "more/a.jinja": "ab",
-}
 
 
 def test_a_damaged_conversion_is_made_anew_and_said_so(tmp_path, monkeypatch, capsys):
