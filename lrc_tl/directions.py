@@ -31,6 +31,7 @@ from lrc_tl.edits import Amount, Swap
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.hub import OnHub
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.pooling import Pooling
 from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.probe_metrics import ProbeReport, probe_report
@@ -175,6 +176,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         cosines: Tensor = vectors @ vectors.T
         return cosines
 
+    @no_booleans
     def calibrate(
         self,
         acts: Float[Tensor, "sample d_model"],
@@ -266,6 +268,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         shares: Tensor = multiclass_probabilities(scores, calibration.weight, calibration.bias).to(scores)
         return shares
 
+    @no_booleans
     def report(
         self, acts: Float[Tensor, "sample d_model"], objects: Sequence[str], *, n_bins: int = 5
     ) -> ProbeReport:
@@ -303,6 +306,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         scores = self.scores(activation).tolist()
         return sorted(zip(self, scores, strict=True), key=lambda pair: pair[1], reverse=True)
 
+    @no_booleans
     def swap(
         self, model: HookedModel, *, remove: str, add: str, text: str, subject: str, beta: Amount = 0.1
     ) -> AbstractContextManager[None]:
@@ -316,6 +320,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         """
         return self.swap_steering(model, remove=remove, add=add, text=text, subject=subject, beta=beta).on(model)
 
+    @no_booleans
     def swap_steering(
         self, model: HookedModel, *, remove: str, add: str, text: str, subject: str, beta: Amount = 0.1
     ) -> Steering:

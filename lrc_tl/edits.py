@@ -13,6 +13,8 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor
 
+from lrc_tl.no_booleans import no_booleans
+
 Unit = Literal["share", "absolute"]
 Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
 """One number, or one for each leading index of the residual."""
@@ -69,6 +71,7 @@ def add_edit(
     return (wide + _add_shift(wide, vector, strength, unit)).to(h.dtype)
 
 
+@no_booleans
 @jaxtyped(typechecker=beartype)
 def swap_edit(
     h: Float[Tensor, "*batch d_model"],
@@ -129,7 +132,7 @@ def keep_norm(
 
 
 def _check_amount(amount: Amount, name: str) -> None:
-    if not isinstance(amount, Tensor | Real):
+    if not isinstance(amount, Tensor | Real) or (isinstance(amount, Tensor) and amount.dtype == torch.bool):
         raise TypeError(f"{name} is {amount!r}; give one number, or a tensor with one for each row of the batch")
     if not bool(torch.isfinite(torch.as_tensor(amount)).all()):
         raise ValueError(f"{name} is {amount}; it must be a finite number, or one for each row of the batch")
@@ -148,6 +151,7 @@ def check_vector(vector: Tensor, name: str) -> None:
         )
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Add:
     """`add_edit` as an operation of a `Steering`.
@@ -173,6 +177,7 @@ class Add:
         return _add_shift(h, self.vector, _rows(self.strength, h), self.unit)
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Swap:
     """`swap_edit` as an operation of a `Steering`.
@@ -205,6 +210,7 @@ class Swap:
         return _swap_shift(h, self.remove, self.add, _rows(self.beta, h))
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clamp:
     """`clamp_edit` as an operation of a `Steering`; `value=0.0` is ablation.

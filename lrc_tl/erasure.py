@@ -17,12 +17,14 @@ from lrc_tl.activations import subject_activations
 from lrc_tl.edits import Erase
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 from lrc_tl.steering import Steering
 
 _TOLERANCE = 1e-6
 
 
+@no_booleans
 def fit_erasure(model: HookedModel, prompts: Sequence[Prompt], *, layer: int, shrinkage: bool = True) -> Steering:
     """A steering that erases from `layer` which object a prompt has, fitted on the prompts' subject activations.
 

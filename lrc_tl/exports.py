@@ -21,6 +21,7 @@ from torch import Tensor
 from lrc_tl.artifacts import ArtifactError, whole_file
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.no_booleans import no_booleans
 
 _ARCHITECTURE = "controlvector"
 _SUFFIX = "hook_resid_post"
@@ -38,6 +39,7 @@ class ControlVector:
     """What the vectors are of; empty: not in the file."""
 
 
+@no_booleans
 def layer_vectors(
     concepts: ConceptSet | Sequence[ConceptSet],
     concept: str,
@@ -72,6 +74,7 @@ def layer_vectors(
     return {layer: own[0].clone() for layer in sorted(set(layers))}
 
 
+@no_booleans
 def concepts_by_layer(
     vectors: Mapping[str, Mapping[int, Tensor]],
     *,
@@ -113,6 +116,7 @@ def concepts_by_layer(
     }
 
 
+@no_booleans
 def write_control_vector(
     path: str | Path, vectors: Mapping[int, Tensor], *, model_hint: str, name: str = ""
 ) -> None:

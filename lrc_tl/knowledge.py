@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lrc_tl.forward import MAX_TOKENS, logits_at
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt, spread_over_objects, tokenize_prompt
 
 
@@ -32,6 +33,7 @@ class KnownPrompts:
     prompts: tuple[Prompt, ...]
     dropped: tuple[DroppedPrompt, ...]
 
+    @no_booleans
     def sample(self, n: int, *, seed: int = 0) -> tuple[Prompt, ...]:
         """At most `n` prompts, each object as often as every other as far as they go.
 
@@ -66,6 +68,7 @@ class KnownPrompts:
         return "\n".join(lines)
 
 
+@no_booleans
 def filter_known(
     model: HookedModel,
     prompts: Sequence[Prompt],

@@ -8,7 +8,10 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor
 
+from lrc_tl.no_booleans import no_booleans
 
+
+@no_booleans
 def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ...]) -> int:
     """Number of singular values above `max(shape) * eps * largest`, the rule of NumPy's `matrix_rank`."""
     if singular_values.numel() == 0:
@@ -17,6 +20,7 @@ def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ..
     return int((singular_values > cutoff).sum())
 
 
+@no_booleans
 @jaxtyped(typechecker=beartype)
 def solve_low_rank(
     weight: Float[Tensor, "d_object d_subject"],

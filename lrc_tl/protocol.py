@@ -16,6 +16,7 @@ from lrc_tl.jacobian import check_layers
 from lrc_tl.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.method_variants import require_exact_fit, require_methods
 from lrc_tl.models import HookedModel, layer_number
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.presets import TABLE_METHODS
 from lrc_tl.protocol_result import ProtocolResult
 from lrc_tl.relation_benchmark import BenchmarkSettings, benchmark_relation
@@ -24,6 +25,7 @@ from lrc_tl.relations import Relation
 from lrc_tl.result_parts import ResultParts
 
 
+@no_booleans
 def run_protocol(
     model: HookedModel,
     relations: Sequence[Relation] | Mapping[str, Relation],

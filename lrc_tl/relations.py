@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import PositionError, Prompt, find_subject, spread_over_objects
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
@@ -172,6 +173,7 @@ class Relation:
         """Distinct objects in order of first appearance."""
         return tuple(dict.fromkeys(fact.object for fact in self.facts))
 
+    @no_booleans
     def split(self, *, seed: int, train_share: float = 0.5) -> tuple["Relation", "Relation"]:
         """Training and test relation, stratified by object.
 
@@ -203,6 +205,7 @@ class Relation:
         kept = tuple(fact for fact in self.facts if fact in train)
         return replace(self, facts=kept), replace(self, facts=test, shot_facts=kept)
 
+    @no_booleans
     def sample(self, n: int, *, seed: int) -> "Relation":
         """The relation with `n` of its facts, each object as often as every other as far as its facts go.
 
@@ -215,6 +218,7 @@ class Relation:
             )
         return replace(self, facts=tuple(spread_over_objects(self.facts, n, random.Random(seed))))
 
+    @no_booleans
     def prompts(
         self,
         *,

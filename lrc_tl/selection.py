@@ -13,6 +13,7 @@ from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import fit_layer_grid
 from lrc_tl.models import HookedModel, layer_number
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 from lrc_tl.relations import Relation
 
@@ -54,6 +55,7 @@ def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
     return subject, object_
 
 
+@no_booleans
 def select_settings(
     model: HookedModel,
     train: Relation,

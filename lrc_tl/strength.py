@@ -19,6 +19,7 @@ from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.generation import generate
 from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.positions import LastTokenOf
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.steering import Steering
@@ -35,6 +36,7 @@ SteeringOf: TypeAlias = Callable[[Edit], Steering]
 """Makes the steering of each edit, where it depends on the edit's text or objects."""
 
 
+@no_booleans
 def target_beats_object(
     model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
 ) -> Float[Tensor, " strength"]:
@@ -63,6 +65,7 @@ def target_beats_object(
     return least[edit.target] - least[edit.prompt.object]
 
 
+@no_booleans
 def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None = None) -> Success:
     """Success for free text: the greedy continuation names the target within `within` tokens.
 
@@ -148,6 +151,7 @@ def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
     return swap
 
 
+@no_booleans
 def calibrate_strength(
     model: HookedModel,
     steering: Steering | SteeringOf,

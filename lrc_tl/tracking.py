@@ -240,7 +240,8 @@ class _Tracker:
         rows, device = like.shape[0], like.device
         own = told_lengths(self._model)
         if own is not None:
-            assert len(own) == rows and max(own) <= length
+            assert len(own) == rows
+            assert max(own) <= length
             real = torch.ones(rows, offset + length, dtype=torch.bool, device=device)
             real[:, offset:] = own_tokens(own, length, device=device)
             width: int | None = offset + length

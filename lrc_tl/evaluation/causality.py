@@ -15,6 +15,7 @@ from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import Unit, wide_of
 from lrc_tl.knowledge import is_answer, without_end
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt, tokenize_prompt
 
 
@@ -78,6 +79,7 @@ class CausalityResult:
         return float((self.log_odds_change < 0).double().mean())
 
 
+@no_booleans
 def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object: int = 5) -> tuple[Edit, ...]:
     """For each object at most `per_object` different (prompt, target) pairs, targets drawn evenly from the others.
 
@@ -110,6 +112,7 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
     return tuple(edits)
 
 
+@no_booleans
 @jaxtyped(typechecker=beartype)
 def causality_curve(
     model: HookedModel,
@@ -141,6 +144,7 @@ def causality_curve(
     return found[""]
 
 
+@no_booleans
 def causality_curves(
     model: HookedModel,
     edits: Sequence[Edit],

@@ -10,6 +10,7 @@ from jaxtyping import Float, jaxtyped
 from torch import Tensor
 
 from lrc_tl.directions import ConceptSet
+from lrc_tl.no_booleans import no_booleans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Classification:
         """Mean of one over the right object's place; 0 for an object without a direction."""
         return sum(1 / rank for rank in self.ranks if rank) / self.n_prompts
 
+    @no_booleans
     def top(self, k: int) -> float:
         """Share of subjects whose right object is among the first `k`."""
         return sum(1 <= rank <= k for rank in self.ranks) / self.n_prompts

@@ -13,6 +13,7 @@ from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 
 
@@ -62,6 +63,7 @@ class Evaluation:
         )
 
 
+@no_booleans
 def evaluate(
     model: HookedModel,
     concepts: ConceptSet,
