@@ -46,8 +46,8 @@ NUMBERS = [
 def test_the_search_finds_layers_ranks_strengths_seeds_and_places():
     found = {name for _, _, name in NUMBERS}
     assert found >= {
-        "layer", "subject_layer", "object_layers", "rank", "ranks", "strength", "strengths", "beta", "betas", "seed",
-        "seeds", "where", "subject_start", "shots", "n", "temperature", "max_new_tokens", "threshold",
+        "layer", "subject_layer", "object_layers", "rank", "ranks", "strength", "strengths", "beta", "betas",
+        "seed", "seeds", "where", "subject_start", "shots", "n", "temperature", "max_new_tokens", "threshold",
     }  # fmt: skip
     assert len(NUMBERS) > 120
 
