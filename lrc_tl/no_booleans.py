@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from inspect import isclass, signature
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 _Checked = TypeVar("_Checked", bound=Callable[..., Any])
 
@@ -17,7 +17,8 @@ def no_booleans(function: _Checked) -> _Checked:
     Raises:
         TypeError: when it is called with a boolean where a number is meant.
     """
-    called: Any = function.__init__ if isclass(function) else function  # type: ignore[misc]
+    checked: Any = function
+    called: Any = checked.__init__ if isclass(function) else checked
     parameters = list(signature(called).parameters.values())
     numbers = {parameter.name for parameter in parameters if means_a_number(parameter.annotation)}
     places = [(place, parameter.name) for place, parameter in enumerate(parameters) if parameter.name in numbers]
@@ -33,10 +34,10 @@ def no_booleans(function: _Checked) -> _Checked:
                 _require_no_boolean(value, name)
         return called(*args, **kwargs)
 
-    if not isclass(function):
-        return checking  # type: ignore[return-value]
-    function.__init__ = checking  # type: ignore[misc]
-    return function
+    if isclass(function):
+        checked.__init__ = checking
+        return function
+    return cast(_Checked, checking)
 
 
 def means_a_number(annotation: Any) -> bool:
@@ -46,7 +47,7 @@ def means_a_number(annotation: Any) -> bool:
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
-    origin = get_origin(annotation)
+    origin: Any = get_origin(annotation)
     holds = origin in (Union, UnionType, Annotated) or (isinstance(origin, type) and origin is not Callable)
     if not holds:
         yield annotation
