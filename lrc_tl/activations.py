@@ -12,6 +12,7 @@ from lrc_tl.finite import require_finite_residuals
 from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded, run
 from lrc_tl.jacobian import ObjectAggregation, object_positions
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt, subject_token, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.tracking import is_steered
@@ -27,6 +28,7 @@ class PromptActivations:
     """At the positions that predict the object: their mean, or the first."""
 
 
+@no_booleans
 def prompt_activations(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -107,6 +109,7 @@ def prompt_activations(
     )
 
 
+@no_booleans
 def subject_activations(
     model: HookedModel, prompts: Sequence[Prompt], *, layer: int
 ) -> Float[Tensor, "prompt d_model"]:
@@ -141,6 +144,7 @@ def text_activation(
     return kept[0]
 
 
+@no_booleans
 def object_activations(
     model: HookedModel, prompts: Sequence[Prompt], *, layer: int, object_aggregation: ObjectAggregation = "mean"
 ) -> Float[Tensor, "prompt d_model"]:

@@ -23,6 +23,7 @@ from lrc_tl.activations import subject_activations
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
@@ -32,6 +33,7 @@ _PCA_SHARE = 0.9
 _MAX_ITERATIONS = 20_000
 
 
+@no_booleans
 def fit_baselines(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -144,6 +146,7 @@ def baseline_concepts(
     )
 
 
+@no_booleans
 def mean_concepts(model: HookedModel, prompts: Sequence[Prompt], *, layer: int) -> ConceptSet:
     """For each object the mean subject activation of its prompts, scaled to unit length.
 

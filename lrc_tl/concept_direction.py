@@ -18,6 +18,7 @@ from lrc_tl.errors import unprintable
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.forward import right_padded, run, whole_text_ids
 from lrc_tl.models import HookedModel, require_hook
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.pooling import Pooling
 from lrc_tl.positions import Where, hook_layer
 from lrc_tl.special_tokens import special_ids
@@ -25,6 +26,7 @@ from lrc_tl.steering import Gate, Hook, Schedule, Steering
 from lrc_tl.typechecking import checked
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConceptDirection(Pooling):
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
@@ -139,6 +141,7 @@ class ConceptDirection(Pooling):
         scores: Tensor = self.score(resid)
         return scores
 
+    @no_booleans
     def calibrated(
         self,
         *,
@@ -255,6 +258,7 @@ class ConceptDirection(Pooling):
     def _steering(self, operation: Operation) -> Steering:
         return Steering(operation=operation, hook_name=self.hook_name, fingerprint=self.fingerprint)
 
+    @no_booleans
     def add(self, *, strength: Amount, unit: Unit = "share") -> Steering:
         """Steering that adds the direction: `strength` is a share of `|h|`, or residual-stream units.
 
@@ -263,6 +267,7 @@ class ConceptDirection(Pooling):
         """
         return self._steering(Add(vector=self.vector, strength=strength, unit=unit))
 
+    @no_booleans
     def clamp(self, *, value: Amount) -> Steering:
         """Steering that sets the score to `value`.
 
@@ -280,6 +285,7 @@ class ConceptDirection(Pooling):
         """Steering that turns the sign of the projection, whatever the offset of the score."""
         return self._steering(Reflect(vector=self.vector))
 
+    @no_booleans
     def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:
         """A condition for steering: only where the score lies above (or below) `threshold`, by default its own.
 
@@ -293,6 +299,7 @@ class ConceptDirection(Pooling):
             )
         return Gate(vector=self.vector, hook_name=self.hook_name, threshold=used + self.offset, above=above)
 
+    @no_booleans
     def hook(self, *, strength: float, unit: Unit = "share") -> tuple[str, Hook]:
         """`(hook_name, fn)` that adds the direction at every position that it sees.
 
@@ -304,6 +311,7 @@ class ConceptDirection(Pooling):
         """
         return self.hook_name, self.add(strength=strength, unit=unit).everywhere
 
+    @no_booleans
     def steer(
         self,
         model: HookedModel,

@@ -18,6 +18,7 @@ from lrc_tl.generation import generate
 from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import LinearRelationalEmbedding
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.relations import Relation
 from lrc_tl.selection import select_settings
 from lrc_tl.statements import known_statements
@@ -76,6 +77,7 @@ class DemoResult:
         return asdict(self)
 
 
+@no_booleans
 def run_demo(
     model: HookedModel,
     relation: Relation,

@@ -39,6 +39,7 @@ from lrc_tl.errors import ArtifactError
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.hub import OnHub
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.pooling import Pooling
 from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.probe_metrics import ProbeReport, probe_report
@@ -184,6 +185,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         cosines: Tensor = vectors @ vectors.T
         return cosines
 
+    @no_booleans
     def calibrate(
         self,
         acts: Float[Tensor, "sample d_model"],
@@ -276,6 +278,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         shares: Tensor = multiclass_probabilities(scores, calibration.weight, calibration.bias).to(scores)
         return shares
 
+    @no_booleans
     def report(
         self, acts: Float[Tensor, "sample d_model"], objects: Sequence[str], *, n_bins: int = 5
     ) -> ProbeReport:
@@ -337,6 +340,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             self._directions, settings={**self.settings, BETA_KEY: float(beta)}, calibration=self.calibration
         )
 
+    @no_booleans
     def swap(
         self,
         model: HookedModel,
@@ -364,6 +368,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         )
         return steering.on(model)
 
+    @no_booleans
     def swap_steering(
         self,
         model: HookedModel,

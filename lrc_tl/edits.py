@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.typechecking import checked
 
 Unit = Literal["share", "absolute"]
@@ -130,7 +131,7 @@ def keep_norm(
 
 
 def _check_amount(amount: Amount, name: str) -> None:
-    if not isinstance(amount, Tensor | Real):
+    if not isinstance(amount, Tensor | Real) or (isinstance(amount, Tensor) and amount.dtype == torch.bool):
         raise TypeError(f"{name} is {amount!r}; give one number, or a tensor with one for each row of the batch")
     if not bool(torch.isfinite(torch.as_tensor(amount)).all()):
         raise ValueError(f"{name} is {amount}; it must be a finite number, or one for each row of the batch")
@@ -149,6 +150,7 @@ def check_vector(vector: Tensor, name: str) -> None:
         )
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Add:
     """`add_edit` as an operation of a `Steering`.
@@ -174,6 +176,7 @@ class Add:
         return _add_shift(h, self.vector, _rows(self.strength, h), self.unit)
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Swap:
     """`swap_edit` as an operation of a `Steering`.
@@ -206,6 +209,7 @@ class Swap:
         return _swap_shift(h, self.remove, self.add, _rows(self.beta, h))
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clamp:
     """`clamp_edit` as an operation of a `Steering`; `value=0.0` is ablation.

@@ -16,6 +16,7 @@ from lrc_tl.activations import subject_activations
 from lrc_tl.edits import Erase
 from lrc_tl.fingerprint import ModelFingerprint
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
@@ -24,6 +25,7 @@ from lrc_tl.typechecking import checked
 _TOLERANCE = 1e-6
 
 
+@no_booleans
 def fit_erasure(model: HookedModel, prompts: Sequence[Prompt], *, layer: int, shrinkage: bool = True) -> Steering:
     """A steering that erases from `layer` which object a prompt has, fitted on the prompts' subject activations.
 

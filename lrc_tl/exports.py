@@ -23,6 +23,7 @@ from lrc_tl.artifacts import file_bytes
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.errors import ArtifactError
 from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.sequences import as_tuple
 from lrc_tl.whole_file import whole_file
 
@@ -44,6 +45,7 @@ class ControlVector:
     """What the vectors are of; empty: not in the file."""
 
 
+@no_booleans
 def layer_vectors(
     concepts: ConceptSet | Sequence[ConceptSet],
     concept: str,
@@ -79,6 +81,7 @@ def layer_vectors(
     return {layer: own[0].clone() for layer in sorted(set(layers))}
 
 
+@no_booleans
 def concepts_by_layer(
     vectors: Mapping[str, Mapping[int, Tensor]],
     *,
@@ -120,6 +123,7 @@ def concepts_by_layer(
     }
 
 
+@no_booleans
 def write_control_vector(
     path: str | Path, vectors: Mapping[int, Tensor], *, model_hint: str, name: str = ""
 ) -> None:

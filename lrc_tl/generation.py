@@ -14,6 +14,7 @@ from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.forward import logits_at, whole_text_ids
 from lrc_tl.left_padded import generate_from
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering, steer
 
@@ -41,6 +42,7 @@ class Generated:
     """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
 
 
+@no_booleans
 @fingerprints_once()
 def generate(
     model: HookedModel,
@@ -55,9 +57,9 @@ def generate(
     """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
 
     All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
-    the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; where it is None the steering's own
-    stays. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else sampled
-    with `seed`; the global random state is kept.
+    the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; a None among them keeps the
+    steering's own. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else
+    sampled with `seed`; the global random state is kept.
 
     Raises:
         TypeError: a strength is no number.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models import HookedModel, hook_name, layer_number
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
 from lrc_tl.sequences import as_tuple
@@ -72,6 +73,7 @@ def object_positions(tokens: TokenizedPrompt, aggregation: ObjectAggregation) ->
     return positions if aggregation == "mean" else positions[:1]
 
 
+@no_booleans
 def subject_object_jacobian(
     model: HookedModel,
     tokens: TokenizedPrompt,
@@ -99,6 +101,7 @@ def subject_object_jacobian(
     return next(pairs)[1]
 
 
+@no_booleans
 def subject_object_jacobians(
     model: HookedModel,
     tokens: TokenizedPrompt,

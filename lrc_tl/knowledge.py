@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lrc_tl.answers import ExpectedAnswer, objects_of_relations, without_end
 from lrc_tl.forward import MAX_TOKENS, logits_at
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, spread_over_objects, tokenize_prompt
 from lrc_tl.sequences import as_tuple
@@ -38,6 +39,7 @@ class KnownPrompts:
     answers: tuple[str, ...] = ()
     """What greedy decoding gave for each of `prompts`, as far as it had to be decoded; empty: not recorded."""
 
+    @no_booleans
     def sample(self, n: int, *, seed: int = 0) -> tuple[Prompt, ...]:
         """At most `n` prompts, each object as often as every other as far as they go.
 
@@ -102,6 +104,7 @@ def _plainly_answered(answer: str, name: str) -> bool:
     return re.match(re.escape(name.strip()) + r"(?!\w)", answer.strip()) is not None
 
 
+@no_booleans
 def filter_known(
     model: HookedModel,
     prompts: Sequence[Prompt],

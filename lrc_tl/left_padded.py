@@ -39,9 +39,10 @@ def generate_from(
         spared = pad == getattr(tokenizer, "bos_token_id", None) and bool(model.cfg.default_prepend_bos)
         for sequence in sequences:
             if len(list(takewhile(lambda token: token == pad, sequence))) > int(spared):
+                beginning, token = tokenizer.decode(list(sequence[:3])), tokenizer.decode([pad])
                 raise ValueError(
-                    f"a text begins with {tokenizer.decode(list(sequence[:3]))!r}..., and HookedTransformer.generate "
-                    f"takes {tokenizer.decode([pad])!r} in front, with which the tokenizer pads, for padding; begin "
-                    "the text with another token, or load the model with backend='bridge'"
+                    f"a text begins with {beginning!r}..., and HookedTransformer.generate takes {token!r} in "
+                    "front, with which the tokenizer pads, for padding; begin the text with another token, or "
+                    "load the model with backend='bridge'"
                 )
     return model.generate(ids.to(device), **given, **options)

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.typechecking import checked
 
 
+@no_booleans
 def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ...]) -> int:
     """Number of singular values above `max(shape) * eps * largest`, the rule of NumPy's `matrix_rank`."""
     if singular_values.numel() == 0:

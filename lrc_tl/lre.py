@@ -30,6 +30,7 @@ from lrc_tl.low_rank_fit import (
     low_rank_settings,
 )
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
@@ -78,6 +79,7 @@ class LinearRelationalEmbedding:
         return f"blocks.{self.object_layer}.hook_resid_post"
 
     @classmethod
+    @no_booleans
     def fit(
         cls,
         model: HookedModel,
@@ -176,6 +178,7 @@ class LinearRelationalEmbedding:
         values: Tensor = torch.linalg.svdvals(self.weight)
         return values
 
+    @no_booleans
     def invert(
         self, object_acts: Float[Tensor, "*batch d_object"], *, rank: int | None = None, ridge: float = 0.0
     ) -> Float[Tensor, "*batch d_subject"]:
@@ -214,6 +217,7 @@ class LinearRelationalEmbedding:
         found = self.svd.numerical_rank
         return found if self.rank_limit is None else min(found, self.rank_limit)
 
+    @no_booleans
     def concepts(
         self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int | None = None, ridge: float = 0.0
     ) -> ConceptSet:
@@ -334,6 +338,7 @@ class LinearRelationalEmbedding:
             self.fingerprint.require_model(model, what="this LRE was made")
 
 
+@no_booleans
 @fingerprints_once()
 def fit_layer_grid(
     model: HookedModel,

@@ -24,6 +24,7 @@ from lrc_tl.method_variants import (
     require_methods,
 )
 from lrc_tl.models import HookedModel, hook_name, layer_number
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 from lrc_tl.sequences import as_tuple
 
@@ -52,6 +53,7 @@ class FittedMethod:
     """Work that several variants share is split evenly."""
 
 
+@no_booleans
 @fingerprints_once()
 def fit_concepts(
     model: HookedModel,

@@ -18,6 +18,7 @@ from lrc_tl.mapped_weights import (
     plain_hooked_transformer,
     store_by_output,
 )
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.packaged import PACKAGED, gguf_folder, packaged_folder
 
 Backend = Literal["auto", "hooked_transformer", "bridge"]
@@ -47,6 +48,7 @@ class HookedModel(Protocol):
         """Continue a prompt."""
 
 
+@no_booleans
 def hook_name(model: HookedModel, layer: int) -> str:
     """`blocks.{layer}.hook_resid_post`; negative layers count from the end.
 

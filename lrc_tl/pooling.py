@@ -59,9 +59,9 @@ def token_mask(
 ) -> Bool[Tensor, "batch pos"]:
     """True at the words of each row: not at padding nor, without `bos`, at special tokens, wherever they stand.
 
-    Special are the beginning and end of sequence, the marks of a chat and what else the tokenizer calls so, but for
-    its token for unknown words; with `bos` they count. Then only `attention_mask` tells them from padding; a single
-    row is never padded without one.
+    Special are the beginning and end of sequence, the marks of a chat and what else the tokenizer calls so, except
+    its token for unknown words. With `bos` they count; then only `attention_mask` tells them from padding, and a
+    single row is never padded without one.
 
     Raises:
         ValueError: `attention_mask` is not of the shape of `tokens`, or there is none and several rows look padded

@@ -64,10 +64,10 @@ Where: TypeAlias = (
 )
 """Positions to edit, each in its row's own tokens, the beginning-of-sequence token counted and padding not.
 
-`"all"`, `"prompt"` and `"generated"` leave padding alone; `"all"` and `"prompt"` leave beginning-of-sequence tokens
-alone too, wherever they stand. Other special tokens, such as the end of a turn in a chat, are text. An int, a slice or one int a row means
-what it says; negative numbers count from the end of the prompt. A mask has the shape of the padded prompt. A
-callable is given the `Chunk` of each pass.
+`"all"`, `"prompt"` and `"generated"` leave padding alone; `"all"` and `"prompt"` leave beginning-of-sequence
+tokens alone too, wherever they stand. Other special tokens, such as the end of a turn in a chat, are text. An int,
+a slice or one int a row means what it says; negative numbers count from the end of the prompt. A mask has the
+shape of the padded prompt. A callable is given the `Chunk` of each pass.
 """
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.special_tokens import Tokenizing, token_ids
 from lrc_tl.words import UNFINISHED, find_word, name_end, nfc
 
@@ -15,6 +16,7 @@ class PositionError(ValueError):
     """A subject or object could not be located among the tokens; the text shows them."""
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A text that ends where the object begins, and the subject that it is about.
@@ -106,6 +108,7 @@ class HasObject(Protocol):
 Item = TypeVar("Item", bound=HasObject)
 
 
+@no_booleans
 def spread_over_objects(items: Iterable[Item], count: int, generator: random.Random) -> list[Item]:
     """At most `count` of the items in random order, each object as often as every other as far as they go."""
     by_object: dict[str, list[Item]] = defaultdict(list)

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from lrc_tl.low_rank_fit import FitMethod
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.presets import TABLE_METHODS
 from lrc_tl.printable import printable
 from lrc_tl.progress import ProgressBar
@@ -18,6 +19,7 @@ from lrc_tl.relation_benchmark import benchmark_relation
 from lrc_tl.relations import Relation
 
 
+@no_booleans
 def run_protocol(
     model: HookedModel,
     relations: Sequence[Relation] | Mapping[str, Relation],

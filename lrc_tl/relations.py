@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lrc_tl.caller_warnings import warn_caller
 from lrc_tl.facts import Fact, cleaned, in_letters, lookalikes, name_flaw, template_flaw
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt, spread_over_objects
 from lrc_tl.sequences import as_tuple
 from lrc_tl.shots import ShotPool
@@ -228,6 +229,7 @@ class Relation:
         lines += [f"  differ by case or spacing only: {', '.join(map(repr, group))}" for group in self.lookalikes]
         return "\n".join(lines)
 
+    @no_booleans
     def split(self, *, seed: int, train_share: float = 0.5) -> tuple["Relation", "Relation"]:
         """Training and test relation, stratified by object.
 
@@ -259,6 +261,7 @@ class Relation:
         kept = tuple(fact for fact in self.facts if fact in train)
         return replace(self, facts=kept), replace(self, facts=test, shot_facts=kept)
 
+    @no_booleans
     def sample(self, n: int, *, seed: int) -> "Relation":
         """The relation with `n` of its facts, each object as often as every other as far as its facts go.
 
@@ -271,6 +274,7 @@ class Relation:
             )
         return replace(self, facts=tuple(spread_over_objects(self.facts, n, random.Random(seed))))
 
+    @no_booleans
     def prompts(
         self,
         *,

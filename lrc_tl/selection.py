@@ -14,6 +14,7 @@ from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import fit_layer_grid
 from lrc_tl.models import HookedModel, layer_number
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 from lrc_tl.relations import Relation
 from lrc_tl.sequences import as_tuple
@@ -69,6 +70,7 @@ def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
     return subject, object_
 
 
+@no_booleans
 @fingerprints_once()
 def select_settings(
     model: HookedModel,

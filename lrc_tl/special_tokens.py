@@ -33,7 +33,9 @@ def token_ids(model: Tokenizing, text: str) -> list[int]:
     if without[:1] == [number]:
         ids = without
     if ids[:2] == [number, number]:
-        raise ValueError(f"{text[:60]!r} begins with the beginning-of-sequence token {token!r} twice; give it once")
+        raise ValueError(
+            f"{text[:60]!r} begins with the beginning-of-sequence token {token!r} twice; give it once"
+        )
     return ids
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from lrc_tl.edits import Add, Clamp, Operation, Reflect, Swap, check_vector, rescaled, swap_edit, unit_of, wide_of
 from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models import HookedModel, require_hook
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.positions import Chunk, Where, hook_layer, select
 from lrc_tl.sequences import as_tuple
 from lrc_tl.tracking import track_positions
@@ -25,6 +26,7 @@ __all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering
 Hook: TypeAlias = Callable[..., Tensor]
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How the edit changes over generation: the prompt is step 0, the k-th generated token step k.
@@ -54,6 +56,7 @@ class Schedule:
         return (1 - share if self.kind == "linear_decay" else share).clamp(0, 1)
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gate:
     """Edit only where a probe fires: `v.h > threshold`, or `<` with `above=False`.
@@ -81,6 +84,7 @@ class Gate:
         return score > self.threshold if self.above else score < self.threshold
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Steering:
     """One operation with its hook point, positions and steps. It does nothing until it is put `on` a model."""
@@ -99,6 +103,7 @@ class Steering:
     fingerprint: ModelFingerprint | None = None
     """The model that the vectors were made on; None: not recorded, and not checked."""
 
+    @no_booleans
     def at(
         self,
         *,

@@ -19,6 +19,7 @@ from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.generation import generate
 from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.positions import LastTokenOf, last_subject_token
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, tokenize_prompt
@@ -48,6 +49,7 @@ SteeringOf: TypeAlias = Callable[[Edit], Steering]
 """Makes the steering of each edit, where it depends on the edit's text or objects."""
 
 
+@no_booleans
 def target_beats_object(
     model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
 ) -> Float[Tensor, " strength"]:
@@ -76,6 +78,7 @@ def target_beats_object(
     return least[edit.target] - least[edit.prompt.object]
 
 
+@no_booleans
 def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None = None) -> Success:
     """Success for free text: the greedy continuation names the target within `within` tokens.
 
@@ -184,6 +187,7 @@ def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
     return swap
 
 
+@no_booleans
 @fingerprints_once()
 def calibrate_strength(
     model: HookedModel,

@@ -6,8 +6,10 @@ from typing import Any
 import pandas as pd
 
 from lrc_tl.fingerprint import ModelFingerprint
+from lrc_tl.no_booleans import no_booleans
 
 
+@no_booleans
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Most that side effects on neutral texts may be, as `neutral_effects` defines them; None: no limit.

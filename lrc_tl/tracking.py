@@ -158,7 +158,7 @@ class _Tracker:
     def _before_call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = self._signature.bind(module, *args, **kwargs).arguments
         texts, lengths = given.get("input"), None
-        side = given.get("padding_side")
+        side: Any = given.get("padding_side")
         if side not in ("left", "right"):
             side = getattr(self._tokenizer, "padding_side", "right")
         if isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts):
@@ -208,7 +208,7 @@ class _Tracker:
         """Whether `residual` is what the block before gave: a pass may stop early, and another begin there."""
         if self._flow is None or self._flow[0] != layer - 1:
             return False
-        before = self._flow[1]()
+        before: Tensor | None = self._flow[1]()
         if before is None or before is residual:
             return before is not None
         # Between the devices of a model on several of them it is a copy.
@@ -240,7 +240,8 @@ class _Tracker:
         rows, device = like.shape[0], like.device
         own = told_lengths(self._model)
         if own is not None:
-            assert len(own) == rows and max(own) <= length
+            assert len(own) == rows
+            assert max(own) <= length
             real = torch.ones(rows, offset + length, dtype=torch.bool, device=device)
             real[:, offset:] = own_tokens(own, length, device=device)
             width: int | None = offset + length

@@ -114,8 +114,8 @@ def test_a_model_whose_logits_are_not_finite_is_refused_with_where_and_how_many(
         word_model.hooks(fwd_hooks=[("blocks.2.hook_resid_post", overflow)]),
         pytest.raises(
             ValueError,
-            match="the logits for new token 1 behind 'w9 w8 w7' are not finite: 48 of 48, and some in 1 of 2 rows; "
-            "load the model in float32",
+            match="the logits for new token 1 behind 'w9 w8 w7' are not finite: 48 of 48, and some in 1 of 2 "
+            "rows; load the model in float32",
         ),
     ):
         lrc.generate(word_model, TEXTS, max_new_tokens=4, temperature=temperature)
@@ -132,7 +132,9 @@ def test_an_unsteered_model_whose_logits_are_not_finite_is_refused_too(word_mode
 
     with (
         word_model.hooks(fwd_hooks=[("blocks.2.hook_resid_post", overflow)]),
-        pytest.raises(ValueError, match=r"the logits of the unsteered model behind 'w1 .* not finite: \d+ of \d+, and"),
+        pytest.raises(
+            ValueError, match=r"the logits of the unsteered model behind 'w1 .* not finite: \d+ of \d+, and"
+        ),
     ):
         lrc.generate(word_model, TEXTS[0], steering=adding(0.1), max_new_tokens=3)
 

@@ -137,7 +137,9 @@ def test_texts_are_pooled_and_read_under_steering_as_they_are_alone(model):
             for text in TEXTS:
                 read = direction().read(model, text)
                 words = [score for place, score in enumerate(read.scores.tolist()) if place not in read.special]
-                assert max(words) == pytest.approx(float(direction().pool_texts(model, [text], by="max")[0]), rel=1e-4)
+                assert max(words) == pytest.approx(
+                    float(direction().pool_texts(model, [text], by="max")[0]), rel=1e-4
+                )
 
 
 def test_logits_of_our_own_passes_are_those_of_each_row_alone(model):
@@ -152,7 +154,10 @@ def test_logits_of_our_own_passes_are_those_of_each_row_alone(model):
             shifted = dict(edited_logits(model, edited, many, shifts, layers=[0]))
             for row, own in enumerate(sequences):
                 close(together[row], model(torch.tensor([own]))[:, -1])
-                close(shifted[row], next(edited_logits(model, [edited[row]], many[:1], shifts[row : row + 1], layers=[0]))[1])
+                close(
+                    shifted[row],
+                    next(edited_logits(model, [edited[row]], many[:1], shifts[row : row + 1], layers=[0]))[1],
+                )
 
 
 @pytest.mark.parametrize("where", ["all", "generated", -1])
@@ -174,7 +179,9 @@ def decoded_by_hand(model, own, n_new, where):
 
     def edit(residual, hook):
         chosen = torch.zeros(residual.shape[1], dtype=torch.bool)
-        chosen[{"all": slice(int(begins), None), "generated": slice(n_prompt, None), -1: n_prompt - 1}[where]] = True
+        chosen[{"all": slice(int(begins), None), "generated": slice(n_prompt, None), -1: n_prompt - 1}[where]] = (
+            True
+        )
         return residual + 9.0 * chosen[:, None] * adding().operation.vector.to(residual)
 
     for _ in range(n_new):

@@ -114,7 +114,9 @@ def test_a_token_mask_shows_the_words_alone(bos, pad, row, mask, words):
         assert torch.equal(lrc.token_mask(model, tokens), masked)
     assert torch.equal(lrc.token_mask(model, tokens, attention_mask=mask, bos=True), mask != 0)
     if pad is not None:
-        with pytest.raises(ValueError, match="row 0 begins or ends with the tokenizer's pad token, .* give attention"):
+        with pytest.raises(
+            ValueError, match=r"row 0 begins or ends with the tokenizer's pad token, .* give attention"
+        ):
             lrc.token_mask(model, tokens, bos=True)
     assert lrc.token_mask(model, tokens[:1], bos=True).all()
 

@@ -12,7 +12,9 @@ TEXT = "w1 w2 w3 w4"
 TOLD = f"<bos>{TEXT}"  # as chat templates write it
 
 
-@pytest.fixture(scope="module", params=["own pad token", "pads with its end token", "pads with its beginning token"])
+@pytest.fixture(
+    scope="module", params=["own pad token", "pads with its end token", "pads with its beginning token"]
+)
 def model(request, class_of_model, tmp_path_factory):
     return tiny_models.model_with(class_of_model, request.param, tmp_path_factory.mktemp("model"))
 
@@ -114,12 +116,16 @@ def test_a_word_that_the_tokenizer_does_not_know_is_a_word(model):
 
 
 def test_a_text_of_special_tokens_alone_has_no_words_to_pool(model):
-    with pytest.raises(ValueError, match="'<eos> <eos>' holds special tokens alone; give a word, or count them with"):
+    with pytest.raises(
+        ValueError, match="'<eos> <eos>' holds special tokens alone; give a word, or count them with"
+    ):
         direction().pool_texts(model, ["w1", "<eos> <eos>"], by="max")
     direction().pool_texts(model, ["<eos> <eos>"], by="max", bos=True)
 
 
-@pytest.mark.parametrize(("where", "spared"), [("all", [0, 3]), ("prompt", [0, 3]), (slice(0, None), []), (3, None)])
+@pytest.mark.parametrize(
+    ("where", "spared"), [("all", [0, 3]), ("prompt", [0, 3]), (slice(0, None), []), (3, None)]
+)
 def test_beginning_tokens_are_left_alone_wherever_they_stand_and_end_tokens_are_text(model, where, spared):
     ids = model.to_tokens(INSIDE)
 

@@ -128,12 +128,16 @@ def test_hooked_transformer_generate_takes_the_last_token_of_a_text_for_padding_
 
     def first_logits(**options):
         return model.generate(
-            text, max_new_tokens=1, do_sample=False, verbose=False, return_type="tokens", output_logits=True, **options
+            text, max_new_tokens=1, do_sample=False, verbose=False, return_type="tokens", output_logits=True,
+            **options,
         ).logits[0][0]  # fmt: skip
 
     assert far(first_logits(), expected) != is_bridge(model)
     if not is_bridge(model):
-        with steered(model), pytest.raises(ValueError, match=r"takes a text's own last token .* use lrc\.generate"):
+        with (
+            steered(model),
+            pytest.raises(ValueError, match=r"takes a text's own last token .* use lrc\.generate"),
+        ):
             first_logits()
         torch.testing.assert_close(first_logits(padding_side="left"), expected)
     (made,) = lrc.generate(model, text, max_new_tokens=1)
@@ -151,7 +155,9 @@ def test_generation_from_strings_takes_the_first_token_of_a_text_for_padding_whe
         assert made == expected[: len(made)]
         return
     for given in (texts, texts[0]):
-        with pytest.raises(ValueError, match=r"a text begins with '<eos> w9 w5'\.\.\., and HookedTransformer\.generate"):
+        with pytest.raises(
+            ValueError, match=r"a text begins with '<eos> w9 w5'\.\.\., and HookedTransformer\.generate"
+        ):
             lrc.generate(model, given, max_new_tokens=4)
 
 

@@ -14,6 +14,7 @@ from lrc_tl.answers import ExpectedAnswer, objects_of_relations
 from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import Unit, wide_of
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
@@ -85,6 +86,7 @@ class CausalityResult:
         return float((self.log_odds_change < 0).double().mean())
 
 
+@no_booleans
 def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object: int = 5) -> tuple[Edit, ...]:
     """For each object at most `per_object` different (prompt, target) pairs, targets drawn evenly from the others.
 
@@ -157,6 +159,7 @@ def causality_curve(
     return found[""]
 
 
+@no_booleans
 def causality_curves(
     model: HookedModel,
     edits: Sequence[Edit],

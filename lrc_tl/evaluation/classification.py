@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrc_tl.directions import ConceptSet
 from lrc_tl.errors import NotFiniteError
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
 
@@ -58,6 +59,7 @@ class Classification:
         """Mean of one over the right object's place; 0 for an object without a direction."""
         return sum(1 / rank for rank in self.ranks if rank) / self.n_prompts
 
+    @no_booleans
     def top(self, k: int) -> float:
         """Share of subjects whose right object is among the first `k`."""
         return sum(1 <= rank <= k for rank in self.ranks) / self.n_prompts

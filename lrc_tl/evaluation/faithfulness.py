@@ -13,6 +13,7 @@ from lrc_tl.evaluation.causality import CausalityResult, Edit, edited_log_probs
 from lrc_tl.forward import Hooks, logits_at
 from lrc_tl.lre import LinearRelationalEmbedding
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 
@@ -41,6 +42,7 @@ class Faithfulness:
         return sum(self.same) / self.n_prompts
 
 
+@no_booleans
 def lre_faithfulness(
     model: HookedModel, lre: LinearRelationalEmbedding, prompts: Sequence[Prompt], *, lre_beta: float = 1.0
 ) -> Faithfulness:
@@ -89,6 +91,7 @@ def lre_faithfulness(
     )
 
 
+@no_booleans
 def lre_causality(
     model: HookedModel,
     lre: LinearRelationalEmbedding,

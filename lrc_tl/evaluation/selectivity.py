@@ -15,6 +15,7 @@ from lrc_tl.activations import subject_activations
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 from lrc_tl.sequences import as_tuple
 
@@ -54,6 +55,7 @@ class Selectivity:
         }
 
 
+@no_booleans
 def selectivity(
     model: HookedModel,
     train: Sequence[Prompt],
@@ -103,6 +105,7 @@ def with_shuffled_objects(prompts: Sequence[Prompt], *, seed: int) -> tuple[Prom
     return tuple(replace(prompt, object=name) for prompt, name in zip(prompts, objects, strict=True))
 
 
+@no_booleans
 def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
     """The same objects with Gaussian unit directions, at the same place and with the same recorded norms.
 
@@ -119,6 +122,7 @@ def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
     return ConceptSet(made, settings={"method": "random", "seed": seed})
 
 
+@no_booleans
 @contextmanager
 def random_weights(model: HookedModel, *, seed: int) -> Iterator[None]:
     """Inside the block each weight is Gaussian with its own mean and spread; after it the model is as before.

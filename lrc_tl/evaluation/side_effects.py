@@ -12,6 +12,7 @@ from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import wide_of
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
@@ -49,6 +50,7 @@ Pair = tuple[int, Prompt]
 """Number of an edit, and a statement that it is applied to."""
 
 
+@no_booleans
 def unrelated_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt], *, n: int) -> tuple[Pair, ...]:
     """At most `n` (edit, prompt) pairs, edits and prompts each as often as every other as far as they go.
 
@@ -78,6 +80,7 @@ def same_subject_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt]) -> tupl
     )
 
 
+@no_booleans
 def side_effects(
     model: HookedModel,
     pairs: Sequence[Pair],

@@ -16,6 +16,7 @@ from lrc_tl.evaluation.classification import Classification, classify_activation
 from lrc_tl.evaluation.side_effects import SideEffects, side_effects, unrelated_pairs
 from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
 from lrc_tl.sequences import as_tuple
 
@@ -89,6 +90,7 @@ class Evaluation:
         )
 
 
+@no_booleans
 @fingerprints_once()
 def evaluate(
     model: HookedModel,
@@ -139,7 +141,15 @@ def evaluate(
             "give a result on the same prompts, objects, seed and edits_per_object, or none"
         )
     differences = swap_differences(concepts, edits)
-    (effect,) = causality_curve(model, edits, differences, betas=[size], generated=True, clean=None if clean is None else clean.causality_result.clean, progress=progress)
+    (effect,) = causality_curve(
+        model,
+        edits,
+        differences,
+        betas=[size],
+        generated=True,
+        clean=None if clean is None else clean.causality_result.clean,
+        progress=progress,
+    )
     away = None
     if elsewhere:
         pairs = unrelated_pairs(edits, elsewhere, n=_PAIRS)

@@ -1,0 +1,84 @@
+"""True and False are refused wherever the public names take a number."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from tiny_steering import HOOK, unit
+
+import lrc_tl as lrc
+from lrc_tl.no_booleans import means_a_number, no_booleans
+
+RESULTS = {
+    "CausalityResult", "Chunk", "Classification", "ControlVector", "DemoResult", "Evaluation", "Faithfulness",
+    "Generated", "LinearRelationalEmbedding", "ModelFingerprint", "PromptActivations", "Selectivity", "Settings",
+    "SideEffects", "StrengthCalibration", "StrengthPoint", "TokenScores", "TokenizedPrompt",
+}  # fmt: skip
+"""What calls give back, which nobody fills in by hand."""
+
+
+def public_callables():
+    for name in lrc.__all__:
+        thing = getattr(lrc, name)
+        if not getattr(thing, "__module__", "").startswith("lrc_tl"):
+            continue
+        if inspect.isfunction(thing):
+            yield name, thing
+        if not inspect.isclass(thing):
+            continue
+        if dataclasses.is_dataclass(thing) and name not in RESULTS:
+            yield name, thing
+        for attribute, method in inspect.getmembers(thing, callable):
+            if not attribute.startswith("_") and getattr(method, "__module__", "").startswith("lrc_tl"):
+                yield f"{name}.{attribute}", method
+
+
+NUMBERS = [
+    (label, called, name)
+    for label, called in public_callables()
+    for name, parameter in inspect.signature(called).parameters.items()
+    if means_a_number(parameter.annotation)
+]
+
+
+def test_the_search_finds_layers_ranks_strengths_seeds_and_places():
+    found = {name for _, _, name in NUMBERS}
+    assert found >= {
+        "layer", "subject_layer", "object_layers", "rank", "ranks", "strength", "strengths", "beta", "betas",
+        "seed", "seeds", "where", "subject_start", "shots", "n", "temperature", "max_new_tokens", "threshold",
+    }  # fmt: skip
+    assert len(NUMBERS) > 120
+
+
+@pytest.mark.parametrize("value", [True, np.False_, [2, True], {1: np.True_}, {False: 2}], ids=repr)
+def test_a_boolean_is_refused_wherever_a_number_is_meant(value):
+    for _, called, name in NUMBERS:
+        message = rf"{name} (is|holds) .*(True|False).*, but a boolean is no number"
+        with pytest.raises(TypeError, match=message):
+            called(**{name: value})
+
+
+def test_numbers_of_python_and_numpy_pass_and_switches_stay_booleans():
+    @no_booleans
+    def called(layer: int, *, share: float | None = None, cap: bool | int = False, name: str = ""):
+        return layer, share, cap, name
+
+    assert called(3) == (3, None, False, "")
+    assert called(np.int64(3), share=np.float32(0.5), cap=True, name="True") == (3, 0.5, True, "True")
+    with pytest.raises(TypeError, match="layer is True"):
+        called(True)
+    assert inspect.signature(called).parameters["share"].annotation == (float | None)
+
+
+def test_a_tensor_of_booleans_is_a_mask_and_no_strength():
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    with pytest.raises(TypeError, match="strength is tensor"):
+        lrc.Add(vector=unit(), strength=mask[0])
+    steering = lrc.Steering(operation=lrc.Add(vector=unit(), strength=0.5), hook_name=HOOK, where=mask, bos=True)
+    assert steering.where is mask
+    with pytest.raises(TypeError, match="where is True, but a boolean is no number"):
+        steering.at(where=True)
+    with pytest.raises(TypeError, match="where holds True, but a boolean is no number"):
+        dataclasses.replace(steering, where=[True, 2])
