@@ -127,11 +127,9 @@ def evaluate(
         NotFiniteError: the model or the edit gives numbers that are not finite.
         FingerprintMismatch: the set was made on another model.
     """
-    prompts = as_tuple(prompts, "prompts", Prompt)
+    prompts, elsewhere = as_tuple(prompts, "prompts", Prompt), as_tuple(elsewhere, "elsewhere", Prompt)
     size, source = beta_or_stored(beta, concepts.settings)
     concepts.require_model(model)
-    activations = subject_activations(model, prompts, layer=concepts.layer)
-    found = classify_activations(concepts, activations, [prompt.object for prompt in prompts])
     with_direction = [prompt for prompt in prompts if prompt.object in concepts]
     edits = counterfactual_edits(with_direction, seed=seed, per_object=edits_per_object)
     if clean is not None and clean.edits != edits:
@@ -140,6 +138,8 @@ def evaluate(
             f"({len(edits)} with seed {seed}); "
             "give a result on the same prompts, objects, seed and edits_per_object, or none"
         )
+    activations = subject_activations(model, prompts, layer=concepts.layer)
+    found = classify_activations(concepts, activations, [prompt.object for prompt in prompts])
     differences = swap_differences(concepts, edits)
     (effect,) = causality_curve(
         model,
