@@ -17,7 +17,8 @@ from jaxtyping import Float, Int, jaxtyped
 from torch import Tensor
 
 from lrc_tl.edits import Unit, wide_of
-from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
+from lrc_tl.forward import MAX_TOKENS, length_batches, picked_before_unembedding, right_padded
+from lrc_tl.hooking import hooked_pass
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prefix_cache import prefix_cache
 
@@ -146,17 +147,13 @@ def _run(
         changed[row, at] = (h + shift).to(residual.dtype)
         return changed
 
-    def pick(residual: Tensor, hook: Any) -> Tensor:
-        return residual[row[:, None], wanted]
-
     ids = right_padded(model, [sequence.ids[skipped:] for sequence in sequences])
     arguments = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
     if cache is not None:
         arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
-    call: Any = model
     edits = ((name, partial(edit, share=share)) for name, share in shares.items())
-    fwd_hooks = [*edits, (hook_name(model, -1), pick)]
-    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks):
-        logits = call(ids, **arguments)
+    fwd_hooks = [*edits, picked_before_unembedding(wanted)]
+    with torch.no_grad():
+        logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
     for place, number in enumerate(batch):
         yield number, logits[place, : len(sequences[place].wanted)]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lrc_tl.errors import FingerprintMismatch
+from lrc_tl.forward import run
 from lrc_tl.models import HookedModel, hook_name
 
 _TEXT = "The river runs past Lyon, 3 old mills and a café; nobody counts them."
@@ -164,9 +165,7 @@ def _behaviour(model: HookedModel, ids: torch.Tensor) -> dict[str, list[float]]:
 
         return hook_function
 
-    call: Any = model
-    with torch.no_grad(), model.hooks(fwd_hooks=[(hook_name(model, layer), keep(layer)) for layer in layers]):
-        call(ids, attention_mask=torch.ones_like(ids), stop_at_layer=n_layers)
+    run(model, ids, fwd_hooks=[(hook_name(model, layer), keep(layer)) for layer in layers], stop_at_layer=n_layers)
     # RandomState's stream is frozen across NumPy versions.
     gaussians = torch.from_numpy(np.random.RandomState(0).standard_normal((_N_PROJECTIONS, d_model)))
     return {

@@ -1,8 +1,8 @@
 """Steered text with the numbers that go with it: probabilities, scores, and distance from the unsteered model."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, unit_of, wide_of
 from lrc_tl.forward import logits_at, whole_text_ids
+from lrc_tl.hooking import hooks_on, inside, turn
 from lrc_tl.models import HookedModel
 from lrc_tl.steering import Steering, steer
 
@@ -152,12 +153,17 @@ def _generate_batch(
     batch = [texts[number] for number, _ in rows]
     eos = model.tokenizer.eos_token_id
     hooks = [reading(number) for number in range(len(steerings))]
-    with steer(model, steerings) if steerings else nullcontext(), model.hooks(fwd_hooks=hooks):
+
+    def work() -> Any:
         # One token more than asked for: only so is the last one run, and its score known.
-        output = model.generate(
+        return model.generate(
             batch, max_new_tokens=max_new_tokens + 1, do_sample=temperature > 0, temperature=temperature or 1.0,
             stop_at_eos=eos is not None, eos_token_id=eos, verbose=False, return_type="tokens", output_logits=True,
         )  # fmt: skip
+
+    with turn(model):
+        reading_scores = partial(inside, hooks_on(model, hooks), work)
+        output = inside(steer(model, steerings), reading_scores) if steerings else work()
     steps = len(output.logits)
     ids = output.sequences[:, -steps:].cpu()
     log_probs = torch.stack([wide_of(step).log_softmax(-1).cpu() for step in output.logits], dim=1)

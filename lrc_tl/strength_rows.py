@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, wide_of
-from lrc_tl.forward import run
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.forward import picked_before_unembedding, run
+from lrc_tl.hooking import inside
+from lrc_tl.models import HookedModel
 from lrc_tl.positions import Chunk, LastTokenOf, Where, select
 from lrc_tl.steering import Steering, steer
 
@@ -83,18 +85,17 @@ def map_logits(
     """
     kept = len(ids) - n_prompt + 1
     size = max(1, min(_MAX_LOGIT_POSITIONS // kept, _MAX_TOKENS // len(ids)))
-    last = hook_name(model, -1)
     placed = within_prompt(steering, n_prompt)
-
-    def pick(residual: Tensor, hook: Any) -> Tensor:
-        return residual[:, n_prompt - 1 :]
 
     found = []
     for start in range(0, len(strengths), size):
         rows = strengths[start : start + size]
         batch = torch.tensor([list(ids)] * len(rows)).to(model.cfg.device)
-        with steer(model, [at_strengths(placed, rows)]):
-            logits = run(model, batch, fwd_hooks=[(last, pick)])
+        wanted = torch.arange(n_prompt - 1, len(ids)).repeat(len(rows), 1)
+        picked = picked_before_unembedding(wanted)
+        logits = inside(
+            steer(model, [at_strengths(placed, rows)]), partial(run, model, batch, fwd_hooks=[picked])
+        )
         found.append(reduce(wide_of(logits).log_softmax(-1)).cpu())
     return torch.cat(found)
 
@@ -105,10 +106,15 @@ def continuations(
     """Greedy continuations of the prompt `ids`, one for each strength, without the end of sequence."""
     batch = torch.tensor([list(ids)] * len(strengths)).to(model.cfg.device)
     eos = getattr(model.tokenizer, "eos_token_id", None)
-    with torch.no_grad(), steer(model, [at_strengths(steering, strengths)]):
-        made = model.generate(
+
+    def generate() -> Tensor:
+        made: Tensor = model.generate(
             batch, max_new_tokens=n_new, do_sample=False, stop_at_eos=eos is not None, eos_token_id=eos,
             verbose=False, return_type="tokens",
         )  # fmt: skip
+        return made
+
+    with torch.no_grad():
+        made = inside(steer(model, [at_strengths(steering, strengths)]), generate)
     rows = made[:, len(ids) :].tolist()
     return [row[: row.index(eos)] if eos in row else row for row in rows]

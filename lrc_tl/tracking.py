@@ -6,64 +6,50 @@ against each other. `track_positions` reads what the model itself is told in eac
 its attention mask. Where that does not settle an answer, it is refused rather than guessed.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from lrc_tl.following import follow_generation, generation_of
+from lrc_tl.hooking import Session
 from lrc_tl.models import HookedModel
 from lrc_tl.positions import Chunk
 
-_GENERATORS = ("generate", "generate_stream", "hf_generate")
+_tracked: ContextVar[tuple[tuple[Session, HookedModel], ...]] = ContextVar("lrc_tl_tracked", default=())
 
 
-class _Tracker:
-    """Follows the forward passes of one model while at least one steering is on."""
+class _Tracker(threading.local):
+    """Follows the forward passes of one model while a steering is on.
+
+    Local to the thread: where other threads take part in the block's context, each has passes of its own.
+    """
 
     def __init__(self, model: HookedModel) -> None:
         self._model: Any = model
         self._tokenizer = model.tokenizer
-        self._users = 0
-        self._handles: list[Any] = []
-        self._watched: set[int] = set()
         self._embedded: Tensor | None = None
         self._visited: set[int] = set()
         self._sequence: Tensor | None = None  # ids of everything up to the last pass
         self._told: tuple[int, int, Any] | None = None
         self._chunk: Chunk | None = None
-        self._generating: dict[str, int | None] | None = None
         self._may_go_on = False  # the pass fills a cache, from which another may go on
 
-    def open(self, layers: Sequence[int]) -> None:
-        if self._users == 0:
-            if self._is_bridge:
-                self._watch(self._model.original_model, self._before_bridge)
-            else:
-                self._watch(self._model.embed, self._before_embed)
-            for name in _GENERATORS:
-                if hasattr(type(self._model), name):
-                    self._wrap(name)
-        if not self._is_bridge:
-            for layer in set(layers) - self._watched:
-                self._watch(self._model.blocks[layer], self._before_block(layer))
-                self._watched.add(layer)
-        self._users += 1
+    def watch(self, session: Session, layers: Sequence[int]) -> None:
+        if hasattr(type(self._model), "original_model"):  # a TransformerBridge
+            session.watch(self._model.original_model, self._before_bridge)
+        else:
+            session.watch(self._model.embed, self._before_embed)
+            for layer in sorted(set(layers)):
+                session.watch(self._model.blocks[layer], self._before_block(layer))
+        follow_generation(self._model, session)
 
-    def close(self) -> bool:
-        """Whether nobody is left."""
-        self._users -= 1
-        if self._users == 0:
-            for undo in reversed(self._handles):
-                undo()
-            self._handles.clear()
-            self._watched.clear()
-            self._visited.clear()
-            self._sequence = self._embedded = self._chunk = self._told = None
-        return self._users == 0
+    @property
+    def _generating(self) -> "dict[str, int | None] | None":
+        return generation_of(self._model)
 
     def chunk(self, residual: Tensor) -> Chunk:
         chunk = self._chunk
@@ -74,52 +60,6 @@ class _Tracker:
                 f"{shape}; the hook point must hold one vector for each token (batch, pos, d_model)"
             )
         return chunk
-
-    @property
-    def _is_bridge(self) -> bool:
-        return hasattr(type(self._model), "original_model")
-
-    def _watch(self, module: Any, function: Callable[..., None]) -> None:
-        self._handles.append(module.register_forward_pre_hook(function, with_kwargs=True).remove)
-
-    def _wrap(self, name: str) -> None:
-        model = self._model
-        before = model.__dict__.get(name)
-        original = getattr(model, name)
-        signature = inspect.signature(original)
-
-        # Arguments go through untouched: this stands in for the model's own method.
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            outer = self._generating
-            session = outer or {"width": None, "new": bound.arguments.get("max_new_tokens")}
-            self._generating = session
-            try:
-                result = original(*args, **kwargs)
-            finally:
-                self._generating = outer
-            return self._stream(result, session) if inspect.isgenerator(result) else result
-
-        def undo() -> None:
-            if before is None:
-                delattr(model, name)
-            else:
-                setattr(model, name, before)
-
-        setattr(model, name, wrapped)
-        self._handles.append(undo)
-
-    def _stream(self, stream: Iterator[Any], session: dict[str, int | None]) -> Iterator[Any]:
-        while True:
-            outer, self._generating = self._generating, session
-            try:
-                item = next(stream)
-            except StopIteration:
-                return
-            finally:
-                self._generating = outer
-            yield item
 
     def _before_bridge(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
@@ -281,27 +221,21 @@ class _Tracker:
         return text
 
 
-_trackers: "WeakKeyDictionary[Any, _Tracker]" = WeakKeyDictionary()
-
-
 def is_steered(model: HookedModel) -> bool:
-    """Whether a steering is on, for which it matters where a text ends."""
-    return model in _trackers
+    """Whether a steering is on in this context, for which it matters where a text ends."""
+    return any(tracked is model and session.acts() for session, tracked in _tracked.get())
 
 
-@contextmanager
-def track_positions(model: HookedModel, *, layers: Sequence[int]) -> Iterator[Callable[[Tensor], Chunk]]:
-    """Inside the block, a function that gives a hook at one of `layers` the `Chunk` of the pass it is in.
+def track_positions(
+    session: Session, model: HookedModel, *, layers: Sequence[int]
+) -> Callable[[Tensor], Chunk]:
+    """A function that gives a hook at one of `layers` the `Chunk` of the pass it is in, until the session closes.
 
-    The function is called with the residual that the hook sees. Hooks that others put on the model are left alone;
-    `model.generate` is wrapped meanwhile, to know where prompts end.
+    It is called with the residual that the hook sees. Hooks that others put on the model are left alone;
+    `generate` of the model's class is followed meanwhile, to know where prompts end.
     """
-    tracker = _trackers.get(model)
-    if tracker is None:
-        tracker = _trackers.setdefault(model, _Tracker(model))
-    tracker.open(layers)
-    try:
-        yield tracker.chunk
-    finally:
-        if tracker.close():
-            del _trackers[model]
+    tracker = _Tracker(model)
+    tracker.watch(session, layers)
+    still_open = (pair for pair in _tracked.get() if pair[0].is_open)
+    _tracked.set((*still_open, (session, model)))
+    return tracker.chunk
