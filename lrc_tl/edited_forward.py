@@ -153,7 +153,6 @@ def _run(
         arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
     edits = ((name, partial(edit, share=share)) for name, share in shares.items())
     fwd_hooks = [*edits, picked_before_unembedding(wanted)]
-    with torch.no_grad():
-        logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
+    logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
     for place, number in enumerate(batch):
         yield number, logits[place, : len(sequences[place].wanted)]

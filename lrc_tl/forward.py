@@ -65,10 +65,9 @@ def run(model: HookedModel, ids: Tensor, *, fwd_hooks: Hooks, stop_at_layer: int
 
     It has no meaning where the pass stops early.
     """
-    with torch.no_grad():
-        return hooked_pass(
-            model, ids, fwd_hooks=fwd_hooks, stop_at_layer=stop_at_layer, attention_mask=torch.ones_like(ids)
-        )
+    return hooked_pass(
+        model, ids, fwd_hooks=fwd_hooks, stop_at_layer=stop_at_layer, attention_mask=torch.ones_like(ids)
+    )
 
 
 def picked_before_unembedding(index: Int[Tensor, "row wanted"]) -> tuple[str, Callable[..., Tensor]]:

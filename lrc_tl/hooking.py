@@ -7,9 +7,10 @@ model, or once the session is over, it does nothing.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ContextDecorator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -87,7 +88,8 @@ class Session:
             _take_off(module, lambda function: function._session is self or function._session is None)
         for undo in reversed(self._undo):
             undo()
-        _open.set(tuple(session for session in _open.get() if session is not self))
+        if self in _open.get():
+            _open.set(tuple(session for session in _open.get() if session is not self))
         self._modules, self._copies, self._undo = [], [], []
 
 
@@ -155,14 +157,16 @@ class Block(ContextDecorator, AbstractContextManager[None]):
 
     def __init__(self, put_on: Callable[[Session], None]) -> None:
         self._put_on = put_on
-        self._sessions: list[Session] = []
+        self._guards: list[Generator[Session, None, None]] = []
 
     def __enter__(self) -> None:
-        session = Session()
+        guard = _guarded()
         try:
-            self._sessions.append(session)
+            self._guards.append(guard)
+            session = next(guard)
             session.open()
             self._put_on(session)
+            return
         except BaseException:
             self.close()
             raise
@@ -176,17 +180,28 @@ class Block(ContextDecorator, AbstractContextManager[None]):
 
     def close(self) -> None:
         """Leave it as often as it was entered and not left."""
-        while self._sessions:
+        while self._guards:
             self._leave()
 
     def _leave(self) -> None:
-        if self._sessions:
-            self._sessions[-1].close()
-            self._sessions.pop()
+        if self._guards:
+            self._guards[-1].close()
+            self._guards.pop()
 
-    def __del__(self) -> None:
-        # An interrupt on the very way into `__exit__` leaves it uncalled.
-        self.close()
+
+def _guarded() -> Generator[Session, None, None]:
+    """A session that closes with this generator, and so also when that is forgotten.
+
+    An interrupt on the very way into a block's `__exit__` leaves that uncalled.
+    """
+    session = Session()
+    try:
+        try:
+            yield session
+        finally:
+            session.close()
+    finally:  # again, should an interrupt have come before it
+        session.close()
 
 
 def hooks_on(model: HookedModel, fwd_hooks: Hooks) -> Block:
@@ -208,6 +223,17 @@ def inside(block: Block, work: Callable[[], Result]) -> Result:
         block.close()
 
 
+def without_gradients(work: Callable[[], Result]) -> Result:
+    """The result of `work` under `torch.no_grad()`, which ends even if an interrupt comes on the way out."""
+    before = torch.is_grad_enabled()
+    try:
+        with torch.no_grad():
+            return work()
+    finally:
+        if torch.is_grad_enabled() is not before:
+            torch.set_grad_enabled(before)
+
+
 class _Stop(Exception):
     """Ends a pass of a TransformerBridge."""
 
@@ -218,26 +244,30 @@ def hooked_pass(
     *,
     fwd_hooks: Hooks,
     stop_at_layer: int | None = None,
+    gradients: bool = False,
     **arguments: Any,
 ) -> Any:
-    """The model's output under these hooks; None or what TransformerLens gives where the pass stops early.
+    """The model's output under these hooks, without gradients unless asked for.
 
+    It has no meaning where the pass stops early.
     A TransformerBridge keeps the layer to stop at on its blocks, where passes of other threads would find it, so
     that pass is ended from a hook.
     """
+    mode: Callable[[Callable[[], Any]], Any] = (lambda work: work()) if gradients else without_gradients
     call: Any = model
     if stop_at_layer is None or not hasattr(type(model), "original_model"):
-        return inside(hooks_on(model, fwd_hooks), lambda: call(ids, stop_at_layer=stop_at_layer, **arguments))
+        work = partial(call, ids, stop_at_layer=stop_at_layer, **arguments)
+        return inside(hooks_on(model, fwd_hooks), partial(mode, work))
 
     def stop(residual: torch.Tensor, hook: Any) -> None:
         raise _Stop
 
     last = (f"blocks.{stop_at_layer - 1}.hook_resid_post", stop)
     try:
-        inside(hooks_on(model, [*fwd_hooks, last]), lambda: call(ids, **arguments))
+        inside(hooks_on(model, [*fwd_hooks, last]), partial(mode, partial(call, ids, **arguments)))
     except _Stop:
         return None
-    raise RuntimeError(f"the pass did not go through {last[0]}; stopped there, it would have ended")
+    raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")
 
 
 def turn(model: HookedModel) -> AbstractContextManager[Any]:

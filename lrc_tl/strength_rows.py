@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, wide_of
 from lrc_tl.forward import picked_before_unembedding, run
-from lrc_tl.hooking import inside
+from lrc_tl.hooking import inside, without_gradients
 from lrc_tl.models import HookedModel
 from lrc_tl.positions import Chunk, LastTokenOf, Where, select
 from lrc_tl.steering import Steering, steer
@@ -114,7 +114,6 @@ def continuations(
         )  # fmt: skip
         return made
 
-    with torch.no_grad():
-        made = inside(steer(model, [at_strengths(steering, strengths)]), generate)
+    made = inside(steer(model, [at_strengths(steering, strengths)]), partial(without_gradients, generate))
     rows = made[:, len(ids) :].tolist()
     return [row[: row.index(eos)] if eos in row else row for row in rows]
