@@ -1,9 +1,9 @@
 """What a block puts on a model, taken off again whole, in any order of leaving and whenever an interrupt comes.
 
-TransformerLens takes its hooks off by nesting level, so blocks that are left in another order lose each other's, and
-its hooks act in every thread. Here each block has a session that owns what it put on. A function of a session acts
-in passes of the context (`contextvars`) that entered the block, and so in its own thread; elsewhere, on a copy of the
-model, or once the session is over, it does nothing.
+TransformerLens takes its hooks off by nesting level, so blocks that are left in another order lose each other's,
+and its hooks act in every thread. Here each block has a session that owns what it put on. A function of a session
+acts in passes of the context (`contextvars`) that entered the block, and so in its own thread; elsewhere, on a
+copy of the model, or once the session is over, it does nothing.
 """
 
 import threading

@@ -276,7 +276,9 @@ def subject_object_graph(
 
     def work() -> None:
         hooks = [*fwd_hooks, *([only] if only else [])]
-        hooked_pass(model, ids[:, skipped:], fwd_hooks=hooks, stop_at_layer=highest + 1, gradients=True, **arguments)
+        hooked_pass(
+            model, ids[:, skipped:], fwd_hooks=hooks, stop_at_layer=highest + 1, gradients=True, **arguments
+        )
 
     # Replaced methods and cached entries are the model's: one fit at a time.
     with turn(model):

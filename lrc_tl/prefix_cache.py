@@ -156,9 +156,7 @@ def _hugging_face_cache(model: Any, prefix: Tensor, stop_at_layer: int) -> _Hugg
     if not isinstance(config, PretrainedConfig):
         return None
     cache = DynamicCache(config=config)
-    hooked_pass(
-        model, prefix, fwd_hooks=[], past_key_values=cache, use_cache=True, stop_at_layer=stop_at_layer
-    )
+    hooked_pass(model, prefix, fwd_hooks=[], past_key_values=cache, use_cache=True, stop_at_layer=stop_at_layer)
     filled = [cache.get_seq_length(layer) for layer in range(min(stop_at_layer, len(cache.layers)))]
     # Some adapters warn and leave the cache empty; a model with recurrent layers has no keys to count.
     if len(filled) < stop_at_layer or any(length != prefix.shape[1] for length in filled):

@@ -93,9 +93,7 @@ def map_logits(
         batch = torch.tensor([list(ids)] * len(rows)).to(model.cfg.device)
         wanted = torch.arange(n_prompt - 1, len(ids)).repeat(len(rows), 1)
         picked = picked_before_unembedding(wanted)
-        logits = inside(
-            steer(model, [at_strengths(placed, rows)]), partial(run, model, batch, fwd_hooks=[picked])
-        )
+        logits = inside(steer(model, [at_strengths(placed, rows)]), partial(run, model, batch, fwd_hooks=[picked]))
         found.append(reduce(wide_of(logits).log_softmax(-1)).cpu())
     return torch.cat(found)
 

@@ -226,9 +226,7 @@ def is_steered(model: HookedModel) -> bool:
     return any(tracked is model and session.acts() for session, tracked in _tracked.get())
 
 
-def track_positions(
-    session: Session, model: HookedModel, *, layers: Sequence[int]
-) -> Callable[[Tensor], Chunk]:
+def track_positions(session: Session, model: HookedModel, *, layers: Sequence[int]) -> Callable[[Tensor], Chunk]:
     """A function that gives a hook at one of `layers` the `Chunk` of the pass it is in, until the session closes.
 
     It is called with the residual that the hook sees. Hooks that others put on the model are left alone;

@@ -53,7 +53,9 @@ def hugging_face_models():
     import transformers
 
     gpt2 = {"n_embd": D_MODEL, "n_layer": 3, "n_head": 2, "n_positions": 64}
-    neox = {"hidden_size": D_MODEL, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 64}
+    neox = {
+        "hidden_size": D_MODEL, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 64,
+    }  # fmt: skip
     return {
         "GPT-2": (transformers.GPT2Config, {**gpt2, "n_inner": 20}),
         "GPT-J": (transformers.GPTJConfig, {**gpt2, "n_inner": 20, "rotary_dim": 6}),
