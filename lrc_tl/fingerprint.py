@@ -14,6 +14,7 @@ import torch
 from lrc_tl.errors import FingerprintMismatch
 from lrc_tl.forward import run
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.turns import turn
 
 _TEXT = "The river runs past Lyon, 3 old mills and a café; nobody counts them."
 _N_PROJECTIONS = 8
@@ -142,7 +143,8 @@ def _fixed_tokens(model: HookedModel) -> tuple[torch.Tensor, str, str]:
     if model.tokenizer is None:
         ids = torch.arange(8, device=model.cfg.device)[None] % int(model.cfg.d_vocab)
         return ids, "none", "none"
-    ids = model.to_tokens(_TEXT)
+    with turn(model):
+        ids = model.to_tokens(_TEXT)
     plain = model.tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
     # len() of the tokenizer differs between classes (added padding tokens), so only the model's own ids count.
     digest = hashlib.sha256(repr(plain).encode()).hexdigest()[:16]

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
-from lrc_tl.hooking import Session, turn
+from lrc_tl.hooking import Session
 from lrc_tl.models import HookedModel
+from lrc_tl.turns import turn
 
 _GENERATORS = ("generate", "generate_stream", "hf_generate")
 _ORIGINAL = "_lrc_tl_original"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lrc_tl.hooking import hooked_pass
 from lrc_tl.models import HookedModel
+from lrc_tl.turns import turn
 
 MAX_TOKENS = 4096
 """Tokens in one batch (padding included) unless told otherwise; bounds the memory for activations."""
@@ -42,7 +43,8 @@ def whole_text_ids(model: HookedModel, text: str, *, n_more: int = 1) -> list[in
     Raises:
         ValueError: there is no such room.
     """
-    ids: list[int] = model.to_tokens(text)[0].tolist()
+    with turn(model):
+        ids: list[int] = model.to_tokens(text)[0].tolist()
     n_ctx = getattr(model.cfg, "n_ctx", None)
     if n_ctx is not None and len(ids) + n_more > int(n_ctx):
         room = "" if n_more == 1 else f", or leaves no room for {n_more} tokens"

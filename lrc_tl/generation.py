@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, unit_of, wide_of
 from lrc_tl.forward import logits_at, whole_text_ids
-from lrc_tl.hooking import hooks_on, inside, turn
+from lrc_tl.hooking import hooks_on, inside
 from lrc_tl.models import HookedModel
 from lrc_tl.steering import Steering, steer
+from lrc_tl.turns import turn
 
 _MAX_LOGITS = 2**26
 """Logits kept at a time (rows x tokens x vocabulary): 256 MiB in float32, three times over for a moment."""
@@ -200,7 +201,8 @@ def _kl_to_unsteered(
 ) -> list[Tensor]:
     sequences, positions = [], []
     for row, text in enumerate(batch):
-        prompt = model.to_tokens(text)[0].tolist()
+        with turn(model):
+            prompt = model.to_tokens(text)[0].tolist()
         sequences.append([*prompt, *ids[row, : lengths[row] - 1].tolist()])
         positions.append(list(range(len(prompt) - 1, len(prompt) - 1 + lengths[row])))
     found: list[Tensor] = [torch.zeros(0)] * len(batch)

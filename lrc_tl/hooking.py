@@ -6,13 +6,12 @@ acts in passes of the context (`contextvars`) that entered the block, and so in 
 copy of the model, or once the session is over, it does nothing.
 """
 
-import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ContextDecorator
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import torch
 
@@ -22,8 +21,6 @@ Result = TypeVar("Result")
 Hooks = Sequence[tuple[str, Callable[..., Any]]]
 
 _open: ContextVar[tuple["Session", ...]] = ContextVar("lrc_tl_open_sessions", default=())
-_turns: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
-_turns_lock = threading.Lock()
 
 
 class Session:
@@ -103,10 +100,11 @@ class _Function:
 
     def _acts_on(self, module: Any) -> bool:
         session = self._session
+        if session in _open.get() and session.is_open and module is self._module:
+            return True
         if session is None or not session.is_open or module is not self._module:
             _take_off(module, lambda function: function is self)
-            return False
-        return session in _open.get()
+        return False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Function":
         copied = memo.get(id(self._module))
@@ -268,12 +266,6 @@ def hooked_pass(
     except _Stop:
         return None
     raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")
-
-
-def turn(model: HookedModel) -> AbstractContextManager[Any]:
-    """The model's lock, which a thread holds while it does what two threads cannot do on one model at a time."""
-    with _turns_lock:
-        return _turns.setdefault(model, threading.RLock())
 
 
 def replace_for(session: Session, owner: Any, name: str, value: Callable[..., Any]) -> None:

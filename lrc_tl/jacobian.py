@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.hooking import hooked_pass, inside, turn
+from lrc_tl.hooking import hooked_pass, inside
 from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models import HookedModel, hook_name, layer_number
 from lrc_tl.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
+from lrc_tl.turns import turn
 
 ObjectAggregation = Literal["mean", "first_token"]
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from lrc_tl.turns import turn
+
 
 class PositionError(ValueError):
     """A subject or object could not be located among the tokens; the text shows them."""
@@ -204,7 +206,8 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
 
 
 def _ids(model: Tokenizing, text: str) -> list[int]:
-    ids: list[int] = model.to_tokens(text)[0].tolist()
+    with turn(model):
+        ids: list[int] = model.to_tokens(text)[0].tolist()
     return ids
 
 

@@ -129,3 +129,21 @@ def test_settings_are_selected(both):
     )  # fmt: skip
     assert (settings.subject_layer, settings.object_layer, settings.rank) == (0, 1, 2)
     assert settings.n_validation > 0
+
+
+def test_only_the_wanted_positions_go_through_the_unembedding(both):
+    _, model = both
+    shapes = []
+    with model.hooks(fwd_hooks=[("unembed.hook_out", lambda logits, hook: shapes.append(tuple(logits.shape)))]):
+        list(logits_at(model, SEQUENCES[:1] * 3, [[1, 3]] * 3))
+    assert shapes == [(3, 2, int(model.cfg.d_vocab))]
+
+
+def test_a_jacobian_over_a_cached_prefix_is_that_of_the_whole_text(both, monkeypatch):
+    _, model = both
+    tokens = lrc.tokenize_prompt(model, lrc.Prompt(text="w3 w8 w9 w10 w4", subject="w10", object="w30"))
+    cached = lrc.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
+    monkeypatch.setattr("lrc_tl.jacobian.prefix_cache", lambda *args, **given: None)
+    whole = lrc.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
+    torch.testing.assert_close(cached.jacobian, whole.jacobian, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(cached.object, whole.object, rtol=1e-3, atol=1e-4)
