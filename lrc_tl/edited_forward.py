@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, jaxtyped
 from torch import Tensor
 
 from lrc_tl.edits import Unit, wide_of
-from lrc_tl.forward import MAX_TOKENS, length_batches, picked_before_unembedding, right_padded
+from lrc_tl.forward import MAX_TOKENS, Hooks, length_batches, picked_before_unembedding, right_padded
 from lrc_tl.hooking import hooked_pass
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.prefix_cache import prefix_cache
@@ -148,10 +148,10 @@ def _run(
         return changed
 
     ids = right_padded(model, [sequence.ids[skipped:] for sequence in sequences])
-    arguments = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
+    arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
     if cache is not None:
         arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
-    edits = ((name, partial(edit, share=share)) for name, share in shares.items())
+    edits: Hooks = [(name, partial(edit, share=share)) for name, share in shares.items()]
     fwd_hooks = [*edits, picked_before_unembedding(wanted)]
     logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
     for place, number in enumerate(batch):

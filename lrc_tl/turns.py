@@ -1,4 +1,4 @@
-"""Whose turn it is with a model: what TransformerLens keeps on model and tokenizer, two threads cannot use at once."""
+"""Whose turn it is with a model: what TransformerLens keeps on it and its tokenizer serves one thread at a time."""
 
 import threading
 from contextlib import AbstractContextManager
@@ -15,4 +15,5 @@ def turn(model: Any) -> AbstractContextManager[Any]:
     The tokenizer's padding side is set meanwhile, and a Bridge has its cache on itself.
     """
     with _lock:
-        return _locks.setdefault(model, threading.RLock())
+        lock: AbstractContextManager[Any] = _locks.setdefault(model, threading.RLock())
+    return lock
