@@ -1,4 +1,4 @@
-"""Whose turn it is with a model: what TransformerLens keeps on it and its tokenizer serves one thread at a time."""
+"""Whose turn it is with a model: what TransformerLens keeps on it and its tokenizer serves one thread only."""
 
 import threading
 from contextlib import AbstractContextManager
