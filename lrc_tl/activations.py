@@ -135,12 +135,9 @@ def text_activation(
     def keep(residual: Tensor, hook: Any) -> None:
         kept.append(residual[0, position].to(torch.promote_types(residual.dtype, torch.float32)))
 
-    run(model, right_padded(model, [ids]), fwd_hooks=[(name, keep)], stop_at_layer=int(name.split(".")[1]) + 1)
-    if not bool(torch.isfinite(kept[0]).all()):
-        raise ValueError(
-            f"the residual stream of {text!r} at layer {layer} is not finite; load the model in float32 and check "
-            "its weights"
-        )
+    stop = int(name.split(".")[1]) + 1
+    run(model, right_padded(model, [ids]), lengths=[len(ids)], fwd_hooks=[(name, keep)], stop_at_layer=stop)
+    require_finite_residuals(kept[0][None], [text], layer=layer)
     return kept[0]
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lrc_tl.edits import Unit, wide_of
 from lrc_tl.finite import LogitsCheck
-from lrc_tl.forward import MAX_TOKENS, length_batches, right_padded
+from lrc_tl.forward import MAX_TOKENS, Hooks, length_batches, picked_before_unembedding, right_padded
+from lrc_tl.hooking import hooked_pass
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.padding import whole_rows
 from lrc_tl.prefix_cache import prefix_cache
@@ -156,19 +157,15 @@ def _run(
         overflowed.logical_or_(~wide_of(changed[row, at]).norm(dim=-1).isfinite())
         return changed
 
-    def pick(residual: Tensor, hook: Any) -> Tensor:
-        return residual[row[:, None], wanted]
-
     following = [sequence.ids[skipped:] for sequence in sequences]
     ids = right_padded(model, following)
-    arguments = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
+    arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
     if cache is not None:
         arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
-    call: Any = model
-    edits = ((name, partial(edit, share=share)) for name, share in shares.items())
-    fwd_hooks = [*edits, (hook_name(model, -1), pick)]
-    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks), whole_rows(model, list(map(len, following))):
-        logits = call(ids, **arguments)
+    edits: Hooks = [(name, partial(edit, share=share)) for name, share in shares.items()]
+    fwd_hooks = [*edits, picked_before_unembedding(wanted)]
+    with whole_rows(model, list(map(len, following))):
+        logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
     check.require(logits, [sequence.ids for sequence in sequences], own, overflowed)
     for place, number in enumerate(batch):
         yield number, logits[place, : len(sequences[place].wanted)]

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from lrc_tl.errors import FingerprintMismatch
+from lrc_tl.forward import run
 from lrc_tl.json_fields import checked_fields
 from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.turns import turn
 
 _TEXT = "The river runs past Lyon, 3 old mills and a café; nobody counts them."
 _N_PROJECTIONS = 8
@@ -221,7 +223,8 @@ def _fixed_tokens(model: HookedModel) -> tuple[torch.Tensor, str, str]:
     if model.tokenizer is None:
         ids = torch.arange(8, device=model.cfg.device)[None] % int(model.cfg.d_vocab)
         return ids, "none", "none"
-    ids = model.to_tokens(_TEXT)
+    with turn(model):
+        ids = model.to_tokens(_TEXT)
     plain = model.tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
     # len() of the tokenizer differs between classes (added padding tokens), so only the model's own ids count.
     digest = hashlib.sha256(repr(plain).encode()).hexdigest()[:16]
@@ -244,9 +247,8 @@ def _behaviour(model: HookedModel, ids: torch.Tensor) -> dict[str, list[float]]:
 
         return hook_function
 
-    call: Any = model
-    with torch.no_grad(), model.hooks(fwd_hooks=[(hook_name(model, layer), keep(layer)) for layer in layers]):
-        call(ids, attention_mask=torch.ones_like(ids), stop_at_layer=n_layers)
+    hooks = [(hook_name(model, layer), keep(layer)) for layer in layers]
+    run(model, ids, lengths=[ids.shape[1]], fwd_hooks=hooks, stop_at_layer=n_layers)
     # RandomState's stream is frozen across NumPy versions.
     gaussians = torch.from_numpy(np.random.RandomState(0).standard_normal((_N_PROJECTIONS, d_model)))
     return {

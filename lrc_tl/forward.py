@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.finite import LogitsCheck
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.hooking import hooked_pass
+from lrc_tl.models import HookedModel
 from lrc_tl.padding import whole_rows
 from lrc_tl.special_tokens import token_ids
 
 MAX_TOKENS = 4096
 """Tokens in one batch (padding included) unless told otherwise; bounds the memory for activations."""
 _MAX_LOGIT_POSITIONS = 256
+_UNEMBEDDING_INPUT = "unembed.hook_in"
 
 Hooks = list[tuple[str, Callable[..., Any]]]
 
@@ -70,11 +72,26 @@ def run(
 ) -> Any:
     """The model's output on right-padded texts of these `lengths` under these hooks, without gradients.
 
-    Nothing real sees the padding, but steering that is on is told what is text.
+    It has no meaning where the pass stops early. Nothing real sees the padding, but steering that is on is told what is text.
     """
-    call: Any = model
-    with torch.no_grad(), model.hooks(fwd_hooks=fwd_hooks), whole_rows(model, lengths):
-        return call(ids, attention_mask=torch.ones_like(ids), stop_at_layer=stop_at_layer)
+    with whole_rows(model, lengths):
+        return hooked_pass(
+            model, ids, fwd_hooks=fwd_hooks, stop_at_layer=stop_at_layer, attention_mask=torch.ones_like(ids)
+        )
+
+
+def picked_before_unembedding(index: Int[Tensor, "row wanted"]) -> tuple[str, Callable[..., Tensor]]:
+    """A hook that lets only these positions of each row go through the unembedding.
+
+    It stands at the unembedding's input: before it, Hugging Face's code (GPT-2's, GPT-J's) views the last layer's
+    output in the shape that the batch had. The unembedding treats positions apart, and so does what follows it.
+    """
+    rows = torch.arange(len(index), device=index.device)[:, None]
+
+    def pick(residual: Tensor, hook: Any) -> Tensor:
+        return residual[rows.to(residual.device), index.to(residual.device)]
+
+    return _UNEMBEDDING_INPUT, pick
 
 
 def logits_at(
@@ -87,14 +104,13 @@ def logits_at(
 ) -> Iterator[tuple[int, Float[Tensor, "pos d_vocab"]]]:
     """For each sequence, its number and the logits at its own positions, as batches finish (not in order).
 
-    Only the positions asked for go through the final norm and the unembedding. `edits` makes the hooks for a batch
+    Only the positions asked for go through the unembedding. `edits` makes the hooks for a batch
     from its row numbers; they run before the positions are picked.
 
     Raises:
         NotFiniteError: logits without a softmax, so no greedy token or log-probability that means anything.
     """
     check = LogitsCheck(model)
-    last = hook_name(model, -1)
     wanted = max(map(len, positions), default=0)
     limit = max(1, _MAX_LOGIT_POSITIONS // max(1, wanted))
     for batch in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
@@ -103,11 +119,8 @@ def logits_at(
             picked = torch.tensor([[*positions[r], *[0] * (wanted - len(positions[r]))] for r in rows])
             index = picked.to(model.cfg.device)
 
-            def pick(residual: Tensor, hook: Any, index: Tensor = index) -> Tensor:
-                return residual[torch.arange(len(index), device=index.device)[:, None], index]
-
-            fwd_hooks = [*(edits(rows) if edits else []), (last, pick)]
             own = [sequences[r] for r in rows]
+            fwd_hooks = [*(edits(rows) if edits else []), picked_before_unembedding(index)]
             logits = run(model, right_padded(model, own), lengths=list(map(len, own)), fwd_hooks=fwd_hooks)
             check.require(logits, own)
             for number, row in enumerate(rows):

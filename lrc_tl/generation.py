@@ -1,8 +1,8 @@
 """Steered text with the numbers that go with it: probabilities, scores, and distance from the unsteered model."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,13 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, unit_of, wide_of
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.fingerprint import fingerprints_once
+from lrc_tl.finite import gives_probabilities
 from lrc_tl.forward import logits_at, whole_text_ids
+from lrc_tl.hooking import Block, hooks_on, inside
 from lrc_tl.left_padded import generate_from
 from lrc_tl.models import HookedModel
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering, steer
+from lrc_tl.turns import turn
 
 _MAX_LOGITS = 2**26
 """Logits kept at a time (rows x tokens x vocabulary): 256 MiB in float32, three times over for a moment."""
@@ -167,13 +171,18 @@ def _generate_batch(
     eos = model.tokenizer.eos_token_id
     hooks = [reading(number) for number in range(len(steerings))]
     prompts = [texts[number] for number, _ in rows]
-    steered = steer(model, steerings) if steerings else nullcontext()
-    with steered, model.hooks(fwd_hooks=hooks), _finite_logits(model, prompts):
+
+    def work() -> Any:
         # One token more than asked for: only so is the last one run, and its score known.
-        output = generate_from(
+        return generate_from(
             model, sequences, max_new_tokens=max_new_tokens + 1, do_sample=temperature > 0,
             temperature=temperature or 1.0, stop_at_eos=eos is not None, eos_token_id=eos, output_logits=True,
         )  # fmt: skip
+
+    with turn(model):
+        checked_work = partial(inside, _finite_logits(model, prompts), work)
+        reading_scores = partial(inside, hooks_on(model, hooks), checked_work)
+        output = inside(steer(model, steerings), reading_scores) if steerings else reading_scores()
     steps = len(output.logits)
     ids = output.sequences[:, -steps:].cpu()
     log_probs = torch.stack([wide_of(step).log_softmax(-1).cpu() for step in output.logits], dim=1)
@@ -182,7 +191,7 @@ def _generate_batch(
     scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0)
     lengths = [_length(row.tolist(), eos, max_new_tokens) for row in ids]
     kl = (
-        _kl_to_unsteered(model, prompts, sequences, ids, log_probs, lengths)
+        _kl_to_unsteered(model, sequences, ids, log_probs, lengths)
         if steerings
         else [torch.zeros(n) for n in lengths]
     )
@@ -209,7 +218,6 @@ def _length(ids: list[int], eos: int | None, most: int) -> int:
 
 def _kl_to_unsteered(
     model: HookedModel,
-    prompts: Sequence[str],
     sequences: Sequence[Sequence[int]],
     ids: Tensor,
     log_probs: Tensor,
@@ -220,35 +228,30 @@ def _kl_to_unsteered(
     positions = [list(range(start, start + n)) for start, n in zip(starts, lengths, strict=True)]
     found: list[Tensor] = [torch.zeros(0)] * len(sequences)
     for row, logits in logits_at(model, whole, positions):
-        _require_finite(logits, prompts[row : row + 1], "of the unsteered model")
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
         found[row] = (steered.exp() * (steered - plain)).sum(-1)
     return found
 
 
-@contextmanager
-def _finite_logits(model: Any, prompts: Sequence[str]) -> Iterator[None]:
-    """Logits that are not finite are refused before a token is taken from them."""
+def _finite_logits(model: Any, prompts: Sequence[str]) -> Block:
+    """A block in which logits without a softmax are refused before a token is taken from them."""
     step = 0
 
-    def check(module: Any, args: Any, logits: Tensor) -> None:
+    def check(module: Any, args: Any, logits: Tensor | None) -> None:
         nonlocal step
-        _require_finite(logits[:, -1], prompts, f"for new token {step}")
+        if logits is not None:
+            _require_finite(logits[:, -1], prompts, f"for new token {step}")
         step += 1
 
-    handle = model.unembed.register_forward_hook(check)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return Block(lambda session: session.watch_output(model.unembed, check))
 
 
-def _require_finite(logits: Tensor, prompts: Sequence[str], where: str) -> None:
-    bad = ~torch.isfinite(logits.reshape(len(prompts), -1))
-    if bool(bad.any()):
-        row = int(bad.any(1).nonzero()[0])
-        raise ValueError(
-            f"the logits {where} behind {prompts[row]!r} are not finite: {int(bad[row].sum())} of "
-            f"{bad.shape[1]}, and some in {int(bad.any(1).sum())} of {len(bad)} rows; load the model in float32, "
+def _require_finite(logits: Float[Tensor, "row d_vocab"], prompts: Sequence[str], where: str) -> None:
+    good = gives_probabilities(logits)
+    if not bool(good.all()):
+        row = int((~good).nonzero()[0])
+        raise NotFiniteError(
+            f"the logits {where} behind {prompts[row]!r} are not finite: {int((~logits[row].isfinite()).sum())} of "
+            f"{logits.shape[1]}, and some in {int((~good).sum())} of {len(good)} rows; load the model in float32, "
             "check its weights, or steer less strongly"
         )

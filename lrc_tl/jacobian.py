@@ -1,20 +1,22 @@
 """Exact Jacobians of the object activation with respect to the residual stream at the subject."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.hooking import hooked_pass, inside
 from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models import HookedModel, hook_name, layer_number
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
 from lrc_tl.sequences import as_tuple
+from lrc_tl.turns import turn
 
 ObjectAggregation = Literal["mean", "first_token"]
 
@@ -254,7 +256,7 @@ def subject_object_graph(
     subject_at, object_at = start - skipped, [position - skipped for position in positions]
     subjects: dict[int, Tensor] = {}
     objects: dict[int, Tensor] = {}
-    only = only_positions_hook(model, highest, object_at) if highest not in subject_layers else None
+    only: tuple[str, Any] | None = None
 
     def at(layer: int) -> Any:
         # One function a layer: an object at a subject layer is read from the tensor that holds the subject.
@@ -275,13 +277,21 @@ def subject_object_graph(
         return take
 
     fwd_hooks = [(hook_name(model, layer), at(layer)) for layer in sorted(subject_layers | object_layers)]
-    if only:
-        fwd_hooks.append(only)
-    call: Any = model
     arguments = cache.arguments(ids.shape[1] - skipped) if cache is not None else {}
-    spared = cache.without_gradients(range(lowest + 1, highest + 1)) if cache is not None else nullcontext()
-    with lean_reverse(model, range(lowest + 1, highest + 1)), spared, model.hooks(fwd_hooks=fwd_hooks):
-        call(ids[:, skipped:], stop_at_layer=highest + 1, **arguments)
+    layers = range(lowest + 1, highest + 1)
+
+    def work() -> None:
+        hooks = [*fwd_hooks, *([only] if only else [])]
+        hooked_pass(
+            model, ids[:, skipped:], fwd_hooks=hooks, stop_at_layer=highest + 1, gradients=True, **arguments
+        )
+
+    # Replaced methods and cached entries are the model's: one fit at a time.
+    with turn(model):
+        if highest not in subject_layers:
+            only = only_positions_hook(model, highest, object_at)
+        spared = partial(inside, cache.without_gradients(layers), work) if cache is not None else work
+        inside(lean_reverse(model, layers), spared)
     for kind, taken in (("subject", subjects), ("object", objects)):
         for layer, activation in taken.items():
             if not torch.isfinite(activation).all():

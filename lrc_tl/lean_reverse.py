@@ -6,43 +6,40 @@ one to four times. The values are the same, and hooks see what they always see. 
 with HookedTransformer, so what is replaced here will not change.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lrc_tl.hooking import Block, Session, acting_hooks, replace_for
 from lrc_tl.models import HookedModel, hooked_transformer
 
 _ELEMENTWISE = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "relu")
 
 
-@contextmanager
-def lean_reverse(model: HookedModel, layers: Sequence[int]) -> Iterator[None]:
+def lean_reverse(model: HookedModel, layers: Sequence[int]) -> Block:
     """Inside the block these layers give the same values and the same gradients for activations, sooner.
 
     Their norms give no gradients for weights. A norm with a hook in it stays as it is, and so does a
-    TransformerBridge.
+    TransformerBridge. For a pass in this thread's turn with the model.
     """
-    hooked = hooked_transformer()
-    with ExitStack() as stack:
-        if hooked is not None and isinstance(model, hooked):
-            for layer in layers:
-                block = model.blocks[layer]
-                for norm in filter(_is_plain_norm, block.modules()):
-                    stack.enter_context(replaced(norm, "forward", _norm(norm)))
-                mlp = getattr(block, "mlp", None)
-                if mlp is not None and model.cfg.act_fn in _ELEMENTWISE:
-                    stack.enter_context(replaced(mlp, "act_fn", _elementwise(mlp.act_fn)))
-                if model.cfg.positional_embedding_type == "rotary":
-                    stack.enter_context(replaced(block.attn, "apply_rotary", _rotary(block.attn)))
-        yield
 
+    def put_on(session: Session) -> None:
+        hooked = hooked_transformer()
+        if hooked is None or not isinstance(model, hooked):
+            return
+        for layer in layers:
+            block = model.blocks[layer]
+            for norm in filter(_is_plain_norm, block.modules()):
+                replace_for(session, norm, "forward", _norm(norm))
+            mlp = getattr(block, "mlp", None)
+            if mlp is not None and model.cfg.act_fn in _ELEMENTWISE:
+                replace_for(session, mlp, "act_fn", _elementwise(mlp.act_fn))
+            if model.cfg.positional_embedding_type == "rotary":
+                replace_for(session, block.attn, "apply_rotary", _rotary(block.attn))
 
-def has_hooks(module: Any) -> bool:
-    """Whether someone's function sees or changes what goes through this module."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    return Block(put_on)
 
 
 def only_positions_hook(
@@ -56,24 +53,9 @@ def only_positions_hook(
     hooked = hooked_transformer()
     if hooked is None or not isinstance(model, hooked) or model.cfg.attn_only or model.cfg.parallel_attn_mlp:
         return None
-    if any(has_hooks(module) for module in model.blocks[layer].modules()):
+    if any(acting_hooks(module) for module in model.blocks[layer].modules()):
         return None
     return f"blocks.{layer}.hook_resid_mid", lambda residual, hook: residual[:, list(positions)]
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Inside the block `owner` has an attribute of its own, which hides what its class gives."""
-    had = name in owner.__dict__
-    before = owner.__dict__.get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if had:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
 
 
 def _is_plain_norm(module: Any) -> bool:
@@ -82,7 +64,7 @@ def _is_plain_norm(module: Any) -> bool:
     return (
         type(module) is RMSNorm
         and "forward" not in module.__dict__
-        and not any(has_hooks(one) for one in (module, module.hook_scale, module.hook_normalized))
+        and not any(acting_hooks(one) for one in (module, module.hook_scale, module.hook_normalized))
     )
 
 

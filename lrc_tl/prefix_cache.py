@@ -7,7 +7,6 @@ its own cache; a Bridge around a Hugging Face model takes that library's. Like `
 
 import inspect
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lrc_tl.forward import length_batches, right_padded
+from lrc_tl.hooking import Block, hooked_pass
 from lrc_tl.models import HookedModel, hooked_transformer
 from lrc_tl.suffix_attention import suffix_gradients
 
@@ -31,7 +31,7 @@ class PrefixCache(Protocol):
         All rows share the prefix; the cache itself stays as it is.
         """
 
-    def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
+    def without_gradients(self, layers: Sequence[int]) -> Block:
         """Around that forward pass: no gradients to the prefix in these layers, where there would be some."""
 
 
@@ -86,13 +86,14 @@ class _HookedCache:
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
         self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, prefix.device, len(prefix))
-        with torch.no_grad():
-            model(
-                prefix,
-                past_kv_cache=self._cache,
-                attention_mask=torch.ones_like(prefix),
-                stop_at_layer=stop_at_layer,
-            )
+        hooked_pass(
+            model,
+            prefix,
+            fwd_hooks=[],
+            past_kv_cache=self._cache,
+            attention_mask=torch.ones_like(prefix),
+            stop_at_layer=stop_at_layer,
+        )
         self._cache.freeze()
         self._prefix = prefix
         self._model = model
@@ -126,7 +127,7 @@ class _HookedCache:
             cache = replace(cache, entries=entries, previous_attention_mask=mask)
         return {"past_kv_cache": cache, "attention_mask": following}
 
-    def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
+    def without_gradients(self, layers: Sequence[int]) -> Block:
         return suffix_gradients(self._model, self._cache, layers)
 
 
@@ -141,8 +142,8 @@ class _HuggingFaceCache:
             cache.batch_repeat_interleave(n_rows)
         return {"past_key_values": cache, "use_cache": True}
 
-    def without_gradients(self, layers: Sequence[int]) -> AbstractContextManager[None]:
-        return nullcontext()
+    def without_gradients(self, layers: Sequence[int]) -> Block:
+        return Block(lambda session: None)
 
 
 def _hugging_face_cache(model: Any, prefix: Tensor, stop_at_layer: int) -> _HuggingFaceCache | None:
@@ -155,8 +156,7 @@ def _hugging_face_cache(model: Any, prefix: Tensor, stop_at_layer: int) -> _Hugg
     if not isinstance(config, PretrainedConfig):
         return None
     cache = DynamicCache(config=config)
-    with torch.no_grad():
-        model(prefix, past_key_values=cache, use_cache=True, stop_at_layer=stop_at_layer)
+    hooked_pass(model, prefix, fwd_hooks=[], past_key_values=cache, use_cache=True, stop_at_layer=stop_at_layer)
     filled = [cache.get_seq_length(layer) for layer in range(min(stop_at_layer, len(cache.layers)))]
     # Some adapters warn and leave the cache empty; a model with recurrent layers has no keys to count.
     if len(filled) < stop_at_layer or any(length != prefix.shape[1] for length in filled):

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol, runtime_checkable
 
+from lrc_tl.turns import turn
+
 
 @runtime_checkable
 class Tokenizing(Protocol):
@@ -40,7 +42,8 @@ def token_ids(model: Tokenizing, text: str) -> list[int]:
 
 
 def _ids(model: Tokenizing, text: str) -> list[int]:
-    ids: list[int] = model.to_tokens(text)[0].tolist()
+    with turn(model):
+        ids: list[int] = model.to_tokens(text)[0].tolist()
     return ids
 
 

@@ -4,8 +4,8 @@
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lrc_tl.edits import Add, Clamp, Operation, Reflect, Swap, check_vector, rescaled, swap_edit, unit_of, wide_of
 from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
+from lrc_tl.hooking import Block, Session
 from lrc_tl.models import HookedModel, require_hook
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.positions import Chunk, Where, hook_layer, select
@@ -119,7 +120,7 @@ class Steering:
         changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changed)
 
-    def on(self, model: HookedModel) -> AbstractContextManager[None]:
+    def on(self, model: HookedModel) -> Block:
         """`steer(model, [self])`."""
         return steer(model, [self])
 
@@ -205,8 +206,11 @@ class Steering:
         return edited if mask is None else torch.where(mask[..., None], edited, residual)
 
 
-class _Active:
-    """One steering on one model: its hooks, and what it worked out for the pass it is in."""
+class _Active(threading.local):
+    """One steering on one model: its hooks, and what it worked out for the pass it is in.
+
+    Local to the thread, as the positions are.
+    """
 
     def __init__(self, steering: Steering, chunk_of: Callable[[Tensor], Chunk]) -> None:
         self._steering = steering
@@ -255,12 +259,13 @@ class _Active:
         self._chunk = chunk
 
 
-@contextmanager
-def steer(model: HookedModel, steerings: Sequence[Steering]) -> Iterator[None]:
+def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
     """Steerings are on inside the block, in the order given, and gone outside, whatever happens.
 
     Right for single prompts and left-padded batches, with and without a key-value cache, in `generate`,
-    `run_with_hooks` and plain forward passes. Other hooks on the model are left alone.
+    `run_with_hooks` and plain forward passes. Other hooks on the model are left alone. Blocks may be left in any
+    order. They act in the context (`contextvars`) that entered them, so not in other threads that were started
+    plainly, and not on copies of the model.
 
     Raises:
         FingerprintMismatch: the vectors were made on another model.
@@ -268,19 +273,23 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Iterator[None]:
         ValueError: nothing to steer with, a steering that does not fit the model, or, while the model runs, a
             place that cannot be known or does not exist.
     """
+
     steerings = as_tuple(steerings, "steerings", Steering)
-    if not steerings:
-        raise ValueError("no steerings; give at least one")
-    with fingerprints_once():
-        names = [steering.hook_names(model) for steering in steerings]
-    gates = [steering.gate.hook_name for steering in steerings if steering.gate is not None]
-    layers = sorted({hook_layer(name) for name in [*gates, *(name for group in names for name in group)]})
-    with track_positions(model, layers=layers) as chunk_of:
+
+    def put_on(session: Session) -> None:
+        if not steerings:
+            raise ValueError("no steerings; give at least one")
+        with fingerprints_once():
+            names = [steering.hook_names(model) for steering in steerings]
+        gates = [steering.gate.hook_name for steering in steerings if steering.gate is not None]
+        layers = sorted({hook_layer(name) for name in [*gates, *(name for group in names for name in group)]})
+        chunk_of = track_positions(session, model, layers=layers)
         hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
         for steering, group in zip(steerings, names, strict=True):
             active = _Active(steering, chunk_of)
             if steering.gate is not None:
                 hooks.append((steering.gate.hook_name, active.read_gate))
             hooks.extend((name, active.edit) for name in group)
-        with model.hooks(fwd_hooks=hooks):
-            yield
+        session.add_hooks(model, hooks)
+
+    return Block(put_on)

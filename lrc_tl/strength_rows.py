@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.edits import Add, Swap, wide_of
-from lrc_tl.forward import run
+from lrc_tl.forward import picked_before_unembedding, run
+from lrc_tl.hooking import inside, without_gradients
 from lrc_tl.left_padded import generate_from
-from lrc_tl.models import HookedModel, hook_name
+from lrc_tl.models import HookedModel
 from lrc_tl.positions import Chunk, LastTokenOf, Where, select
 from lrc_tl.steering import Steering, steer
 
@@ -84,18 +86,18 @@ def map_logits(
     """
     kept = len(ids) - n_prompt + 1
     size = max(1, min(_MAX_LOGIT_POSITIONS // kept, _MAX_TOKENS // len(ids)))
-    last = hook_name(model, -1)
     placed = within_prompt(steering, n_prompt)
-
-    def pick(residual: Tensor, hook: Any) -> Tensor:
-        return residual[:, n_prompt - 1 :]
 
     found = []
     for start in range(0, len(strengths), size):
         rows = strengths[start : start + size]
         batch = torch.tensor([list(ids)] * len(rows)).to(model.cfg.device)
-        with steer(model, [at_strengths(placed, rows)]):
-            logits = run(model, batch, lengths=[len(ids)] * len(rows), fwd_hooks=[(last, pick)])
+        wanted = torch.arange(n_prompt - 1, len(ids)).repeat(len(rows), 1)
+        picked = picked_before_unembedding(wanted)
+        logits = inside(
+            steer(model, [at_strengths(placed, rows)]),
+            partial(run, model, batch, lengths=[len(ids)] * len(rows), fwd_hooks=[picked]),
+        )
         found.append(reduce(wide_of(logits).log_softmax(-1)).cpu())
     return torch.cat(found)
 
@@ -105,10 +107,14 @@ def continuations(
 ) -> list[list[int]]:
     """Greedy continuations of the prompt `ids`, one for each strength, without the end of sequence."""
     eos = getattr(model.tokenizer, "eos_token_id", None)
-    with torch.no_grad(), steer(model, [at_strengths(steering, strengths)]):
-        made = generate_from(
+
+    def generate() -> Tensor:
+        made: Tensor = generate_from(
             model, [ids] * len(strengths), max_new_tokens=n_new, do_sample=False, stop_at_eos=eos is not None,
             eos_token_id=eos,
         )  # fmt: skip
+        return made
+
+    made = inside(steer(model, [at_strengths(steering, strengths)]), partial(without_gradients, generate))
     rows = made[:, len(ids) :].tolist()
     return [row[: row.index(eos)] if eos in row else row for row in rows]

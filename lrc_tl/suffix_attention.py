@@ -5,28 +5,28 @@ whole text and then drops those of the prefix, at a cost that grows with the few
 stay apart. 3.9 is the last TransformerLens with HookedTransformer, so the methods replaced here will not change.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lrc_tl.lean_reverse import replaced
+from lrc_tl.hooking import Block, Session, replace_for
 
 
-@contextmanager
-def suffix_gradients(model: Any, cache: Any, layers: Sequence[int]) -> Iterator[None]:
+def suffix_gradients(model: Any, cache: Any, layers: Sequence[int]) -> Block:
     """Inside the block these layers give the same values, and no gradients to the positions in `cache`.
 
-    For a HookedTransformer that is called with this cache. Hooks see what they always see.
+    For a HookedTransformer that is called with this cache, in this thread's turn. Hooks see what they always see.
     """
-    with ExitStack() as stack:
+
+    def put_on(session: Session) -> None:
         for layer in layers:
             for owner, methods in _methods(model.blocks[layer].attn, cache[layer]):
                 for name, method in methods.items():
-                    stack.enter_context(replaced(owner, name, method))
-        yield
+                    replace_for(session, owner, name, method)
+
+    return Block(put_on)
 
 
 class _Joined:

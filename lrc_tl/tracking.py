@@ -9,20 +9,24 @@ Where that does not settle an answer, it is refused rather than guessed.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import torch
 from torch import Tensor
 
+from lrc_tl.following import Generation, follow_generation, generation_of
+from lrc_tl.hooking import Session
 from lrc_tl.models import HookedModel
 from lrc_tl.padding import looks_padded, own_tokens, told_lengths
 from lrc_tl.positions import Chunk
+from lrc_tl.turns import turn
 
-_GENERATORS = ("generate", "generate_stream", "hf_generate")
+_tracked: ContextVar[tuple[tuple[Session, HookedModel], ...]] = ContextVar("lrc_tl_tracked", default=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +41,17 @@ class _Call:
     """On which side they are padded."""
 
 
-class _Tracker:
-    """Follows the forward passes of one model while at least one steering is on."""
+class _Tracker(threading.local):
+    """Follows the forward passes of one model while a steering is on.
 
-    def __init__(self, model: HookedModel) -> None:
+    Local to the thread: where other threads take part in the block's context, each has passes of its own.
+    """
+
+    def __init__(self, model: HookedModel, layers: frozenset[int]) -> None:
         self._model: Any = model
         self._tokenizer = model.tokenizer
         self._signature = inspect.signature(type(self._model).forward)
-        self._users = 0
-        self._handles: list[Any] = []
-        self._layers: set[int] = set()  # whose residuals somebody edits
+        self._layers = layers  # whose residuals are edited
         self._embedded: Tensor | None = None
         self._just_embedded = False  # and no block was run since
         self._flow: tuple[int, Any] | None = None  # the last block that was run, and a reference to what it gave
@@ -54,37 +59,23 @@ class _Tracker:
         self._sequence: Tensor | None = None  # ids of everything up to the last pass
         self._told: tuple[int, int, Any] | None = None
         self._chunk: Chunk | None = None
-        self._generating: dict[str, int | None] | None = None
         self._may_go_on = False  # the pass fills a cache, from which another may go on
 
-    def open(self, layers: Sequence[int]) -> None:
-        if self._users == 0:
-            if self._is_bridge:
-                self._watch(self._model.original_model, self._before_bridge)
-            else:
-                self._watch(self._model.embed, self._before_embed)
-                for layer, block in enumerate(self._model.blocks):
-                    self._watch(block, self._before_block(layer))
-                    self._watch_output(block, self._after_block(layer))
-            self._watch(self._model, self._before_call)
-            self._watch_output(self._model, self._after_call)
-            for name in _GENERATORS:
-                if hasattr(type(self._model), name):
-                    self._wrap(name)
-        self._layers.update(layers)
-        self._users += 1
+    def watch(self, session: Session) -> None:
+        if self._is_bridge:
+            session.watch(self._model.original_model, self._before_bridge)
+        else:
+            session.watch(self._model.embed, self._before_embed)
+            for layer, block in enumerate(self._model.blocks):
+                session.watch(block, self._before_block(layer))
+                session.watch_output(block, self._after_block(layer))
+        session.watch(self._model, self._before_call)
+        session.watch_output(self._model, self._after_call)
+        follow_generation(self._model, session)
 
-    def close(self) -> bool:
-        """Whether nobody is left."""
-        self._users -= 1
-        if self._users == 0:
-            for undo in reversed(self._handles):
-                undo()
-            self._handles.clear()
-            self._layers.clear()
-            self._just_embedded = False
-            self._sequence = self._embedded = self._chunk = self._told = self._flow = self._call = None
-        return self._users == 0
+    @property
+    def _generating(self) -> Generation | None:
+        return generation_of(self._model)
 
     def chunk(self, residual: Tensor) -> Chunk:
         chunk = self._chunk
@@ -99,51 +90,6 @@ class _Tracker:
     @property
     def _is_bridge(self) -> bool:
         return hasattr(type(self._model), "original_model")
-
-    def _watch(self, module: Any, function: Callable[..., None]) -> None:
-        self._handles.append(module.register_forward_pre_hook(function, with_kwargs=True).remove)
-
-    def _watch_output(self, module: Any, function: Callable[..., None]) -> None:
-        self._handles.append(module.register_forward_hook(function, always_call=True).remove)
-
-    def _wrap(self, name: str) -> None:
-        model = self._model
-        before = model.__dict__.get(name)
-        original = getattr(model, name)
-        signature = inspect.signature(original)
-
-        # Arguments go through untouched: this stands in for the model's own method.
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            outer = self._generating
-            session = outer or {"width": None, "new": bound.arguments.get("max_new_tokens")}
-            self._generating = session
-            try:
-                result = original(*args, **kwargs)
-            finally:
-                self._generating = outer
-            return self._stream(result, session) if inspect.isgenerator(result) else result
-
-        def undo() -> None:
-            if before is None:
-                delattr(model, name)
-            else:
-                setattr(model, name, before)
-
-        setattr(model, name, wrapped)
-        self._handles.append(undo)
-
-    def _stream(self, stream: Iterator[Any], session: dict[str, int | None]) -> Iterator[Any]:
-        while True:
-            outer, self._generating = self._generating, session
-            try:
-                item = next(stream)
-            except StopIteration:
-                return
-            finally:
-                self._generating = outer
-            yield item
 
     def _before_bridge(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
@@ -163,7 +109,8 @@ class _Tracker:
             side = getattr(self._tokenizer, "padding_side", "right")
         if isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts):
             options = {"prepend_bos": given["prepend_bos"]} if "prepend_bos" in given else {}
-            lengths = tuple(int(module.to_tokens(text, **options).shape[1]) for text in texts)
+            with turn(module):
+                lengths = tuple(int(module.to_tokens(text, **options).shape[1]) for text in texts)
         self._call = _Call(masked=given.get("attention_mask") is not None, lengths=lengths, side=side)
         self._just_embedded = False
 
@@ -378,27 +325,19 @@ _UNCOVERED = (
 )
 
 
-_trackers: "WeakKeyDictionary[Any, _Tracker]" = WeakKeyDictionary()
-
-
 def is_steered(model: HookedModel) -> bool:
-    """Whether a steering is on, for which it matters where a text ends."""
-    return model in _trackers
+    """Whether a steering is on in this context, for which it matters where a text ends."""
+    return any(tracked is model and session.acts() for session, tracked in _tracked.get())
 
 
-@contextmanager
-def track_positions(model: HookedModel, *, layers: Sequence[int]) -> Iterator[Callable[[Tensor], Chunk]]:
-    """Inside the block, a function that gives a hook at one of `layers` the `Chunk` of the pass it is in.
+def track_positions(session: Session, model: HookedModel, *, layers: Sequence[int]) -> Callable[[Tensor], Chunk]:
+    """A function that gives a hook at one of `layers` the `Chunk` of the pass it is in, until the session closes.
 
-    The function is called with the residual that the hook sees. Hooks that others put on the model are left alone;
-    `model.generate` is wrapped meanwhile, to know where prompts end.
+    It is called with the residual that the hook sees. Hooks that others put on the model are left alone;
+    `generate` of the model's class is followed meanwhile, to know where prompts end.
     """
-    tracker = _trackers.get(model)
-    if tracker is None:
-        tracker = _trackers.setdefault(model, _Tracker(model))
-    tracker.open(layers)
-    try:
-        yield tracker.chunk
-    finally:
-        if tracker.close():
-            del _trackers[model]
+    tracker = _Tracker(model, frozenset(layers))
+    tracker.watch(session)
+    still_open = (pair for pair in _tracked.get() if pair[0].is_open)
+    _tracked.set((*still_open, (session, model)))
+    return tracker.chunk

@@ -1,10 +1,10 @@
 """Settings are chosen on training facts alone, and the choice is the best of what was tried."""
 
 import math
-from collections import Counter
 from dataclasses import replace
 
 import pytest
+import tiny_models
 import torch
 from tiny_models import D_MODEL
 
@@ -14,19 +14,7 @@ from lrc_tl.beta_choice import BETAS, BetaEffect, BetaTrials, search_betas
 
 @pytest.fixture
 def relation(word_model):
-    """Facts that the random model knows by definition: the object is what it says."""
-    for last in range(44):
-        pairs = []
-        for number in range(44):
-            ids = word_model.to_tokens(f"w{number} w{last}")
-            answer = word_model.tokenizer.decode([int(word_model(ids)[0, -1].argmax())])
-            if answer.startswith("w"):
-                pairs.append((f"w{number}", answer))
-        counts = Counter(name for _, name in pairs)
-        pairs = [pair for pair in pairs if counts[pair[1]] >= 6]
-        if len({name for _, name in pairs}) >= 2:
-            return lrc.Relation.from_pairs("said", pairs, templates=[f"{{}} w{last}"])
-    raise AssertionError("the random model says the same to everything")
+    return tiny_models.relation_known_by(word_model)
 
 
 def test_the_choice_is_the_best_row_and_beta_of_what_was_tried(word_model, relation):

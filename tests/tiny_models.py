@@ -1,6 +1,7 @@
 """Tiny random models of both classes with one word-level tokenizer: `<pad>` 0, `<bos>` 1, then `w0`, `w1` ..."""
 
 import warnings
+from collections import Counter
 
 import pytest
 import torch
@@ -59,18 +60,48 @@ def hooked_transformer(tokenizer):
         return cls(config, tokenizer=tokenizer)
 
 
-def bridge(tokenizer, folder):
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import LlamaConfig, LlamaForCausalLM
+def hugging_face_models():
+    """The causal language models of other shapes than Llama's, by name: their configuration, to be made tiny."""
+    import transformers
 
-    config = LlamaConfig(
-        hidden_size=D_MODEL, intermediate_size=20, num_hidden_layers=3, num_attention_heads=2, vocab_size=48,
-        max_position_embeddings=64, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0,
-        initializer_range=0.6,
-    )  # fmt: skip
+    gpt2 = {"n_embd": D_MODEL, "n_layer": 3, "n_head": 2, "n_positions": 64}
+    neox = {
+        "hidden_size": D_MODEL, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 64,
+    }  # fmt: skip
+    return {
+        "GPT-2": (transformers.GPT2Config, {**gpt2, "n_inner": 20}),
+        "GPT-J": (transformers.GPTJConfig, {**gpt2, "n_inner": 20, "rotary_dim": 6}),
+        "GPT-Neo": (
+            transformers.GPTNeoConfig,
+            {
+                "hidden_size": D_MODEL, "num_layers": 3, "num_heads": 2, "intermediate_size": 20,
+                "max_position_embeddings": 64, "attention_types": [[["global"], 3]],
+            },
+        ),
+        "GPT-BigCode": (transformers.GPTBigCodeConfig, {**gpt2, "n_inner": 20}),
+        "GPT-NeoX": (transformers.GPTNeoXConfig, {**neox, "intermediate_size": 20}),
+        "Llama": (transformers.LlamaConfig, {**neox, "intermediate_size": 20}),
+    }  # fmt: skip
+
+
+def hugging_face(name="Llama"):
+    """A random model of one of `hugging_face_models`, for `word_tokenizer`."""
+    from transformers import AutoModelForCausalLM
+
+    config_of, sizes = hugging_face_models()[name]
+    config = config_of(
+        vocab_size=48, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.6, **sizes
+    )
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        hf_model = LlamaForCausalLM(config)  # float64 with left padding is NaN in Hugging Face's eager attention
+        # float64 with left padding is NaN in Hugging Face's eager attention
+        return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+
+
+def bridge(tokenizer, folder, name="Llama"):
+    from transformer_lens.model_bridge import TransformerBridge
+
+    hf_model = hugging_face(name)
     hf_model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return TransformerBridge.boot_transformers(
@@ -86,3 +117,21 @@ def model_with(kind, tokenizer_kind, folder):
     assert (model.cfg.n_layers, model.cfg.d_model) == (3, D_MODEL)
     model.cfg.default_prepend_bos = options.get("bos", True)
     return model.eval().requires_grad_(False)
+
+
+def relation_known_by(model):
+    """Facts that the random model knows by definition: the object is what it says."""
+    import lrc_tl as lrc
+
+    for last in range(44):
+        pairs = []
+        for number in range(44):
+            ids = model.to_tokens(f"w{number} w{last}")
+            answer = model.tokenizer.decode([int(model(ids)[0, -1].argmax())])
+            if answer.startswith("w"):
+                pairs.append((f"w{number}", answer))
+        counts = Counter(name for _, name in pairs)
+        pairs = [pair for pair in pairs if counts[pair[1]] >= 6]
+        if len({name for _, name in pairs}) >= 2:
+            return lrc.Relation.from_pairs("said", pairs, templates=[f"{{}} w{last}"])
+    raise AssertionError("the random model says the same to everything")

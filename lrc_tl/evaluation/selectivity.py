@@ -4,9 +4,9 @@ Control tasks follow Hewitt and Liang 2019 (arXiv:1909.03368): accuracy counts a
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch
 from lrc_tl.activations import subject_activations
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.hooking import Block, Session, inside, without_gradients
 from lrc_tl.models import HookedModel
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import Prompt
@@ -85,8 +86,7 @@ def selectivity(
     found = classify_activations(real, subject_activations(model, test, layer=real.layer), actual)
     shuffled = accuracy(make(model, with_shuffled_objects(train, seed=seed)))
     drawn = accuracy(random_concepts(real, seed=seed))
-    with random_weights(model, seed=seed):
-        untrained = accuracy(make(model, train))
+    untrained = inside(random_weights(model, seed=seed), lambda: accuracy(make(model, train)))
     return Selectivity(
         accuracy=found.accuracy,
         shuffled_labels=shuffled,
@@ -123,17 +123,22 @@ def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
 
 
 @no_booleans
-@contextmanager
-def random_weights(model: HookedModel, *, seed: int) -> Iterator[None]:
-    """Inside the block each weight is Gaussian with its own mean and spread; after it the model is as before.
+def random_weights(model: HookedModel, *, seed: int) -> Block:
+    """A block in which each weight is Gaussian with its own mean and spread; after it the model is as before.
 
     A copy of all weights is kept meanwhile. Tokenizer, architecture and the scale of every weight stay.
     """
-    module: Any = model
-    generator = torch.Generator().manual_seed(seed)
-    before = [(parameter, parameter.detach().clone()) for parameter in module.parameters()]
-    try:
-        with torch.no_grad():
+
+    def put_on(session: Session) -> None:
+        module: Any = model
+        generator = torch.Generator().manual_seed(seed)
+        before = [(parameter, parameter.detach().clone()) for parameter in module.parameters()]
+
+        def restore() -> None:
+            for parameter, kept in before:
+                parameter.copy_(kept)
+
+        def draw() -> None:
             for parameter, kept in before:
                 if parameter.numel() < 2 or not parameter.is_floating_point():
                     continue
@@ -141,8 +146,8 @@ def random_weights(model: HookedModel, *, seed: int) -> Iterator[None]:
                 drawn = torch.randn(parameter.shape, generator=generator)
                 spread, mean = wide.std().to(parameter), wide.mean().to(parameter)
                 parameter.copy_(drawn.to(parameter) * spread + mean)
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, kept in before:
-                parameter.copy_(kept)
+
+        session.undo_at_close(partial(without_gradients, restore))
+        without_gradients(draw)
+
+    return Block(put_on)

@@ -1,0 +1,160 @@
+"""Ctrl-C at any moment leaves nothing of lrc_tl on the model."""
+
+import signal
+import sys
+import threading
+
+import pytest
+import torch
+from left_behind import left_on
+from tiny_steering import TOKENS, WORDS, adding, generate
+
+import lrc_tl as lrc
+from lrc_tl.evaluation.selectivity import random_weights
+
+N_STEPS = 32
+"""Steps tried for each work in the files that put things on a model, and half as many elsewhere."""
+N_SIGNALS = 40
+OWNERS = ("hooking.py", "following.py", "tracking.py", "selectivity.py")
+WORKS = ("evaluate", "filter_known", "steer and generate", "lrc.generate", "fit", "random weights")
+
+# An interrupt may come while Python takes down a generator, and is lost there.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def model(word_model):
+    return word_model
+
+
+@pytest.fixture(scope="module")
+def works(model):
+    known = [
+        lrc.Prompt(text=f"w3 w8 w{subject} w4", subject=f"w{subject}", object=f"w{30 + subject % 2}")
+        for subject in range(10, 14)
+    ]
+    lre = lrc.LinearRelationalEmbedding.fit(model, known, subject_layer=0, object_layer=1, progress=False)
+    concepts = lre.concepts(model, known, rank=4)
+
+    def steer_and_generate():
+        with adding(where="generated").on(model):
+            generate(model, WORDS)
+
+    def fit():
+        lrc.LinearRelationalEmbedding.fit(model, known, subject_layer=0, object_layer=2, progress=False)
+
+    def randomize():
+        with random_weights(model, seed=0):
+            model(TOKENS)
+
+    return {
+        "evaluate": lambda: lrc.evaluate(model, concepts, known, beta=0.1),
+        "filter_known": lambda: lrc.filter_known(model, known),
+        "steer and generate": steer_and_generate,
+        "lrc.generate": lambda: lrc.generate(model, list(WORDS), steering=adding(), max_new_tokens=2),
+        "fit": fit,
+        "random weights": randomize,
+    }
+
+
+class Interrupted:
+    """Counts the calls, lines and (in `OWNERS`) instructions of lrc_tl; KeyboardInterrupt at the given one."""
+
+    def __init__(self, at=None):
+        self.at, self.files = at, []
+
+    def __enter__(self):
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *exception):
+        sys.settrace(None)
+
+    def _trace(self, frame, event, argument):
+        if "/lrc_tl/" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = frame.f_code.co_filename.endswith(OWNERS)
+        return self._step(frame, event, argument)
+
+    def _step(self, frame, event, argument):
+        if event in ("call", "line", "opcode"):
+            self.files.append(frame.f_code.co_filename.rsplit("/", 1)[-1])
+            if len(self.files) == self.at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self._step
+
+
+def spread(steps, n):
+    return [steps[number * len(steps) // n] for number in range(n)] if len(steps) > n else steps
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_an_interrupt_at_any_step_leaves_nothing_on_the_model(model, works, name):
+    work = works[name]
+    clean, random_state = model(TOKENS), torch.get_rng_state()
+    work()
+    with Interrupted() as counted:
+        work()
+    steps = [step for step, file in enumerate(counted.files, 1) if file in OWNERS]
+    others = [step for step, file in enumerate(counted.files, 1) if file not in OWNERS]
+    chosen = spread(steps, N_STEPS) + spread(others, N_STEPS // 2)
+    interrupted = 0
+    for at in chosen:
+        try:
+            with Interrupted(at):
+                work()
+        except KeyboardInterrupt:
+            interrupted += 1
+        assert left_on(model) == {}, f"after an interrupt at step {at}"
+        assert torch.is_grad_enabled(), f"after an interrupt at step {at}"
+        assert torch.equal(torch.get_rng_state(), random_state), f"after an interrupt at step {at}"
+        assert torch.equal(model(TOKENS), clean), f"after an interrupt at step {at}"
+    assert interrupted > 0.8 * len(chosen)
+
+
+@pytest.mark.skipif(
+    not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread(),
+    reason="needs timers, which set off signals in the main thread",
+)
+@pytest.mark.parametrize("name", WORKS)
+def test_a_signal_at_any_time_leaves_nothing_on_the_model(model, works, name):
+    work = works[name]
+    clean = model(TOKENS)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupted = 0
+    try:
+        for number in range(N_SIGNALS):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 * (number + 1))
+                work()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert left_on(model) == {}
+            assert torch.equal(model(TOKENS), clean)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 0
+
+
+def test_a_block_whose_way_out_is_interrupted_is_off_once_the_interrupt_is_forgotten(model):
+    clean = model(TOKENS)
+
+    def interrupt(*exception):
+        raise KeyboardInterrupt
+
+    def steered():
+        block = adding().on(model)
+        # Before the first instruction of the real `__exit__`, where nothing inside it can help.
+        block_type = type("Block", (type(block),), {"__exit__": interrupt})
+        block.__class__ = block_type
+        with block:
+            assert not torch.equal(model(TOKENS), clean)
+
+    with pytest.raises(KeyboardInterrupt):
+        steered()
+    assert left_on(model) == {}
+    assert torch.equal(model(TOKENS), clean)
