@@ -174,7 +174,7 @@ def select_settings(
     }
     statements = known_statements(model, train, seed=seed, others=others, progress=progress)
     trials = BetaTrials(model, sets, edits, statements, seed=seed, progress=progress)
-    effects, rank, chosen = search_betas(trials, accuracies, betas)
+    effects, chosen_rank, chosen = search_betas(trials, accuracies, betas)
     tried_edits = [
         {
             "rank": int(name),
@@ -188,9 +188,9 @@ def select_settings(
     return Settings(
         subject_layer=pair[0],
         object_layer=pair[1],
-        rank=int(rank),
+        rank=int(chosen_rank),
         beta=chosen.beta,
-        accuracy=accuracies[rank],
+        accuracy=accuracies[chosen_rank],
         causality=chosen.causality,
         hard_success=chosen.hard_success,
         kl_elsewhere=chosen.kl_elsewhere,
