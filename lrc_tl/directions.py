@@ -385,7 +385,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
         (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject: the last
         occurrence of it as a whole word, or the one at character `subject_start`.
-        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.beta.DEFAULT_BETA`; the paper's is 0.1.
+        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.beta.DEFAULT_BETA`; the paper's is
+        0.1.
 
         Raises:
             KeyError: no such concept.

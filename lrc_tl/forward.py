@@ -72,7 +72,8 @@ def run(
 ) -> Any:
     """The model's output on right-padded texts of these `lengths` under these hooks, without gradients.
 
-    It has no meaning where the pass stops early. Nothing real sees the padding, but steering that is on is told what is text.
+    It has no meaning where the pass stops early. Nothing real sees the padding, but steering that is on is told
+    what is text.
     """
     with whole_rows(model, lengths):
         return hooked_pass(

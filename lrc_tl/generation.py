@@ -251,7 +251,7 @@ def _require_finite(logits: Float[Tensor, "row d_vocab"], prompts: Sequence[str]
     if not bool(good.all()):
         row = int((~good).nonzero()[0])
         raise NotFiniteError(
-            f"the logits {where} behind {prompts[row]!r} are not finite: {int((~logits[row].isfinite()).sum())} of "
-            f"{logits.shape[1]}, and some in {int((~good).sum())} of {len(good)} rows; load the model in float32, "
+            f"the logits {where} behind {prompts[row]!r} are not finite: {int((~logits[row].isfinite()).sum())} "
+            f"of {logits.shape[1]}, and some in {int((~good).sum())} of {len(good)} rows; load the model in float32, "
             "check its weights, or steer less strongly"
         )

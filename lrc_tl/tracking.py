@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
 import torch
@@ -50,7 +50,7 @@ class _Tracker(threading.local):
     def __init__(self, model: HookedModel, layers: frozenset[int]) -> None:
         self._model: Any = model
         self._tokenizer = model.tokenizer
-        self._signature = inspect.signature(type(self._model).forward)
+        self._signature = inspect.signature(cast(Any, type(self._model)).forward)
         self._layers = layers  # whose residuals are edited
         self._embedded: Tensor | None = None
         self._just_embedded = False  # and no block was run since
@@ -263,7 +263,7 @@ class _Tracker(threading.local):
             return torch.zeros_like(index, dtype=torch.bool)
         if ids is None:
             return None
-        found = (ids.to(index.device) == token) & (index >= 0)
+        found: Tensor = (ids.to(index.device) == token) & (index >= 0)
         # A token that is both stands for the end of a text wherever it is not first.
         return found & (index == 0) if token == getattr(self._tokenizer, "eos_token_id", None) else found
 
