@@ -113,7 +113,8 @@ def select_settings(
     default_subject, default_object = default_layers(model)
     subject_layers = as_tuple(default_subject if subject_layers is None else subject_layers, "subject_layers")
     object_layers = as_tuple(default_object if object_layers is None else object_layers, "object_layers")
-    ranks, betas = as_tuple(ranks, "ranks"), as_tuple(betas, "betas")
+    ranks = as_tuple(ranks, "ranks")
+    betas = None if betas is None else as_tuple(betas, "betas")
     subject_layers = [layer_number(model, layer) for layer in subject_layers or default_subject]
     object_layers = [layer_number(model, layer) for layer in object_layers or default_object]
     if n_prompts < 1:

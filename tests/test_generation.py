@@ -133,7 +133,7 @@ def test_an_unsteered_model_whose_logits_are_not_finite_is_refused_too(word_mode
     with (
         word_model.hooks(fwd_hooks=[("blocks.2.hook_resid_post", overflow)]),
         pytest.raises(
-            ValueError, match=r"the logits of the unsteered model behind 'w1 .* not finite: \d+ of \d+, and"
+            lrc.NotFiniteError, match=r"logits of 1 of 1 runs are not finite, the first behind '.*w1 w2"
         ),
     ):
         lrc.generate(word_model, TEXTS[0], steering=adding(0.1), max_new_tokens=3)

@@ -29,7 +29,7 @@ def model(word_model):
         (torch.ones(1, 5), r"the mask for `where` is torch\.float32"),
         (lambda chunk: torch.ones(2, 2, dtype=torch.bool), r"the callable for `where` returned"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),  # a function's own text has its address
 )
 def test_places_that_do_not_exist_are_refused(model, where, message):
     with pytest.raises(ValueError, match=message), adding(where=where).on(model):

@@ -209,7 +209,7 @@ def test_a_subject_that_stands_twice_is_edited_where_its_prompt_says(word_model)
 PLACES = ["all", "prompt", "generated", -1, slice(1, 3), lambda chunk: chunk.index == 2]
 
 
-@pytest.mark.parametrize("where", PLACES, ids=str)
+@pytest.mark.parametrize("where", PLACES, ids=["all", "prompt", "generated", "last", "slice", "function"])
 def test_strengths_as_rows_give_what_they_give_one_at_a_time(word_model, where):
     steering, strengths = adding(where=where), [0.0, 0.2, 0.7]
     long = edit(target="w7 w8")
