@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+from lrc_tl.plain_numbers import real_number
+
 DEFAULT_BETA = 0.005
 """Taken where no beta is given and none is stored with the concepts. Of the sizes with side effects within the
 limits of `lrc_tl.beta_choice`, the one after which two small models say the new object most often, on training
@@ -22,10 +24,11 @@ def beta_or_stored(beta: float | None, settings: Mapping[str, Any]) -> tuple[flo
     """The beta to use, and where it comes from: given, else stored in a set's `settings`, else `DEFAULT_BETA`.
 
     Raises:
+        TypeError: `beta` is no number.
         ValueError: what is stored is no finite number.
     """
     if beta is not None:
-        return float(beta), "given"
+        return real_number(beta, "beta"), "given"
     stored = settings.get(BETA_KEY)
     if stored is not None:
         if isinstance(stored, bool) or not isinstance(stored, (int, float)) or not math.isfinite(stored):

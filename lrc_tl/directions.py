@@ -302,6 +302,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         scores: Tensor = self.scores(acts).detach()
         return scores
 
+    @no_booleans
     def classify(
         self, model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
     ) -> list[tuple[str, float]]:
@@ -327,6 +328,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         """The size of this set's swaps where no other is given: what `with_beta` stored, else `DEFAULT_BETA`."""
         return beta_or_stored(None, self.settings)[0]
 
+    @no_booleans
     def with_beta(self, beta: float) -> "ConceptSet":
         """The same set with the size that its swaps have where no other is given; `save` keeps it.
 
@@ -385,7 +387,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
         (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject: the last
         occurrence of it as a whole word, or the one at character `subject_start`.
-        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.beta.DEFAULT_BETA`; the paper's is
+        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.beta.DEFAULT_BETA`. The paper's is
         0.1.
 
         Raises:

@@ -71,6 +71,7 @@ def add_edit(
     return (wide + _add_shift(wide, vector, strength, unit)).to(h.dtype)
 
 
+@no_booleans
 @checked
 def swap_edit(
     h: Float[Tensor, "*batch d_model"],

@@ -1,6 +1,5 @@
 """LinearRelationalEmbedding: the mean affine map from subject to object activations, and its inverse."""
 
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from lrc_tl.activations import object_activations
 from lrc_tl.artifacts import prompts_hash, read_artifact, write_artifact
+from lrc_tl.caller_warnings import warn_caller
 from lrc_tl.directions import ConceptDirection, ConceptSet
 from lrc_tl.errors import ArtifactError
 from lrc_tl.fingerprint import ModelFingerprint, fingerprints_once
@@ -161,7 +161,6 @@ class LinearRelationalEmbedding:
             progress=progress,
         )[pair]
 
-    @checked
     def predict(self, subject_acts: Float[Tensor, "*batch d_subject"]) -> Float[Tensor, "*batch d_object"]:
         """`W s + b` for each row.
 
@@ -239,6 +238,7 @@ class LinearRelationalEmbedding:
         names = [prompt.object for prompt in prompts]
         return self.concepts_from_activations(objects, names, rank=rank, ridge=ridge)
 
+    @no_booleans
     @checked
     def concepts_from_activations(
         self,
@@ -490,12 +490,10 @@ _Lres = dict[tuple[int, int], LinearRelationalEmbedding]
 def _said_where_zero(lres: _Lres) -> _Lres:
     """The same LREs, after a warning that names those with a weight of zeros, which no direction comes from."""
     if zero := [pair for pair, lre in lres.items() if not bool(lre.weight.any())]:
-        warnings.warn(
+        warn_caller(
             f"the weight from subject layer to object layer is zero for {', '.join(map(str, zero))}: attention "
             "moves what the subject holds to the object's position in a later layer only; give an object layer "
-            "above the subject layer",
-            UserWarning,
-            stacklevel=4,
+            "above the subject layer"
         )
     return lres
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrc_tl.forward import length_batches, right_padded, run, whole_text_ids
-from lrc_tl.models import HookedModel, require_hook
+from lrc_tl.models import HookedModel
 from lrc_tl.padding import looks_padded, own_tokens
 from lrc_tl.positions import hook_layer, last_subject_token
 from lrc_tl.sequences import as_tuple
@@ -181,7 +181,6 @@ class Pooling:
                 none or not one a text where it does, or residuals that are not finite.
         """
         scoring: _Scoring = self
-        scoring.require_model(model)
         return _pooled_texts(scoring, self.pool, model, texts, by, subjects, bos)
 
 
@@ -200,7 +199,6 @@ def _pooled_texts(
     subjects = None if subjects is None else as_tuple(subjects, "subjects", str)
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("a text is empty, or there are none; give at least one word for each")
-    require_hook(model, scoring.hook_name)
     at_subject = by == "last_subject_token"
     if at_subject != (subjects is not None) or (subjects is not None and len(subjects) != len(texts)):
         given = "no subjects" if subjects is None else f"{len(subjects)} subjects"
@@ -208,6 +206,7 @@ def _pooled_texts(
             f"{given} for {len(texts)} texts and by={by!r}; by='last_subject_token' needs one for each text, the "
             "others take none"
         )
+    scoring.require_model(model)
     sequences = [whole_text_ids(model, text) for text in texts]
     ends = [len(sequence) for sequence in sequences]
     if subjects is not None:

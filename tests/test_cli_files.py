@@ -212,17 +212,20 @@ def test_what_could_move_the_cursor_is_shown_as_escapes(text, shown):
 def test_names_with_escapes_and_bytes_that_are_no_text_are_printed_and_stored(files, capsysbinary):
     name = os.fsdecode(b"\x1b[2J\xff.json")
     data = json.loads((files / "relation.json").read_text())
-    (files / name).write_text(json.dumps(data | {"name": "\x1b]0;title\x07\ud800"}))
+    (files / name).write_text(json.dumps(data | {"name": "title \u202e"}))
+    (files / "title.json").write_text(json.dumps(data | {"name": "\x1b]0;title\x07\ud800"}))
     (files / f"broken{name}").write_text("{")
     assert main(["relations", ".", "--json", f"out{name}"]) == 1
     captured = capsysbinary.readouterr()
     for stream in (captured.out, captured.err):
         assert b"\x1b" not in stream
         assert b"\x07" not in stream
-    assert b"\\x1b]0;title\\x07\\ud800" in captured.out
+    assert b"title \\u202e" in captured.out
+    assert b"the name must be plain text" in captured.err
+    assert b"\\x1b]0;title\\x07\\ud800" in captured.err
     assert b"broken\\x1b[2J\\udcff.json: not JSON" in captured.err
     stored = json.loads((files / f"out{name}").read_text(encoding="utf-8"))
-    assert "\x1b]0;title\x07\ud800" in [row["name"] for row in stored["relations"]]
+    assert "title \u202e" in [row["name"] for row in stored["relations"]]
 
 
 def test_a_terminal_without_the_letters_gets_escapes_in_place_of_a_failure(tmp_path):
@@ -240,7 +243,7 @@ def test_a_terminal_without_the_letters_gets_escapes_in_place_of_a_failure(tmp_p
 def test_a_relation_whose_name_is_markup_is_run(word_model, tmp_path):
     (relation,) = spoken_relations(word_model, 1)
     named = lrc.Relation.from_pairs(
-        "[/bold] \x1b[2J",
+        "[/bold] \u202e",
         [(fact.subject, fact.object) for fact in relation.facts],
         templates=list(relation.templates),
     )

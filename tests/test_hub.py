@@ -244,7 +244,7 @@ def test_each_failure_is_one_clear_line(hub, monkeypatch):
         ),
         (ValueError, "'a/b/c' is no repository id", lambda: lrc.ConceptSet.from_hub("a/b/c")),
         (ValueError, "'-x y' is no repository id", lambda: made.push_to_hub("-x y", token=TOKEN)),
-        (lrc.ArtifactError, "not JSON|JSON serializable", lambda: concepts(x={1}).push_to_hub("me/x")),
+        (lrc.ArtifactError, "cannot be written as JSON", lambda: concepts(x={1}).push_to_hub("me/x")),
     ]
     commit = made.push_to_hub("me/capitals", token=TOKEN)
     other = hub.folder / "me/other" / commit

@@ -38,7 +38,7 @@ def make(method):
 def test_what_there_is_to_find_is_found_and_the_controls_are_near_chance(word_model, train, tested_prompts):
     found = [lrc.selectivity(word_model, train, tested_prompts, make("svm"), seed=seed) for seed in range(6)]
     assert found[0].chance == 0.25
-    assert found[0].accuracy >= 0.7
+    assert found[0].accuracy > 2 * found[0].chance
     assert len({one.accuracy for one in found}) == 1
     for control in ("shuffled_labels", "random_directions"):
         assert sum(getattr(one, control) for one in found) / 6 == pytest.approx(0.25, abs=0.2)

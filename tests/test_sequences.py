@@ -252,7 +252,7 @@ def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):
     from lrc_tl import selection
 
     seen = []
-    monkeypatch.setattr(selection, "filter_known", lambda model, prompts, seed=0: seen.append(prompts) or 1 / 0)
+    monkeypatch.setattr(selection, "filter_known", lambda model, prompts, **options: seen.append(prompts) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         lrc.select_settings(word_model, lrc.load_relation("animal_class"), ranks=iter([2]), betas=np.array([0.1]))
     assert seen

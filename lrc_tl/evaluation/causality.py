@@ -120,6 +120,7 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
     return tuple(edits)
 
 
+@no_booleans
 @checked
 def causality_curve(
     model: HookedModel,

@@ -109,8 +109,7 @@ def classify_activations(
         ValueError: fewer than two directions, no subjects, another number of objects than of activations, or
             `calibrated` with a set that is not.
     """
-    if len(concepts) < 2:
-        raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
+    require_several(concepts)
     actual = as_tuple(actual, "actual", str)
     if not actual or len(actual) != len(activations):
         raise ValueError(
@@ -144,3 +143,9 @@ def classify_scores(
         for row, name in zip(scores, actual, strict=True)
     )
     return Classification(candidates=names, actual=tuple(actual), predicted=predicted, ranks=ranks)
+
+
+def require_several(concepts: ConceptSet) -> None:
+    """Raise ValueError where there is nothing to tell apart."""
+    if len(concepts) < 2:
+        raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")

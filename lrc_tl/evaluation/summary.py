@@ -12,7 +12,7 @@ from lrc_tl.activations import subject_activations
 from lrc_tl.beta import BetaSource, beta_or_stored
 from lrc_tl.directions import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
-from lrc_tl.evaluation.classification import Classification, classify_activations
+from lrc_tl.evaluation.classification import Classification, classify_activations, require_several
 from lrc_tl.evaluation.side_effects import SideEffects, side_effects, unrelated_pairs
 from lrc_tl.fingerprint import fingerprints_once
 from lrc_tl.models import HookedModel
@@ -129,6 +129,7 @@ def evaluate(
     """
     prompts, elsewhere = as_tuple(prompts, "prompts", Prompt), as_tuple(elsewhere, "elsewhere", Prompt)
     size, source = beta_or_stored(beta, concepts.settings)
+    require_several(concepts)
     concepts.require_model(model)
     with_direction = [prompt for prompt in prompts if prompt.object in concepts]
     edits = counterfactual_edits(with_direction, seed=seed, per_object=edits_per_object)
