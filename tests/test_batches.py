@@ -115,7 +115,9 @@ def test_the_models_own_generate_inside_a_block_goes_on_as_each_text_alone(model
                 assert row[: len(own)].tolist() == own.tolist(), (name, cache)
 
 
-def test_rows_that_look_padded_are_refused_where_nothing_says_what_is_padding(model):
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_rows_that_look_padded_are_refused_whatever_side_the_tokenizer_pads_on(model, side, monkeypatch):
+    monkeypatch.setattr(model.tokenizer, "padding_side", side)
     ids, _ = padded_ids(model, [model.to_tokens(text)[0].tolist() for text in TEXTS[:2]])
     with pytest.raises(ValueError, match="nothing says whether it is padding; give attention_mask"):
         lrc.token_mask(model, ids, bos=True)
