@@ -72,8 +72,8 @@ SUBJECTS = tuple(prompt.subject for prompt in PROMPTS)
 TARGETS = ("w10 w11", "w9", "w15", "w12 w13 w14", "w9")
 EDITS = tuple(lrc.Edit(prompt=prompt, target=target) for prompt, target in zip(PROMPTS, TARGETS, strict=True))
 NEUTRAL = ("w30 w3 w17 w8 w21 <eos>", "w5 w6 <bos> w11 w4 w25 w1 w40 w2 <eos> w7 <eos>")
-ROWS = tuple(range(len(TEXTS)))
-BATCHES = {"right": ((0, 1, 2, 3, 4), (4, 2)), "left": ((3, 1, 0, 1),)}
+ROWS = (1, 2, 3, 4)
+BATCHES = {"right": (1, 2, 3, 4), "left": (3, 1, 2, 1)}
 
 
 def differences(seed=0):
@@ -228,7 +228,7 @@ def generated(model, rows):
 @entry("generate", in_blocks=False)
 def generated_at_strengths(model, rows):
     """A row is a strength, of a mixture with None and 0, over two texts."""
-    strengths = of(rows, (None, 9.0, 0, 2.5, -3))
+    strengths = of(rows, (2.5, 9.0, 0, None, -3))
     steering = adding(strength=5.0)
     made = lrc.generate(model, TEXTS[1:3], steering=steering, strengths=strengths, max_new_tokens=3)
     by_text = made[: len(rows)], made[len(rows) :]
@@ -370,7 +370,7 @@ def jacobians_alone(model, row):
 @entry("target_beats_object", "at_subject", "swap_at_subject", in_blocks=False)
 def margins(model, rows):
     """A row is a strength, of every edit."""
-    strengths = of(rows, (0.0, 0.5, 1e-3, 2.0, -1.0))
+    strengths = of(rows, (0.5, 0.0, 1e-3, 2.0, -1.0))
     made = []
     adding_there, swapping = lrc.at_subject(model, adding()), lrc.swap_at_subject(model, concepts())
     for steering_of, edit in ((adding_there, EDITS[0]), (swapping, EDITS[2]), (lambda edit: adding(), EDITS[3])):
@@ -381,7 +381,7 @@ def margins(model, rows):
 @entry("calibrate_strength", in_blocks=False)
 def success_and_effects_of_strengths(model, rows):
     """A row is a strength: `object_named`, and what is done to neutral texts."""
-    strengths = of(rows, (0.0, 9.0, 1e-3, 20.0, 3.0))
+    strengths = of(rows, (9.0, 0.0, 1e-3, 20.0, 3.0))
     (edit,) = lrc.free_text_edits([TEXTS[0]], "w10")
     named = lrc.object_named(within=3, words={"w10": [f"w{number}" for number in range(20)]})
     made = named(model, edit, adding(), strengths)

@@ -70,13 +70,12 @@ def test_a_row_is_the_same_alone_and_in_every_batch(model, use, block):
     with BLOCKS[block](model), fingerprints_once():
         for row in ROWS:
             (alone[row],) = used.run(model, (row,))
-        for side, batches in BATCHES.items():
+        for side, batch in BATCHES.items():
             model.tokenizer.padding_side = side
-            for batch in batches:
-                found = used.run(model, batch)
-                assert len(found) == len(batch)
-                for row, got in zip(batch, found, strict=True):
-                    close(got, alone[row], path=f"row {row} of {batch}, {side}")
+            found = used.run(model, batch)
+            assert len(found) == len(batch)
+            for row, got in zip(batch, found, strict=True):
+                close(got, alone[row], path=f"row {row} of {batch}, {side}")
 
 
 def test_a_jacobian_inside_a_block_is_that_of_the_steered_model(model):
