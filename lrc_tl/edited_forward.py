@@ -22,7 +22,6 @@ from lrc_tl.hooking import hooked_pass
 from lrc_tl.models import HookedModel, hook_name
 from lrc_tl.padding import whole_rows
 from lrc_tl.prefix_cache import prefix_cache
-from lrc_tl.tracking import is_steered
 from lrc_tl.typechecking import checked
 
 EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
@@ -81,8 +80,7 @@ def edited_logits(
     alone: list[int] = []
     for prefix, rows in groups.items():
         cache = None
-        # Steering that is on may count from the end of a text, of which a prefix knows nothing.
-        if (len(rows) - 1) * len(prefix) >= _LEAST_SPARED and not is_steered(model):
+        if (len(rows) - 1) * len(prefix) >= _LEAST_SPARED:
             ids = torch.tensor([prefix], device=model.cfg.device)
             cache = prefix_cache(model, ids, stop_at_layer=int(model.cfg.n_layers))
         if cache is None:

@@ -63,7 +63,8 @@ def generate(
     All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
     the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; a None among them keeps the
     steering's own. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else
-    sampled with `seed`; the global random state is kept.
+    sampled with `seed`, from one stream for all rows: a sampled row depends on the rows beside it, a greedy one
+    does not. The global random state is kept.
 
     Raises:
         TypeError: a strength is no number.

@@ -13,6 +13,7 @@ from lrc_tl.hooking import hooked_pass, inside
 from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models import HookedModel, hook_name, layer_number
 from lrc_tl.no_booleans import no_booleans
+from lrc_tl.padding import whole_rows
 from lrc_tl.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.prompts import TokenizedPrompt
 from lrc_tl.sequences import as_tuple
@@ -282,9 +283,11 @@ def subject_object_graph(
 
     def work() -> None:
         hooks = [*fwd_hooks, *([only] if only else [])]
-        hooked_pass(
-            model, ids[:, skipped:], fwd_hooks=hooks, stop_at_layer=highest + 1, gradients=True, **arguments
-        )
+        # Steering that is on is told where the text ends; there is no cache then.
+        with whole_rows(model, [ids.shape[1] - skipped]):
+            hooked_pass(
+                model, ids[:, skipped:], fwd_hooks=hooks, stop_at_layer=highest + 1, gradients=True, **arguments
+            )
 
     # Replaced methods and cached entries are the model's: one fit at a time.
     with turn(model):

@@ -19,6 +19,7 @@ from lrc_tl.forward import length_batches, right_padded
 from lrc_tl.hooking import Block, hooked_pass
 from lrc_tl.models import HookedModel, hooked_transformer
 from lrc_tl.suffix_attention import suffix_gradients
+from lrc_tl.tracking import is_steered
 
 
 @runtime_checkable
@@ -40,9 +41,10 @@ def prefix_cache(model: HookedModel, prefix: Int[Tensor, "1 pos"], *, stop_at_la
 
     None where there is no prefix, or where the model keeps no cache that can be trusted (a Bridge around one of
     TransformerLens's own small models, or one that leaves its layers' caches empty; a HookedTransformer with
-    ungrouped keys): then run the whole sequence.
+    ungrouped keys): then run the whole sequence. None too while a steering is on: it may count from the end of a
+    text, of which a prefix knows nothing.
     """
-    if prefix.shape[1] == 0:
+    if prefix.shape[1] == 0 or is_steered(model):
         return None
     if _keeps_own_cache(model):
         return _HookedCache(model, prefix, stop_at_layer)
@@ -56,6 +58,8 @@ def prefix_caches(
 ) -> list[PrefixCache | None]:
     """`prefix_cache` of each, those of a HookedTransformer from batched passes."""
     caches: list[PrefixCache | None] = [None] * len(prefixes)
+    if is_steered(model):
+        return caches
     if not _keeps_own_cache(model):
         rows = [torch.tensor([list(prefix)], dtype=torch.long, device=model.cfg.device) for prefix in prefixes]
         return [prefix_cache(model, row, stop_at_layer=stop_at_layer) for row in rows]

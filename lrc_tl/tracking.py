@@ -39,6 +39,8 @@ class _Call:
     """Tokens of each text, where several texts were given."""
     side: str
     """On which side they are padded."""
+    side_given: bool
+    """Whether the caller said so, or else the tokenizer's settings."""
 
 
 class _Tracker(threading.local):
@@ -105,13 +107,15 @@ class _Tracker(threading.local):
         given = self._signature.bind(module, *args, **kwargs).arguments
         texts, lengths = given.get("input"), None
         side: Any = given.get("padding_side")
-        if side not in ("left", "right"):
+        side_given = side in ("left", "right")
+        if not side_given:
             side = getattr(self._tokenizer, "padding_side", "right")
         if isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts):
             options = {"prepend_bos": given["prepend_bos"]} if "prepend_bos" in given else {}
             with turn(module):
                 lengths = tuple(int(module.to_tokens(text, **options).shape[1]) for text in texts)
-        self._call = _Call(masked=given.get("attention_mask") is not None, lengths=lengths, side=side)
+        masked = given.get("attention_mask") is not None
+        self._call = _Call(masked=masked, lengths=lengths, side=side, side_given=side_given)
         self._just_embedded = False
 
     def _after_call(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
@@ -294,7 +298,10 @@ class _Tracker(threading.local):
         leading, trailing = looks_padded(self._tokenizer, ids[:, :columns], real[:, :columns])
         if bool(leading.any()):
             raise ValueError(_UNCOVERED)
-        if mask is None and bool(trailing.any()):
+        # HookedTransformer makes a mask by the side that its tokenizer happens to pad on: rows of ids that the
+        # caller padded on the other side would end with padding that counts as text.
+        guessed = self._call is not None and not self._call.side_given and self._generating is None
+        if (mask is None or guessed) and bool(trailing.any()):
             row, token = int(trailing.nonzero()[0]), self._tokenizer.decode([self._tokenizer.pad_token_id])
             if self._generating is not None:
                 raise ValueError(

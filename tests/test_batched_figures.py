@@ -1,0 +1,127 @@
+"""A batch never changes a row: figures of many rows are those that passes over one row each give."""
+
+from collections import Counter
+from dataclasses import asdict
+
+import pytest
+import tiny_models
+from entry_points import LAYERS, NEUTRAL, WHOLE, close, direction
+from spoken import has_enough
+from tiny_benchmark import SETTINGS
+
+import lrc_tl as lrc
+from lrc_tl import activations, edited_forward, forward, generation, pooling, prefix_cache, strength_rows
+
+
+@pytest.fixture
+def every_row_alone(monkeypatch):
+    """Every pass of the library over one row alone."""
+
+    def one_by_one(lengths, **options):
+        return ([row] for row in range(len(lengths)))
+
+    def put_on():
+        for module in (activations, edited_forward, forward, pooling, prefix_cache):
+            monkeypatch.setattr(module, "length_batches", one_by_one)
+        monkeypatch.setattr(edited_forward, "_LEAST_SPARED", 10**9)
+        monkeypatch.setattr(generation, "_MAX_LOGITS", 1)
+        monkeypatch.setattr(strength_rows, "_MAX_LOGIT_POSITIONS", 1)
+
+    return put_on
+
+
+def said_relation(model, *, name, beginning, apart_from=()):
+    """What the model says itself of subjects of a few words, every other with an end token inside."""
+    for tail in range(44):
+        pairs = []
+        for number in range(44):
+            subject = " ".join(beginning + [f"w{(number * 7 + step) % 44}" for step in range(1 + number % 3)])
+            subject += " <eos>" * (number % 2) + f" w{number}"
+            ids = model.to_tokens(f"{subject} w{tail} <eos>")
+            answer = model.tokenizer.decode([int(model(ids)[0, -1].argmax())])
+            if answer.startswith("w") and answer not in apart_from:
+                pairs.append((subject, answer))
+        commonest = [name for name, _ in Counter(answer for _, answer in pairs).most_common(3)]
+        pairs = [pair for pair in pairs if pair[1] in commonest]
+        relation = lrc.Relation.from_pairs(name, pairs, templates=[f"{{}} w{tail} <eos>"]) if pairs else None
+        if relation and (len(pairs) >= 4 if apart_from else has_enough(relation, facts=8)):
+            return relation
+    raise AssertionError("the tiny model says the same to everything")
+
+
+def plain(value):
+    """What can be compared of a result: without its times."""
+    if isinstance(value, lrc.ConceptSet):
+        return value.vectors
+    if isinstance(value, lrc.LinearRelationalEmbedding):
+        return [value.weight, value.bias]
+    if isinstance(value, dict):
+        return [(key, plain(own)) for key, own in value.items() if not str(key).startswith("seconds")]
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def wholes(model, relation, other):
+    prompts = lrc.filter_known(model, relation.prompts(shots=0), progress=False).prompts
+    few = prompts[:5]
+    low = {"method": "low_rank", "rank": 3, "oversample": 1}
+    layers = {"subject_layers": [0, 1], "object_layers": [2]}
+    statements = lrc.known_statements(model, relation, others=[other], progress=False)
+    assert statements
+    baselines = lrc.fit_baselines(model, prompts, layer=0, methods=("mean", "logistic"))
+    edits = lrc.counterfactual_edits(prompts, per_object=1)[:4]
+    quiet = {"progress": False}
+    fit = lrc.LinearRelationalEmbedding.fit
+    erasure = lrc.fit_erasure(model, prompts, layer=1)
+    calibrated = lrc.calibrate_strength(
+        model, lrc.at_subject(model, direction().add(strength=1.0)), edits, strengths=[0.2, 2.0], refinements=1,
+        neutral_texts=NEUTRAL, **quiet,
+    )  # fmt: skip
+    evaluation = lrc.evaluate(
+        model, baselines["mean"], prompts, edits_per_object=2, beta=0.3, elsewhere=statements, **quiet
+    )
+    return {
+        "LinearRelationalEmbedding.fit": [
+            fit(model, few, **LAYERS, **quiet), fit(model, few, **LAYERS, power_iterations=1, **low, **quiet)
+        ],
+        "fit_layer_grid": [
+            lrc.fit_layer_grid(model, few, **layers, **quiet),
+            lrc.fit_layer_grid(model, few, **layers, **low, **quiet),
+        ],
+        "fit_concepts": lrc.fit_concepts(model, prompts, **LAYERS, max_lre_prompts=4, **quiet),
+        "fit_baselines": baselines,
+        "mean_concepts": lrc.mean_concepts(model, prompts, layer=1),
+        "fit_erasure": vars(erasure.operation),
+        "known_statements": [statement.text for statement in statements],
+        "evaluate": [
+            evaluation.to_dict(), evaluation.causality_result.edited, evaluation.elsewhere.kl,
+            evaluation.classification.ranks,
+        ],
+        "selectivity": lrc.selectivity(
+            model, prompts, prompts[::2], lambda model, own: lrc.mean_concepts(model, own, layer=0)
+        ).to_dict(),
+        "calibrate_strength": [calibrated.strength, [asdict(point) for point in calibrated.points]],
+        "select_settings": lrc.select_settings(
+            model, relation, subject_layers=[0], object_layers=[1, 2], ranks=[3], betas=[0.3], shots=0,
+            n_prompts=3, others=[other], **quiet,
+        ).to_dict(),
+        "run_protocol": lrc.run_protocol(
+            model, [relation], methods=("lrc", "mean"), beta=0.3, seeds=[1], others=[other], **SETTINGS
+        ).to_dict(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pads with its end token"])
+def test_figures_of_many_rows_are_those_of_rows_run_alone(
+    class_of_model, kind, tmp_path, monkeypatch, every_row_alone
+):
+    close.narrow = class_of_model == "bridge"
+    model = tiny_models.model_with(class_of_model, kind, tmp_path)
+    relation = said_relation(model, name="said", beginning=[])
+    other = said_relation(model, name="other", beginning=["w3"], apart_from=relation.objects)
+    monkeypatch.setattr(edited_forward, "_LEAST_SPARED", 0)  # prefixes are shared wherever they can be
+    batched = wholes(model, relation, other)
+    assert set(batched) == set(WHOLE)
+    every_row_alone()
+    alone = wholes(model, relation, other)
+    for name in WHOLE:
+        close(plain(batched[name]), plain(alone[name]), path=name)
