@@ -1,6 +1,7 @@
 """Steered text with the numbers that go with it: probabilities, scores, and distance from the unsteered model."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from lrc_tl.hooking import Block, hooks_on, inside
 from lrc_tl.left_padded import generate_from
 from lrc_tl.models import HookedModel
 from lrc_tl.no_booleans import no_booleans
+from lrc_tl.own_draws import OwnDraws
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering, steer
 from lrc_tl.turns import turn
@@ -63,7 +65,7 @@ def generate(
     All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
     the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; a None among them keeps the
     steering's own. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else
-    sampled with `seed`; the global random state is kept.
+    sampled with `seed`, whatever other threads draw; the global random state is not touched.
 
     Raises:
         TypeError: a strength is no number.
@@ -94,8 +96,7 @@ def generate(
     rows = [(number, strength) for number in range(len(texts)) for strength in swept]
     size = max(1, _MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
     made: list[Generated] = []
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad():
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
             fitted = [_for_rows(one, batch, [len(ids) for ids in sequences]) for one in steerings]

@@ -1,6 +1,8 @@
 """Generated text comes with numbers that an independent run of the same tokens gives."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -220,3 +222,29 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_global_state(word_model):
 def test_bad_input_is_refused(word_model, prompts, options, message):
     with pytest.raises(ValueError, match=message):
         lrc.generate(word_model, prompts, **options)
+
+
+def sampled(model, number):
+    (one,) = lrc.generate(model, f"w{number} w2", temperature=1.0, seed=number, max_new_tokens=5)
+    return one.token_ids.tolist()
+
+
+def test_what_is_sampled_with_a_seed_does_not_depend_on_other_threads(word_model):
+    numbers = list(range(10))
+    alone = [sampled(word_model, number) for number in numbers]
+    state, stop = torch.get_rng_state(), threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            torch.rand(1)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda number: sampled(word_model, number), numbers)) == alone
+    assert torch.equal(torch.get_rng_state(), state)
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    try:
+        assert [sampled(word_model, number) for number in numbers] == alone
+    finally:
+        stop.set()
+        drawing.join()
