@@ -55,6 +55,7 @@ def _clamp_shift(h: Tensor, vector: Tensor, value: Amount) -> Tensor:
     return shift
 
 
+@no_booleans
 @checked
 def add_edit(
     h: Float[Tensor, "*batch d_model"],
@@ -71,6 +72,7 @@ def add_edit(
     return (wide + _add_shift(wide, vector, strength, unit)).to(h.dtype)
 
 
+@no_booleans
 @checked
 def swap_edit(
     h: Float[Tensor, "*batch d_model"],
@@ -87,6 +89,7 @@ def swap_edit(
     return (wide + _swap_shift(wide, remove, add, beta)).to(h.dtype)
 
 
+@no_booleans
 @checked
 def clamp_edit(
     h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"], *, value: Amount

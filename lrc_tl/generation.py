@@ -253,6 +253,6 @@ def _require_finite(logits: Float[Tensor, "row d_vocab"], prompts: Sequence[str]
         row = int((~good).nonzero()[0])
         raise NotFiniteError(
             f"the logits {where} behind {prompts[row]!r} are not finite: {int((~logits[row].isfinite()).sum())} "
-            f"of {logits.shape[1]}, and some in {int((~good).sum())} of {len(good)} rows; load the model in float32, "
-            "check its weights, or steer less strongly"
+            f"of {logits.shape[1]}, and some in {int((~good).sum())} of {len(good)} rows; load the model in "
+            "float32, check its weights, or steer less strongly"
         )

@@ -20,6 +20,7 @@ def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ..
     return int((singular_values > cutoff).sum())
 
 
+@no_booleans
 @checked
 def solve_low_rank(
     weight: Float[Tensor, "d_object d_subject"],

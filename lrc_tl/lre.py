@@ -239,6 +239,7 @@ class LinearRelationalEmbedding:
         names = [prompt.object for prompt in prompts]
         return self.concepts_from_activations(objects, names, rank=rank, ridge=ridge)
 
+    @no_booleans
     @checked
     def concepts_from_activations(
         self,

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import subject_token
 
 
@@ -214,6 +215,7 @@ class LastTokenOf:
         return chunk.index == self.position
 
 
+@no_booleans
 def last_subject_token(
     model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
 ) -> LastTokenOf:

@@ -6,6 +6,7 @@ from random import Random
 
 from lrc_tl.knowledge import filter_known
 from lrc_tl.models import HookedModel
+from lrc_tl.no_booleans import no_booleans
 from lrc_tl.prompts import PositionError, Prompt, tokenize_prompt
 from lrc_tl.relation_files import built_in_relations, load_relation
 from lrc_tl.relations import Relation
@@ -13,6 +14,7 @@ from lrc_tl.relations import Relation
 _ASKED_OF_EACH = 4
 
 
+@no_booleans
 def known_statements(
     model: HookedModel,
     relation: Relation,
