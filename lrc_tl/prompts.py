@@ -24,6 +24,9 @@ class Prompt:
     The subject that counts is the last occurrence in `text` as a whole word (see `lrc_tl.words`), unless
     `subject_start` says where it is.
 
+    The object is kept without white space around it (but see `joint`) and in Unicode form NFC, so that two
+    spellings of one object are one.
+
     Raises:
         PositionError: the subject is not in the text as a whole word, or not at `subject_start`.
         ValueError: an empty subject, object or text, another `joint`, or a text that ends in white space and is to
@@ -54,6 +57,8 @@ class Prompt:
                 f"the text ends in white space ({self.text[-20:]!r}), and a space and the object would follow; "
                 "end it with its last word, or give joint='' where it is final, as a chat prompt is"
             )
+        # Frozen; everything that goes by objects compares them as strings.
+        object.__setattr__(self, "object", spelled_as_object(self.object, self.joint))
         start, end = self.subject_span()
         if start < 0 or nfc(self.text[start:end]) != nfc(self.subject.strip()):
             raise PositionError(
@@ -64,6 +69,11 @@ class Prompt:
     def subject_span(self) -> tuple[int, int]:
         """Character range (start, end) of the subject in `text`."""
         return _subject_span(self.text, self.subject, self.subject_start)
+
+
+def spelled_as_object(name: str, joint: str) -> str:
+    """The name as the object of a prompt: in NFC, without white space around that does not count."""
+    return nfc(name.strip() if joint else name.rstrip())
 
 
 def find_subject(text: str, subject: str) -> tuple[int, int]:
@@ -202,7 +212,7 @@ def object_token_count(model: Tokenizing, tokens: TokenizedPrompt, name: str) ->
 
 def _completed(prompt: Prompt, name: str) -> str:
     """The text and behind it the object `name`."""
-    return f"{prompt.text}{prompt.joint}{name.strip() if prompt.joint else name.rstrip()}"
+    return f"{prompt.text}{prompt.joint}{spelled_as_object(name, prompt.joint)}"
 
 
 def _subject_position(model: Tokenizing, text: str, ids: list[int], subject: str, span: tuple[int, int]) -> int:

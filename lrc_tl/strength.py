@@ -27,7 +27,7 @@ from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
 from lrc_tl.strength_result import Limits, StrengthCalibration, StrengthPoint
 from lrc_tl.strength_rows import map_logits, require_adjustable
-from lrc_tl.words import last_word, mentions
+from lrc_tl.words import last_word, mentions, same_name
 
 _STEPS_IN_TEN = 4
 
@@ -124,7 +124,9 @@ def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
         ValueError: no prompt is left.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
-    edits = tuple(Edit(prompt=prompt, target=target) for prompt in prompts if prompt.object != target)
+    edits = tuple(
+        Edit(prompt=prompt, target=target) for prompt in prompts if same_name(prompt.object) != same_name(target)
+    )
     if not edits:
         raise ValueError(f"none of the {len(prompts)} prompts has another object than {target!r}")
     return edits

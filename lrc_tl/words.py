@@ -5,12 +5,13 @@ Texts and names are compared in NFC, so the way in which an accent is spelled do
 - a letter or a digit; but scripts that are written without spaces (Chinese, Japanese, Thai ...) or with glued
   particles (Korean) show no word ends, and an emoji is a word by itself, so none of these is an obstacle;
 - a combining mark, a variation selector or a joiner, which belong to the character before them;
-- one of `- ' . + # / &` (or a typographic apostrophe or hyphen) that a letter, a digit or the same sign follows;
+- one of `- ' . + # / &` (or a typographic apostrophe or hyphen) that a letter, a digit or the same sign
+  follows;
 - between digits also a comma, a colon or a space that does not break: they are one number or one time;
 - the second half of a flag, which is two characters.
 
-So neither "Guinea-Bissau" nor "Guineas" is "Guinea", "3.5" and "3,000" are not "3", "AT&T" is not "AT" and "C++" is
-not "C", while "東京です" is "東京" and more.
+So neither "Guinea-Bissau" nor "Guineas" is "Guinea", "3.5" and "3,000" are not "3", "AT&T" is not "AT" and
+"C++" is not "C", while "東京です" is "東京" and more.
 """
 
 import unicodedata
@@ -35,6 +36,17 @@ _UNSPACED = (
 def nfc(text: str) -> str:
     """The text in the form in which texts are compared: composed where Unicode has a composed letter."""
     return unicodedata.normalize("NFC", text)
+
+
+def same_name(name: str) -> str:
+    """What all spellings of a name have in common: no white space around, and accents composed."""
+    return nfc(name.strip())
+
+
+def as_spelled(given: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Each of the given names as `names` spells it; one that is not among them stays as it is."""
+    spellings = {same_name(name): name for name in names}
+    return tuple(spellings.get(same_name(name), name) for name in given)
 
 
 def decomposed(text: str) -> str:

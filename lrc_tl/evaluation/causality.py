@@ -16,7 +16,7 @@ from lrc_tl.edits import Unit, wide_of
 from lrc_tl.models import HookedModel
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.progress import ProgressBar
-from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
+from lrc_tl.prompts import Prompt, TokenizedPrompt, spelled_as_object, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
 
@@ -27,7 +27,10 @@ class Edit:
 
     prompt: Prompt
     target: str
-    """The counterfactual object o'."""
+    """The counterfactual object o', in the spelling of `Prompt.object`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", spelled_as_object(self.target, self.prompt.joint))
 
 
 def aimed_at_their_own(edits: Sequence[Edit]) -> list[Edit]:
@@ -120,6 +123,7 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
     return tuple(edits)
 
 
+@no_booleans
 @checked
 def causality_curve(
     model: HookedModel,

@@ -13,6 +13,7 @@ from lrc_tl.errors import NotFiniteError
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
+from lrc_tl.words import as_spelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ def classify_activations(
     """
     if len(concepts) < 2:
         raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
-    actual = as_tuple(actual, "actual", str)
+    actual = as_spelled(as_tuple(actual, "actual", str), concepts)
     if not actual or len(actual) != len(activations):
         raise ValueError(
             f"{len(activations)} activations and {len(actual)} objects were given; give one object for each of at "
