@@ -20,6 +20,7 @@ from lrc_tl.left_padded import generate_from
 from lrc_tl.models import HookedModel
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.own_draws import OwnDraws
+from lrc_tl.plain_numbers import real_numbers
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering, steer
 from lrc_tl.turns import turn
@@ -75,7 +76,10 @@ def generate(
     """
     texts = as_tuple([prompts] if isinstance(prompts, str) else prompts, "prompts", str)
     steerings = as_tuple([steering] if isinstance(steering, Steering) else steering, "steering", Steering)
-    strengths = None if strengths is None else as_tuple(strengths, "strengths")
+    if strengths is not None:
+        strengths = as_tuple(strengths, "strengths")
+        numbers = real_numbers([0.0 if one is None else one for one in strengths], "strengths")
+        strengths = [None if one is None else number for one, number in zip(strengths, numbers, strict=True)]
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("a prompt is empty, or there are none; give at least one text")
     if model.tokenizer is None:

@@ -21,6 +21,7 @@ from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.positions import LastTokenOf, last_subject_token
+from lrc_tl.plain_numbers import real_numbers
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
@@ -309,7 +310,7 @@ def _checked_grid(made: Sequence[Steering], strengths: Sequence[float] | None) -
         if isinstance(made[0].operation, Add) and made[0].operation.unit == "absolute":
             raise ValueError("strengths in residual-stream units depend on the model; give `strengths`")
         strengths = STRENGTHS
-    grid = sorted(set(map(float, strengths)))
+    grid = sorted(set(real_numbers(strengths, "strengths")))
     if not grid or not all(0 < strength < math.inf for strength in grid):
         raise ValueError(
             f"strengths are {list(strengths)}; give one or more finite numbers above 0 (turn the vector to go the "

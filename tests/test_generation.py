@@ -4,6 +4,7 @@ import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -248,3 +249,17 @@ def test_what_is_sampled_with_a_seed_does_not_depend_on_other_threads(word_model
     finally:
         stop.set()
         drawing.join()
+
+
+@pytest.mark.parametrize("strength", ["3", "x", 1j, [1.0]], ids=repr)
+def test_a_strength_that_is_no_number_is_refused_with_its_place(word_model, strength):
+    with pytest.raises(TypeError, match=r"strengths\[1\] is .*; give a number"):
+        lrc.generate(word_model, TEXTS, steering=adding(), strengths=[None, strength])
+
+
+def test_strengths_of_numpy_and_torch_come_back_as_plain_numbers(word_model):
+    given = [np.float32(3), np.int64(3), torch.tensor(3.0), None, 3]
+    made = lrc.generate(word_model, "w1 w2", steering=adding(3.0), strengths=given, max_new_tokens=2)
+    assert [one.strength for one in made] == [3.0, 3.0, 3.0, None, 3.0]
+    assert [type(one.strength) for one in made] == [float, float, float, type(None), float]
+    assert all(torch.equal(one.token_ids, made[0].token_ids) for one in made)

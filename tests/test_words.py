@@ -42,7 +42,7 @@ ANSWERS = [
     ("1,5", "1", False),
     ("10:30", "10", False),
     ("10: no", "10", True),
-    ("٣٬٠٠٠", "٣", False),
+    ("\u0663\u066c\u0660\u0660\u0660", "\u0663", False),
     ("AT&T", "AT", False),
     ("AT & T", "AT", True),
     ("R&D", "R&D", True),
@@ -280,7 +280,8 @@ def test_a_number_is_not_found_inside_a_longer_one_nor_a_flag_across_two():
     for text in ("it has 3,000 of them", "at 3:30", "3\u202f000"):
         assert not mentions(text, "3")
         assert not mentions(text, "000")
-    assert mentions("3, 4 and 5", "3") and mentions("3, 4 and 5", "4")
+    assert mentions("3, 4 and 5", "3")
+    assert mentions("3, 4 and 5", "4")
     assert mentions("in 1999, it", "1999")
     french, german = "\U0001f1eb\U0001f1f7", "\U0001f1e9\U0001f1ea"
     assert find_word(f"{french}{german}", german) == (2, 4)
