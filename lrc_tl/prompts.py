@@ -63,7 +63,7 @@ class Prompt:
         if start < 0 or nfc(self.text[start:end]) != nfc(self.subject.strip()):
             raise PositionError(
                 f"subject_start is {start}, but the subject {self.subject!r} does not begin at that character of "
-                f"{self.text!r}; correct subject_start, or leave it out to have the subject found"
+                f"{_end_of(self.text)!r}; correct subject_start, or leave it out to have the subject found"
             )
 
     def subject_span(self) -> tuple[int, int]:
@@ -86,16 +86,17 @@ def find_subject(text: str, subject: str) -> tuple[int, int]:
     """
     span = find_word(text, subject)
     if span is None:
-        shown = text if len(text) <= _SHOWN else f"... {text[-_SHOWN:]}"
         raise PositionError(
-            f"subject {subject.strip()!r} is not in the text {shown!r} as a whole word; give the subject exactly "
-            "as the text spells it, or the character at which it begins as subject_start"
+            f"subject {subject.strip()!r} is not in the text {_end_of(text)!r} as a whole word; give the subject "
+            "exactly as the text spells it, or the character at which it begins as subject_start"
         )
     return span
 
 
 _SHOWN = 300
 """Characters at the end of a text that an error shows."""
+_SHOWN_TOKENS = 40
+"""Tokens at the end of a text that an error shows."""
 
 
 def _subject_span(text: str, subject: str, subject_start: int | None) -> tuple[int, int]:
@@ -225,14 +226,19 @@ def _subject_position(model: Tokenizing, text: str, ids: list[int], subject: str
         full = f"; they fill the model's context of {limit}, so shorten the text" if limit == len(ids) else ""
         maker = type(model.tokenizer).__name__
         raise PositionError(
-            f"subject {subject!r} of {text!r} cannot be located among the tokens {_shown(model, ids)}: they do "
+            f"subject {subject!r} of {_end_of(text)!r} cannot be located among the tokens {_shown(model, ids)}: they do "
             f"not decode to the text, and {maker} gives no offsets for them{full}"
         )
     return position
 
 
 def _shown(model: Tokenizing, ids: list[int]) -> str:
-    return repr([model.tokenizer.decode([token]) for token in ids])
+    spelt = repr([model.tokenizer.decode([token]) for token in ids[-_SHOWN_TOKENS:]])
+    return spelt if len(ids) <= _SHOWN_TOKENS else f"[... {spelt[1:]}"
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"... {text[-_SHOWN:]}"
 
 
 def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int) -> int | None:

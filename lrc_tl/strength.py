@@ -20,8 +20,8 @@ from lrc_tl.generation import generate
 from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
 from lrc_tl.no_booleans import no_booleans
-from lrc_tl.positions import LastTokenOf, last_subject_token
 from lrc_tl.plain_numbers import real_numbers
+from lrc_tl.positions import LastTokenOf, last_subject_token
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
