@@ -226,8 +226,8 @@ def _subject_position(model: Tokenizing, text: str, ids: list[int], subject: str
         full = f"; they fill the model's context of {limit}, so shorten the text" if limit == len(ids) else ""
         maker = type(model.tokenizer).__name__
         raise PositionError(
-            f"subject {subject!r} of {_end_of(text)!r} cannot be located among the tokens {_shown(model, ids)}: they "
-            f"do not decode to the text, and {maker} gives no offsets for them{full}"
+            f"subject {subject!r} of {_end_of(text)!r} cannot be located among the tokens {_shown(model, ids)}: "
+            f"they do not decode to the text, and {maker} gives no offsets for them{full}"
         )
     return position
 
