@@ -27,8 +27,8 @@ def written_file(path: str | Path) -> Path:
     """The file that writing to `path` would write: where its links lead to, whether it exists or not.
 
     Raises:
-        ArtifactError: it is a folder, a pipe, a socket, a device, a link that leads back to itself, or no name that
-            a file can have.
+        ArtifactError: it is a folder, a pipe, a socket, a device, a link that leads back to itself, or no name
+            that a file can have.
     """
     if "\0" in str(path):
         raise ArtifactError(f"{path!r} holds a null character, which no file's name may; take it out")
