@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lrc_tl.models import HookedModel
 from lrc_tl.prompts import Prompt, TokenizedPrompt, object_token_count
-from lrc_tl.words import SIGNS, UNFINISHED, answer_verdict, decomposed, longer_names
+from lrc_tl.words import NUMBER_SIGNS, SIGNS, UNFINISHED, answer_verdict, decomposed, longer_names
 
 _BEHIND = 2
 """Tokens behind the longest object: a sign that may tie it to more, and what follows the sign."""
@@ -52,7 +52,7 @@ class ExpectedAnswer:
         text = model.tokenizer.decode(without_end(model, ids))
         complete = complete or end in ids or len(ids) >= self.most_tokens
         if not complete and len(ids) >= self.n_tokens:
-            complete = not text.endswith((UNFINISHED, *SIGNS))
+            complete = not text.endswith((UNFINISHED, *SIGNS, *NUMBER_SIGNS))
         return answer_verdict(text, self.name, self.longer, complete=complete)
 
 

@@ -184,7 +184,7 @@ def _mean_differences(x: _Array, labels: _Array, names: list[str], seed: int) ->
 
 def _svms(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
     def solved(samples: _Array, own: npt.NDArray[np.bool_], c: float) -> _Array:
-        options = {"C": c, "fit_intercept": False, "class_weight": "balanced", "random_state": seed}
+        options = {"C": c, "fit_intercept": False, "class_weight": "balanced", "random_state": seed % 2**32}
         fitted: _Array
         # The primal is for objects that no plane separates, where the dual is slow. Where one does, the primal may
         # stop early without a word; fewer samples than coordinates can always be separated.
@@ -286,7 +286,7 @@ def _pca(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
 
 def _random(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
     # RandomState's stream is frozen across NumPy versions.
-    return np.random.RandomState(seed).standard_normal((len(names), x.shape[1]))
+    return np.random.RandomState(seed % 2**32).standard_normal((len(names), x.shape[1]))
 
 
 _METHODS: dict[str, Callable[[_Array, _Array, list[str], int], _Array]] = {

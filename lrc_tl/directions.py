@@ -46,6 +46,7 @@ from lrc_tl.probe_metrics import ProbeReport, probe_report
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
 from lrc_tl.typechecking import checked
+from lrc_tl.words import as_spelled, same_name
 
 __all__ = ["ConceptDirection", "ConceptSet"]
 
@@ -56,8 +57,9 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
     """Directions of one relation by object; iteration follows the order in which they were given.
 
     Raises:
-        ValueError: no directions, one under another name than its object, directions of different hook points,
-            widths, dtypes, devices or models, or a beta among the settings that is no finite number.
+        ValueError: no directions, one under another name than its object, one object in two spellings,
+            directions of different hook points, widths, dtypes, devices or models, or a beta among the settings
+            that is no finite number.
     """
 
     def __init__(
@@ -73,6 +75,13 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
                     f"the direction of {direction.object_name!r} was given as {name!r}; a set names "
                     "directions by their objects"
                 )
+        spellings: dict[str, str] = {}
+        for name in directions:
+            if (other := spellings.setdefault(same_name(name), name)) != name:
+                raise ValueError(
+                    f"{other!a} and {name!a} are one object in two spellings; make one direction from the prompts "
+                    "of both"
+                )
         names = {direction.hook_name for direction in directions.values()}
         if len(names) != 1:
             raise ValueError(f"a set needs directions of one hook point; given are {sorted(names) or 'none'}")
@@ -83,6 +92,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         if any(fingerprint != fingerprints[0] for fingerprint in fingerprints):
             raise ValueError("a set needs directions of one model; given are directions of several")
         self._directions = dict(directions)
+        self._spellings = spellings
         self.hook_name = names.pop()
         self.settings = dict(settings or {})
         """What made the set (rank, seed, layers, the prompts' hash ...) and the beta chosen for it, as JSON
@@ -97,8 +107,10 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             )
 
     def __getitem__(self, object_name: str) -> ConceptDirection:
+        if object_name not in self._directions and isinstance(object_name, str):
+            object_name = self._spellings.get(same_name(object_name), object_name)
         if object_name not in self._directions:
-            near = get_close_matches(object_name, self._directions, n=3)
+            near = get_close_matches(str(object_name), self._directions, n=3)
             hint = f"near names: {', '.join(near)}" if near else f"there are {', '.join(self._directions)}"
             raise KeyError(f"no concept {object_name!r}; {hint}")
         return self._directions[object_name]
@@ -220,7 +232,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         ):
             if value not in get_args(allowed):
                 raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(allowed))}")
-        objects = as_tuple(objects, "objects", str)
+        objects = as_spelled(as_tuple(objects, "objects", str), self)
         scores = self._checked_scores(acts, objects)
         numbers = scores.double().cpu().numpy()
         made: dict[str, ConceptDirection] = {}
@@ -289,7 +301,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         Raises:
             ValueError: not one object an activation, or no concept with samples of both kinds.
         """
-        objects = as_tuple(objects, "objects", str)
+        objects = as_spelled(as_tuple(objects, "objects", str), self)
         scores = self._checked_scores(acts, objects)
         made, shares = self.calibration, None
         if made is not None and made.weight is not None and made.bias is not None:
@@ -387,8 +399,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
         (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject: the last
         occurrence of it as a whole word, or the one at character `subject_start`.
-        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.beta.DEFAULT_BETA`. The paper's is
-        0.1.
+        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.beta.DEFAULT_BETA`; the paper's
+        is 0.1.
 
         Raises:
             KeyError: no such concept.

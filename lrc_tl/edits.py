@@ -55,6 +55,7 @@ def _clamp_shift(h: Tensor, vector: Tensor, value: Amount) -> Tensor:
     return shift
 
 
+@no_booleans
 @checked
 def add_edit(
     h: Float[Tensor, "*batch d_model"],
@@ -88,6 +89,7 @@ def swap_edit(
     return (wide + _swap_shift(wide, remove, add, beta)).to(h.dtype)
 
 
+@no_booleans
 @checked
 def clamp_edit(
     h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"], *, value: Amount

@@ -1,6 +1,7 @@
 """Steered text with the numbers that go with it: probabilities, scores, and distance from the unsteered model."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from lrc_tl.hooking import Block, hooks_on, inside
 from lrc_tl.left_padded import generate_from
 from lrc_tl.models import HookedModel
 from lrc_tl.no_booleans import no_booleans
+from lrc_tl.own_draws import OwnDraws
+from lrc_tl.plain_numbers import real_numbers
 from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering, steer
 from lrc_tl.turns import turn
@@ -63,8 +66,8 @@ def generate(
     All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
     the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; a None among them keeps the
     steering's own. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else
-    sampled with `seed`, from one stream for all rows: a sampled row depends on the rows beside it, a greedy one
-    does not. The global random state is kept.
+    sampled with `seed` from one stream for all rows, whatever other threads draw: a sampled row depends on the rows
+    beside it, a greedy one does not. The global random state is not touched.
 
     Raises:
         TypeError: a strength is no number.
@@ -74,7 +77,10 @@ def generate(
     """
     texts = as_tuple([prompts] if isinstance(prompts, str) else prompts, "prompts", str)
     steerings = as_tuple([steering] if isinstance(steering, Steering) else steering, "steering", Steering)
-    strengths = None if strengths is None else as_tuple(strengths, "strengths")
+    if strengths is not None:
+        strengths = as_tuple(strengths, "strengths")
+        numbers = real_numbers([0.0 if one is None else one for one in strengths], "strengths")
+        strengths = [None if one is None else number for one, number in zip(strengths, numbers, strict=True)]
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("a prompt is empty, or there are none; give at least one text")
     if model.tokenizer is None:
@@ -95,8 +101,7 @@ def generate(
     rows = [(number, strength) for number in range(len(texts)) for strength in swept]
     size = max(1, _MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
     made: list[Generated] = []
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad():
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
             fitted = [_for_rows(one, batch, [len(ids) for ids in sequences]) for one in steerings]

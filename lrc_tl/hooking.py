@@ -15,7 +15,7 @@ from weakref import ref
 
 import torch
 
-from lrc_tl.models import HookedModel, require_hook
+from lrc_tl.models import HookedModel, require_evaluation_mode, require_hook
 
 Result = TypeVar("Result")
 Hooks = Sequence[tuple[str, Callable[..., Any]]]
@@ -264,7 +264,11 @@ def hooked_pass(
     It has no meaning where the pass stops early.
     A TransformerBridge keeps the layer to stop at on its blocks, where passes of other threads would find it, so
     that pass is ended from a hook.
+
+    Raises:
+        ModelError: the model drops activations at random.
     """
+    require_evaluation_mode(model)
     mode: Callable[[Callable[[], Any]], Any] = (lambda work: work()) if gradients else without_gradients
     call: Any = model
     if stop_at_layer is None or not hasattr(type(model), "original_model"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lrc_tl.models import HookedModel
+from lrc_tl.models import HookedModel, require_evaluation_mode
 from lrc_tl.padding import own_tokens
 
 
@@ -20,8 +20,10 @@ def generate_from(
     token at the end of a single text, and both classes one in front of a text of a batch, for padding.
 
     Raises:
+        ModelError: the model drops activations at random.
         ValueError: the model would take the beginning of a text for padding whatever it is told.
     """
+    require_evaluation_mode(model)
     tokenizer = model.tokenizer
     pad = getattr(tokenizer, "pad_token_id", None)
     lengths = [len(sequence) for sequence in sequences]

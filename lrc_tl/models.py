@@ -83,6 +83,27 @@ def require_hook(model: HookedModel, name: str) -> None:
         raise LookupError(f"the model has no hook point {name!r}; near names: {', '.join(near) or 'none'}")
 
 
+def require_evaluation_mode(model: HookedModel) -> None:
+    """Go on unless the model drops activations at random, as models with dropout do in training mode.
+
+    Raises:
+        ModelError: it does, so that no number could be had twice.
+    """
+    module: Any = model
+    wrapped = getattr(module, "original_model", module)  # Hugging Face's model in a Bridge has a mode of its own
+    if not (module.training or wrapped.training):
+        return
+    for part in wrapped.modules():
+        shares = {"p": part.p} if isinstance(part, torch.nn.Dropout) else vars(part)
+        for name, share in shares.items():
+            # Attention code keeps its share as a plain number, and asks the module for its mode.
+            if part.training and (name == "p" or "dropout" in name) and isinstance(share, float) and share > 0:
+                raise ModelError(
+                    f"the model is in training mode, where its {type(part).__name__} drops activations at random "
+                    f"(a share of {share:g}), so that its numbers change from pass to pass; call model.eval()"
+                )
+
+
 def load_model(
     name_or_model: Any,
     *,

@@ -1,5 +1,6 @@
 """What counts as a number: Python's and NumPy's own, and never a boolean, though Python counts True as 1."""
 
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -34,6 +35,16 @@ def real_number(value: Any, name: str) -> float:
     if not is_real_number(value):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; give a number")
     return float(value)
+
+
+def real_numbers(values: Iterable[Any], name: str) -> tuple[float, ...]:
+    """The numbers as Python's; those of arrays and tensors without axes too.
+
+    Raises:
+        TypeError: one is no number.
+    """
+    plain = (value.item() if getattr(value, "shape", None) == () else value for value in values)
+    return tuple(real_number(value, f"{name}[{place}]") for place, value in enumerate(plain))
 
 
 def as_python(value: object) -> int | float:

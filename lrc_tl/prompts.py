@@ -24,6 +24,9 @@ class Prompt:
     The subject that counts is the last occurrence in `text` as a whole word (see `lrc_tl.words`), unless
     `subject_start` says where it is.
 
+    The object is kept without white space around it (but see `joint`) and in Unicode form NFC, so that two
+    spellings of one object are one.
+
     Raises:
         PositionError: the subject is not in the text as a whole word, or not at `subject_start`.
         ValueError: an empty subject, object or text, another `joint`, or a text that ends in white space and is to
@@ -54,16 +57,23 @@ class Prompt:
                 f"the text ends in white space ({self.text[-20:]!r}), and a space and the object would follow; "
                 "end it with its last word, or give joint='' where it is final, as a chat prompt is"
             )
+        # Frozen; everything that goes by objects compares them as strings.
+        object.__setattr__(self, "object", spelled_as_object(self.object, self.joint))
         start, end = self.subject_span()
         if start < 0 or nfc(self.text[start:end]) != nfc(self.subject.strip()):
             raise PositionError(
                 f"subject_start is {start}, but the subject {self.subject!r} does not begin at that character of "
-                f"{self.text!r}; correct subject_start, or leave it out to have the subject found"
+                f"{_end_of(self.text)!r}; correct subject_start, or leave it out to have the subject found"
             )
 
     def subject_span(self) -> tuple[int, int]:
         """Character range (start, end) of the subject in `text`."""
         return _subject_span(self.text, self.subject, self.subject_start)
+
+
+def spelled_as_object(name: str, joint: str) -> str:
+    """The name as the object of a prompt: in NFC, without white space around that does not count."""
+    return nfc(name.strip() if joint else name.rstrip())
 
 
 def find_subject(text: str, subject: str) -> tuple[int, int]:
@@ -76,16 +86,17 @@ def find_subject(text: str, subject: str) -> tuple[int, int]:
     """
     span = find_word(text, subject)
     if span is None:
-        shown = text if len(text) <= _SHOWN else f"... {text[-_SHOWN:]}"
         raise PositionError(
-            f"subject {subject.strip()!r} is not in the text {shown!r} as a whole word; give the subject exactly "
-            "as the text spells it, or the character at which it begins as subject_start"
+            f"subject {subject.strip()!r} is not in the text {_end_of(text)!r} as a whole word; give the subject "
+            "exactly as the text spells it, or the character at which it begins as subject_start"
         )
     return span
 
 
 _SHOWN = 300
 """Characters at the end of a text that an error shows."""
+_SHOWN_TOKENS = 40
+"""Tokens at the end of a text that an error shows."""
 
 
 def _subject_span(text: str, subject: str, subject_start: int | None) -> tuple[int, int]:
@@ -202,7 +213,7 @@ def object_token_count(model: Tokenizing, tokens: TokenizedPrompt, name: str) ->
 
 def _completed(prompt: Prompt, name: str) -> str:
     """The text and behind it the object `name`."""
-    return f"{prompt.text}{prompt.joint}{name.strip() if prompt.joint else name.rstrip()}"
+    return f"{prompt.text}{prompt.joint}{spelled_as_object(name, prompt.joint)}"
 
 
 def _subject_position(model: Tokenizing, text: str, ids: list[int], subject: str, span: tuple[int, int]) -> int:
@@ -215,14 +226,19 @@ def _subject_position(model: Tokenizing, text: str, ids: list[int], subject: str
         full = f"; they fill the model's context of {limit}, so shorten the text" if limit == len(ids) else ""
         maker = type(model.tokenizer).__name__
         raise PositionError(
-            f"subject {subject!r} of {text!r} cannot be located among the tokens {_shown(model, ids)}: they do "
-            f"not decode to the text, and {maker} gives no offsets for them{full}"
+            f"subject {subject!r} of {_end_of(text)!r} cannot be located among the tokens {_shown(model, ids)}: "
+            f"they do not decode to the text, and {maker} gives no offsets for them{full}"
         )
     return position
 
 
 def _shown(model: Tokenizing, ids: list[int]) -> str:
-    return repr([model.tokenizer.decode([token]) for token in ids])
+    spelt = repr([model.tokenizer.decode([token]) for token in ids[-_SHOWN_TOKENS:]])
+    return spelt if len(ids) <= _SHOWN_TOKENS else f"[... {spelt[1:]}"
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"... {text[-_SHOWN:]}"
 
 
 def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int) -> int | None:

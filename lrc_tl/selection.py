@@ -15,6 +15,7 @@ from lrc_tl.knowledge import filter_known, one_prompt_a_fact
 from lrc_tl.lre import fit_layer_grid
 from lrc_tl.models import HookedModel, layer_number
 from lrc_tl.no_booleans import no_booleans
+from lrc_tl.plain_numbers import real_numbers
 from lrc_tl.prompts import Prompt
 from lrc_tl.relations import Relation
 from lrc_tl.sequences import as_tuple
@@ -114,7 +115,7 @@ def select_settings(
     subject_layers = as_tuple(default_subject if subject_layers is None else subject_layers, "subject_layers")
     object_layers = as_tuple(default_object if object_layers is None else object_layers, "object_layers")
     ranks = as_tuple(ranks, "ranks")
-    betas = None if betas is None else as_tuple(betas, "betas")
+    betas = None if betas is None else real_numbers(as_tuple(betas, "betas"), "betas")
     subject_layers = [layer_number(model, layer) for layer in subject_layers or default_subject]
     object_layers = [layer_number(model, layer) for layer in object_layers or default_object]
     if n_prompts < 1:

@@ -22,8 +22,21 @@ def token_ids(model: Tokenizing, text: str) -> list[int]:
     one too.
 
     Raises:
-        ValueError: the text itself begins with that token twice.
+        ValueError: the text itself begins with that token twice, or the tokenizer puts an end token behind it.
     """
+    ids = _with_one_beginning(model, text)
+    end, number = (getattr(model.tokenizer, name, None) for name in ("eos_token", "eos_token_id"))
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    # HookedTransformer takes such a token for a beginning one, and drops the first of the text.
+    if end and ids[-1:] == [number] != [unknown] and not text.rstrip().endswith(end):
+        raise ValueError(
+            f"the tokenizer puts its end token {end!r} behind {text[-60:]!r}, so that nothing can follow; load it "
+            "with add_eos_token=False, or the model with backend='bridge'"
+        )
+    return ids
+
+
+def _with_one_beginning(model: Tokenizing, text: str) -> list[int]:
     token = getattr(model.tokenizer, "bos_token", None)
     number = getattr(model.tokenizer, "bos_token_id", None)
     ids = _ids(model, text)

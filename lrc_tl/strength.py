@@ -20,6 +20,7 @@ from lrc_tl.generation import generate
 from lrc_tl.models import HookedModel
 from lrc_tl.neutral_texts import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
 from lrc_tl.no_booleans import no_booleans
+from lrc_tl.plain_numbers import real_numbers
 from lrc_tl.positions import LastTokenOf, last_subject_token
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, tokenize_prompt
@@ -27,7 +28,7 @@ from lrc_tl.sequences import as_tuple
 from lrc_tl.steering import Steering
 from lrc_tl.strength_result import Limits, StrengthCalibration, StrengthPoint
 from lrc_tl.strength_rows import map_logits, require_adjustable
-from lrc_tl.words import last_word, mentions
+from lrc_tl.words import last_word, mentions, same_name
 
 _STEPS_IN_TEN = 4
 
@@ -124,7 +125,9 @@ def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
         ValueError: no prompt is left.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
-    edits = tuple(Edit(prompt=prompt, target=target) for prompt in prompts if prompt.object != target)
+    edits = tuple(
+        Edit(prompt=prompt, target=target) for prompt in prompts if same_name(prompt.object) != same_name(target)
+    )
     if not edits:
         raise ValueError(f"none of the {len(prompts)} prompts has another object than {target!r}")
     return edits
@@ -307,7 +310,7 @@ def _checked_grid(made: Sequence[Steering], strengths: Sequence[float] | None) -
         if isinstance(made[0].operation, Add) and made[0].operation.unit == "absolute":
             raise ValueError("strengths in residual-stream units depend on the model; give `strengths`")
         strengths = STRENGTHS
-    grid = sorted(set(map(float, strengths)))
+    grid = sorted(set(real_numbers(strengths, "strengths")))
     if not grid or not all(0 < strength < math.inf for strength in grid):
         raise ValueError(
             f"strengths are {list(strengths)}; give one or more finite numbers above 0 (turn the vector to go the "

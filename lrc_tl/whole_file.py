@@ -19,15 +19,25 @@ _KINDS = (
 )
 _SHOWN = 40
 """Characters of a name in that of the unfinished file, which may not be longer than the system allows."""
+_LONGEST = 255
+"""Bytes of a file's name that common file systems allow."""
 
 
 def written_file(path: str | Path) -> Path:
     """The file that writing to `path` would write: where its links lead to, whether it exists or not.
 
     Raises:
-        ArtifactError: it is a folder, a pipe, a socket, a device, or a link that leads back to itself.
+        ArtifactError: it is a folder, a pipe, a socket, a device, a link that leads back to itself, or no name
+            that a file can have.
     """
+    if "\0" in str(path):
+        raise ArtifactError(f"{path!r} holds a null character, which no file's name may; take it out")
     target = Path(os.path.realpath(path))
+    if len(os.fsencode(target.name)) > _LONGEST:
+        raise ArtifactError(
+            f"{path}: the name takes {len(os.fsencode(target.name))} bytes, and file systems allow {_LONGEST}; "
+            "give a shorter one"
+        )
     if target.is_symlink():
         raise ArtifactError(f"{path} is a link that leads back to itself; give the name of a file to write")
     if target.exists():

@@ -5,10 +5,13 @@ Texts and names are compared in NFC, so the way in which an accent is spelled do
 - a letter or a digit; but scripts that are written without spaces (Chinese, Japanese, Thai ...) or with glued
   particles (Korean) show no word ends, and an emoji is a word by itself, so none of these is an obstacle;
 - a combining mark, a variation selector or a joiner, which belong to the character before them;
-- one of `- ' . + # /` (or a typographic apostrophe or hyphen) that a letter, a digit or the same sign follows.
+- one of `- ' . + # / &` (or a typographic apostrophe or hyphen) that a letter, a digit or the same sign
+  follows;
+- between digits also a comma, a colon or a space that does not break: they are one number or one time;
+- the second half of a flag, which is two characters.
 
-So neither "Guinea-Bissau" nor "Guineas" is "Guinea", "3.5" is not "3" and "C++" is not "C", while "東京です" is
-"東京" and more.
+So neither "Guinea-Bissau" nor "Guineas" is "Guinea", "3.5" and "3,000" are not "3", "AT&T" is not "AT" and
+"C++" is not "C", while "東京です" is "東京" and more.
 """
 
 import unicodedata
@@ -19,8 +22,10 @@ UNFINISHED = "\ufffd"
 _JOINERS = "\u200c\u200d\u2060"  # zero-width non-joiner and joiner, word joiner
 _APOSTROPHES = "'\u2019\u2018\uff07"
 _HYPHENS = "-\u2010\u2011\u2013\u00ad\uff0d"  # hyphens, en dash, soft hyphen
-SIGNS = f"{_APOSTROPHES}{_HYPHENS}.+#/"
+SIGNS = f"{_APOSTROPHES}{_HYPHENS}.+#/&"
 """What ties a word to the letters that follow."""
+NUMBER_SIGNS = ",:\u066b\u066c\u00a0\u202f"  # also Arabic separators, and spaces that do not break
+"""What ties a digit to the digit that follows."""
 _ELIDED = ("l", "d", "qu", "un", "all", "dall", "dell", "nell", "sull")
 _UNSPACED = (
     "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH", "HANGUL", "BOPOMOFO", "YI ", "THAI", "LAO", "KHMER",
@@ -31,6 +36,17 @@ _UNSPACED = (
 def nfc(text: str) -> str:
     """The text in the form in which texts are compared: composed where Unicode has a composed letter."""
     return unicodedata.normalize("NFC", text)
+
+
+def same_name(name: str) -> str:
+    """What all spellings of a name have in common: no white space around, and accents composed."""
+    return nfc(name.strip())
+
+
+def as_spelled(given: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Each of the given names as `names` spells it; one that is not among them stays as it is."""
+    spellings = {same_name(name): name for name in names}
+    return tuple(spellings.get(same_name(name), name) for name in given)
 
 
 def decomposed(text: str) -> str:
@@ -146,10 +162,13 @@ def _goes_on(text: str, end: int) -> bool | None:
         return None
     if _goes_on_in_letters(text, end):
         return True
-    if text[end] not in SIGNS:
+    in_number = text[end - 1 : end].isdigit() and text[end] in NUMBER_SIGNS
+    if not in_number and text[end] not in SIGNS:
         return False
     if end + 1 == len(text):
         return None
+    if in_number:
+        return text[end + 1].isdigit()
     return _is_word(text[end + 1]) or _same_sign(text[end], text[end + 1])
 
 
@@ -157,7 +176,7 @@ def _goes_on_in_letters(text: str, end: int) -> bool:
     if end >= len(text):
         return False
     before, after = _base(text, end - 1), text[end]
-    if before in _JOINERS or after in _JOINERS or _extends(after):
+    if before in _JOINERS or after in _JOINERS or _extends(after) or _halves_a_flag(text, end):
         return True
     return _is_word(after) and not (_stands_alone(before) or _stands_alone(after))
 
@@ -166,7 +185,7 @@ def _began_before(text: str, start: int) -> bool:
     if start <= 0:
         return False
     before, after = _base(text, start - 1), text[start]
-    if before in _JOINERS or _extends(after):
+    if before in _JOINERS or _extends(after) or _halves_a_flag(text, start):
         return True
     return _is_word(before) and not (_stands_alone(before) or _stands_alone(after))
 
@@ -180,6 +199,8 @@ def _tied(text: str, start: int, end: int) -> bool:
     if _tied_before(text, start) and not _elided(text, start):
         return True
     after = text[end : end + 2]
+    if _inside_number(text, end) or _inside_number(text, start - 1):
+        return True
     if len(after) < 2 or after[0] not in SIGNS:
         return False
     if _same_sign(*after):
@@ -190,6 +211,24 @@ def _tied(text: str, start: int, end: int) -> bool:
 
 def _tied_before(text: str, start: int) -> bool:
     return start > 1 and text[start - 1] in SIGNS and _is_word(text[start - 2])
+
+
+def _inside_number(text: str, place: int) -> bool:
+    """Whether the character at `place` is a sign between two digits."""
+    around = text[place - 1 : place + 2] if place > 0 else ""
+    return len(around) == 3 and around[0].isdigit() and around[1] in NUMBER_SIGNS and around[2].isdigit()
+
+
+def _halves_a_flag(text: str, place: int) -> bool:
+    """Whether the two characters around `place` are one flag; the characters of flags pair up from the left."""
+    first = place
+    while first and _of_a_flag(text[first - 1]):
+        first -= 1
+    return (place - first) % 2 == 1 and place < len(text) and _of_a_flag(text[place])
+
+
+def _of_a_flag(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"
 
 
 def _elided(text: str, start: int) -> bool:

@@ -1,7 +1,10 @@
 """Generated text comes with numbers that an independent run of the same tokens gives."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -220,3 +223,43 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_global_state(word_model):
 def test_bad_input_is_refused(word_model, prompts, options, message):
     with pytest.raises(ValueError, match=message):
         lrc.generate(word_model, prompts, **options)
+
+
+def sampled(model, number):
+    (one,) = lrc.generate(model, f"w{number} w2", temperature=1.0, seed=number, max_new_tokens=5)
+    return one.token_ids.tolist()
+
+
+def test_what_is_sampled_with_a_seed_does_not_depend_on_other_threads(word_model):
+    numbers = list(range(10))
+    alone = [sampled(word_model, number) for number in numbers]
+    state, stop = torch.get_rng_state(), threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            torch.rand(1)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda number: sampled(word_model, number), numbers)) == alone
+    assert torch.equal(torch.get_rng_state(), state)
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    try:
+        assert [sampled(word_model, number) for number in numbers] == alone
+    finally:
+        stop.set()
+        drawing.join()
+
+
+@pytest.mark.parametrize("strength", ["3", "x", 1j, [1.0]], ids=repr)
+def test_a_strength_that_is_no_number_is_refused_with_its_place(word_model, strength):
+    with pytest.raises(TypeError, match=r"strengths\[1\] is .*; give a number"):
+        lrc.generate(word_model, TEXTS, steering=adding(), strengths=[None, strength])
+
+
+def test_strengths_of_numpy_and_torch_come_back_as_plain_numbers(word_model):
+    given = [np.float32(3), np.int64(3), torch.tensor(3.0), None, 3]
+    made = lrc.generate(word_model, "w1 w2", steering=adding(3.0), strengths=given, max_new_tokens=2)
+    assert [one.strength for one in made] == [3.0, 3.0, 3.0, None, 3.0]
+    assert [type(one.strength) for one in made] == [float, float, float, type(None), float]
+    assert all(torch.equal(one.token_ids, made[0].token_ids) for one in made)

@@ -177,7 +177,7 @@ def test_whole_numbers_and_those_of_numpy_serve_as_rank_and_ridge_and_can_be_sav
         made.save(tmp_path / "concepts.safetensors")
         settings = lrc.ConceptSet.load(tmp_path / "concepts.safetensors").settings
         assert (settings["rank"], settings["ridge"]) == (4, 1)
-    with pytest.raises(TypeError, match=r"rank is True, but a boolean is no number") as caught:
+    with pytest.raises(TypeError, match="rank is True, but a boolean is no number") as caught:
         lre.concepts(model, PROMPTS, rank=True)
     assert str(caught.value).count("\n") < 5
 

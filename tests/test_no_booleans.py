@@ -82,3 +82,38 @@ def test_a_tensor_of_booleans_is_a_mask_and_no_strength():
         steering.at(where=True)
     with pytest.raises(TypeError, match="where holds True, but a boolean is no number"):
         dataclasses.replace(steering, where=[True, 2])
+
+
+WHOLE = [
+    (called, name)
+    for label, called, name in NUMBERS
+    if inspect.signature(called).parameters[name].annotation is int
+]
+
+
+@pytest.mark.parametrize("value", ["3", None, 1.5, 2.0, [3]], ids=repr)
+def test_what_is_no_whole_number_is_refused_by_every_call_that_takes_one(value):
+    assert {"seed", "layer", "max_new_tokens", "n", "shots"} <= {name for _, name in WHOLE}
+    for called, name in WHOLE:
+        with pytest.raises(TypeError, match=rf"{name} is .*; give a whole number"):
+            called(**{name: value})
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), torch.tensor(3)], ids=repr)
+def test_a_whole_number_of_numpy_or_torch_is_the_number(seed):
+    relation = lrc.load_relation("city_in_country")
+    assert relation.split(seed=seed) == relation.split(seed=3)
+    assert relation.prompts(shots=2, seed=seed) == relation.prompts(shots=2, seed=3)
+
+
+@pytest.mark.parametrize("value", ["0.1", [0.1], 1j], ids=repr)
+def test_what_is_no_number_is_no_beta(value):
+    concepts = lrc.ConceptSet(
+        {"x": lrc.ConceptDirection.from_unscaled(unit(), relation="r", object_name="x", hook_name=HOOK)}
+    )
+    for call in (concepts.with_beta, lambda beta: lrc.evaluate(None, concepts, [], beta=beta)):
+        with pytest.raises(TypeError, match=r"beta is .*give a number"):
+            call(value)
+    with pytest.raises(TypeError, match="beta is True, but a boolean is no number"):
+        concepts.with_beta(True)
+    assert concepts.with_beta(np.float32(0.5)).beta == concepts.with_beta(torch.tensor(0.5)).beta == 0.5

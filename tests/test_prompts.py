@@ -176,3 +176,13 @@ def test_gemma_positions_give_back_the_subject_and_the_object(gemma, subject):
     assert decode(list(tokens.object_ids)) == " the United Kingdom"
     assert [tokens.input_ids[p + 1] for p in tokens.object_positions[:-1]] == list(tokens.object_ids[:-1])
     assert tokens.object_positions[0] == len(tokens.text_ids) - 1
+
+
+def test_an_error_about_a_long_text_shows_its_end_alone(word_model):
+    text = " ".join(f"w{number % 40}" for number in range(5000))
+    with pytest.raises(lrc.PositionError, match=r"fill the model's context of 64, so shorten the text") as caught:
+        lrc.tokenize_prompt(word_model, lrc.Prompt(text=text, subject="w3", object="w5"))
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(lrc.PositionError, match="does not begin at that character") as caught:
+        lrc.Prompt(text=text, subject="w3", object="w5", subject_start=0)
+    assert len(str(caught.value)) < 1000

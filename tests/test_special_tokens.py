@@ -150,3 +150,45 @@ def test_a_token_that_begins_and_ends_is_a_beginning_only_in_front(class_of_mode
     with adding().on(model):
         moved = (model.run_with_cache(ids, names_filter=HOOK)[1][HOOK] - clean).norm(dim=-1)[0] > 1
     assert moved.tolist() == [False, True, True, True, True]
+
+
+def ending_every_text(folder):
+    """`word_tokenizer` without a beginning token, and with an end token that it puts behind every text."""
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    tokenizer = tiny_models.word_tokenizer(folder, bos=False)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", 2)]
+    )
+    tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_tokenizer_that_ends_every_text_is_refused_where_transformer_lens_would_drop_the_first_word(tmp_path):
+    model = tiny_models.hooked_transformer(ending_every_text(tmp_path)).eval()
+    model.cfg.default_prepend_bos = False
+    assert model.to_tokens("w1 w2")[0].tolist() == [6, 2]  # w2 and the end: w1 is gone
+    concept = direction()
+    calls = [
+        lambda: token_ids(model, "w1 w2"),
+        lambda: lrc.generate(model, "w1 w2", max_new_tokens=1),
+        lambda: concept.pool_texts(model, ["w1 w2"], by="mean"),
+        lambda: concept.read(model, "w1 w2"),
+        lambda: lrc.tokenize_prompt(model, lrc.Prompt(text="w1 w2", subject="w1", object="w3")),
+        lambda: lrc.last_subject_token(model, "w1 w2", subject="w1"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"puts its end token '<eos>' behind 'w1 w2.*add_eos_token=False"):
+            call()
+
+
+def test_an_end_token_that_the_text_spells_out_is_text(model):
+    assert token_ids(model, "w1 w2 <eos>")[-2:] == [6, 2]
+    assert token_ids(model, "w1 w2 <eos>\n")[-2:] == [6, 2]
+
+
+def test_a_bridge_keeps_an_end_token_off_every_text(tmp_path):
+    model = tiny_models.bridge(ending_every_text(tmp_path / "tokenizer"), tmp_path / "model").eval()
+    model.cfg.default_prepend_bos = False
+    assert token_ids(model, "w1 w2") == [5, 6]

@@ -166,10 +166,11 @@ def test_a_gate_after_the_edit_in_the_same_layer_is_refused(model):
         model(TOKENS)
 
 
-@pytest.mark.parametrize("steps", [0, float("nan")])
-def test_a_schedule_takes_one_step_or_more(steps):
-    with pytest.raises(ValueError, match=f"schedule 'first' over {steps} steps; allowed are"):
-        lrc.Schedule(kind="first", steps=steps)
+def test_a_schedule_takes_one_step_or_more():
+    with pytest.raises(ValueError, match="schedule 'first' over 0 steps; allowed are"):
+        lrc.Schedule(kind="first", steps=0)
+    with pytest.raises(TypeError, match=r"steps is nan \(float\); give a whole number"):
+        lrc.Schedule(kind="first", steps=float("nan"))
 
 
 def test_other_bad_input_is_refused(model):

@@ -117,3 +117,15 @@ def test_a_target_that_is_no_file_is_refused_before_a_run(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "none" / "r.json")
     check_target(tmp_path / "link")  # makes nothing: the folder that it leads to is made when it is written
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a\0b", r"'a\\x00b' holds a null character"), ("é" * 130, "takes 260 bytes, and file systems allow 255")],
+    ids=["null", "long"],
+)
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(lrc.ArtifactError, match=message), whole_file(name):
+        raise AssertionError("the block is not entered")
+    assert list(tmp_path.iterdir()) == []

@@ -30,6 +30,25 @@ ANSWERS = [
     ("3.", "3", True),
     ("3. Then", "3", True),
     ("30", "3", False),
+    ("3,000", "3", False),
+    ("3,000", "3,000", True),
+    ("3,000,000", "3,000", False),
+    ("3\u202f000", "3", False),
+    ("3\u00a0000", "3", False),
+    ("3\u00a0km", "3", True),
+    ("3, 4", "3", True),
+    ("3,", "3", True),
+    ("3,a", "3", True),
+    ("1,5", "1", False),
+    ("10:30", "10", False),
+    ("10: no", "10", True),
+    ("\u0663\u066c\u0660\u0660\u0660", "\u0663", False),
+    ("AT&T", "AT", False),
+    ("AT & T", "AT", True),
+    ("R&D", "R&D", True),
+    ("\U0001f1eb\U0001f1f7", "\U0001f1eb", False),
+    ("\U0001f1eb\U0001f1f7\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7", True),
+    ("\U0001f1eb\U0001f1f7 is", "\U0001f1eb\U0001f1f7", True),
     ("O'Hare", "O", False),
     ("O\u2019Hare", "O", False),
     ("O' Hare", "O", True),
@@ -112,14 +131,16 @@ def slow_word_goes_on(text, end):
         return False
     if kind(rest[0]) == "M":
         return True
-    if rest[0] in "-'.+#/":
+    if rest[0] == "," and kind(text[end - 1]) == "N":
+        return len(rest) > 1 and kind(rest[1]) == "N"
+    if rest[0] in "-'.+#/&":
         return len(rest) > 1 and (rest[1] == rest[0] or kind(rest[1]) in "LNM")
     base = next(character for character in reversed("x" + text[:end]) if kind(character) != "M")
     scripts = {unicodedata.name(character).split()[0] for character in (base, rest[0])}
     return kind(rest[0]) in "LN" and not scripts & {"CJK", "HIRAGANA", "THAI", "HANGUL"}
 
 
-LETTERS = [*"abeé1-'.+#/ ,", "\u0301", "東", "の", "서", "ไ", "क", "ा"]
+LETTERS = [*"abeé1-'.+#/& ,,", "\u0301", "東", "の", "서", "ไ", "क", "ा"]
 
 
 def random_texts(count, seed, length=6):
@@ -253,3 +274,19 @@ def test_the_last_word_is_whole(text, word):
 
 def test_case_and_the_spelling_of_accents_fold():
     assert caseless("É") == caseless("e\u0301") == caseless("E\u0301") != caseless("e")
+
+
+def test_a_number_is_not_found_inside_a_longer_one_nor_a_flag_across_two():
+    for text in ("it has 3,000 of them", "at 3:30", "3\u202f000"):
+        assert not mentions(text, "3")
+        assert not mentions(text, "000")
+    assert mentions("3, 4 and 5", "3")
+    assert mentions("3, 4 and 5", "4")
+    assert mentions("in 1999, it", "1999")
+    french, german = "\U0001f1eb\U0001f1f7", "\U0001f1e9\U0001f1ea"
+    assert find_word(f"{french}{german}", german) == (2, 4)
+    assert find_word(f"{french}{german}", f"{french[1]}{german[0]}") is None
+    assert find_word("3,000 and 3", "3") == (10, 11)
+    assert answer_verdict("3", "3", (), complete=False) is None
+    assert answer_verdict("3,", "3", (), complete=False) is None
+    assert answer_verdict("3, ", "3", (), complete=False) is True

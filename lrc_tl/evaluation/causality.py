@@ -15,8 +15,9 @@ from lrc_tl.edited_forward import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.edits import Unit, wide_of
 from lrc_tl.models import HookedModel
 from lrc_tl.no_booleans import no_booleans
+from lrc_tl.plain_numbers import real_numbers
 from lrc_tl.progress import ProgressBar
-from lrc_tl.prompts import Prompt, TokenizedPrompt, tokenize_prompt
+from lrc_tl.prompts import Prompt, TokenizedPrompt, spelled_as_object, tokenize_prompt
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
 
@@ -27,7 +28,10 @@ class Edit:
 
     prompt: Prompt
     target: str
-    """The counterfactual object o'."""
+    """The counterfactual object o', in the spelling of `Prompt.object`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", spelled_as_object(self.target, self.prompt.joint))
 
 
 def aimed_at_their_own(edits: Sequence[Edit]) -> list[Edit]:
@@ -178,7 +182,7 @@ def causality_curves(
         ValueError: as `causality_curve`.
     """
     edits = as_tuple(edits, "edits", Edit)
-    betas = as_tuple(betas, "betas")
+    betas = real_numbers(as_tuple(betas, "betas"), "betas")
     if layers is not None and not isinstance(layers, Mapping):
         layers = as_tuple(layers, "layers")
     if layers is not None and not layers:

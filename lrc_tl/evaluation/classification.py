@@ -13,6 +13,7 @@ from lrc_tl.errors import NotFiniteError
 from lrc_tl.no_booleans import no_booleans
 from lrc_tl.sequences import as_tuple
 from lrc_tl.typechecking import checked
+from lrc_tl.words import as_spelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def classify_activations(
             `calibrated` with a set that is not.
     """
     require_several(concepts)
-    actual = as_tuple(actual, "actual", str)
+    actual = as_spelled(as_tuple(actual, "actual", str), concepts)
     if not actual or len(actual) != len(activations):
         raise ValueError(
             f"{len(activations)} activations and {len(actual)} objects were given; give one object for each of at "

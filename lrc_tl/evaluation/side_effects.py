@@ -13,6 +13,7 @@ from lrc_tl.edits import wide_of
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.models import HookedModel
 from lrc_tl.no_booleans import no_booleans
+from lrc_tl.plain_numbers import real_numbers
 from lrc_tl.progress import ProgressBar
 from lrc_tl.prompts import Prompt, tokenize_prompt
 from lrc_tl.sequences import as_tuple
@@ -100,7 +101,7 @@ def side_effects(
         ValueError: a pair's edit has no difference, a beta is not finite, or `layers` is empty.
     """
     pairs = as_tuple(pairs, "pairs")
-    betas = as_tuple(betas, "betas")
+    betas = real_numbers(as_tuple(betas, "betas"), "betas")
     if layers is not None and not isinstance(layers, Mapping):
         layers = as_tuple(layers, "layers")
     if layers is not None and not layers:
