@@ -66,8 +66,8 @@ def generate(
     All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
     the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; a None among them keeps the
     steering's own. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else
-    sampled with `seed` from one stream for all rows, whatever other threads draw: a sampled row depends on the rows
-    beside it, a greedy one does not. The global random state is not touched.
+    sampled with `seed` from one stream for all rows, whatever other threads draw: a sampled row depends on the
+    rows beside it, a greedy one does not. The global random state is not touched.
 
     Raises:
         TypeError: a strength is no number.
