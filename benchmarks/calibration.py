@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 import lrc_tl as lrc
-from lrc_tl.activations import subject_activations
-from lrc_tl.json_results import write_result
-from lrc_tl.knowledge import one_prompt_a_fact
-from lrc_tl.probe_metrics import calibration_error
-from lrc_tl.relation_benchmark import splittable_sample
-from lrc_tl.relation_files import load_relations
-from lrc_tl.relations import RelationError
+from lrc_tl.passes.activations import subject_activations
+from lrc_tl.storage.json_results import write_result
+from lrc_tl.passes.known_prompts import one_prompt_a_fact
+from lrc_tl.directions.probe_metrics import calibration_error
+from lrc_tl.experiments.one_relation import splittable_sample
+from lrc_tl.relations.relation_files import load_relations
+from lrc_tl.relations.relation import RelationError
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("temperature", "standardised")

@@ -24,10 +24,10 @@ from statistics import fmean, geometric_mean
 from typing import Any
 
 import lrc_tl as lrc
-from lrc_tl.beta import DEFAULT_BETA
-from lrc_tl.beta_choice import MOST_KL_ELSEWHERE, MOST_PERPLEXITY_RATIO, BetaEffect, BetaTrials
-from lrc_tl.json_results import write_result
-from lrc_tl.presets import benchmark_settings
+from lrc_tl.directions.beta import DEFAULT_BETA
+from lrc_tl.tuning.beta_choice import MOST_KL_ELSEWHERE, MOST_PERPLEXITY_RATIO, BetaEffect, BetaTrials
+from lrc_tl.storage.json_results import write_result
+from lrc_tl.experiments.presets import benchmark_settings
 
 RESULTS = Path(__file__).parent / "results"
 GEMMA = "packaged:gemma-3-270m"
@@ -185,7 +185,7 @@ def main() -> None:
     write(name, {"mean": mean, "relations": relations}, model, settings, started)
     beta, hard_success, models = chosen()
     print(f"\nof {', '.join(models)}: most hard success within limits is {hard_success:.3f}, at beta {beta:g}")
-    print(f"lrc_tl.beta.DEFAULT_BETA is {DEFAULT_BETA:g}")
+    print(f"lrc_tl.directions.beta.DEFAULT_BETA is {DEFAULT_BETA:g}")
 
 
 if __name__ == "__main__":

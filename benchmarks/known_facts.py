@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import lrc_tl as lrc
-from lrc_tl.json_results import write_result
+from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
 

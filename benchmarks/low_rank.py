@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.json_results import peak_rss_bytes, write_result
+from lrc_tl.storage.json_results import peak_rss_bytes, write_result
 
 RESULT = Path(__file__).parent / "results" / "low_rank.json"
 ONE_PAIR = {"subject_layer": 6, "object_layer": 12}

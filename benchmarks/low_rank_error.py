@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 import lrc_tl as lrc
-from lrc_tl.direction_error import BOUND_FACTOR, angles, direction_errors
-from lrc_tl.json_results import write_result
-from lrc_tl.low_rank import Factors
-from lrc_tl.sketching import BlockKrylov
+from lrc_tl.numerics.direction_error import BOUND_FACTOR, angles, direction_errors
+from lrc_tl.storage.json_results import write_result
+from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.numerics.sketching import BlockKrylov
 
 RESULTS = Path(__file__).parent / "results"
 SPECTRA = RESULTS / "low_rank_spectra.json"

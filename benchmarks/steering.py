@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.json_results import write_result
+from lrc_tl.storage.json_results import write_result
 
 RESULT = Path(__file__).parent / "results" / "steering_overhead.json"
 TEXT = "Lyon is a city in the south-east of the country, and it is known for"

@@ -8,14 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrc_tl.activations import PromptActivations, object_activations, prompt_activations, subject_activations
-    from lrc_tl.baselines import baseline_concepts, fit_baselines, mean_concepts
-    from lrc_tl.combining import combine_concepts
+    from lrc_tl.passes.activations import PromptActivations, object_activations, prompt_activations, subject_activations
+    from lrc_tl.methods.baselines import baseline_concepts, fit_baselines, mean_concepts
+    from lrc_tl.directions.combining import combine_concepts
     from lrc_tl.demo import DemoResult, run_demo
-    from lrc_tl.directions import ConceptDirection, ConceptSet
-    from lrc_tl.display import TokenScores
-    from lrc_tl.edits import Add, Clamp, Erase, Reflect, Swap, swap_edit
-    from lrc_tl.erasure import fit_erasure, leace
+    from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
+    from lrc_tl.directions.token_scores import TokenScores
+    from lrc_tl.steering.operations import Add, Clamp, Erase, Reflect, Swap, swap_edit
+    from lrc_tl.steering.erasure import fit_erasure, leace
     from lrc_tl.errors import ArtifactError, FingerprintMismatch, ModelError, NotFiniteError
     from lrc_tl.evaluation import (
         CausalityResult,
@@ -39,38 +39,38 @@ if TYPE_CHECKING:
         side_effects,
         unrelated_pairs,
     )
-    from lrc_tl.exports import (
+    from lrc_tl.directions.exports import (
         ControlVector,
         concepts_by_layer,
         layer_vectors,
         read_control_vector,
         write_control_vector,
     )
-    from lrc_tl.facts import Fact
-    from lrc_tl.fingerprint import ModelFingerprint
-    from lrc_tl.generation import Generated, generate
-    from lrc_tl.hub import HubError
-    from lrc_tl.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
-    from lrc_tl.knowledge import DroppedPrompt, KnownPrompts, filter_known, one_prompt_a_fact
-    from lrc_tl.low_rank import numerical_rank, solve_low_rank
-    from lrc_tl.lre import LinearRelationalEmbedding, fit_layer_grid
-    from lrc_tl.method_fitting import fit_concepts
-    from lrc_tl.method_variants import require_methods
-    from lrc_tl.models import HookedModel, hook_name, load_model, require_hook
-    from lrc_tl.neutral_texts import NEUTRAL_TEXTS
-    from lrc_tl.plots import plot_curves, plot_relations, plot_sweep, save_plots
-    from lrc_tl.pooling import pool_scores, token_mask
-    from lrc_tl.positions import Chunk, last_subject_token
-    from lrc_tl.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
-    from lrc_tl.protocol import run_protocol
-    from lrc_tl.protocol_result import ProtocolResult
-    from lrc_tl.relation_files import built_in_relations, find_relation, load_relation, load_relations
-    from lrc_tl.relations import Relation, RelationError
-    from lrc_tl.result_parts import ResumeError
-    from lrc_tl.selection import Settings, select_settings
-    from lrc_tl.statements import known_statements
-    from lrc_tl.steering import Gate, Schedule, Steering, steer
-    from lrc_tl.strength import (
+    from lrc_tl.relations.facts import Fact
+    from lrc_tl.models.fingerprint import ModelFingerprint
+    from lrc_tl.steering.generation import Generated, generate
+    from lrc_tl.directions.hub import HubError
+    from lrc_tl.lre.jacobian import SubjectObjectJacobian, subject_object_jacobian, subject_object_jacobians
+    from lrc_tl.passes.known_prompts import DroppedPrompt, KnownPrompts, filter_known, one_prompt_a_fact
+    from lrc_tl.numerics.low_rank import numerical_rank, solve_low_rank
+    from lrc_tl.lre.embedding import LinearRelationalEmbedding, fit_layer_grid
+    from lrc_tl.methods.fitting import fit_concepts
+    from lrc_tl.methods.method import require_methods
+    from lrc_tl.models.loading import HookedModel, hook_name, load_model, require_hook
+    from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS
+    from lrc_tl.views.plots import plot_curves, plot_relations, plot_sweep, save_plots
+    from lrc_tl.directions.pooling import pool_scores, token_mask
+    from lrc_tl.steering.places import Chunk, last_subject_token
+    from lrc_tl.relations.prompts import PositionError, Prompt, TokenizedPrompt, spread_over_objects, tokenize_prompt
+    from lrc_tl.experiments.run import run_protocol
+    from lrc_tl.experiments.result import ProtocolResult
+    from lrc_tl.relations.relation_files import built_in_relations, find_relation, load_relation, load_relations
+    from lrc_tl.relations.relation import Relation, RelationError
+    from lrc_tl.experiments.resuming import ResumeError
+    from lrc_tl.tuning.selection import Settings, select_settings
+    from lrc_tl.evaluation.statements import known_statements
+    from lrc_tl.steering.steering import Gate, Schedule, Steering, steer
+    from lrc_tl.tuning.strength import (
         at_subject,
         calibrate_strength,
         edits_towards,
@@ -79,8 +79,8 @@ if TYPE_CHECKING:
         swap_at_subject,
         target_beats_object,
     )
-    from lrc_tl.strength_result import Limits, StrengthCalibration
-    from lrc_tl.subspaces import Subspace, concept_subspace, orthonormal_basis, principal_angles
+    from lrc_tl.tuning.strength_result import Limits, StrengthCalibration
+    from lrc_tl.directions.subspaces import Subspace, concept_subspace, orthonormal_basis, principal_angles
 
 __all__ = [
     "NEUTRAL_TEXTS",

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from lrc_tl.printable import printable
+from lrc_tl.markup.printable import printable
 
 
 def in_one_line(text: str) -> str:

@@ -10,10 +10,10 @@ from tiny_steering import HOOK, adding, unit
 from torch import Tensor
 
 import lrc_tl as lrc
-from lrc_tl.forward import whole_text_ids
-from lrc_tl.neutral_texts import neutral_effects
-from lrc_tl.padding import own_tokens
-from lrc_tl.tracking import is_steered
+from lrc_tl.passes.batches import whole_text_ids
+from lrc_tl.tuning.neutral_effects import neutral_effects
+from lrc_tl.passes.padding import own_tokens
+from lrc_tl.passes.tracking import is_steered
 
 # Every public function and method that takes a model is an entry of `ENTRIES`, whose rows are run alone and in
 # batches; or one that hands back no row but a figure of many, which is run with every pass over one row alone.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.forward import length_batches, logits_at
+from lrc_tl.passes.batches import length_batches, logits_at
 
 
 def random_prompts(count, *, seed=0):

@@ -7,7 +7,7 @@ import torch
 from test_token_positions import FakeModel, byte_level, sentencepiece_bpe, unigram
 
 import lrc_tl as lrc
-from lrc_tl.words import is_answer
+from lrc_tl.relations.words import is_answer
 
 OBJECTS = (
     "Guinea",
@@ -70,7 +70,7 @@ class Speaker(FakeModel):
 @pytest.fixture(params=TOKENIZERS)
 def speaker(request, monkeypatch):
     model = Speaker(TOKENIZERS[request.param]())
-    monkeypatch.setattr("lrc_tl.knowledge.logits_at", model.logits_at)
+    monkeypatch.setattr("lrc_tl.passes.known_prompts.logits_at", model.logits_at)
     return model
 
 

@@ -5,11 +5,11 @@ import tiny_models
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.edited_forward import EditedSequence, edited_logits
+from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.forward import logits_at
-from lrc_tl.strength import target_beats_object
+from lrc_tl.passes.batches import logits_at
+from lrc_tl.tuning.strength import target_beats_object
 
 NAMES = ("GPT-2", "GPT-J", "GPT-Neo", "GPT-BigCode", "GPT-NeoX", "Llama")
 SEQUENCES = ([1, 5, 6, 7], [1, 9, 8, 7, 6, 5, 4], [1, 11])
@@ -143,7 +143,7 @@ def test_a_jacobian_over_a_cached_prefix_is_that_of_the_whole_text(both, monkeyp
     _, model = both
     tokens = lrc.tokenize_prompt(model, lrc.Prompt(text="w3 w8 w9 w10 w4", subject="w10", object="w30"))
     cached = lrc.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
-    monkeypatch.setattr("lrc_tl.jacobian.prefix_cache", lambda *args, **given: None)
+    monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **given: None)
     whole = lrc.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
     torch.testing.assert_close(cached.jacobian, whole.jacobian, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(cached.object, whole.object, rtol=1e-3, atol=1e-4)

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import lrc_tl as lrc
-from lrc_tl import artifacts
-from lrc_tl.artifacts import ArtifactError, read_artifact, write_artifact
+from lrc_tl.storage import artifacts
+from lrc_tl.storage.artifacts import ArtifactError, read_artifact, write_artifact
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -12,7 +12,7 @@ from sklearn.svm import LinearSVC
 from test_activations import random_prompts
 
 import lrc_tl as lrc
-from lrc_tl.baselines import BASELINES, baseline_concepts, fit_baselines, mean_concepts
+from lrc_tl.methods.baselines import BASELINES, baseline_concepts, fit_baselines, mean_concepts
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -203,7 +203,7 @@ def test_the_model_wrapper_reads_the_subjects_once_and_gives_every_method(word_m
     passes = []
     read = lrc.subject_activations
     monkeypatch.setattr(
-        "lrc_tl.baselines.subject_activations", lambda *args, **options: passes.append(1) or read(*args, **options)
+        "lrc_tl.methods.baselines.subject_activations", lambda *args, **options: passes.append(1) or read(*args, **options)
     )
     found = fit_baselines(word_model, prompts, layer=-2, methods=("mean", "svm"), seed=1)
     assert passes == [1]
@@ -256,7 +256,7 @@ def test_other_warnings_of_a_solver_are_passed_on(monkeypatch):
 
 
 def test_a_solver_that_does_not_converge_says_so(monkeypatch):
-    monkeypatch.setattr("lrc_tl.baselines._MAX_ITERATIONS", 1)
+    monkeypatch.setattr("lrc_tl.methods.baselines._MAX_ITERATIONS", 1)
     activations, objects = clusters([6, 6], spread=6)
     with pytest.warns(UserWarning, match="the solver of 'a' stopped before it converged, after 1 steps"):
         made(activations, objects, "logistic")

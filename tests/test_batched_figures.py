@@ -10,7 +10,13 @@ from spoken import has_enough
 from tiny_benchmark import SETTINGS
 
 import lrc_tl as lrc
-from lrc_tl import activations, edited_forward, forward, generation, pooling, prefix_cache, strength_rows
+from lrc_tl.passes import activations
+from lrc_tl.evaluation import edited_passes as edited_forward
+from lrc_tl.passes import batches as forward
+from lrc_tl.steering import generation
+from lrc_tl.directions import pooling
+from lrc_tl.passes import prefix_cache
+from lrc_tl.tuning import strength_batches as strength_rows
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from reference.finite_differences import central_differences
 from tiny_steering import adding
 
 import lrc_tl as lrc
-from lrc_tl.fingerprint import fingerprints_once
+from lrc_tl.models.fingerprint import fingerprints_once
 
 
 @pytest.fixture(

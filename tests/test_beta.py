@@ -10,9 +10,9 @@ from tiny_benchmark import SETTINGS
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
-from lrc_tl.beta import DEFAULT_BETA
+from lrc_tl.directions.beta import DEFAULT_BETA
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.presets import PRESETS
+from lrc_tl.experiments.presets import PRESETS
 
 HOOK = "blocks.1.hook_resid_post"
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import lrc_tl as lrc
-from lrc_tl.calibration import (
+from lrc_tl.directions.calibration import (
     best_threshold,
     fit_isotonic,
     fit_multiclass,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import lrc_tl as lrc
-from lrc_tl.cli import main
+from lrc_tl.cli.main import main
 
 RELATION = {
     "name": "pet sound",
@@ -26,7 +26,7 @@ def write(path, **changes):
 
 
 def test_importing_the_command_line_needs_no_torch():
-    code = "import sys, lrc_tl.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, lrc_tl.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -132,7 +132,7 @@ def test_a_bad_file_is_named_hides_no_other_and_is_a_failure(capsys, tmp_path):
     assert "must hold {} exactly once" in named
     assert summary == "lrc-tl: 1 of 2 files hold no usable relation"
     data = json.loads((tmp_path / "out" / "r.js").read_text())
-    assert data["schema"]["name"] == "lrc_tl.relations"
+    assert data["schema"]["name"] == "lrc_tl.relations.relation"
     assert data["settings"] == {"folder": str(tmp_path), "strict": False}
     assert data["model"] is None
     (row,) = data["relations"]

@@ -6,8 +6,8 @@ import pytest
 from spoken import spoken_relations
 
 import lrc_tl as lrc
-from lrc_tl.cli import main
-from lrc_tl.presets import PRESETS, benchmark_settings
+from lrc_tl.cli.main import main
+from lrc_tl.experiments.presets import PRESETS, benchmark_settings
 
 LAYERS = ["--subject-layer", "0", "--object-layer", "1", "--rank", "4"]
 
@@ -162,7 +162,7 @@ def test_presets_sweep_over_the_layers_of_the_models_that_they_know():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_has_both_sizes_and_runs_with_what_it_brings(preset):
-    from lrc_tl.method_variants import METHODS, method_variants
+    from lrc_tl.methods.method import METHODS, method_variants
 
     whole = preset.removesuffix("-small")
     assert {whole, f"{whole}-small"} <= set(PRESETS)
@@ -236,6 +236,6 @@ def test_plots_are_drawn_or_refused_before_anything_runs(folder, load_model, tmp
     capsys.readouterr()
     assert run(folder, *options[:-1], str(taken / "p")) == 1
     assert "Not a directory" in capsys.readouterr().err
-    monkeypatch.setattr("lrc_tl.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("lrc_tl.views.plots.find_spec", lambda name: None)
     assert run(folder, *options) == 1
     assert capsys.readouterr().err == "lrc-tl: plots need matplotlib; install lrc-tl[plots]\n"

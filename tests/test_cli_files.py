@@ -11,9 +11,9 @@ import torch
 from spoken import spoken_relations
 
 import lrc_tl as lrc
-from lrc_tl.cli import main
-from lrc_tl.file_roles import require_distinct_files
-from lrc_tl.printable import printable
+from lrc_tl.cli.main import main
+from lrc_tl.storage.file_roles import require_distinct_files
+from lrc_tl.markup.printable import printable
 
 PLACES = ["--subject-layer", "0", "--object-layer", "1", "--rank", "4"]
 
@@ -233,7 +233,7 @@ def test_a_terminal_without_the_letters_gets_escapes_in_place_of_a_failure(tmp_p
     data = {"name": "São", "prompt_templates": ["{} is"], "samples": pairs}
     (tmp_path / "r.json").write_text(json.dumps(data))
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from lrc_tl.cli import main; sys.exit(main())", "relations", tmp_path],
+        [sys.executable, "-c", "import sys; from lrc_tl.cli.main import main; sys.exit(main())", "relations", tmp_path],
         env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl import artifacts
-from lrc_tl.artifacts import ArtifactError, read_artifact
+from lrc_tl.storage import artifacts
+from lrc_tl.storage.artifacts import ArtifactError, read_artifact
 
 HOOK = "blocks.1.hook_resid_post"
 FINGERPRINT = lrc.ModelFingerprint(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.artifacts import read_artifact, write_artifact
+from lrc_tl.storage.artifacts import read_artifact, write_artifact
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from lrc_tl.display import TokenScores
+from lrc_tl.directions.token_scores import TokenScores
 
 
 def scores(*values, tokens=None, special=()):

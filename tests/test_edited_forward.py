@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import D_MODEL
 
-from lrc_tl.edited_forward import EditedSequence, edited_logits
+from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits
 
 SEQUENCES = [
     EditedSequence(ids=(1, 7, 9, 11, 13), edited_position=2, wanted=(2, 4)),
@@ -38,7 +38,7 @@ def alone(model, sequence, shift, layers, unit):
 )
 @pytest.mark.parametrize("max_tokens", [12, 4096])
 def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_tokens, monkeypatch):
-    monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", 14)
+    monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", 14)
     generator = torch.Generator().manual_seed(0)
     # Eight rows share the prefix of the first two sequences, the others have too few to share anything.
     numbers = torch.tensor([0, 1, 0, 2, 1, 0, 3, 0, 1, 0, 2])
@@ -55,7 +55,7 @@ def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_
 
 @pytest.mark.parametrize(("least", "expected"), [(18, [(1, 2), (10, 3)]), (19, [(10, 5)])])
 def test_only_what_lies_behind_a_prefix_that_is_worth_sharing_is_run(word_model, least, expected, monkeypatch):
-    monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", least)
+    monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", least)
     widths = []
     call = type(word_model).forward
 
@@ -103,9 +103,9 @@ def test_shared_prefixes_change_nothing_on_a_real_model(gemma, monkeypatch):
     shifts = torch.randn(7, 640, generator=generator)
     shifts = 0.2 * shifts / shifts.norm(dim=-1, keepdim=True)
     numbers = torch.zeros(7, dtype=torch.long)
-    monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", 1)
+    monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", 1)
     shared = dict(edited_logits(gemma, [sequence], numbers, shifts, layers=range(18)))
-    monkeypatch.setattr("lrc_tl.edited_forward._LEAST_SPARED", 10**6)
+    monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", 10**6)
     whole = dict(edited_logits(gemma, [sequence], numbers, shifts, layers=range(18)))
     for row in range(7):
         torch.testing.assert_close(shared[row], whole[row], rtol=0, atol=2e-3)

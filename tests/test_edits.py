@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrc_tl import edits
+from lrc_tl.steering import operations as edits
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 

@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from spoken import spoken_relation
 
 import lrc_tl as lrc
-from lrc_tl.edits import wide_of
+from lrc_tl.steering.operations import wide_of
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -153,7 +153,7 @@ def test_bad_input_is_refused_with_what_to_do(word_model, monkeypatch):
     with pytest.raises(ValueError, match="has width 8, but the model's d_model is 12"), steering.on(word_model):
         pass
     with monkeypatch.context() as patch:
-        patch.setattr("lrc_tl.erasure._TOLERANCE", 0.0)
+        patch.setattr("lrc_tl.steering.erasure._TOLERANCE", 0.0)
         with pytest.raises(ValueError, match="leaves linear information; give more"):
             lrc.leace(x, objects)
     monkeypatch.setitem(sys.modules, "concept_erasure", None)

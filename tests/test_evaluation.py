@@ -10,7 +10,7 @@ from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.summary import random_differences, swap_differences
-from lrc_tl.words import answer_verdict
+from lrc_tl.relations.words import answer_verdict
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -291,7 +291,7 @@ def test_a_target_that_goes_on_as_a_longer_word_was_not_generated(word_model, ed
     assert generated().all()
     # As from a tokenizer whose second token goes on with the first one's word.
     monkeypatch.setattr(
-        "lrc_tl.answers.answer_verdict",
+        "lrc_tl.passes.answers.answer_verdict",
         lambda text, *given, complete: answer_verdict(text.replace(" ", ""), *given, complete=complete),
     )
     assert not generated().any()

@@ -9,7 +9,7 @@ import torch
 from test_token_positions import MAKES, OBJECTS, POLICIES, SUBJECTS, FakeModel, model_of, sentencepiece_bpe
 
 import lrc_tl as lrc
-from lrc_tl.artifacts import prompts_hash
+from lrc_tl.storage.artifacts import prompts_hash
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -196,7 +196,7 @@ def test_free_texts_may_be_final(word_model):
 def test_a_chat_prompt_of_smollm2_is_run_as_its_template_makes_it():
     from transformers import AutoModelForCausalLM
 
-    from lrc_tl.packaged import PACKAGED, packaged_folder
+    from lrc_tl.models.packaged import PACKAGED, packaged_folder
 
     model = lrc.load_model("packaged:smollm2-135m")
     tokenizer = model.tokenizer

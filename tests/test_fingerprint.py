@@ -10,7 +10,7 @@ import torch
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
-from lrc_tl.fingerprint import _distance
+from lrc_tl.models.fingerprint import _distance
 
 
 def test_a_model_matches_itself_without_a_warning_and_through_json(word_model):
@@ -142,7 +142,7 @@ def test_under_hooks_at_hook_points_a_set_can_be_used_with_a_warning_since_it_ca
 
 
 def test_steering_that_is_on_is_no_part_of_the_fingerprint(own_model):
-    pytest.importorskip("lrc_tl.hooking", reason="steering acts in every context")
+    pytest.importorskip("lrc_tl.models.hooking", reason="steering acts in every context")
     made = a_set(own_model)
     plain = lrc.ModelFingerprint.of(own_model)
     ids = torch.tensor([[1, 5, 6]])

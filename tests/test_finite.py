@@ -9,8 +9,8 @@ from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.classification import classify_scores
-from lrc_tl.finite import gives_probabilities
-from lrc_tl.forward import right_padded
+from lrc_tl.passes.finite import gives_probabilities
+from lrc_tl.passes.batches import right_padded
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def test_one_broken_text_is_named_and_counted(word_model, prompts, monkeypatch):
         changed[ids[0] == token] = math.nan
         return changed
 
-    monkeypatch.setattr("lrc_tl.forward.right_padded", padded)
-    monkeypatch.setattr("lrc_tl.activations.right_padded", padded)
+    monkeypatch.setattr("lrc_tl.passes.batches.right_padded", padded)
+    monkeypatch.setattr("lrc_tl.passes.activations.right_padded", padded)
     with word_model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", spoil)]):
         with pytest.raises(
             lrc.NotFiniteError, match=rf"the residuals or logits of 1 of {len(given)} runs.*{marked}"

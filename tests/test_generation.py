@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl import generation
+from lrc_tl.steering import generation
 
 HOOK = "blocks.1.hook_resid_post"
 TEXTS = ["w1 w2 w3 w4 w5", "w9 w8 w7"]

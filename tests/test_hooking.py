@@ -13,7 +13,7 @@ from left_behind import left_on
 from tiny_steering import HOOK, TOKENS, WORDS, adding, generate, residuals, unit
 
 import lrc_tl as lrc
-from lrc_tl.hooking import hooked_pass, hooks_on
+from lrc_tl.models.hooking import hooked_pass, hooks_on
 
 N_PASSES = 150
 

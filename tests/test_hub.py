@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 
 import lrc_tl as lrc
-from lrc_tl.hub import FILE_NAME, model_card
+from lrc_tl.directions.hub import FILE_NAME, model_card
 
 TOKEN = "hf_a_token_for_tests_only"
 

@@ -10,7 +10,7 @@ from left_behind import left_on
 from tiny_steering import TOKENS, WORDS, adding, generate
 
 import lrc_tl as lrc
-from lrc_tl.evaluation.selectivity import random_weights
+from lrc_tl.evaluation.control_tasks import random_weights
 
 N_STEPS = 32
 """Steps tried for each work in the files that put things on a model, and half as many elsewhere."""

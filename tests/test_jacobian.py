@@ -6,8 +6,8 @@ from reference.finite_differences import central_differences, object_after_repla
 from reference.hugging_face_jacobian import subject_object_jacobian as hugging_face_jacobian
 
 import lrc_tl as lrc
-from lrc_tl.jacobian import layer_pairs
-from lrc_tl.prefix_cache import prefix_cache
+from lrc_tl.lre.jacobian import layer_pairs
+from lrc_tl.passes.prefix_cache import prefix_cache
 
 PROMPT = lrc.Prompt(text="cat is", subject="cat", object="x")
 
@@ -132,7 +132,7 @@ def test_the_prefix_is_run_once_and_gives_the_jacobian_of_the_whole_sequence(mod
         reused = lrc.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
     native = type(getattr(model, "original_model", None)).__name__ == "NativeModel"  # it has no cache
     assert lengths == ([8] if native else [4, 4])
-    monkeypatch.setattr("lrc_tl.jacobian.prefix_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **kwargs: None)
     whole = lrc.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
     assert relative(reused.jacobian, whole.jacobian) < 1e-6
     assert relative(reused.object, whole.object) < 1e-6

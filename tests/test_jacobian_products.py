@@ -12,9 +12,9 @@ from test_jacobian import (  # noqa: F401  (fixtures)
 )
 
 import lrc_tl as lrc
-from lrc_tl.jacobian import jacobian_grid
-from lrc_tl.jacobian_products import JacobianProducts
-from lrc_tl.prefix_cache import prefix_cache, prefix_caches
+from lrc_tl.lre.jacobian import jacobian_grid
+from lrc_tl.lre.jacobian_products import JacobianProducts
+from lrc_tl.passes.prefix_cache import prefix_cache, prefix_caches
 
 PAIRS = [(0, 1), (1, 1), (0, 2), (1, 2)]
 

@@ -7,7 +7,7 @@ import torch
 from reference.hugging_face_jacobian import subject_object_jacobian as hugging_face_jacobian
 
 import lrc_tl as lrc
-from lrc_tl.packaged import PACKAGED, packaged_folder
+from lrc_tl.models.packaged import PACKAGED, packaged_folder
 
 pytestmark = pytest.mark.real_model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrc_tl.json_results import (
+from lrc_tl.storage.json_results import (
     HEAD,
     ResultFileError,
     check_target,
@@ -125,7 +125,7 @@ def test_a_sealed_file_comes_back_whole_and_any_other_is_refused(tmp_path):
 
 def test_peak_memory_counts_what_was_held_and_let_go():
     code = (
-        "from lrc_tl.json_results import peak_rss_bytes as peak\n"
+        "from lrc_tl.storage.json_results import peak_rss_bytes as peak\n"
         "before = peak(); held = bytearray(b'x') * 200_000_000; del held; print(before, peak())"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -5,7 +5,7 @@ import torch
 from test_activations import random_prompts
 
 import lrc_tl as lrc
-from lrc_tl.answers import ExpectedAnswer
+from lrc_tl.passes.answers import ExpectedAnswer
 
 
 def decoded_alone(model, prompt, objects=()):
@@ -62,7 +62,7 @@ def test_answers_cut_short_judge_every_prompt_as_whole_ones_do(word_model):
 
 def test_a_longer_word_is_not_the_object(word_model, monkeypatch):
     monkeypatch.setattr(
-        "lrc_tl.knowledge._greedy_answers", lambda *args: ["France.", "Frances", " France", "france"]
+        "lrc_tl.passes.known_prompts._greedy_answers", lambda *args: ["France.", "Frances", " France", "france"]
     )
     prompts = [lrc.Prompt(text=f"w{n} is in", subject=f"w{n}", object="France") for n in range(4)]
     known = lrc.filter_known(word_model, prompts)
@@ -70,7 +70,7 @@ def test_a_longer_word_is_not_the_object(word_model, monkeypatch):
 
 
 def test_the_order_is_shuffled_by_the_seed_alone(word_model, monkeypatch):
-    monkeypatch.setattr("lrc_tl.knowledge._greedy_answers", lambda *args: ["x"] * 30)
+    monkeypatch.setattr("lrc_tl.passes.known_prompts._greedy_answers", lambda *args: ["x"] * 30)
     prompts = [lrc.Prompt(text=f"w{n} is", subject=f"w{n}", object="x") for n in range(30)]
     first, again, other = (lrc.filter_known(word_model, prompts, seed=seed).prompts for seed in (1, 1, 2))
     assert first == again != other
@@ -113,7 +113,7 @@ def test_one_known_prompt_is_kept_of_each_fact_and_the_seed_decides_which(word_m
     ]
     # Fact 0 is known with its last template alone, fact 1 with none, the others with all.
     answers = ["y", "y", "x", "y", "y", "y", *["x"] * 30]
-    monkeypatch.setattr("lrc_tl.knowledge._greedy_answers", lambda *args: answers)
+    monkeypatch.setattr("lrc_tl.passes.known_prompts._greedy_answers", lambda *args: answers)
     kept = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=0))
     assert sorted(prompt.subject for prompt in kept.prompts) == sorted({f"s{n}" for n in range(12)} - {"s1"})
     assert next(prompt.text for prompt in kept.prompts if prompt.subject == "s0") == "s0 is in in"

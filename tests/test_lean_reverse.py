@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.hooking import Block
-from lrc_tl.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.models.hooking import Block
+from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
 
 pytestmark = pytest.mark.skipif(
     lrc.models.hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
@@ -50,8 +50,8 @@ def model_of(kind):
 
 
 def plainly(monkeypatch):
-    monkeypatch.setattr("lrc_tl.jacobian.lean_reverse", lambda *args: Block(lambda session: None))
-    monkeypatch.setattr("lrc_tl.jacobian.only_positions_hook", lambda *args: None)
+    monkeypatch.setattr("lrc_tl.lre.jacobian.lean_reverse", lambda *args: Block(lambda session: None))
+    monkeypatch.setattr("lrc_tl.lre.jacobian.only_positions_hook", lambda *args: None)
 
 
 @pytest.mark.parametrize(("aggregation", "start"), [("mean", 2), ("first_token", 2), ("mean", 0)])

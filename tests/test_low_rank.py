@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.low_rank import Factors
+from lrc_tl.numerics.low_rank import Factors
 
 
 @pytest.fixture

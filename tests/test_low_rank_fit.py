@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.direction_error import angles
-from lrc_tl.jacobian_products import JacobianProducts
+from lrc_tl.numerics.direction_error import angles
+from lrc_tl.lre.jacobian_products import JacobianProducts
 
 D_MODEL = 48
 PROMPTS = tuple(
@@ -180,7 +180,7 @@ def test_a_saved_low_rank_lre_comes_back_with_what_made_it(model, tmp_path):
 
 
 def test_a_file_from_before_there_was_a_low_rank_method_holds_an_exact_fit(model, tmp_path, monkeypatch):
-    from lrc_tl import lre as module
+    from lrc_tl.lre import embedding as module
 
     new = {"method", "rank_limit", "n_products", "direction_errors"}
     plain = module.fields
@@ -201,7 +201,7 @@ def test_the_same_seed_gives_the_same_weight_and_global_randomness_is_left_alone
 
 def test_graphs_beyond_those_that_are_kept_are_made_anew(model, monkeypatch):
     kept = low_rank(model)
-    monkeypatch.setattr("lrc_tl.low_rank_fit._GRAPHS_KEPT", 1)
+    monkeypatch.setattr("lrc_tl.lre.low_rank_fit._GRAPHS_KEPT", 1)
     torch.testing.assert_close(low_rank(model).weight, kept.weight)
 
 

@@ -155,7 +155,7 @@ def test_a_file_that_is_no_lre_or_of_another_model_is_refused(model, tmp_path):
 
 
 def test_lres_of_parts_combine_to_the_lre_of_all_prompts(model):
-    from lrc_tl.lre import combined
+    from lrc_tl.lre.embedding import combined
 
     whole = fit(model)
     parts = combined([fit(model, PROMPTS[:1]), fit(model, PROMPTS[1:])])

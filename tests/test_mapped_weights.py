@@ -9,8 +9,8 @@ import tiny_models
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.mapped_weights import mapped_hooked_transformer, plain_hooked_transformer
-from lrc_tl.stored_hashes import write_hashes
+from lrc_tl.models.mapped_weights import mapped_hooked_transformer, plain_hooked_transformer
+from lrc_tl.storage.stored_hashes import write_hashes
 
 NAME = "google/gemma-3-270m"
 SIZES = {

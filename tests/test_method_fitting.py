@@ -5,7 +5,7 @@ import torch
 from spoken import spoken_relations
 
 import lrc_tl as lrc
-from lrc_tl.method_fitting import lre_prompts
+from lrc_tl.methods.fitting import lre_prompts
 
 PLACE = {"subject_layer": 0, "object_layer": -2}
 
@@ -91,7 +91,7 @@ def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_
 )
 def test_bad_input_is_refused(word_model, prompts, changes, message, monkeypatch):
     options = {"prompts": prompts, **PLACE, **changes}
-    monkeypatch.setattr("lrc_tl.method_fitting.training_activations", None)  # refused before the model runs
+    monkeypatch.setattr("lrc_tl.methods.fitting.training_activations", None)  # refused before the model runs
     with pytest.raises(ValueError, match=message):
         lrc.fit_concepts(word_model, **options)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lrc_tl.method_variants import method_variants
+from lrc_tl.methods.method import method_variants
 
 PLACE = {"n_layers": 6, "subject_layers": (1,), "object_layers": (3,), "ranks": (8,)}
 

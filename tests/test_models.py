@@ -13,8 +13,8 @@ import tiny_models
 import torch
 
 import lrc_tl as lrc
-from lrc_tl import packaged
-from lrc_tl.models import hooked_transformer
+from lrc_tl.models import packaged
+from lrc_tl.models.loading import hooked_transformer
 
 CONTENT = b"a GGUF file"
 
@@ -120,7 +120,7 @@ def test_a_damaged_file_is_refused_and_leaves_nothing(parts, tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from lrc_tl import packaged
+from lrc_tl.models import packaged
 
 def convert(parts, working, name, **given):
     (working / name).mkdir()

@@ -9,7 +9,7 @@ import torch
 from tiny_steering import HOOK, unit
 
 import lrc_tl as lrc
-from lrc_tl.no_booleans import means_a_number, no_booleans
+from lrc_tl.arguments.no_booleans import means_a_number, no_booleans
 
 RESULTS = {
     "CausalityResult", "Chunk", "Classification", "ControlVector", "DemoResult", "Evaluation", "Faithfulness",

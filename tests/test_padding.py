@@ -9,9 +9,9 @@ import torch
 from tiny_steering import HOOK, adding
 
 import lrc_tl as lrc
-from lrc_tl.edited_forward import EditedSequence, edited_logits
-from lrc_tl.forward import logits_at
-from lrc_tl.padding import own_tokens, whole_rows
+from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits
+from lrc_tl.passes.batches import logits_at
+from lrc_tl.passes.padding import own_tokens, whole_rows
 
 TEXTS = ("w1 w2 w3 <eos>", "w4 <eos>", "w5 <eos> w6 w7 <eos> w8 <eos>")
 PLACES = {

@@ -6,7 +6,7 @@ import pytest
 from test_protocol_result import RECORDS, RESULT, record
 
 import lrc_tl as lrc
-from lrc_tl.plots import plot_curves, plot_relations, plot_sweep, save_plots
+from lrc_tl.views.plots import plot_curves, plot_relations, plot_sweep, save_plots
 
 pytest.importorskip("matplotlib")
 

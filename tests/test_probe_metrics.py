@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from lrc_tl.probe_metrics import ProbeReport, calibration_error, multiclass_metrics, probe_report
+from lrc_tl.directions.probe_metrics import ProbeReport, calibration_error, multiclass_metrics, probe_report
 
 
 def samples(n=83, seed=0):

@@ -11,7 +11,7 @@ import torch
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
-from lrc_tl.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar
 
 HOOK = "blocks.1.hook_resid_post"
 PROMPTS = [

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import lrc_tl as lrc
-from lrc_tl.prompts import find_subject
+from lrc_tl.relations.prompts import find_subject
 
 
 @pytest.mark.parametrize(

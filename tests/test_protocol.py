@@ -8,9 +8,9 @@ from spoken import spoken_relation, spoken_relations
 from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS
 
 import lrc_tl as lrc
-from lrc_tl.evaluation.selectivity import random_weights
-from lrc_tl.protocol import run_protocol
-from lrc_tl.relation_benchmark import splittable_sample
+from lrc_tl.evaluation.control_tasks import random_weights
+from lrc_tl.experiments.run import run_protocol
+from lrc_tl.experiments.one_relation import splittable_sample
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +119,11 @@ def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model
 
 
 def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_model, relations, monkeypatch):
-    from lrc_tl.lre import fit_layer_grid
+    from lrc_tl.lre.embedding import fit_layer_grid
 
     grids = []
     monkeypatch.setattr(
-        "lrc_tl.method_fitting.fit_layer_grid",
+        "lrc_tl.methods.fitting.fit_layer_grid",
         lambda *args, **options: grids.append(options) or fit_layer_grid(*args, **options),
     )
     rest = {name: SETTINGS[name] for name in ("shots", "max_lre_prompts", "progress")}
@@ -146,8 +146,8 @@ def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_
 
 
 def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model, relations):
-    from lrc_tl.lre import LinearRelationalEmbedding
-    from lrc_tl.method_variants import BY_OBJECT
+    from lrc_tl.lre.embedding import LinearRelationalEmbedding
+    from lrc_tl.methods.method import BY_OBJECT
 
     # Not at neighbouring layers: there W s vanishes for one prompt, since an RMS norm forgets the length of s.
     settings = {**SETTINGS, "object_layer": 2}
@@ -170,7 +170,7 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
 
 
 def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word_model, relations, monkeypatch):
-    import lrc_tl.method_fitting as fitting
+    import lrc_tl.methods.fitting as fitting
 
     grids = []
     monkeypatch.setattr(fitting, "fit_layer_grid", lambda *a, **k: grids.append(k) or lrc.fit_layer_grid(*a, **k))
@@ -205,11 +205,11 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word
 
 
 def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, monkeypatch):
-    from lrc_tl.low_rank_fit import fit_pair
+    from lrc_tl.lre.low_rank_fit import fit_pair
 
     kinds = []
     monkeypatch.setattr(
-        "lrc_tl.lre.fit_pair", lambda *args, **options: kinds.append(options) or fit_pair(*args, **options)
+        "lrc_tl.lre.embedding.fit_pair", lambda *args, **options: kinds.append(options) or fit_pair(*args, **options)
     )
     settings = {**SETTINGS, "rank": 2, "n_side_effects": 0, "seeds": (1,), "methods": ("lrc", "lrc-final", "svm")}
     found = run_protocol(word_model, relations[:1], fit_method="low_rank", **settings)
@@ -233,11 +233,11 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
 
 
 def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relations, monkeypatch):
-    from lrc_tl.lre import fit_layer_grid
+    from lrc_tl.lre.embedding import fit_layer_grid
 
     grids = []
     monkeypatch.setattr(
-        "lrc_tl.method_fitting.fit_layer_grid",
+        "lrc_tl.methods.fitting.fit_layer_grid",
         lambda *args, **options: grids.append(options) or fit_layer_grid(*args, **options),
     )
     run_protocol(
@@ -300,7 +300,7 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
 
 
 def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(word_model, relations, monkeypatch):
-    import lrc_tl.relation_benchmark as benchmark
+    import lrc_tl.experiments.one_relation as benchmark
 
     read, calls = benchmark.training_activations, []
 
@@ -405,7 +405,7 @@ def test_settings_are_chosen_on_training_facts_alone(word_model, monkeypatch):
     ],
 )
 def test_bad_settings_are_refused_before_anything_runs(word_model, relations, monkeypatch, changes, message):
-    monkeypatch.setattr("lrc_tl.protocol.benchmark_relation", None)
+    monkeypatch.setattr("lrc_tl.experiments.run.benchmark_relation", None)
     with pytest.raises(ValueError, match=message):
         run_protocol(word_model, relations, **{**SETTINGS, **changes})
 

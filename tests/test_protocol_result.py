@@ -5,7 +5,7 @@ import math
 import pytest
 
 import lrc_tl as lrc
-from lrc_tl.evaluation.statistics import bootstrap_interval, holm, mcnemar_test, sign_test, two_proportion_z_test
+from lrc_tl.numerics.statistics import bootstrap_interval, holm, mcnemar_test, sign_test, two_proportion_z_test
 
 
 def record(relation, seed, **methods):

@@ -15,8 +15,8 @@ from spoken import spoken_relations
 from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS, without_times
 
 import lrc_tl as lrc
-from lrc_tl.json_results import _checksum
-from lrc_tl.protocol import run_protocol
+from lrc_tl.storage.json_results import _checksum
+from lrc_tl.experiments.run import run_protocol
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def resumed(model, relations, folder, **changes):
 
 
 def test_a_finished_run_is_resumed_without_running_anything(word_model, relations, folder, whole, monkeypatch):
-    monkeypatch.setattr("lrc_tl.protocol.benchmark_relation", None)
+    monkeypatch.setattr("lrc_tl.experiments.run.benchmark_relation", None)
     again = resumed(word_model, relations, folder)
     assert again.to_dict() == whole.to_dict()
     fewer = resumed(word_model, relations[1:], folder, seeds=SEEDS[1:])
@@ -182,8 +182,8 @@ def test_parts_of_the_same_model_run_differently_are_gone_on_from_with_a_warning
 def test_a_run_that_does_not_resume_leaves_finished_parts_alone(word_model, relations, folder, whole, monkeypatch):
     place = folder / word_model.__class__.__name__
     before = {path.name: path.read_bytes() for path in place.glob("*.json")}
-    monkeypatch.setattr("lrc_tl.protocol.benchmark_relation", None)
-    monkeypatch.setattr("lrc_tl.protocol_plan.ModelFingerprint", None)  # refused before the model is run
+    monkeypatch.setattr("lrc_tl.experiments.run.benchmark_relation", None)
+    monkeypatch.setattr("lrc_tl.experiments.plan.ModelFingerprint", None)  # refused before the model is run
     for changes in ({}, {"rank": 3}):
         options = {"methods": METHODS, "beta": BETAS, "seeds": SEEDS, **SETTINGS, **changes}
         with pytest.raises(lrc.ResumeError) as refused:
@@ -246,7 +246,7 @@ def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, r
         real = lrc.classify_activations
         calls = []
         patch.setattr(
-            "lrc_tl.relation_benchmark.classify_activations",
+            "lrc_tl.experiments.one_relation.classify_activations",
             lambda *args, **options: (calls.append(1) or real if len(calls) < 5 else fail)(*args, **options),
         )
         with pytest.raises(ArithmeticError, match="broken"):
@@ -265,7 +265,7 @@ sys.path.insert(0, "tests")
 import tiny_models
 from spoken import spoken_relations
 from tiny_benchmark import METHODS, SETTINGS, without_times
-from lrc_tl.protocol import run_protocol
+from lrc_tl.experiments.run import run_protocol
 
 kind, folder = sys.argv[1:]
 with tempfile.TemporaryDirectory() as place:

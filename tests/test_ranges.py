@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from lrc_tl.ranges import parse_integers, parse_numbers
+from lrc_tl.cli.ranges import parse_integers, parse_numbers
 
 
 @pytest.mark.parametrize(

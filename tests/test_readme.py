@@ -10,8 +10,8 @@ import torch
 import typer
 
 import lrc_tl as lrc
-from lrc_tl.cli import app
-from lrc_tl.method_variants import METHODS
+from lrc_tl.cli.main import app
+from lrc_tl.methods.method import METHODS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,9 +7,9 @@ import pytest
 from tiny_benchmark import METHODS, SETTINGS
 
 import lrc_tl as lrc
-from lrc_tl.benchmark_records import require_record
-from lrc_tl.protocol import run_protocol
-from lrc_tl.result_parts import part_files, part_path, read_part
+from lrc_tl.experiments.record import require_record
+from lrc_tl.experiments.run import run_protocol
+from lrc_tl.experiments.resuming import part_files, part_path, read_part
 
 
 @pytest.mark.parametrize(

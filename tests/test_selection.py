@@ -9,7 +9,7 @@ import torch
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
-from lrc_tl.beta_choice import BETAS, BetaEffect, BetaTrials, search_betas
+from lrc_tl.tuning.beta_choice import BETAS, BetaEffect, BetaTrials, search_betas
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_layers_without_a_pair_are_refused(word_model, relation):
 
 
 def test_default_layers_lie_inside_any_model(word_model):
-    from lrc_tl.selection import default_layers
+    from lrc_tl.tuning.selection import default_layers
 
     subject, object_ = default_layers(word_model)
     assert 0 <= min(subject) <= max(subject) < min(object_) <= max(object_) <= 2

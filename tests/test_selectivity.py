@@ -5,7 +5,7 @@ import torch
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
-from lrc_tl.evaluation.selectivity import with_shuffled_objects
+from lrc_tl.evaluation.control_tasks import with_shuffled_objects
 
 LAYER = 0
 

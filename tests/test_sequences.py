@@ -9,8 +9,8 @@ import torch
 from test_activations import random_prompts
 
 import lrc_tl as lrc
-from lrc_tl.artifacts import prompts_hash
-from lrc_tl.sequences import as_tuple
+from lrc_tl.storage.artifacts import prompts_hash
+from lrc_tl.arguments.sequences import as_tuple
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -249,7 +249,7 @@ def test_a_method_given_as_one_string_is_not_taken_for_its_letters(word_model):
 
 def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):
     """Each is gone through once for every pair of layers."""
-    from lrc_tl import selection
+    from lrc_tl.tuning import selection
 
     seen = []
     monkeypatch.setattr(selection, "filter_known", lambda model, prompts, **options: seen.append(prompts) or 1 / 0)

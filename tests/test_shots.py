@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 import lrc_tl as lrc
-from lrc_tl.shots import SHUFFLED_WHOLE, ShotPool
+from lrc_tl.relations.shots import SHUFFLED_WHOLE, ShotPool
 
 
 def hash_of(prompts):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lrc_tl.direction_error import angles, direction_errors, fitted_spectrum, simulated
-from lrc_tl.low_rank import Factors
-from lrc_tl.sketching import BlockKrylov, added_basis, factors_of, left_out_energy
+from lrc_tl.numerics.direction_error import angles, direction_errors, fitted_spectrum, simulated
+from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.numerics.sketching import BlockKrylov, added_basis, factors_of, left_out_energy
 
 
 def generator(seed=0):

@@ -6,7 +6,7 @@ import torch
 from tiny_steering import HOOK, adding
 
 import lrc_tl as lrc
-from lrc_tl.special_tokens import special_ids, token_ids
+from lrc_tl.relations.special_tokens import special_ids, token_ids
 
 TEXT = "w1 w2 w3 w4"
 TOLD = f"<bos>{TEXT}"  # as chat templates write it

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, chi2_contingency
 
-from lrc_tl.evaluation.statistics import (
+from lrc_tl.numerics.statistics import (
     bootstrap_interval,
     holm,
     mcnemar_test,

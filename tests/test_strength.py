@@ -7,9 +7,9 @@ import torch
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
-from lrc_tl.neutral_texts import NeutralEffects, neutral_effects, repeated_share
-from lrc_tl.strength import STRENGTHS
-from lrc_tl.strength_rows import map_logits
+from lrc_tl.tuning.neutral_effects import NeutralEffects, neutral_effects, repeated_share
+from lrc_tl.tuning.strength import STRENGTHS
+from lrc_tl.tuning.strength_batches import map_logits
 
 HOOK = "blocks.1.hook_resid_post"
 NEUTRAL = ("w30 w3 w17 w8 w21 w9 w40 w2", "w5 w6 w38 w11 w4 w25 w1")
@@ -231,7 +231,7 @@ def test_strengths_as_rows_give_what_they_give_one_at_a_time(word_model, where):
 def test_many_strengths_run_in_several_batches_with_their_own_rows(word_model, monkeypatch):
     strengths = [0.1, 0.3, 0.9]
     together = lrc.target_beats_object(word_model, edit(), adding(), strengths)
-    monkeypatch.setattr("lrc_tl.strength_rows._MAX_LOGIT_POSITIONS", 2)
+    monkeypatch.setattr("lrc_tl.tuning.strength_batches._MAX_LOGIT_POSITIONS", 2)
     apart = lrc.target_beats_object(word_model, edit(), adding(), strengths)
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
 
@@ -296,7 +296,7 @@ def test_numbers_that_are_not_finite_exceed_every_limit(word_model, monkeypatch,
             for strength in strengths
         )
 
-    monkeypatch.setattr("lrc_tl.strength.neutral_effects", broken)
+    monkeypatch.setattr("lrc_tl.tuning.strength.neutral_effects", broken)
     found = calibrate(word_model, feasible_where(lambda s: True), limits=lrc.Limits(repetition=None))
     assert found.strength is None
     assert found.first_broken == ("perplexity_ratio", STRENGTHS[0])

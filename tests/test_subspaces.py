@@ -64,7 +64,7 @@ def test_a_projection_is_idempotent_and_splits_an_activation_in_two_orthogonal_p
 
 
 def test_removing_one_direction_is_ablating_it():
-    from lrc_tl.edits import ablate_edit
+    from lrc_tl.steering.operations import ablate_edit
 
     row = vectors(1)
     acts = vectors(5, seed=2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.suffix_attention import suffix_gradients
+from lrc_tl.passes.suffix_attention import suffix_gradients
 
 pytestmark = pytest.mark.skipif(
     lrc.models.hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
@@ -42,7 +42,7 @@ def model_of(kind):
 def test_the_jacobian_over_a_cached_prefix_is_that_of_the_whole_sequence(kind, monkeypatch):
     model = model_of(kind)
     spared = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
-    monkeypatch.setattr("lrc_tl.jacobian.prefix_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **kwargs: None)
     whole = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert whole.jacobian.norm() > 0.01
     torch.testing.assert_close(spared.jacobian, whole.jacobian)
@@ -61,7 +61,7 @@ def test_hooks_in_the_attention_see_what_they_always_see(monkeypatch):
         lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
         spared, seen = seen, []
         monkeypatch.setattr(
-            "lrc_tl.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
+            "lrc_tl.passes.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
         )
         lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert [name for name, _ in spared] == [name for name, _ in seen] == names * 2  # the prefix, then the rest
@@ -87,7 +87,7 @@ def test_a_hook_that_changes_the_keys_changes_the_jacobian_as_ever(in_place, mon
     free = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert (spared.object - free.object).norm() > 1e-3
     monkeypatch.setattr(
-        "lrc_tl.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
+        "lrc_tl.passes.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
     )
     whole = run()
     torch.testing.assert_close(spared.jacobian, whole.jacobian)

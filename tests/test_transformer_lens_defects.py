@@ -13,9 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lrc_tl as lrc
-from lrc_tl.forward import right_padded, run
-from lrc_tl.mapped_weights import store_by_output
-from lrc_tl.models import hooked_transformer
+from lrc_tl.passes.batches import right_padded, run
+from lrc_tl.models.mapped_weights import store_by_output
+from lrc_tl.models.loading import hooked_transformer
 
 HOOK = "blocks.1.hook_resid_post"
 MAJOR = int(version("transformer-lens").split(".")[0])

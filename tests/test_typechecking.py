@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 import lrc_tl as lrc
-from lrc_tl.plain_numbers import real_number, whole_number
-from lrc_tl.typechecking import checked
+from lrc_tl.arguments.plain_numbers import real_number, whole_number
+from lrc_tl.arguments.typechecking import checked
 
 
 @checked

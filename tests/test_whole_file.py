@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.artifacts import write_artifact
-from lrc_tl.json_results import check_target, write_result
-from lrc_tl.whole_file import whole_file
+from lrc_tl.storage.artifacts import write_artifact
+from lrc_tl.storage.json_results import check_target, write_result
+from lrc_tl.storage.whole_file import whole_file
 
 
 def an_artifact(path):
@@ -30,7 +30,7 @@ def a_picture(path):
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
 
-    from lrc_tl.plots import save_figure
+    from lrc_tl.views.plots import save_figure
 
     save_figure(Figure(), path)
 

@@ -27,8 +27,8 @@ from operations import matrix_product_gflops, minimum_gflop
 from peer import RESULTS, Peer, forget_peak, plain, relative
 
 import lrc_tl as lrc
-from lrc_tl.json_results import peak_rss_bytes, write_result
-from lrc_tl.packaged import PACKAGED, packaged_folder
+from lrc_tl.storage.json_results import peak_rss_bytes, write_result
+from lrc_tl.models.packaged import PACKAGED, packaged_folder
 
 RESULT = RESULTS / "head_to_head.json"
 ONE_PAIR = [(6, 12)]

@@ -42,8 +42,8 @@ from protocol_runs import (
 from protocol_tables import summary, tables
 
 import lrc_tl as lrc
-from lrc_tl.json_results import write_result
-from lrc_tl.packaged import PACKAGED, packaged_folder
+from lrc_tl.storage.json_results import write_result
+from lrc_tl.models.packaged import PACKAGED, packaged_folder
 
 RESULT = RESULTS / "peer_protocol.json"
 RELATIONS = (

@@ -22,7 +22,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 import lrc_tl as lrc
-from lrc_tl.baselines import baseline_concepts
+from lrc_tl.methods.baselines import baseline_concepts
 
 LAYERS: dict[str, tuple[tuple[int, ...], dict[int, Any]]] = {
     "gemma-3-270m": ((7, 9), {11: "mean", 13: "mean", 17: "first_token"}),

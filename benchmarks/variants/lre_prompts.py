@@ -20,8 +20,8 @@ from report import run_study
 from torch import Tensor
 
 import lrc_tl as lrc
-from lrc_tl.forward import logits_at
-from lrc_tl.low_rank import Factors
+from lrc_tl.passes.batches import logits_at
+from lrc_tl.numerics.low_rank import Factors
 
 MOST, DRAWS, FOLDS = 20, 5, 5
 RANK, RIDGE = 64, 0.2

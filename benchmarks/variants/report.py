@@ -11,7 +11,7 @@ from typing import Any
 from halves import SPLIT_SEED, Record, collect, stored
 
 import lrc_tl as lrc
-from lrc_tl.json_results import write_result
+from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parents[1] / "results"
 STUDIES = ("inverses", "lre_prompts", "layer_strengths")

@@ -9,8 +9,8 @@ from lrc_tl.evaluation.causality import (
 )
 from lrc_tl.evaluation.classification import Classification, classify_activations
 from lrc_tl.evaluation.faithfulness import Faithfulness, lre_causality, lre_faithfulness
-from lrc_tl.evaluation.selectivity import Selectivity, random_concepts, random_weights, selectivity
-from lrc_tl.evaluation.side_effects import SideEffects, same_subject_pairs, side_effects, unrelated_pairs
+from lrc_tl.evaluation.control_tasks import Selectivity, random_concepts, random_weights, selectivity
+from lrc_tl.evaluation.collateral import SideEffects, same_subject_pairs, side_effects, unrelated_pairs
 from lrc_tl.evaluation.summary import Evaluation, evaluate
 
 __all__ = [

@@ -8,12 +8,12 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.directions import ConceptSet
+from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import NotFiniteError
-from lrc_tl.no_booleans import no_booleans
-from lrc_tl.sequences import as_tuple
-from lrc_tl.typechecking import checked
-from lrc_tl.words import as_spelled
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
+from lrc_tl.relations.words import as_spelled
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.activations import subject_activations
-from lrc_tl.beta import BetaSource, beta_or_stored
-from lrc_tl.directions import ConceptSet
+from lrc_tl.passes.activations import subject_activations
+from lrc_tl.directions.beta import BetaSource, beta_or_stored
+from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations, require_several
-from lrc_tl.evaluation.side_effects import SideEffects, side_effects, unrelated_pairs
-from lrc_tl.fingerprint import fingerprints_once
-from lrc_tl.models import HookedModel
-from lrc_tl.no_booleans import no_booleans
-from lrc_tl.prompts import Prompt
-from lrc_tl.sequences import as_tuple
+from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_pairs
+from lrc_tl.models.fingerprint import fingerprints_once
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.relations.prompts import Prompt
+from lrc_tl.arguments.sequences import as_tuple
 
 _PAIRS = 60
 
@@ -111,7 +111,7 @@ def evaluate(
 
     Args:
         beta: the factor of eq. 7: the edit adds `beta |h| (v_o' - v_o)` at the subject token of every layer. None:
-            the one that the set carries (`ConceptSet.with_beta`), else `lrc_tl.beta.DEFAULT_BETA`; `beta_source`
+            the one that the set carries (`ConceptSet.with_beta`), else `lrc_tl.directions.beta.DEFAULT_BETA`; `beta_source`
             says which. A larger beta makes o' more probable against o, but beyond a size that depends on the model
             it breaks what the model says: look at hard success and KL elsewhere, not at causality alone. The
             paper's is 0.1.

@@ -1,0 +1,161 @@
+"""`lrc-tl benchmark`: its options, and what they mean for `run_protocol`."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import lrc_tl as lrc
+from lrc_tl.cli.common import Device, Json, Model, Run, bad_usage, print_text, read_files, say
+from lrc_tl.storage.json_results import check_folder
+from lrc_tl.experiments.presets import benchmark_settings
+from lrc_tl.experiments.tables import benchmark_markdown
+from lrc_tl.cli.ranges import parse_integers, parse_numbers
+
+# Options of benchmark that are settings as they stand.
+_GIVEN_AS_THEY_ARE = (
+    "subject_layer",
+    "object_layer",
+    "rank",
+    "max_lre_prompts",
+    "max_facts",
+    "shots",
+    "fit_method",
+    "split_seed",
+)
+_RANGES = ("subject_layers", "object_layers", "ranks")
+
+
+def benchmark(
+    model: Model,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--relations", exists=True, file_okay=False, metavar="DIR", help="Else the built-in ones."),
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="lrc, lrc-final, and baselines such as svm, logistic, mean.")
+    ] = None,
+    subject_layer: Annotated[int | None, typer.Option("--subject-layer")] = None,
+    object_layer: Annotated[
+        int | None, typer.Option("--object-layer", help="Of lrc; lrc-final has the last.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
+    subject_layers: Annotated[
+        str | None, typer.Option("--subject-layers", help="To sweep over, such as 4:12 or 4,8,12.")
+    ] = None,
+    object_layers: Annotated[str | None, typer.Option("--object-layers", help="To sweep over.")] = None,
+    ranks: Annotated[str | None, typer.Option("--ranks", help="To sweep over.")] = None,
+    single_layer: Annotated[
+        bool | None, typer.Option("--single-layer", help="Make the edits at the subject layer alone too.")
+    ] = None,
+    random_model: Annotated[
+        bool | None, typer.Option("--random-model", help="Also accuracy with random weights, a control; slow.")
+    ] = None,
+    beta: Annotated[
+        str | None, typer.Option("--beta", help="Size of the edits; several give a curve, headed by the first.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43 or 42:47.")] = None,
+    max_lre_prompts: Annotated[int | None, typer.Option("--max-lre-prompts", min=1, help="20 by default.")] = None,
+    max_facts: Annotated[
+        int | None, typer.Option("--max-facts", min=2, help="Of each relation; else all.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=0, help="Examples in training prompts, 4 by default.")
+    ] = None,
+    fit_method: Annotated[
+        str | None, typer.Option("--fit-method", help="Of LREs: exact, the default, or low_rank, which is faster.")
+    ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option("--split-seed", help="Split the facts by this seed, the same for all seeds.")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Methods to compare with all others; else the first.")
+    ] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Named settings, such as table5; options beside it win.")
+    ] = None,
+    select: Annotated[
+        bool, typer.Option("--select", help="Choose layers, rank and beta on each relation's training facts.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", file_okay=False, help="Keeps each finished relation; else FILE.parts.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", file_okay=False, help="Also draw the result into PNG files there.")
+    ] = None,
+    device: Device = "cpu",
+    json_file: Json = None,
+) -> None:
+    """The paper's comparison of LRCs and baselines, by accuracy and causality on many relations."""
+    if out is None and json_file is not None:
+        out = json_file.with_name(f"{json_file.name}.parts")
+    run = Run("benchmark", locals(), outputs={"--out": out, "--plots": plots}, inputs=read_files(model))
+    with bad_usage():
+        given = {
+            "methods": None if methods is None else tuple(name.strip() for name in methods.split(",")),
+            "beta": None if beta is None else parse_numbers(beta),
+            "seeds": None if seeds is None else parse_integers(seeds),
+            "single_layer": single_layer,
+            "random_model": random_model,
+            **{
+                name: None if run.settings[name] is None else parse_integers(run.settings[name])
+                for name in _RANGES
+            },
+            **{name: run.settings[name] for name in _GIVEN_AS_THEY_ARE},
+        }
+        settings = benchmark_settings(given, model=model, preset=preset, select=select)
+        lrc.require_methods(settings["methods"])
+        from lrc_tl.lre.low_rank_fit import require_fit_method  # imports torch
+
+        require_fit_method(settings["fit_method"], name="--fit-method")
+    # A method at several settings has commas in its name: lrc@object=12,rank=64.
+    firsts = () if compare is None else tuple(re.split(r"\s*,(?!(?:subject|object|rank)=)\s*", compare.strip()))
+    for name in firsts:
+        if name.split("@")[0] not in settings["methods"]:
+            raise typer.BadParameter(
+                f"--compare {name}: it is none of the methods, {', '.join(settings['methods'])}"
+            )
+    if plots is not None:
+        from lrc_tl.views.plots import require_matplotlib  # imports torch
+
+        require_matplotlib()
+        check_folder(plots, what="the plots")
+    run.settings |= settings
+    if resume and out is None:
+        raise typer.BadParameter(
+            "--resume needs --out or --json, which say where the earlier run left its results"
+        )
+    names = lrc.built_in_relations() if folder is None else ()
+    found, errors = {name: lrc.load_relation(name) for name in names}, dict[Path, str]()
+    if folder is not None:
+        found, errors = lrc.load_relations(folder)
+    for error in errors.values():
+        say(error)
+    if not found:
+        raise RuntimeError(f"there is no usable relation below {folder}")
+    if only is not None:
+        chosen = [lrc.find_relation(found, name) for name in only.split(",")]
+        found, errors = {relation.name: relation for relation in chosen}, {}
+    run.require_apart({"--relations": [Path(relation.source) for relation in found.values()] if folder else None})
+    from lrc_tl.experiments.run import run_plan  # imports torch
+    from lrc_tl.experiments.plan import plan_protocol
+    from lrc_tl.experiments.resuming import ResumeError
+
+    if folder is not None and out is not None and out.resolve() == folder.resolve():
+        raise typer.BadParameter(
+            f"--out {out} is the folder of the relations, which would take results for relations; give another"
+        )
+    with bad_usage(but=ResumeError):
+        plan = plan_protocol(found, out=out, resume=resume, select=select, compare=firsts, **settings)
+    loaded = lrc.load_model(model, device=device)
+    result = run_plan(loaded, plan)
+    data = result.to_dict()
+    data["relations_left_out"] |= {str(path): error for path, error in errors.items()}
+    print_text(benchmark_markdown(data))
+    run.finish(data, model=loaded)
+    if plots is not None:
+        for path in lrc.save_plots(result, plots):
+            say(f"wrote {path}")

@@ -1,0 +1,74 @@
+"""Directions of the same objects from several sources, made into one set."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
+from lrc_tl.arguments.sequences import as_tuple
+
+
+def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined") -> ConceptSet:
+    """For each object the mean of its directions in several sets at one hook point, each less its set's mean.
+
+    LRCs of different object layers, LREs or ways to read the object (mean of its tokens, first token) err in
+    different ways; what they agree on is kept. The mean over a set's objects is taken off first, since it says
+    nothing about which object a subject has and would otherwise outweigh the rest. arXiv:2311.08968 names LRCs
+    over several layers as future work.
+
+    Sets that are centred on the same activations make a set that is centred on them; calibrations are dropped,
+    and so are stored betas, which were chosen for other directions.
+
+    Raises:
+        ValueError: no sets, fewer than two objects, sets of other objects, hook points or widths, or an object
+            whose directions cancel.
+        FingerprintMismatch: they were made on different models.
+    """
+    sets = as_tuple(sets, "sets", ConceptSet)
+    if not sets:
+        raise ValueError("no sets to combine; give at least one")
+    first = sets[0]
+    fingerprint = next((one.fingerprint for one in sets if one.fingerprint is not None), None)
+    for other in sets:
+        if set(other) != set(first):
+            raise ValueError(f"the sets have different objects: {sorted(set(first) ^ set(other))} are not in all")
+        if other.hook_name != first.hook_name:
+            raise ValueError(f"the sets stand at {first.hook_name} and {other.hook_name}; combine those of one")
+        if other.vectors.shape[1] != first.vectors.shape[1]:
+            widths = f"{first.vectors.shape[1]} and {other.vectors.shape[1]}"
+            raise ValueError(f"the sets have widths {widths}; combine those of one model")
+        if fingerprint is not None and other.fingerprint is not None:
+            fingerprint.require_match(other.fingerprint, what="the first set was made")
+    if len(first) < 2:
+        raise ValueError("a set of one object has nothing left without its mean; combine sets of two or more")
+    names = list(first)
+    vectors = _mean_without_shared(
+        [torch.stack([one[name].vector for name in names]).to(first.vectors) for one in sets]
+    )
+    offsets = _mean_without_shared(
+        [torch.tensor([one[name].offset for name in names], dtype=torch.float64) for one in sets]
+    ).tolist()
+    made: dict[str, ConceptDirection] = {}
+    for name, vector, offset in zip(names, vectors, offsets, strict=True):
+        length = float(vector.norm())
+        if length < 32 * torch.finfo(vector.dtype).eps:  # what is left is rounding
+            raise ValueError(
+                f"the directions of {name!r} cancel, or are all that its sets' objects share; leave it out"
+            )
+        direction = ConceptDirection.from_unscaled(
+            vector,
+            relation=first.relation,
+            object_name=name,
+            hook_name=first.hook_name,
+            method=method,
+            fingerprint=fingerprint,
+        )
+        made[name] = replace(direction, offset=offset / length)
+    return ConceptSet(made, settings={"method": method, "combined": [one.settings for one in sets]})
+
+
+def _mean_without_shared(sets: Sequence[Tensor]) -> Tensor:
+    """Over the sets, of what has one row an object, less its mean over the objects of each set."""
+    return torch.stack([one - one.mean(0) for one in sets]).mean(0)

@@ -1,0 +1,108 @@
+"""What the file of a concept set says, as directions and a calibration: every field checked, nothing left over."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor
+
+from lrc_tl.directions.calibration import Calibration
+from lrc_tl.directions.concept_direction import ConceptDirection
+from lrc_tl.models.fingerprint import ModelFingerprint
+from lrc_tl.storage.json_fields import checked_fields
+from lrc_tl.steering.places import hook_layer
+from lrc_tl.directions.probe_metrics import ProbeReport
+
+DIRECTION_FIELDS = ("relation", "method", "norm", "offset", "threshold", "slope", "intercept", "knots")
+CALIBRATION_FIELDS = ("by", "rate", "probabilities", "multiclass")
+_HEADER = {
+    "relation": str | None,
+    "hook_name": str,
+    "layer": int | None,
+    "objects": list[dict[str, Any]],
+    "fingerprint": dict[str, Any] | None,
+    "settings": dict[str, Any],
+    "calibration": dict[str, Any] | None,
+}
+
+
+def checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of a set's file, with fields of their types and objects of different names.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type, the layer is not that of the hook point, or two
+            directions have one name.
+    """
+    # What follows from the rest may be missing, and files of before they existed have no calibration and so on.
+    absent = dict.fromkeys(("relation", "layer", "calibration"))
+    fields = checked_fields(header, _HEADER, what="header", defaults=absent)
+    if fields["layer"] not in (None, hook_layer(fields["hook_name"])):
+        raise ValueError(f"its layer is {fields['layer']}, and its hook point {fields['hook_name']!r}")
+    hints = {"name": str, **{name: get_type_hints(ConceptDirection)[name] for name in DIRECTION_FIELDS}}
+    fields["objects"] = [
+        checked_fields(entry, hints, what=f"direction {number}", defaults={"offset": 0.0, "knots": None})
+        for number, entry in enumerate(fields["objects"])
+    ]
+    for name, count in Counter(entry["name"] for entry in fields["objects"]).items():
+        if count > 1:
+            raise ValueError(f"the name {name!r} stands {count} times; a set has one direction of each name")
+    return fields
+
+
+def directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, ConceptDirection]:
+    """The directions that a checked header describes, with the rows of `vectors`.
+
+    Raises:
+        ValueError: not one row of float32 or float64 for each, or a direction that `ConceptDirection` refuses.
+    """
+    objects = header["objects"]
+    if vectors.ndim != 2 or vectors.shape[0] != len(objects):
+        raise ValueError(
+            f"vectors of shape {tuple(vectors.shape)} for {len(objects)} objects; it must be one a row"
+        )
+    if vectors.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"vectors are {vectors.dtype}; they must be float32 or float64")
+    fingerprint = None if header["fingerprint"] is None else ModelFingerprint.from_dict(header["fingerprint"])
+    directions = {}
+    for entry, vector in zip(objects, vectors, strict=True):
+        fields = {name: entry[name] for name in DIRECTION_FIELDS}
+        if fields["knots"] is not None:
+            fields["knots"] = tuple((score, probability) for score, probability in fields["knots"])
+        directions[entry["name"]] = ConceptDirection(
+            vector=vector.clone(),
+            object_name=entry["name"],
+            hook_name=header["hook_name"],
+            fingerprint=fingerprint,
+            **fields,
+        )
+    if directions and header["relation"] not in (None, first := next(iter(directions.values())).relation):
+        raise ValueError(f"its relation is {header['relation']!r}, and that of its first direction {first!r}")
+    return directions
+
+
+def calibration_of(header: Mapping[str, Any], weight: Tensor | None, bias: Tensor | None) -> Calibration | None:
+    """The calibration that a checked header describes; None: the set is not calibrated.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type, or the tensors do not fit.
+    """
+    if header["calibration"] is None:
+        if weight is not None or bias is not None:
+            raise ValueError("there are weights of a calibration, but the header says nothing of one")
+        return None
+    hints = get_type_hints(Calibration)
+    fields = checked_fields(
+        header["calibration"],
+        {"report": dict[str, Any], **{name: hints[name] for name in CALIBRATION_FIELDS}},
+        what="calibration",
+    )
+    n = len(header["objects"])
+    for name, tensor, shape in (("weight", weight, (n, n)), ("bias", bias, (n,))):
+        if tensor is not None and (tensor.dtype != torch.float64 or tensor.shape != shape):
+            raise ValueError(
+                f"the {name} of the calibration is {tensor.dtype} of shape {tuple(tensor.shape)}; it must be "
+                f"torch.float64 of shape {shape}"
+            )
+    report = ProbeReport.from_dict(fields.pop("report"))
+    return Calibration(weight=weight, bias=bias, report=report, **fields)

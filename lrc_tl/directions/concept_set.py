@@ -1,0 +1,493 @@
+"""ConceptSet: the directions of one relation, to classify with, to swap one for another, and to keep in a file."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.passes.activations import text_activation
+from lrc_tl.storage.artifacts import read_artifact, write_artifact
+from lrc_tl.directions.beta import BETA_KEY, beta_or_stored
+from lrc_tl.directions.calibration import (
+    Calibration,
+    Criterion,
+    Missing,
+    MulticlassMethod,
+    ProbabilityMethod,
+    best_threshold,
+    fit_isotonic,
+    fit_multiclass,
+    fit_platt,
+    multiclass_probabilities,
+)
+from lrc_tl.directions.concept_direction import ConceptDirection, require_width
+from lrc_tl.directions.concept_file import (
+    CALIBRATION_FIELDS,
+    DIRECTION_FIELDS,
+    calibration_of,
+    checked_header,
+    directions_of,
+)
+from lrc_tl.steering.operations import Amount, Swap
+from lrc_tl.errors import ArtifactError
+from lrc_tl.models.fingerprint import ModelFingerprint
+from lrc_tl.directions.hub import OnHub
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.directions.pooling import Pooling
+from lrc_tl.steering.places import hook_layer, last_subject_token
+from lrc_tl.directions.probe_metrics import ProbeReport, probe_report
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.steering.steering import Steering
+from lrc_tl.arguments.typechecking import checked
+from lrc_tl.relations.words import as_spelled, same_name
+
+__all__ = ["ConceptDirection", "ConceptSet"]
+
+_KIND = "concepts"
+
+
+class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
+    """Directions of one relation by object; iteration follows the order in which they were given.
+
+    Raises:
+        ValueError: no directions, one under another name than its object, one object in two spellings,
+            directions of different hook points, widths, dtypes, devices or models, or a beta among the settings
+            that is no finite number.
+    """
+
+    def __init__(
+        self,
+        directions: Mapping[str, ConceptDirection],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        for name, direction in directions.items():
+            if name != direction.object_name:
+                raise ValueError(
+                    f"the direction of {direction.object_name!r} was given as {name!r}; a set names "
+                    "directions by their objects"
+                )
+        spellings: dict[str, str] = {}
+        for name in directions:
+            if (other := spellings.setdefault(same_name(name), name)) != name:
+                raise ValueError(
+                    f"{other!a} and {name!a} are one object in two spellings; make one direction from the prompts "
+                    "of both"
+                )
+        names = {direction.hook_name for direction in directions.values()}
+        if len(names) != 1:
+            raise ValueError(f"a set needs directions of one hook point; given are {sorted(names) or 'none'}")
+        kinds = {f"width {d.vector.shape[0]}, {d.vector.dtype}, {d.vector.device}" for d in directions.values()}
+        if len(kinds) != 1:
+            raise ValueError(f"a set needs directions of one width, dtype and device; given are {sorted(kinds)}")
+        fingerprints = [direction.fingerprint for direction in directions.values()]
+        if any(fingerprint != fingerprints[0] for fingerprint in fingerprints):
+            raise ValueError("a set needs directions of one model; given are directions of several")
+        self._directions = dict(directions)
+        self._spellings = spellings
+        self.hook_name = names.pop()
+        self.settings = dict(settings or {})
+        """What made the set (rank, seed, layers, the prompts' hash ...) and the beta chosen for it, as JSON
+        values; kept in its file."""
+        beta_or_stored(None, self.settings)  # refuses what is no beta
+        self.calibration = calibration
+        """What `calibrate` found; None: not calibrated."""
+        weight = None if calibration is None else calibration.weight
+        if weight is not None and weight.shape[0] != len(directions):
+            raise ValueError(
+                f"the calibration is for {weight.shape[0]} concepts, and the set has {len(directions)}"
+            )
+
+    def __getitem__(self, object_name: str) -> ConceptDirection:
+        if object_name not in self._directions and isinstance(object_name, str):
+            object_name = self._spellings.get(same_name(object_name), object_name)
+        if object_name not in self._directions:
+            near = get_close_matches(str(object_name), self._directions, n=3)
+            hint = f"near names: {', '.join(near)}" if near else f"there are {', '.join(self._directions)}"
+            raise KeyError(f"no concept {object_name!r}; {hint}")
+        return self._directions[object_name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._directions)
+
+    def __len__(self) -> int:
+        return len(self._directions)
+
+    def __repr__(self) -> str:
+        return f"ConceptSet({self.relation!r}, {len(self)} concepts at {self.hook_name}: {', '.join(self)})"
+
+    @property
+    def relation(self) -> str:
+        """Name of the relation; of the first direction, where they differ."""
+        return next(iter(self._directions.values())).relation
+
+    @property
+    def layer(self) -> int:
+        """Layer of the hook point."""
+        return hook_layer(self.hook_name)
+
+    @property
+    def fingerprint(self) -> ModelFingerprint | None:
+        """The model that the set was made on; None: not recorded."""
+        return next(iter(self._directions.values())).fingerprint
+
+    def require_model(self, model: HookedModel) -> None:
+        """`ConceptDirection.require_model` for the set."""
+        next(iter(self._directions.values())).require_model(model)
+
+    @property
+    def vectors(self) -> Float[Tensor, "concept d_model"]:
+        """All directions, one a row."""
+        return torch.stack([direction.vector for direction in self._directions.values()])
+
+    @checked
+    def scores(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
+        """Scores of every concept, in the order of the set (arXiv:2311.08968, eq. 6).
+
+        Raises:
+            ValueError: the activations are empty, not finite or of another width.
+        """
+        if acts.numel() == 0:
+            raise ValueError("there are no activations; give at least one row")
+        if not bool(torch.isfinite(acts).all()):
+            raise ValueError("the activations are not finite; load the model in float32")
+        vectors = self.vectors
+        require_width(acts, vectors)
+        offsets = torch.tensor([direction.offset for direction in self.values()], dtype=torch.float64)
+        scores: Tensor = acts.to(vectors) @ vectors.T - offsets.to(vectors)
+        return scores
+
+    @checked
+    def centred(self, acts: Float[Tensor, "sample d_model"]) -> "ConceptSet":
+        """The same directions with scores counted from those of the mean of `acts`, without a calibration.
+
+        What all subjects share says nothing about which object one has, yet favours directions that happen to lie
+        along it. Take the subjects of the training facts' zero-shot prompts; their objects are not needed. The
+        ranking of objects changes, and with it `classify`; steering does not, but for the values of `clamp` and
+        thresholds, which are scores.
+
+        Raises:
+            ValueError: the activations are empty, not finite or of another width.
+        """
+        self.scores(acts)  # refuses what cannot be read
+        vectors = self.vectors.double()
+        offsets = (vectors @ acts.to(vectors).mean(0)).tolist()
+        cleared: dict[str, Any] = dict.fromkeys(("threshold", "slope", "intercept", "knots"))
+        made = {
+            name: replace(direction, offset=offset, **cleared)
+            for (name, direction), offset in zip(self.items(), offsets, strict=True)
+        }
+        return ConceptSet(made, settings={**self.settings, "centred_on": acts.shape[0]})
+
+    def _token_scores(self, resid: Tensor) -> Tensor:
+        scores: Tensor = self.scores(resid)
+        return scores
+
+    def similarity(self) -> Float[Tensor, "concept concept"]:
+        """Cosines between the directions."""
+        vectors = self.vectors
+        cosines: Tensor = vectors @ vectors.T
+        return cosines
+
+    @no_booleans
+    def calibrate(
+        self,
+        acts: Float[Tensor, "sample d_model"],
+        objects: Sequence[str],
+        *,
+        by: Criterion = "balanced_accuracy",
+        rate: float | None = None,
+        probabilities: ProbabilityMethod = "platt",
+        multiclass: MulticlassMethod = "temperature",
+        missing: Missing = "error",
+        n_bins: int = 5,
+    ) -> "ConceptSet":
+        """The same set with thresholds and probabilities: each concept against the rest, and all together.
+
+        Give held-out activations and the object of each; objects that are not in the set are negatives alone.
+        `by` (and `rate`, a false-positive rate) choose the thresholds of `predict`, `probabilities` the map of
+        `probability`, `multiclass` that of `probabilities`; see `lrc_tl.directions.calibration`. With `missing="skip"` a
+        concept of which no sample is given stays without threshold and `probability`, is listed in
+        `calibration.report.left_out`, and still takes part in `probabilities`. `calibration` keeps all of it with
+        a report, and `save` writes it.
+
+        Raises:
+            ValueError: an unknown option, not one object an activation, a concept without samples of both kinds
+                (but see `missing`), no concept with both, a rate without its criterion, or too few samples for
+                isotonic regression or for `multiclass`.
+        """
+        for option, value, allowed in (
+            ("by", by, Criterion),
+            ("probabilities", probabilities, ProbabilityMethod),
+            ("multiclass", multiclass, MulticlassMethod),
+            ("missing", missing, Missing),
+        ):
+            if value not in get_args(allowed):
+                raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(allowed))}")
+        objects = as_spelled(as_tuple(objects, "objects", str), self)
+        scores = self._checked_scores(acts, objects)
+        numbers = scores.double().cpu().numpy()
+        made: dict[str, ConceptDirection] = {}
+        for column, (name, direction) in enumerate(self.items()):
+            positive = torch.tensor([other == name for other in objects])
+            if missing == "skip" and not bool(positive.any()):
+                made[name] = replace(direction, threshold=None, slope=None, intercept=None, knots=None)
+                continue
+            own = numbers[:, column]
+            try:
+                threshold = best_threshold(scores[:, column].cpu(), positive, by=by, rate=rate)
+                if probabilities == "isotonic":
+                    made[name] = direction.calibrated(
+                        threshold=threshold, knots=fit_isotonic(own, positive.numpy())
+                    )
+                else:
+                    slope, intercept = fit_platt(own, positive.numpy())
+                    made[name] = direction.calibrated(threshold=threshold, slope=slope, intercept=intercept)
+            except ValueError as error:
+                raise ValueError(f"concept {name!r}: {error}") from error
+        weight, bias, shares = None, None, None
+        if len(self) > 1:
+            inside = [row for row, name in enumerate(objects) if name in self._directions]
+            labels = [list(self).index(objects[row]) for row in inside]
+            weight, bias = fit_multiclass(numbers[inside], labels, method=multiclass)
+            shares = multiclass_probabilities(scores, weight, bias)
+        calibration = Calibration(
+            weight=weight,
+            bias=bias,
+            by=by,
+            rate=rate,
+            probabilities=probabilities,
+            multiclass=multiclass,
+            report=_report(made, scores, objects, shares, n_bins),
+        )
+        return ConceptSet(made, settings=self.settings, calibration=calibration)
+
+    @checked
+    def probabilities(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
+        """Probabilities over the concepts of the set, which sum to 1; for one against the rest ask its direction.
+
+        In the dtype of `vectors`, computed in float64.
+
+        Raises:
+            ValueError: the set is not calibrated or has one concept only, or the activations are empty or not
+                finite.
+        """
+        calibration = self.calibration
+        if calibration is None or calibration.weight is None or calibration.bias is None:
+            raise ValueError(
+                "the set has no probabilities over its concepts; use `.calibrate(acts, objects)` on a set of two "
+                "or more"
+            )
+        scores = self.scores(acts)
+        shares: Tensor = multiclass_probabilities(scores, calibration.weight, calibration.bias).to(scores)
+        return shares
+
+    @no_booleans
+    def report(
+        self, acts: Float[Tensor, "sample d_model"], objects: Sequence[str], *, n_bins: int = 5
+    ) -> ProbeReport:
+        """How well the set reads activations with these objects: ranking, and its probabilities where calibrated.
+
+        Concepts without samples of both kinds have no metrics; `left_out` lists them.
+
+        Raises:
+            ValueError: not one object an activation, or no concept with samples of both kinds.
+        """
+        objects = as_spelled(as_tuple(objects, "objects", str), self)
+        scores = self._checked_scores(acts, objects)
+        made, shares = self.calibration, None
+        if made is not None and made.weight is not None and made.bias is not None:
+            shares = multiclass_probabilities(scores, made.weight, made.bias)
+        return _report(self, scores, objects, shares, n_bins)
+
+    def _checked_scores(self, acts: Tensor, objects: Sequence[str]) -> Tensor:
+        if len(objects) != acts.shape[0]:
+            raise ValueError(f"{len(objects)} objects for {acts.shape[0]} activations; give one each")
+        scores: Tensor = self.scores(acts).detach()
+        return scores
+
+    @no_booleans
+    def classify(
+        self, model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
+    ) -> list[tuple[str, float]]:
+        """Objects with their scores, best first, for the last subject token (arXiv:2311.08968, eq. 6).
+
+        The text is run as it is, a chat prompt too. The subject is its last occurrence as a whole word, or the one
+        at character `subject_start`.
+
+        Raises:
+            FingerprintMismatch: the set was made on another model.
+            PositionError: the subject is not in the text.
+            ValueError: the set has one object only, so there is nothing to choose from.
+        """
+        if len(self) < 2:
+            raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
+        self.require_model(model)
+        activation = text_activation(model, text, subject=subject, subject_start=subject_start, layer=self.layer)
+        scores = self.scores(activation).tolist()
+        return sorted(zip(self, scores, strict=True), key=lambda pair: pair[1], reverse=True)
+
+    @property
+    def beta(self) -> float:
+        """The size of this set's swaps where no other is given: what `with_beta` stored, else `DEFAULT_BETA`."""
+        return beta_or_stored(None, self.settings)[0]
+
+    @no_booleans
+    def with_beta(self, beta: float) -> "ConceptSet":
+        """The same set with the size that its swaps have where no other is given; `save` keeps it.
+
+        For a beta that was chosen for these directions, as `select_settings` does:
+        `concepts.with_beta(settings.beta)`.
+
+        Raises:
+            ValueError: `beta` is not finite.
+        """
+        return ConceptSet(
+            self._directions, settings={**self.settings, BETA_KEY: float(beta)}, calibration=self.calibration
+        )
+
+    @no_booleans
+    def swap(
+        self,
+        model: HookedModel,
+        *,
+        remove: str,
+        add: str,
+        text: str,
+        subject: str,
+        subject_start: int | None = None,
+        beta: Amount | None = None,
+    ) -> AbstractContextManager[None]:
+        """Inside the block one concept stands for another at the last subject token: `swap_steering`, on.
+
+        A larger `beta` makes the new object more probable against the old one. Beyond a size, which depends on the
+        model, it also breaks what the model says, and the new object is seldom said. None: the set's own `beta`.
+
+        Raises:
+            FingerprintMismatch: the set was made on another model.
+            KeyError: no such concept.
+            PositionError: the subject is not in the text.
+            ValueError: `beta` is not finite; or, while the model runs, another text.
+        """
+        steering = self.swap_steering(
+            model, remove=remove, add=add, text=text, subject=subject, subject_start=subject_start, beta=beta
+        )
+        return steering.on(model)
+
+    @no_booleans
+    def swap_steering(
+        self,
+        model: HookedModel,
+        *,
+        remove: str,
+        add: str,
+        text: str,
+        subject: str,
+        subject_start: int | None = None,
+        beta: Amount | None = None,
+    ) -> Steering:
+        """Steering that puts one concept in the place of another at the last subject token of `text`.
+
+        At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
+        (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject: the last
+        occurrence of it as a whole word, or the one at character `subject_start`.
+        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.directions.beta.DEFAULT_BETA`; the paper's
+        is 0.1.
+
+        Raises:
+            KeyError: no such concept.
+            PositionError: the subject is not in the text.
+            ValueError: `beta` is not finite.
+        """
+        vectors = self[remove].vector, self[add].vector
+        return Steering(
+            operation=Swap(remove=vectors[0], add=vectors[1], beta=self.beta if beta is None else beta),
+            hook_name=self.hook_name,
+            layers="all",
+            where=last_subject_token(model, text, subject=subject, subject_start=subject_start),
+            fingerprint=self.fingerprint,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to a safetensors file with everything that made it; the file appears whole or not at all.
+
+        Raises:
+            ArtifactError: the folder is missing, or `settings` holds something that is not JSON.
+        """
+        fingerprint = self.fingerprint
+        header = {
+            "relation": self.relation,
+            "hook_name": self.hook_name,
+            "layer": self.layer,
+            "objects": [
+                {"name": name, **{field: getattr(direction, field) for field in DIRECTION_FIELDS}}
+                for name, direction in self.items()
+            ],
+            "fingerprint": None if fingerprint is None else fingerprint.to_dict(),
+            "settings": self.settings,
+        }
+        tensors = {"vectors": self.vectors}
+        if self.calibration is not None:
+            header["calibration"] = {
+                "report": self.calibration.report.to_dict(),
+                **{field: getattr(self.calibration, field) for field in CALIBRATION_FIELDS},
+            }
+            if self.calibration.weight is not None and self.calibration.bias is not None:
+                tensors |= {"weight": self.calibration.weight, "bias": self.calibration.bias}
+        write_artifact(path, kind=_KIND, tensors=tensors, header=header)
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: HookedModel | None = None) -> "ConceptSet":
+        """The set that `save` wrote, bit for bit, on the CPU; checked against `model` where one is given.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, changed, or no concept set of a known version.
+            FingerprintMismatch: the set was made on another model.
+        """
+        tensors, header = read_artifact(path, kind=_KIND)
+        try:
+            fields = checked_header(header)
+            if unknown := sorted(set(tensors) - {"vectors", "weight", "bias"}):
+                raise ValueError(f"the tensors {unknown} are none of a set's")
+            if "vectors" not in tensors:
+                raise ValueError("it has no vectors")
+            concepts = cls(
+                directions_of(fields, tensors["vectors"]),
+                settings=fields["settings"],
+                calibration=calibration_of(fields, tensors.get("weight"), tensors.get("bias")),
+            )
+        except ValueError as error:
+            raise ArtifactError(f"{path}: its header does not describe a set of concepts: {error}") from error
+        if model is not None:
+            concepts.require_model(model)
+        return concepts
+
+
+def _report(
+    directions: Mapping[str, ConceptDirection],
+    scores: Tensor,
+    objects: Sequence[str],
+    shares: Tensor | None,
+    n_bins: int,
+) -> ProbeReport:
+    def own(column: int, direction: ConceptDirection) -> Any:
+        if direction.slope is None and direction.knots is None:
+            return None
+        return direction.probability_at(scores[:, column].double()).cpu().numpy()
+
+    return probe_report(
+        scores.double().cpu().numpy(),
+        objects,
+        list(directions),
+        probabilities=[own(column, direction) for column, direction in enumerate(directions.values())],
+        multiclass=None if shares is None else shares.cpu().numpy(),
+        n_bins=n_bins,
+    )

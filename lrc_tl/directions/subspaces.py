@@ -1,0 +1,144 @@
+"""What a set of directions spans: its orthonormal basis, projections, and angles between two sets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.linalg import subspace_angles
+from torch import Tensor
+
+from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.steering.operations import wide_of
+from lrc_tl.models.fingerprint import ModelFingerprint
+from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.arguments.typechecking import checked
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subspace:
+    """The span of some directions at one hook point.
+
+    Raises:
+        ValueError: the rows of `basis` are not orthonormal to 1e-4, or there are none.
+    """
+
+    basis: Float[Tensor, "rank d_model"]
+    """Orthonormal rows, the direction in which the vectors agree most first; float32 or wider."""
+    hook_name: str
+    singular_values: Float[Tensor, " rank"] | None = None
+    """Of the vectors that it was made from; None: made from a basis."""
+    fingerprint: ModelFingerprint | None = None
+    """The model that the vectors were made on; None: not recorded."""
+
+    def __post_init__(self) -> None:
+        rank = self.basis.shape[0]
+        gram = self.basis @ self.basis.T
+        if rank == 0 or not bool(((gram - torch.eye(rank).to(gram)).abs() < 1e-4).all()):
+            raise ValueError(
+                f"the {rank} rows of the basis are not orthonormal; use orthonormal_basis or concept_subspace"
+            )
+
+    @property
+    def rank(self) -> int:
+        """Its dimension."""
+        return self.basis.shape[0]
+
+    @checked
+    def project(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """`Q^T Q h`: the part of each activation inside the subspace.
+
+        Computed in float32 or wider, returned in the dtype of `acts`.
+
+        Raises:
+            ValueError: the activations are of another width.
+        """
+        return self._inside(acts).to(acts.dtype)
+
+    @checked
+    def remove(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """`h - Q^T Q h`: each activation without its part in the subspace, in the dtype of `acts`.
+
+        Raises:
+            ValueError: the activations are of another width.
+        """
+        return (wide_of(acts) - self._inside(acts)).to(acts.dtype)
+
+    def _inside(self, acts: Tensor) -> Tensor:
+        if acts.shape[-1] != self.basis.shape[1]:
+            raise ValueError(
+                f"the activations have width {acts.shape[-1]}, the subspace {self.basis.shape[1]}; they must be "
+                "equal"
+            )
+        wide = wide_of(acts)
+        # In float64 the rounding of a basis that is kept in float32 would show.
+        basis = torch.linalg.qr(self.basis.to(wide).T).Q
+        inside: Tensor = (wide @ basis) @ basis.T
+        return inside
+
+
+@checked
+def orthonormal_basis(vectors: Float[Tensor, "concept d_model"]) -> Float[Tensor, "rank d_model"]:
+    """Orthonormal rows that span the rows of `vectors`: their right singular vectors up to the numerical rank.
+
+    A singular value counts where it lies above `max(concept, d_model) * eps * largest`, NumPy's rule. Computed and
+    returned in float32 or wider.
+
+    Raises:
+        ValueError: no vectors, vectors that are not finite, or only zeros.
+    """
+    basis, _ = _basis(vectors)
+    return basis
+
+
+def concept_subspace(concepts: ConceptSet) -> Subspace:
+    """What the directions of a set span, with the singular values that show how far they repeat each other.
+
+    Its rank is the numerical rank of `orthonormal_basis`, in the dtype of the set.
+    """
+    basis, singular_values = _basis(concepts.vectors)
+    return Subspace(
+        basis=basis,
+        hook_name=concepts.hook_name,
+        singular_values=singular_values,
+        fingerprint=concepts.fingerprint,
+    )
+
+
+def principal_angles(one: ConceptSet | Subspace, other: ConceptSet | Subspace) -> Float[Tensor, " angle"]:
+    """Principal angles between what two sets span, smallest first, in radians; float64.
+
+    As many as the smaller rank: 0 for a shared direction, pi / 2 for one that the other set has nothing of. From
+    SciPy's `subspace_angles` (Knyazev and Argentati 2002), exact for small angles too.
+
+    Raises:
+        ValueError: the two stand at different hook points or have different widths.
+        FingerprintMismatch: they were made on different models.
+    """
+    first, second = (concept_subspace(item) if isinstance(item, ConceptSet) else item for item in (one, other))
+    if first.hook_name != second.hook_name:
+        raise ValueError(
+            f"one set stands at {first.hook_name}, the other at {second.hook_name}; angles mean something at one "
+            "hook point only"
+        )
+    if first.basis.shape[1] != second.basis.shape[1]:
+        raise ValueError(
+            f"one set has width {first.basis.shape[1]}, the other {second.basis.shape[1]}; they must be of one "
+            "model"
+        )
+    if first.fingerprint is not None and second.fingerprint is not None:
+        first.fingerprint.require_match(second.fingerprint, what="the first set was made")
+    angles = subspace_angles(*(item.basis.double().cpu().numpy().T for item in (first, second)))
+    return torch.from_numpy(np.sort(angles))
+
+
+def _basis(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    if vectors.shape[0] == 0:
+        raise ValueError("there are no vectors; give at least one")
+    if not bool(torch.isfinite(vectors).all()):
+        raise ValueError("the vectors are not finite, so they span nothing")
+    factors = Factors.of(vectors)
+    rank = factors.numerical_rank
+    if rank == 0:
+        raise ValueError("all vectors are zero, so they span nothing")
+    return factors.vh[:rank], factors.s[:rank]

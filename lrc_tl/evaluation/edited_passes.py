@@ -1,0 +1,169 @@
+"""Forward passes with an edit at one position: what lies before that position is run once and shared by many rows.
+
+Nothing before the edited position depends on the edit, so rows that agree up to there (other strengths, directions
+and objects on one prompt) take its keys and values from a cache.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lrc_tl.steering.operations import Unit, wide_of
+from lrc_tl.passes.finite import LogitsCheck
+from lrc_tl.passes.batches import MAX_TOKENS, Hooks, length_batches, picked_before_unembedding, right_padded
+from lrc_tl.models.hooking import hooked_pass
+from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.passes.padding import whole_rows
+from lrc_tl.passes.prefix_cache import prefix_cache
+from lrc_tl.arguments.typechecking import checked
+
+EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
+"""Layers to edit, or the share of the edit that each of them gets."""
+_LEAST_SPARED = 128
+"""Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
+each small batch reads all weights again."""
+_MAX_LOGITS = 2**26
+"""Logits kept at a time (rows x positions x vocabulary): 256 MiB in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditedSequence:
+    """Token ids, the position that is edited, and the positions whose logits are wanted."""
+
+    ids: tuple[int, ...]
+    edited_position: int
+    wanted: tuple[int, ...]
+    """At the edited position or after it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.edited_position <= min(self.wanted, default=-1) <= max(self.wanted) < len(self.ids):
+            raise ValueError(
+                f"logits at {list(self.wanted)} of {len(self.ids)} tokens with an edit at {self.edited_position}; "
+                "give positions inside the sequence, at the edit or after it"
+            )
+
+
+@checked
+def edited_logits(
+    model: HookedModel,
+    sequences: Sequence[EditedSequence],
+    sequence_of: Int[Tensor, " row"],
+    shifts: Float[Tensor, "row d_model"],
+    *,
+    layers: EditedLayers,
+    unit: Unit = "share",
+    max_tokens: int = MAX_TOKENS,
+) -> Iterator[tuple[int, Float[Tensor, "pos d_vocab"]]]:
+    """For each row, its number and the logits at its sequence's wanted positions, in no fixed order.
+
+    Row `r` runs `sequences[sequence_of[r]]` while `|h| shifts[r]` (`unit="share"`, |h| in the edited run, in the
+    residual's dtype) or `shifts[r]` (`"absolute"`) is added at the edited position in each of `layers`, times the
+    layer's share where these are given.
+
+    Raises:
+        ValueError: a layer outside the model, given twice, or a share that is not finite.
+        NotFiniteError: logits without a softmax; the edit is too large, or the model is broken.
+    """
+    check = LogitsCheck(model)
+    shares = _layer_shares(model, layers)
+    numbers = sequence_of.tolist()
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for row, number in enumerate(numbers):
+        groups[sequences[number].ids[: sequences[number].edited_position]].append(row)
+    alone: list[int] = []
+    for prefix, rows in groups.items():
+        cache = None
+        if (len(rows) - 1) * len(prefix) >= _LEAST_SPARED:
+            ids = torch.tensor([prefix], device=model.cfg.device)
+            cache = prefix_cache(model, ids, stop_at_layer=int(model.cfg.n_layers))
+        if cache is None:
+            alone += rows
+            continue
+        for batch in _batches(model, sequences, numbers, rows, len(prefix), max_tokens):
+            own = [sequences[numbers[row]] for row in batch]
+            yield from _run(model, own, batch, shifts, shares, unit, len(prefix), cache, check)
+    for batch in _batches(model, sequences, numbers, alone, 0, max_tokens):
+        own = [sequences[numbers[row]] for row in batch]
+        yield from _run(model, own, batch, shifts, shares, unit, 0, None, check)
+
+
+def _layer_shares(model: HookedModel, layers: EditedLayers) -> dict[str, float]:
+    """Hook point -> share, with what is not given as 1."""
+    given = layers.items() if isinstance(layers, Mapping) else ((layer, 1.0) for layer in layers)
+    shares: dict[str, float] = {}
+    for layer, share in given:
+        name = hook_name(model, layer)
+        if name in shares:
+            raise ValueError(f"layer {layer} of {list(layers)} was given twice; give each once")
+        if not math.isfinite(float(share)):
+            raise ValueError(f"layer {layer} gets {share} of the edit; give a finite number")
+        shares[name] = float(share)
+    return shares
+
+
+def _batches(
+    model: HookedModel,
+    sequences: Sequence[EditedSequence],
+    numbers: list[int],
+    rows: list[int],
+    skipped: int,
+    max_tokens: int,
+) -> Iterator[list[int]]:
+    lengths = [len(sequences[numbers[row]].ids) - skipped for row in rows]
+    for batch in length_batches(lengths, max_tokens=max_tokens):
+        most = max(len(sequences[numbers[rows[place]]].wanted) for place in batch)
+        size = max(1, _MAX_LOGITS // (most * int(model.cfg.d_vocab)))
+        for start in range(0, len(batch), size):
+            yield [rows[place] for place in batch[start : start + size]]
+
+
+def _run(
+    model: HookedModel,
+    sequences: list[EditedSequence],
+    batch: list[int],
+    shifts: Tensor,
+    shares: dict[str, float],
+    unit: Unit,
+    skipped: int,
+    cache: Any,
+    check: LogitsCheck,
+) -> Iterator[tuple[int, Tensor]]:
+    device = model.cfg.device
+    own = shifts[batch]
+    row = torch.arange(len(batch), device=device)
+    overflowed = torch.zeros(len(batch), dtype=torch.bool, device=device)
+    at = torch.tensor([sequence.edited_position - skipped for sequence in sequences], device=device)
+    most = max(len(sequence.wanted) for sequence in sequences)
+    wanted = torch.tensor(
+        [[p - skipped for p in s.wanted] + [0] * (most - len(s.wanted)) for s in sequences], device=device
+    )
+
+    def edit(residual: Tensor, hook: Any, *, share: float) -> Tensor:
+        h = wide_of(residual[row, at])
+        shift = share * own.to(h)
+        if unit == "share":
+            shift = h.norm(dim=-1, keepdim=True) * shift
+        changed = residual.clone()
+        changed[row, at] = (h + shift).to(residual.dtype)
+        overflowed.logical_or_(~wide_of(changed[row, at]).norm(dim=-1).isfinite())
+        return changed
+
+    following = [sequence.ids[skipped:] for sequence in sequences]
+    ids = right_padded(model, following)
+    arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
+    if cache is not None:
+        arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
+    edits: Hooks = [(name, partial(edit, share=share)) for name, share in shares.items()]
+    fwd_hooks = [*edits, picked_before_unembedding(wanted)]
+    with whole_rows(model, list(map(len, following))):
+        logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
+    check.require(logits, [sequence.ids for sequence in sequences], own, overflowed)
+    for place, number in enumerate(batch):
+        yield number, logits[place, : len(sequences[place].wanted)]

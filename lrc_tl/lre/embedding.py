@@ -1,0 +1,545 @@
+"""LinearRelationalEmbedding: the mean affine map from subject to object activations, and its inverse."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.passes.activations import object_activations
+from lrc_tl.storage.artifacts import prompts_hash, read_artifact, write_artifact
+from lrc_tl.markup.caller_warnings import warn_caller
+from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
+from lrc_tl.errors import ArtifactError
+from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
+from lrc_tl.lre.jacobian import ObjectAggregation, check_layers, jacobian_grid, layer_pairs
+from lrc_tl.storage.json_fields import checked_fields
+from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.lre.low_rank_fit import (
+    FitMethod,
+    LowRankFit,
+    LowRankSettings,
+    exact_is_cheaper,
+    fit_grid,
+    fit_pair,
+    low_rank_settings,
+)
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, tokenize_prompt
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
+
+_KIND = "lre"
+_NOT_PLAIN = ("weight", "bias", "fingerprint")
+_ABSENT_IN_OLDER_FILES = {"method": "exact", "rank_limit": None, "n_products": None, "direction_errors": None}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearRelationalEmbedding:
+    """`R(s) = W s + b` between two layers of one model (Hernandez et al. 2023, arXiv:2308.09124, eq. 4)."""
+
+    weight: Float[Tensor, "d_object d_subject"]
+    bias: Float[Tensor, " d_object"]
+    subject_layer: int
+    """Counted from the start, like `object_layer`."""
+    object_layer: int
+    object_aggregation: ObjectAggregation
+    n_prompts: int
+    prompts_hash: str
+    """Of the prompts that it was fitted on, in their order."""
+    relation: str
+    """The prompts' relation; their relations joined with " + " where there are several."""
+    fingerprint: ModelFingerprint
+    """The model that it was fitted on, checked whenever it is used on one."""
+    method: FitMethod = "exact"
+    """`"exact"` also where the low-rank method found the whole Jacobian cheaper."""
+    rank_limit: int | None = None
+    """The rank that a low-rank fit was made for; none above it is accepted."""
+    n_products: int | None = None
+    """Products with Jacobians for each prompt (d_model for an exact fit); None in older files."""
+    direction_errors: dict[str, float] | None = None
+    """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit`
+    and the exact one, right in most cases (`lrc_tl.numerics.direction_error`); None where there is no estimate."""
+
+    @property
+    def subject_hook(self) -> str:
+        """Hook point of the subject activations, e.g. `"blocks.8.hook_resid_post"`."""
+        return f"blocks.{self.subject_layer}.hook_resid_post"
+
+    @property
+    def object_hook(self) -> str:
+        """Hook point of the object activations."""
+        return f"blocks.{self.object_layer}.hook_resid_post"
+
+    @classmethod
+    @no_booleans
+    def fit(
+        cls,
+        model: HookedModel,
+        prompts: Sequence[Prompt],
+        *,
+        subject_layer: int,
+        object_layer: int,
+        object_aggregation: ObjectAggregation = "mean",
+        method: FitMethod = "exact",
+        rank: int | None = None,
+        oversample: int | None = None,
+        power_iterations: int | None = None,
+        min_cosine: float | None = None,
+        seed: int = 0,
+        memory_limit: int | None = None,
+        progress: bool = True,
+    ) -> "LinearRelationalEmbedding":
+        """Mean Jacobian and mean bias over `prompts`, all of which are used.
+
+        `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in the dtype of the model (float32 or wider).
+        `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
+        from the subject on of up to 32 prompts.
+
+        With `method="low_rank"` only the leading part of W is computed, from products of the Jacobians with a few
+        vectors; the bias is exact. The fast setting is the default: 2 (rank + oversample) products for each
+        prompt instead of d_model. The safe one, `min_cosine=0.99`, goes on until every object's direction is
+        estimated to have that cosine to the exact one, or computes the whole Jacobian where that is cheaper.
+
+        At equal layers W is zero, with a warning, unless the object is read at the subject's own token.
+
+        Args:
+            rank: largest rank that the LRE will be asked for.
+            oversample: dimensions of the sketch beyond `rank`; 1.25 times the rank by default.
+            power_iterations: the sketch is made in this many rounds and one, each with forward and reverse
+                products, each starting from what the one before found; three by default, with at least eight
+                dimensions in a round. More rounds take the same number of products in more passes, and find more.
+            min_cosine: the safe setting; the size of the sketch is then found, and `oversample` only says how wide
+                its rounds are.
+            seed: of the random vectors that a low-rank fit starts from.
+
+        Raises:
+            ValueError: no prompts, bad layers, a low-rank option that is missing, out of range or given for an
+                exact fit, or what `subject_object_jacobians` refuses.
+        """
+        prompts = as_tuple(prompts, "prompts", Prompt)
+        pair = check_layers(model, subject_layer, object_layer)
+        settings = low_rank_settings(
+            model,
+            method,
+            {
+                "rank": rank,
+                "oversample": oversample,
+                "power_iterations": power_iterations,
+                "min_cosine": min_cosine,
+            },
+            seed=seed,
+            oversample_by_rank=1.25,
+        )
+        if settings is not None and not exact_is_cheaper(model, [pair], settings, grid=False):
+            tokenized = _tokenized(model, prompts)
+            found = fit_pair(
+                model,
+                tokenized,
+                pair,
+                settings,
+                object_aggregation=object_aggregation,
+                memory_limit=memory_limit,
+                progress=progress,
+            )
+            return _said_where_zero(
+                {pair: _from_low_rank(model, prompts, pair, found, settings, object_aggregation)}
+            )[pair]
+        return _fit_pairs(
+            model,
+            prompts,
+            [pair],
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            progress=progress,
+        )[pair]
+
+    def predict(self, subject_acts: Float[Tensor, "*batch d_subject"]) -> Float[Tensor, "*batch d_object"]:
+        """`W s + b` for each row.
+
+        Raises:
+            ValueError: the rows are of another width than the subjects.
+        """
+        _require_rows(subject_acts, self.weight.shape[1])
+        objects: Tensor = subject_acts.to(self.weight) @ self.weight.T + self.bias
+        return objects
+
+    @property
+    def singular_values(self) -> Float[Tensor, " rank"]:
+        """Singular values of the weight, largest first."""
+        values: Tensor = torch.linalg.svdvals(self.weight)
+        return values
+
+    @no_booleans
+    def invert(
+        self, object_acts: Float[Tensor, "*batch d_object"], *, rank: int | None = None, ridge: float = 0.0
+    ) -> Float[Tensor, "*batch d_subject"]:
+        """`R^+(o) = W^+ (o - b)` for each row, with the rank-`rank` pseudo-inverse of W (arXiv:2311.08968, eq. 4).
+
+        With a `ridge` singular values count as `s / (s^2 + l^2)` in place of `1 / s`, `l` being that share of the
+        largest one: small ones fade out instead of being cut off, and no rank is needed (None: all there is). A
+        low-rank LRE has no more than the rank that it was fitted for; its `direction_errors` hold without a ridge.
+
+        Raises:
+            ValueError: rows of another width than the objects, neither rank nor ridge, a negative ridge, a rank
+                outside 1 to the numerical rank of the weight, which the text gives, or above the rank that a
+                low-rank LRE was fitted for.
+        """
+        _require_rows(object_acts, self.weight.shape[0])
+        if rank is None:
+            if ridge == 0:
+                raise ValueError("neither rank nor ridge was given; give rank=64, ridge=0.2, or both")
+            # At least 1, so that a zero weight is refused as such.
+            rank = max(1, self.numerical_rank)
+        if self.rank_limit is not None and self.rank_limit < rank:
+            raise ValueError(
+                f"rank {rank} is above {self.rank_limit}, which this low-rank LRE was fitted for; fit it again "
+                f"with rank={rank}"
+            )
+        return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank, ridge=ridge)
+
+    @cached_property
+    def svd(self) -> Factors:
+        """Singular value decomposition of the weight, computed once."""
+        return Factors.of(self.weight)
+
+    @property
+    def numerical_rank(self) -> int:
+        """The largest rank that `invert` and `concepts` accept, and what they use with a ridge alone."""
+        found = self.svd.numerical_rank
+        return found if self.rank_limit is None else min(found, self.rank_limit)
+
+    @no_booleans
+    def concepts(
+        self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int | None = None, ridge: float = 0.0
+    ) -> ConceptSet:
+        """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
+
+        `rank` alone is the paper's method; `ridge` (0.2, say) is another inverse, see `invert`.
+
+        Raises:
+            ValueError: no prompts, or what `invert` refuses.
+        """
+        prompts = as_tuple(prompts, "prompts", Prompt)
+        if not prompts:
+            raise ValueError("no prompts to make concepts from; give at least one for each object")
+        self.require_model(model)
+        self.invert(self.bias, rank=rank, ridge=ridge)  # what it refuses is refused before the model runs
+        objects = object_activations(
+            model, prompts, layer=self.object_layer, object_aggregation=self.object_aggregation
+        )
+        names = [prompt.object for prompt in prompts]
+        return self.concepts_from_activations(objects, names, rank=rank, ridge=ridge)
+
+    @no_booleans
+    @checked
+    def concepts_from_activations(
+        self,
+        object_acts: Float[Tensor, "prompt d_object"],
+        objects: Sequence[str],
+        *,
+        rank: int | None = None,
+        ridge: float = 0.0,
+    ) -> ConceptSet:
+        """`concepts` from object activations that were read before, with the name of each row's object.
+
+        Raises:
+            ValueError: no rows, another number of names, or what `invert` refuses.
+        """
+        objects = as_tuple(objects, "objects", str)
+        if not objects or len(objects) != len(object_acts):
+            raise ValueError(
+                f"{len(object_acts)} activations and {len(objects)} objects were given; give one object for each "
+                "of at least one activation"
+            )
+        inverted = self.invert(object_acts, rank=rank, ridge=ridge)
+        rows: dict[str, list[int]] = defaultdict(list)
+        for number, name in enumerate(objects):
+            rows[name].append(number)
+        return ConceptSet(
+            {
+                name: ConceptDirection.from_unscaled(
+                    inverted[own].mean(0),
+                    relation=self.relation,
+                    object_name=name,
+                    hook_name=self.subject_hook,
+                    method="lrc-ridge" if ridge else "lrc",
+                    fingerprint=self.fingerprint,
+                )
+                for name, own in rows.items()
+            },
+            settings={
+                "object_layer": self.object_layer,
+                "object_aggregation": self.object_aggregation,
+                "rank": self.rank_limit if rank is None else rank,
+                **({"ridge": ridge} if ridge else {}),
+                "n_lre_prompts": self.n_prompts,
+                "lre_prompts_hash": self.prompts_hash,
+                **({} if self.method == "exact" else {"lre_method": self.method}),
+            },
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write weight, bias and all that made them to a safetensors file, which appears whole or not at all.
+
+        Raises:
+            ArtifactError: the folder is missing.
+        """
+        header = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_PLAIN}
+        write_artifact(
+            path,
+            kind=_KIND,
+            tensors={"weight": self.weight, "bias": self.bias},
+            header={**header, "fingerprint": self.fingerprint.to_dict()},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: HookedModel | None = None) -> "LinearRelationalEmbedding":
+        """The LRE that `save` wrote, bit for bit, on the CPU; checked against `model` where one is given.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, changed, or no LRE of a known version.
+            FingerprintMismatch: it was fitted on another model.
+        """
+        tensors, header = read_artifact(path, kind=_KIND)
+        try:
+            if set(tensors) != {"weight", "bias"}:
+                raise ValueError(f"its tensors are {sorted(tensors)}; they must be weight and bias")
+            weight, bias = tensors["weight"], tensors["bias"]
+            if weight.ndim != 2 or bias.shape != weight.shape[:1] or not weight.numel():
+                raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} do not fit together")
+            if weight.dtype not in (torch.float32, torch.float64) or bias.dtype != weight.dtype:
+                raise ValueError(f"weight is {weight.dtype}, bias {bias.dtype}; both must be float32 or float64")
+            hints = {**get_type_hints(cls), "fingerprint": dict[str, Any]}
+            del hints["weight"], hints["bias"]
+            stored = checked_fields(header, hints, what="header", defaults=_ABSENT_IN_OLDER_FILES)
+            fingerprint = ModelFingerprint.from_dict(stored.pop("fingerprint"))
+            lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **stored)
+        except ValueError as error:
+            raise ArtifactError(f"{path}: its content does not describe an LRE: {error}") from error
+        if model is not None:
+            lre.require_model(model)
+        return lre
+
+    def require_model(self, model: HookedModel) -> None:
+        """Check that this was fitted on `model`.
+
+        Raises:
+            FingerprintMismatch: it was fitted on another one.
+        """
+        if self.fingerprint is not None:
+            self.fingerprint.require_model(model, what="this LRE was made")
+
+
+@no_booleans
+@fingerprints_once()
+def fit_layer_grid(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    subject_layers: Sequence[int],
+    object_layers: Sequence[int],
+    object_aggregation: ObjectAggregation = "mean",
+    method: FitMethod = "exact",
+    rank: int | None = None,
+    oversample: int | None = None,
+    seed: int = 0,
+    memory_limit: int | None = None,
+    progress: bool = True,
+) -> dict[tuple[int, int], LinearRelationalEmbedding]:
+    """{(subject layer, object layer): LRE} for every pair whose object layer is at the subject layer or above it.
+
+    Layers in the keys count from the start. Each prompt takes one forward pass, and one reverse pass for each
+    object layer, whatever the number of subject layers; each LRE equals `LinearRelationalEmbedding.fit` on its
+    pair. Held in memory: a weight for each pair, and one prompt's Jacobians to one object layer.
+
+    With `method="low_rank"`, one pass with a few rows for each subject layer and one with `rank + oversample` rows
+    for each object layer; `oversample` is twice the rank by default. There is no estimate of its error. A single
+    pair is fitted by `LinearRelationalEmbedding.fit` with its defaults, which takes fewer products. Where the
+    exact grid takes no more products, it is computed. Options are those of `LinearRelationalEmbedding.fit`. One
+    warning names the pairs whose weight is zero, as it mostly is at equal layers.
+
+    Raises:
+        ValueError: no prompts, a layer outside the model, no pair of layers at all, a low-rank option that is
+            missing, out of range or given for an exact fit, or what `subject_object_jacobians` refuses.
+    """
+    prompts = as_tuple(prompts, "prompts", Prompt)
+    pairs = layer_pairs(model, subject_layers, object_layers)
+    if method == "low_rank" and len(pairs) == 1:
+        lre = LinearRelationalEmbedding.fit(
+            model,
+            prompts,
+            subject_layer=pairs[0][0],
+            object_layer=pairs[0][1],
+            object_aggregation=object_aggregation,
+            method=method,
+            rank=rank,
+            oversample=oversample,
+            seed=seed,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
+        return {pairs[0]: lre}
+    settings = low_rank_settings(
+        model, method, {"rank": rank, "oversample": oversample}, seed=seed, oversample_by_rank=2
+    )
+    if settings is not None and not exact_is_cheaper(model, pairs, settings, grid=True):
+        found = fit_grid(
+            model,
+            _tokenized(model, prompts),
+            pairs,
+            settings,
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
+        return _said_where_zero(
+            {
+                pair: _from_low_rank(model, prompts, pair, one, settings, object_aggregation)
+                for pair, one in found.items()
+            }
+        )
+    return _fit_pairs(
+        model,
+        prompts,
+        pairs,
+        object_aggregation=object_aggregation,
+        memory_limit=memory_limit,
+        progress=progress,
+    )
+
+
+def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbedding:
+    """The LRE of all prompts of several LREs at the same layers: means weighted by their numbers of prompts.
+
+    Raises:
+        ValueError: no LREs, or some of other layers, aggregations, methods or models.
+    """
+    lres = as_tuple(lres, "lres", LinearRelationalEmbedding)
+    if not lres:
+        raise ValueError("no LREs to combine; give at least one")
+    first = lres[0]
+    for lre in lres:
+        for name in ("subject_layer", "object_layer", "object_aggregation", "method", "rank_limit", "fingerprint"):
+            if getattr(lre, name) != getattr(first, name):
+                raise ValueError(f"the LREs differ in {name}; combine LREs of the same layers and model")
+    n = sum(lre.n_prompts for lre in lres)
+    return replace(
+        first,
+        weight=sum((lre.weight * (lre.n_prompts / n) for lre in lres), torch.zeros_like(first.weight)),
+        bias=sum((lre.bias * (lre.n_prompts / n) for lre in lres), torch.zeros_like(first.bias)),
+        n_prompts=n,
+        prompts_hash=" + ".join(lre.prompts_hash for lre in lres),
+        relation=" + ".join(dict.fromkeys(lre.relation for lre in lres)),
+        direction_errors=None,  # they belong to the directions of each LRE alone
+    )
+
+
+def _fit_pairs(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    object_aggregation: ObjectAggregation,
+    memory_limit: int | None,
+    progress: bool,
+) -> dict[tuple[int, int], LinearRelationalEmbedding]:
+    tokenized = _tokenized(model, prompts)
+    fingerprint = ModelFingerprint.of(model)
+    weights: dict[tuple[int, int], Tensor] = {}
+    biases: dict[tuple[int, int], Tensor] = {}
+    with ProgressBar("LRE", total=len(tokenized), progress=progress) as bar:
+        for tokens in bar.over(tokenized):
+            for pair, one in jacobian_grid(
+                model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit
+            ):
+                bias = one.object - one.jacobian @ one.subject
+                if pair in weights:
+                    weights[pair] += one.jacobian
+                    biases[pair] += bias
+                else:
+                    weights[pair], biases[pair] = one.jacobian, bias
+    lres = {
+        pair: LinearRelationalEmbedding(
+            weight=weights[pair].div_(len(tokenized)),
+            bias=biases[pair].div_(len(tokenized)),
+            subject_layer=pair[0],
+            object_layer=pair[1],
+            object_aggregation=object_aggregation,
+            n_prompts=len(tokenized),
+            prompts_hash=prompts_hash(prompts),
+            relation=_relation(prompts),
+            fingerprint=fingerprint,
+            n_products=int(model.cfg.d_model),
+        )
+        for pair in pairs
+    }
+    return _said_where_zero(lres)
+
+
+_Lres = dict[tuple[int, int], LinearRelationalEmbedding]
+
+
+def _said_where_zero(lres: _Lres) -> _Lres:
+    """The same LREs, after a warning that names those with a weight of zeros, which no direction comes from."""
+    if zero := [pair for pair, lre in lres.items() if not bool(lre.weight.any())]:
+        warn_caller(
+            f"the weight from subject layer to object layer is zero for {', '.join(map(str, zero))}: attention "
+            "moves what the subject holds to the object's position in a later layer only; give an object layer "
+            "above the subject layer"
+        )
+    return lres
+
+
+def _require_rows(acts: Tensor, width: int) -> None:
+    # One number, or rows of one, would be broadcast without a word.
+    if acts.ndim == 0 or acts.shape[-1] != width:
+        raise ValueError(
+            f"rows of shape {tuple(acts.shape)} were given; they must hold one vector of width {width} each"
+        )
+
+
+def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:
+    if not prompts:
+        raise ValueError("no prompts to fit on; give at least one prompt that the model answers correctly")
+    return [tokenize_prompt(model, prompt) for prompt in prompts]
+
+
+def _relation(prompts: Sequence[Prompt]) -> str:
+    return " + ".join(dict.fromkeys(prompt.relation for prompt in prompts if prompt.relation))
+
+
+def _from_low_rank(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    pair: tuple[int, int],
+    found: LowRankFit,
+    settings: LowRankSettings,
+    object_aggregation: ObjectAggregation,
+) -> LinearRelationalEmbedding:
+    whole = found.factors is None
+    lre = LinearRelationalEmbedding(
+        weight=found.weight,
+        bias=found.bias,
+        subject_layer=pair[0],
+        object_layer=pair[1],
+        object_aggregation=object_aggregation,
+        n_prompts=len(prompts),
+        prompts_hash=prompts_hash(prompts),
+        relation=_relation(prompts),
+        fingerprint=ModelFingerprint.of(model),
+        method="exact" if whole else "low_rank",
+        rank_limit=None if whole else settings.rank,
+        n_products=found.n_products,
+        direction_errors=found.errors,
+    )
+    if found.factors is not None:
+        lre.__dict__["svd"] = found.factors  # what `svd` would compute again from the whole weight
+    return lre

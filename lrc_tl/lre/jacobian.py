@@ -1,0 +1,322 @@
+"""Exact Jacobians of the object activation with respect to the residual stream at the subject."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.models.hooking import hooked_pass, inside
+from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.models.loading import HookedModel, hook_name, layer_number
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.passes.padding import whole_rows
+from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
+from lrc_tl.relations.prompts import TokenizedPrompt
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.turns import turn
+
+ObjectAggregation = Literal["mean", "first_token"]
+
+_ROWS_AT_ONCE = 128
+"""Rows of a Jacobian in one reverse pass on a CPU: few enough for the cache, enough for full matrix products."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SubjectObjectJacobian:
+    """First-order behaviour of one prompt between a subject layer and an object layer."""
+
+    jacobian: Float[Tensor, "d_object d_subject"]
+    subject: Float[Tensor, " d_subject"]
+    """Residual stream at the last subject token, subject layer."""
+    object: Float[Tensor, " d_object"]
+    """Residual stream at the object positions, object layer: their mean, or the first."""
+
+
+def check_layers(model: HookedModel, subject_layer: int, object_layer: int) -> tuple[int, int]:
+    """Both layers counted from the start.
+
+    Raises:
+        ValueError: a layer is outside the model, or the object layer lies below the subject layer.
+    """
+    subject, object_ = layer_number(model, subject_layer), layer_number(model, object_layer)
+    if object_ < subject:
+        raise ValueError(
+            f"object layer {object_} lies below subject layer {subject}; read the object at the same layer or a "
+            "later one"
+        )
+    return subject, object_
+
+
+def layer_pairs(
+    model: HookedModel, subject_layers: Sequence[int], object_layers: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Every (subject layer, object layer) with the object at the subject's layer or above, counted from the start.
+
+    Raises:
+        ValueError: a layer is outside the model, or no pair is left.
+    """
+    subjects = sorted({layer_number(model, layer) for layer in as_tuple(subject_layers, "subject_layers")})
+    objects = sorted({layer_number(model, layer) for layer in as_tuple(object_layers, "object_layers")})
+    pairs = [(subject, object_) for object_ in objects for subject in subjects if subject <= object_]
+    if not pairs:
+        raise ValueError(
+            f"no pair of layers: subject layers {subjects or 'none'}, object layers {objects or 'none'}; an "
+            "object layer must be a subject layer or lie above one"
+        )
+    return pairs
+
+
+def object_positions(tokens: TokenizedPrompt, aggregation: ObjectAggregation) -> list[int]:
+    """Positions that are averaged: all object positions, or the first alone."""
+    positions = list(tokens.object_positions)
+    return positions if aggregation == "mean" else positions[:1]
+
+
+@no_booleans
+def subject_object_jacobian(
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    *,
+    subject_layer: int,
+    object_layer: int,
+    object_aggregation: ObjectAggregation = "mean",
+    memory_limit: int | None = None,
+) -> SubjectObjectJacobian:
+    """d object / d subject with every other position of the subject layer held fixed.
+
+    See `subject_object_jacobians`, which this calls for one subject layer.
+
+    Raises:
+        ValueError: as `subject_object_jacobians`.
+    """
+    subject_layer, object_layer = check_layers(model, subject_layer, object_layer)
+    pairs = jacobian_grid(
+        model,
+        tokens,
+        [(subject_layer, object_layer)],
+        object_aggregation=object_aggregation,
+        memory_limit=memory_limit,
+    )
+    return next(pairs)[1]
+
+
+@no_booleans
+def subject_object_jacobians(
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    *,
+    subject_layers: Sequence[int],
+    object_layer: int,
+    object_aggregation: ObjectAggregation = "mean",
+    memory_limit: int | None = None,
+) -> dict[int, SubjectObjectJacobian]:
+    """d object / d subject for each subject layer (counted from the start), all from one reverse pass.
+
+    `J_l = d object / d h_l[subject]`, where `h_l` is the residual stream after layer `l` and its other positions
+    are held fixed: the gradient that the reverse pass has at that position on its way down. At equal layers J is
+    the identity where the positions coincide (over n where n positions are averaged) and zero where they do not.
+    All tensors have the dtype of the model, which must be float32 or wider.
+
+    Args:
+        memory_limit: bytes that the reverse pass may add to the model, its activations and the results; sets how
+            many rows of the Jacobian are computed at once. By default as many as run fast.
+
+    Raises:
+        ValueError: bad layers; the object is read before the subject; the model is narrower than float32 or its
+            weights are inference tensors; `memory_limit` is too small for one row; activations or Jacobian that
+            are not finite.
+    """
+    subject_layers = as_tuple(subject_layers, "subject_layers")
+    pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
+    if not pairs:
+        raise ValueError("no subject layers; give at least one")
+    found = jacobian_grid(model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit)
+    return {subject_layer: one for (subject_layer, _), one in found}
+
+
+def jacobian_grid(
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    object_aggregation: ObjectAggregation = "mean",
+    memory_limit: int | None = None,
+) -> Iterator[tuple[tuple[int, int], SubjectObjectJacobian]]:
+    """Each (subject layer, object layer) of `pairs`, made by `layer_pairs`, with its Jacobian.
+
+    One forward pass for all pairs and one reverse pass for each object layer. The results of one object layer are
+    in memory together.
+
+    Raises:
+        ValueError: as `subject_object_jacobians`, but for the layers.
+    """
+    positions = checked_positions(model, tokens, object_aggregation)
+    n_rows = rows_at_once(model, tokens, memory_limit)
+    # Entered for each piece of work, and never across a yield: these modes belong to the caller's thread.
+    with torch.inference_mode(False), torch.enable_grad():
+        subjects, objects = subject_object_graph(model, tokens, pairs, positions)
+    for object_layer in sorted(objects):
+        wanted = sorted({subject for subject, object_ in pairs if object_ == object_layer})
+        with torch.inference_mode(False), torch.enable_grad():
+            jacobians = _reverse(objects[object_layer], [subjects[layer] for layer in wanted], n_rows)
+        for layer, jacobian in zip(wanted, jacobians, strict=True):
+            if not torch.isfinite(jacobian).all():
+                raise ValueError(
+                    f"the Jacobian of {tokens.prompt.text!r} from layer {layer} to {object_layer} is not finite; "
+                    "load the model in float32 or float64 and check its weights"
+                )
+            yield (
+                (layer, object_layer),
+                SubjectObjectJacobian(
+                    jacobian=jacobian, subject=subjects[layer].detach(), object=objects[object_layer].detach()
+                ),
+            )
+
+
+def checked_positions(
+    model: HookedModel, tokens: TokenizedPrompt, object_aggregation: ObjectAggregation
+) -> list[int]:
+    """Positions of the object, after checks that its Jacobian can be computed.
+
+    Raises:
+        ValueError: as `subject_object_jacobians`, but for layers and memory.
+    """
+    if object_aggregation not in get_args(ObjectAggregation):
+        allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
+        raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
+    _check_differentiable(model)
+    positions = object_positions(tokens, object_aggregation)
+    if positions[0] < tokens.subject_position:
+        raise ValueError(
+            f"the object is read at position {positions[0]}, before the subject at "
+            f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
+        )
+    return positions
+
+
+def _check_differentiable(model: HookedModel) -> None:
+    module: Any = model
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"the model's {name} is {parameter.dtype}; load the model in float32 or float64")
+        if parameter.is_inference():
+            raise ValueError(
+                f"the model's {name} is an inference tensor, whose gradients would be zero; load the model "
+                "outside torch.inference_mode()"
+            )
+
+
+def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
+    """Rows of a Jacobian in one pass, by default as many as run fast.
+
+    Raises:
+        ValueError: `memory_limit` is too small for one row.
+    """
+    d_model = int(model.cfg.d_model)
+    if memory_limit is None:
+        return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == "cpu" else d_model
+    module: Any = model
+    width: int = max(parameter.element_size() for parameter in module.parameters())
+    d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
+    d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
+    n_after = len(tokens.input_ids) - tokens.subject_position
+    # What is alive at the worst moment of one block: a few tensors of the widest kind, keys over the whole text.
+    row = width * (n_after * (4 * d_mlp + 4 * d_model + 4 * d_heads) + 4 * len(tokens.input_ids) * d_heads)
+    if memory_limit < row:
+        raise ValueError(
+            f"memory_limit is {memory_limit} bytes, but one row of the Jacobian takes about {row}; raise it, or "
+            "give shorter prompts"
+        )
+    return int(min(d_model, memory_limit // row))
+
+
+def subject_object_graph(
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    pairs: Sequence[tuple[int, int]],
+    positions: list[int],
+    *,
+    cache: PrefixCache | None = None,
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """The subject's residual at each subject layer and the object at each object layer, in one graph.
+
+    `cache` is that of the tokens before the subject; it is made here where none is given.
+    """
+    subject_layers = {subject for subject, _ in pairs}
+    object_layers = {object_ for _, object_ in pairs}
+    lowest, highest = min(subject_layers), max(object_layers)
+    ids = torch.tensor([tokens.input_ids], device=model.cfg.device)
+    start = tokens.subject_position
+    if cache is None:
+        cache = prefix_cache(model, ids[:, :start], stop_at_layer=highest + 1)
+    skipped = start if cache is not None else 0
+    subject_at, object_at = start - skipped, [position - skipped for position in positions]
+    subjects: dict[int, Tensor] = {}
+    objects: dict[int, Tensor] = {}
+    only: tuple[str, Any] | None = None
+
+    def at(layer: int) -> Any:
+        # One function a layer: an object at a subject layer is read from the tensor that holds the subject.
+        def take(residual: Tensor, hook: Any) -> Tensor:
+            if layer in subject_layers:
+                if layer == lowest:
+                    residual = residual.detach()
+                    subjects[layer] = residual[0, subject_at].clone().requires_grad_(True)
+                else:
+                    subjects[layer] = residual[0, subject_at].clone()
+                # The subject must be a tensor that everything later really uses, or it has no gradient.
+                rebuilt = [residual[:, :subject_at], subjects[layer][None, None], residual[:, subject_at + 1 :]]
+                residual = torch.cat(rebuilt, dim=1)
+            if layer in object_layers:
+                objects[layer] = (residual[0] if only and layer == highest else residual[0, object_at]).mean(0)
+            return residual
+
+        return take
+
+    fwd_hooks = [(hook_name(model, layer), at(layer)) for layer in sorted(subject_layers | object_layers)]
+    arguments = cache.arguments(ids.shape[1] - skipped) if cache is not None else {}
+    layers = range(lowest + 1, highest + 1)
+
+    def work() -> None:
+        hooks = [*fwd_hooks, *([only] if only else [])]
+        # Steering that is on is told where the text ends; there is no cache then.
+        with whole_rows(model, [ids.shape[1] - skipped]):
+            hooked_pass(
+                model, ids[:, skipped:], fwd_hooks=hooks, stop_at_layer=highest + 1, gradients=True, **arguments
+            )
+
+    # Replaced methods and cached entries are the model's: one fit at a time.
+    with turn(model):
+        if highest not in subject_layers:
+            only = only_positions_hook(model, highest, object_at)
+        spared = partial(inside, cache.without_gradients(layers), work) if cache is not None else work
+        inside(lean_reverse(model, layers), spared)
+    for kind, taken in (("subject", subjects), ("object", objects)):
+        for layer, activation in taken.items():
+            if not torch.isfinite(activation).all():
+                raise ValueError(
+                    f"the {kind} activation of {tokens.prompt.text!r} at layer {layer} is not finite; load the "
+                    "model in float32 or float64 and check its weights"
+                )
+    return subjects, objects
+
+
+def _reverse(target: Tensor, sources: list[Tensor], n_rows: int) -> list[Tensor]:
+    """d target / d source for each source, `n_rows` rows of all of them at a time."""
+
+    # vmap over the reverse pass turns it into matrix products over all rows.
+    def pull_back(row: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(target, sources, row, retain_graph=True, materialize_grads=True)
+
+    jacobians = [target.new_empty(len(target), len(source)) for source in sources]
+    for start in range(0, len(target), n_rows):
+        stop = min(start + n_rows, len(target))
+        rows = target.new_zeros(stop - start, len(target))
+        rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+        for jacobian, block in zip(jacobians, torch.func.vmap(pull_back)(rows), strict=True):
+            jacobian[start:stop] = block
+    return jacobians

@@ -1,0 +1,89 @@
+"""Products of a prompt's Jacobians with vectors from either side, without the Jacobians."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.lre.jacobian import ObjectAggregation, checked_positions, rows_at_once, subject_object_graph
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.passes.prefix_cache import PrefixCache
+from lrc_tl.relations.prompts import TokenizedPrompt
+
+
+class JacobianProducts:
+    """`J v` and `J^T u` for the Jacobians of one prompt: a forward pass here, a thin pass for each batch of rows.
+
+    The gradient at the subject is linear in the one at the object, `g = J^T u`, so the reverse of that reverse
+    pass gives `J v` from the same graph, closed forms and cached prefix included, at the price of a reverse pass.
+    The graph is kept as long as this object: about the activations from the subject on, twice.
+    """
+
+    def __init__(
+        self,
+        model: HookedModel,
+        tokens: TokenizedPrompt,
+        pairs: Sequence[tuple[int, int]],
+        *,
+        object_aggregation: ObjectAggregation = "mean",
+        memory_limit: int | None = None,
+        cache: PrefixCache | None = None,
+    ) -> None:
+        positions = checked_positions(model, tokens, object_aggregation)
+        self._n_rows = rows_at_once(model, tokens, memory_limit)
+        with torch.inference_mode(False), torch.enable_grad():
+            self._subjects, self._objects = subject_object_graph(model, tokens, pairs, positions, cache=cache)
+            self._cotangents = {
+                layer: torch.zeros_like(one).requires_grad_(True) for layer, one in self._objects.items()
+            }
+            layers = sorted(self._objects)
+            pulled = torch.autograd.grad(
+                [self._objects[layer] for layer in layers],
+                list(self._subjects.values()),
+                [self._cotangents[layer] for layer in layers],
+                create_graph=True,
+                materialize_grads=True,
+            )
+        self._pulled = dict(zip(self._subjects, pulled, strict=True))
+        self._pairs = tuple(pairs)
+
+    def subject(self, layer: int) -> Float[Tensor, " d_subject"]:
+        """The residual stream at the subject."""
+        return self._subjects[layer].detach()
+
+    def object(self, layer: int) -> Float[Tensor, " d_object"]:
+        """The residual stream at the object."""
+        return self._objects[layer].detach()
+
+    def forward(
+        self, subject_layer: int, rows: Float[Tensor, "row d_subject"]
+    ) -> dict[int, Float[Tensor, "row d_object"]]:
+        """`J v` for each row, at every object layer that `subject_layer` makes a pair with."""
+        layers = [object_ for subject, object_ in self._pairs if subject == subject_layer]
+        targets = [self._cotangents[layer] for layer in layers]
+        found = _products(self._pulled[subject_layer], targets, rows, self._n_rows)
+        return dict(zip(layers, found, strict=True))
+
+    def reverse(
+        self, object_layer: int, rows: Float[Tensor, "row d_object"]
+    ) -> dict[int, Float[Tensor, "row d_subject"]]:
+        """`J^T u` for each row, at every subject layer that `object_layer` makes a pair with."""
+        layers = [subject for subject, object_ in self._pairs if object_ == object_layer]
+        sources = [self._subjects[layer] for layer in layers]
+        found = _products(self._objects[object_layer], sources, rows, self._n_rows)
+        return dict(zip(layers, found, strict=True))
+
+
+def _products(output: Tensor, inputs: list[Tensor], rows: Tensor, n_rows: int) -> list[Tensor]:
+    """The gradient of `output` with respect to each input for each row, `n_rows` at a time."""
+    if not output.requires_grad:  # it does not depend on any of them
+        return [rows.new_zeros(len(rows), len(one)) for one in inputs]
+
+    def pull_back(row: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(output, inputs, row, retain_graph=True, materialize_grads=True)
+
+    run: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vmap(pull_back)
+    with torch.inference_mode(False), torch.enable_grad():
+        parts = [run(rows[start : start + n_rows]) for start in range(0, len(rows), n_rows)]
+    return [torch.cat(one) for one in zip(*parts, strict=True)]

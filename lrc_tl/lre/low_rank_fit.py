@@ -1,0 +1,401 @@
+"""The mean Jacobian of many prompts at a low rank, from its products with a few vectors."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.numerics.direction_error import direction_errors
+from lrc_tl.lre.jacobian import ObjectAggregation, checked_positions, rows_at_once
+from lrc_tl.lre.jacobian_products import JacobianProducts
+from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.passes.prefix_cache import prefix_caches
+from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.relations.prompts import TokenizedPrompt
+from lrc_tl.numerics.sketching import BlockKrylov, factors_of
+
+FitMethod = Literal["exact", "low_rank"]
+Pair = tuple[int, int]
+
+_POWER_ITERATIONS = 3
+_LEAST_WIDTH = 8
+_GRAPHS_KEPT, _GRID_GRAPHS_KEPT = 32, 2  # of a grid each is large, and is used but twice
+_PREFIXES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankSettings:
+    """How a mean Jacobian is sketched, checked."""
+
+    rank: int
+    oversample: int
+    power_iterations: int
+    min_cosine: float | None
+    seed: int
+
+    @classmethod
+    def checked(
+        cls,
+        model: HookedModel,
+        *,
+        rank: int | None,
+        oversample: int | None,
+        power_iterations: int | None,
+        min_cosine: float | None,
+        seed: int,
+        oversample_by_rank: float = 1.25,
+    ) -> "LowRankSettings":
+        """The settings with their defaults: `oversample` a multiple of the rank, three power iterations.
+
+        Raises:
+            ValueError: no rank or one outside 1 to d_model, negative or too large `oversample`, negative
+                `power_iterations`, or `min_cosine` outside 0 to 1.
+        """
+        d_model = int(model.cfg.d_model)
+        if rank is None:
+            raise ValueError('method="low_rank" needs rank: the largest rank that you will make concepts with')
+        if not 1 <= rank <= d_model:
+            raise ValueError(f"rank {rank} is not allowed; the model's width is {d_model}, so give 1 to {d_model}")
+        if oversample is None:
+            oversample = min(math.ceil(oversample_by_rank * rank), d_model - rank)
+        if not 0 <= oversample <= d_model - rank:
+            raise ValueError(
+                f"oversample {oversample} is not allowed; with rank {rank} and width {d_model} give 0 to "
+                f"{d_model - rank}"
+            )
+        if power_iterations is not None and power_iterations < 0:
+            raise ValueError(f"power_iterations is {power_iterations}; give 0 or more")
+        if min_cosine is not None and not 0 < min_cosine < 1:
+            raise ValueError(f"min_cosine is {min_cosine}; give a number between 0 and 1, or None")
+        return cls(
+            rank=rank,
+            oversample=oversample,
+            power_iterations=_POWER_ITERATIONS if power_iterations is None else power_iterations,
+            min_cosine=min_cosine,
+            seed=seed,
+        )
+
+    @property
+    def size(self) -> int:
+        """Dimensions of the sketch."""
+        return self.rank + self.oversample
+
+    @property
+    def least_size(self) -> int:
+        """Dimensions before the first look at the errors."""
+        return self.size if self.min_cosine is None else math.ceil(1.25 * self.rank)
+
+    @property
+    def width(self) -> int:
+        """Dimensions of one round."""
+        return max(math.ceil(self.size / (self.power_iterations + 1)), min(_LEAST_WIDTH, self.size))
+
+
+def require_fit_method(method: str, *, name: str = "method") -> None:
+    """Raise ValueError unless `method` is a way to fit an LRE; `name` is what the text calls it."""
+    if method not in get_args(FitMethod):
+        allowed = " or ".join(map(repr, get_args(FitMethod)))
+        raise ValueError(f"{name} is {method!r}; allowed are {allowed}")
+
+
+def low_rank_settings(
+    model: HookedModel, method: str, options: Mapping[str, Any], *, seed: int, oversample_by_rank: float
+) -> LowRankSettings | None:
+    """The settings of a low-rank fit, None for an exact one.
+
+    Raises:
+        ValueError: an unknown method, options for an exact fit, or what `LowRankSettings.checked` refuses.
+    """
+    require_fit_method(method)
+    if method == "exact":
+        if given := [name for name, value in options.items() if value is not None]:
+            raise ValueError(f'{", ".join(given)} given for an exact fit; add method="low_rank", or leave it out')
+        return None
+    return LowRankSettings.checked(
+        model,
+        rank=options["rank"],
+        oversample=options["oversample"],
+        power_iterations=options.get("power_iterations"),
+        min_cosine=options.get("min_cosine"),
+        seed=seed,
+        oversample_by_rank=oversample_by_rank,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LowRankFit:
+    """A mean Jacobian as far as it was computed, and how good that is."""
+
+    weight: Float[Tensor, "d_object d_subject"]
+    bias: Float[Tensor, " d_object"]
+    factors: Factors | None
+    """None where the whole Jacobian was computed."""
+    n_products: int
+    """Products with Jacobians for each prompt."""
+    errors: dict[str, float] | None
+    """For each object of the prompts, a bound of the angle to its exact direction, radians."""
+
+
+class _MeanJacobian:
+    """The mean over the prompts of their Jacobians, as products."""
+
+    def __init__(
+        self,
+        model: HookedModel,
+        tokenized: Sequence[TokenizedPrompt],
+        pairs: Sequence[Pair],
+        *,
+        object_aggregation: ObjectAggregation,
+        memory_limit: int | None,
+        bar: ProgressBar,
+        graphs_kept: int,
+    ) -> None:
+        for tokens in tokenized:  # before the model runs
+            checked_positions(model, tokens, object_aggregation)
+            rows_at_once(model, tokens, memory_limit)
+
+        def graphs(some: Sequence[TokenizedPrompt]) -> Iterator[JacobianProducts]:
+            prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in some]
+            with torch.inference_mode(False):
+                caches = prefix_caches(model, prefixes, stop_at_layer=max(pair[1] for pair in pairs) + 1)
+            for tokens, cache in zip(some, caches, strict=True):
+                yield JacobianProducts(
+                    model,
+                    tokens,
+                    pairs,
+                    object_aggregation=object_aggregation,
+                    memory_limit=memory_limit,
+                    cache=cache,
+                )
+
+        self._made = graphs
+        self._tokenized = tokenized
+        self._kept: list[JacobianProducts] = []
+        self._graphs_kept = graphs_kept
+        self._bar, self._passes = bar, 0
+        self.pairs = tuple(pairs)
+        self.biases: dict[Pair, Tensor] = {}
+        """`mean_i [o_i - J_i s_i]`, once the first forward products are done."""
+        self.targets: dict[Pair, dict[str, Tensor]] = {}
+        """Mean of `o_i - bias` for each object name, likewise."""
+
+    def _graphs(self, what: str) -> Iterable[JacobianProducts]:
+        def all_graphs() -> Iterator[JacobianProducts]:
+            yield from self._kept
+            for start in range(len(self._kept), len(self._tokenized), _PREFIXES_AT_ONCE):
+                for graph in self._made(self._tokenized[start : start + _PREFIXES_AT_ONCE]):
+                    if len(self._kept) < self._graphs_kept:
+                        self._kept.append(graph)
+                    yield graph
+
+        # How many passes there will be is not known before: each starts the one bar again.
+        self._passes += 1
+        self._bar.restart(f"LRE, pass {self._passes}: {what} products", total=len(self._tokenized))
+        return self._bar.over(all_graphs())
+
+    def forward(self, rows: dict[int, Tensor]) -> dict[Pair, Tensor]:
+        """`W v` for the rows of each subject layer, at every pair."""
+        found: dict[Pair, Tensor] = {}
+        first = not self.biases
+        objects: dict[Pair, list[Tensor]] = defaultdict(list)
+        for graph in self._graphs("forward"):
+            for subject_layer, given in rows.items():
+                subject = graph.subject(subject_layer)
+                asked = torch.cat([given.to(subject), subject[None]]) if first else given.to(subject)
+                for object_layer, product in graph.forward(subject_layer, asked).items():
+                    pair = (subject_layer, object_layer)
+                    _add(found, pair, product[: len(given)])
+                    if first:
+                        objects[pair].append(graph.object(object_layer))
+                        _add(self.biases, pair, objects[pair][-1] - product[-1])
+        if first:
+            for pair, own in objects.items():
+                self.biases[pair] /= len(own)
+                by_name: dict[str, list[Tensor]] = defaultdict(list)
+                for tokens, one in zip(self._tokenized, own, strict=True):
+                    by_name[tokens.prompt.object].append(one)
+                self.targets[pair] = {
+                    name: torch.stack(ones).mean(0) - self.biases[pair] for name, ones in by_name.items()
+                }
+        return {pair: total / len(self._tokenized) for pair, total in found.items()}
+
+    def reverse(self, rows: dict[int, Tensor]) -> dict[Pair, Tensor]:
+        """`W^T u` for the rows of each object layer, at every pair."""
+        found: dict[Pair, Tensor] = {}
+        for graph in self._graphs("reverse"):
+            for object_layer, given in rows.items():
+                asked = given.to(graph.object(object_layer))
+                for subject_layer, product in graph.reverse(object_layer, asked).items():
+                    _add(found, (subject_layer, object_layer), product)
+        return {pair: total / len(self._tokenized) for pair, total in found.items()}
+
+
+def _add(totals: dict[Pair, Tensor], pair: Pair, value: Tensor) -> None:
+    totals[pair] = totals[pair] + value if pair in totals else value
+
+
+def fit_pair(
+    model: HookedModel,
+    tokenized: Sequence[TokenizedPrompt],
+    pair: Pair,
+    settings: LowRankSettings,
+    *,
+    object_aggregation: ObjectAggregation,
+    memory_limit: int | None,
+    progress: bool,
+) -> LowRankFit:
+    """One pair by block Krylov rounds (`BlockKrylov`), the bias exactly.
+
+    Without `min_cosine` the sketch has `rank + oversample` dimensions, in `power_iterations + 1` rounds. With it,
+    rounds of the same width go on until `direction_errors` allows it for every object, or until the rest of the
+    whole Jacobian takes no more products than going on; then that is computed, and nothing is approximate.
+    """
+    with ProgressBar("LRE", progress=progress) as bar:
+        mean = _MeanJacobian(
+            model,
+            tokenized,
+            [pair],
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            bar=bar,
+            graphs_kept=_GRAPHS_KEPT,
+        )
+        return _pair_from_products(model, mean, pair, settings)
+
+
+def _pair_from_products(
+    model: HookedModel, mean: _MeanJacobian, pair: Pair, settings: LowRankSettings
+) -> LowRankFit:
+    d_model = int(model.cfg.d_model)
+    sketch = BlockKrylov(
+        lambda rows: mean.forward({pair[0]: rows})[pair],
+        lambda rows: mean.reverse({pair[1]: rows})[pair],
+        _random(model, settings.width, settings.seed),
+    )
+    while sketch.rank < settings.least_size:
+        sketch.grow()
+    names, targets = list(mean.targets[pair]), torch.stack(list(mean.targets[pair].values()))
+    whole: Tensor | None = None
+    worst: list[float] = []
+    while True:
+        bounds = direction_errors(sketch, targets, rank=settings.rank, seed=settings.seed)
+        worst.append(float(bounds.max()))
+        if settings.min_cosine is None or worst[-1] <= math.acos(settings.min_cosine):
+            break
+        further = 2 * settings.width * _rounds_to_go(worst, math.acos(settings.min_cosine))
+        if further >= d_model - sketch.rank:
+            whole, bounds = sketch.complete(), torch.zeros_like(bounds)
+            break
+        sketch.grow()
+    return LowRankFit(
+        weight=_finite(sketch.weight if whole is None else whole, pair),
+        bias=mean.biases[pair],
+        factors=sketch.factors if whole is None else None,
+        n_products=sketch.n_products + 1,
+        errors=dict(zip(names, bounds.tolist(), strict=True)),
+    )
+
+
+def fit_grid(
+    model: HookedModel,
+    tokenized: Sequence[TokenizedPrompt],
+    pairs: Sequence[Pair],
+    settings: LowRankSettings,
+    *,
+    object_aggregation: ObjectAggregation,
+    memory_limit: int | None,
+    progress: bool,
+) -> dict[Pair, LowRankFit]:
+    """Every pair from one thin forward-mode pass a subject layer and one thin reverse pass an object layer.
+
+    Random products of all subject layers together show the outputs that matter at an object layer: Jacobians from
+    different layers to the same one have nearly the same. The weights on those `rank + oversample` outputs, of all
+    subject layers, then come from one reverse pass. `n_products` counts forward and reverse rows of the whole grid
+    for each pair, divided by the number of pairs.
+    """
+    with ProgressBar("LREs", progress=progress) as bar:
+        mean = _MeanJacobian(
+            model,
+            tokenized,
+            pairs,
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            bar=bar,
+            graphs_kept=_GRID_GRAPHS_KEPT,
+        )
+        return _grid_from_products(model, mean, pairs, settings)
+
+
+def _grid_from_products(
+    model: HookedModel, mean: _MeanJacobian, pairs: Sequence[Pair], settings: LowRankSettings
+) -> dict[Pair, LowRankFit]:
+    width = grid_width(pairs, settings)
+    subject_layers, object_layers = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
+    starts = {
+        layer: torch.linalg.qr(_random(model, width, settings.seed + number)).Q.T
+        for number, layer in enumerate(subject_layers)
+    }
+    seen = mean.forward(starts)
+    lefts = {}
+    for layer in object_layers:
+        together = torch.cat([product.T for (_, object_), product in seen.items() if object_ == layer], 1)
+        lefts[layer] = torch.linalg.svd(_finite(together, (-1, layer)), full_matrices=False).U[:, : settings.size]
+    images = mean.reverse({layer: left.T for layer, left in lefts.items()})
+    n_products = len(subject_layers) * (width + 1) + sum(left.shape[1] for left in lefts.values())
+    return {
+        pair: LowRankFit(
+            weight=_finite(lefts[pair[1]] @ images[pair], pair),
+            bias=mean.biases[pair],
+            factors=factors_of(lefts[pair[1]], images[pair].T),
+            n_products=math.ceil(n_products / len(pairs)),
+            errors=None,
+        )
+        for pair in pairs
+    }
+
+
+def grid_width(pairs: Sequence[Pair], settings: LowRankSettings) -> int:
+    """Random rows at each subject layer: one and a half times the dimensions, shared by the subject layers."""
+    layers_below = Counter(object_ for _, object_ in pairs)
+    return min(settings.size, math.ceil(1.5 * settings.size / min(layers_below.values())))
+
+
+def exact_is_cheaper(model: HookedModel, pairs: Sequence[Pair], settings: LowRankSettings, *, grid: bool) -> bool:
+    """Whether the whole Jacobians take no more products than the sketch."""
+    d_model = int(model.cfg.d_model)
+    if not grid:
+        return 2 * settings.least_size >= d_model
+    n_subjects, n_objects = len({pair[0] for pair in pairs}), len({pair[1] for pair in pairs})
+    return n_subjects * grid_width(pairs, settings) + n_objects * settings.size >= n_objects * d_model
+
+
+def _rounds_to_go(bounds: list[float], limit: float) -> int:
+    """Rounds until the bound is below the limit if it goes on falling as in the last round; at least one."""
+    if len(bounds) < 2 or bounds[-1] >= bounds[-2]:
+        return 1
+    return max(1, math.ceil(math.log(bounds[-1] / limit) / math.log(bounds[-2] / bounds[-1])))
+
+
+def _random(model: HookedModel, width: int, seed: int) -> Tensor:
+    """Random columns on the model's device, the same on every device."""
+    module: Any = model
+    like = next(iter(module.parameters()))
+    generator = torch.Generator().manual_seed(seed)
+    columns = torch.randn(int(model.cfg.d_model), width, generator=generator, dtype=torch.float64)
+    return columns.to(dtype=like.dtype, device=like.device)
+
+
+def _finite(weight: Tensor, pair: Pair) -> Tensor:
+    if not torch.isfinite(weight).all():
+        start = f"layer {pair[0]}" if pair[0] >= 0 else "some layer"
+        raise ValueError(
+            f"the Jacobian from {start} to {pair[1]} is not finite; load the model in float32 or float64 and "
+            "check its weights"
+        )
+    return weight

@@ -1,0 +1,364 @@
+"""Directions of every method and setting from the same prompts, activations and Jacobians."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from lrc_tl.passes.activations import PromptActivations, prompt_activations
+from lrc_tl.methods.baselines import BASELINES, baseline_concepts
+from lrc_tl.directions.combining import combine_concepts
+from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
+from lrc_tl.lre.jacobian import ObjectAggregation
+from lrc_tl.passes.known_prompts import KnownPrompts
+from lrc_tl.lre.low_rank_fit import FitMethod, require_fit_method
+from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined, fit_layer_grid
+from lrc_tl.methods.method import (
+    BY_OBJECT,
+    COMBINED,
+    RIDGE,
+    MethodVariant,
+    method_variants,
+    require_exact_fit,
+    require_methods,
+)
+from lrc_tl.models.loading import HookedModel, hook_name, layer_number
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.relations.prompts import Prompt
+from lrc_tl.arguments.sequences import as_tuple
+
+MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
+"""Directions from the object of each known training prompt, in their order."""
+_Grid: TypeAlias = dict[tuple[int, int], LinearRelationalEmbedding]
+TrainingActivations: TypeAlias = dict[ObjectAggregation, PromptActivations]
+WITHOUT_RANK = (RIDGE, COMBINED, *BASELINES)
+_LAST_OR_NONE = ("lrc-final", *BASELINES)
+"""Methods whose object layer is the last, or that have none."""
+_WAYS: tuple[Literal["mean"], Literal["first_token"]] = ("mean", "first_token")
+
+
+class UnfitError(ValueError):
+    """A method has no directions on these prompts; the text says which, and why."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedMethod:
+    """The directions of one variant."""
+
+    concepts: ConceptSet
+    make: MakeByLabels
+    """Makes them again, or with other labels."""
+    seconds: float
+    """Work that several variants share is split evenly."""
+
+
+@no_booleans
+@fingerprints_once()
+def fit_concepts(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    method: str = COMBINED,
+    subject_layer: int,
+    object_layer: int | None = None,
+    rank: int | None = None,
+    max_lre_prompts: int = 20,
+    fit_method: FitMethod = "exact",
+    seed: int = 0,
+    progress: bool = True,
+) -> ConceptSet:
+    """Directions by any method of the benchmark, by its name, as the benchmark makes them.
+
+    `"lrc"` is the paper's (arXiv:2311.08968, eqs. 4 and 5), `"lrc-final"` the original LRE inverted; `"lrc-ridge"`
+    has a ridge in place of the rank, and `"lrc-combined"` joins three such, of two object layers and of the first
+    object token at the last (`benchmarks/README.md` compares them). Baselines such as `"svm"` go by their names.
+
+    Args:
+        prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on at most
+            `max_lre_prompts` of them, balanced over objects.
+        object_layer: of the LREs, above the subject layer. Baselines have none, and `"lrc-final"` has the last.
+        rank: of the inverse. Methods with a ridge and baselines have none.
+
+    What a method does not have is ignored, so that methods can be compared with the same options.
+
+    Raises:
+        ValueError: no prompts, an unknown method, a layer or rank that is missing, or what fitting refuses.
+    """
+    prompts = as_tuple(prompts, "prompts", Prompt)
+    require_method_options(method, object_layer=object_layer, rank=rank, fit_method=fit_method)
+    if not prompts:
+        raise ValueError("no prompts to make concepts from; give at least one for each object")
+    if max_lre_prompts < 1:
+        raise ValueError(f"max_lre_prompts is {max_lre_prompts}; it must be 1 or more")
+    variant = require_places(model, method, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
+    known = KnownPrompts(prompts=prompts, dropped=())
+    fitted = fit_methods(
+        model,
+        [variant],
+        known,
+        training_activations(model, [variant], prompts),
+        max_lre_prompts=max_lre_prompts,
+        relation=prompts[0].relation,
+        seed=seed,
+        fit_method=fit_method,
+        progress=progress,
+    )
+    return fitted[variant.name].concepts
+
+
+def require_method_options(method: str, *, object_layer: int | None, rank: int | None, fit_method: str) -> None:
+    """Raise ValueError unless a method is known, and has the layer, rank and way of fitting that it needs."""
+    require_methods([method])
+    require_fit_method(fit_method, name="fit_method")
+    if rank is None and method not in WITHOUT_RANK:
+        raise ValueError(f"{method} needs a rank; give one, such as 64, or take {RIDGE}, which has none")
+    if object_layer is None and method not in _LAST_OR_NONE:
+        raise ValueError(f"{method} needs an object layer above the subject layer")
+    require_exact_fit([method], fit_method)
+
+
+def require_layer_order(method: str, *, subject_layer: int, object_layer: int | None) -> None:
+    """Raise ValueError where, without a model, an object layer is seen not to lie above its subject layer.
+
+    That is so for layers that are counted from the same end.
+    """
+    if object_layer is None or method in _LAST_OR_NONE or (subject_layer < 0) != (object_layer < 0):
+        return
+    if object_layer <= subject_layer:
+        raise ValueError(
+            f"{method}: object layer {object_layer} is not above subject layer {subject_layer}; "
+            "take an earlier subject layer or a later object layer"
+        )
+
+
+def require_places(
+    model: HookedModel, method: str, *, subject_layer: int, object_layer: int | None, rank: int | None
+) -> MethodVariant:
+    """The method at these layers and rank, checked against the model before it runs.
+
+    Raises:
+        ValueError: a layer outside the model, an object layer that is not above the subject layer, or a rank
+            outside 1 to the model's width.
+    """
+    layers = [] if method in _LAST_OR_NONE or object_layer is None else [layer_number(model, object_layer)]
+    (variant,) = method_variants(
+        [method],
+        n_layers=int(model.cfg.n_layers),
+        subject_layers=[layer_number(model, subject_layer)],
+        object_layers=layers,
+        ranks=[] if rank is None else [rank],
+    )
+    if variant.object_layer is not None and variant.object_layer <= variant.subject_layer:
+        raise ValueError(
+            f"{method}: object layer {variant.object_layer} is not above subject layer {variant.subject_layer}; "
+            "take an earlier subject layer or a later object layer"
+        )
+    d_model = int(model.cfg.d_model)
+    if variant.rank is not None and not 1 <= variant.rank <= d_model:
+        raise ValueError(f"rank is {variant.rank}; the model's residual stream allows 1 to {d_model}")
+    return variant
+
+
+def lre_prompts(known: KnownPrompts, method: str, *, most: int, seed: int) -> tuple[Prompt, ...]:
+    """The known prompts that a method's LREs are fitted on, balanced over objects; none for a baseline.
+
+    At most `most`, but at least one of each object for methods with an LRE for each object.
+    """
+    if method in BASELINES:
+        return ()
+    if method in BY_OBJECT:
+        most = max(most, len({prompt.object for prompt in known.prompts}))
+    return known.sample(most, seed=seed)
+
+
+def training_activations(
+    model: HookedModel, variants: Sequence[MethodVariant], prompts: Sequence[Prompt]
+) -> TrainingActivations:
+    """Subjects and objects that the variants need, by how objects of several tokens are read.
+
+    One pass over the prompts, and a second where one layer is read in two ways.
+    """
+    variants = _components(model, variants)
+    subjects = list(dict.fromkeys(variant.subject_layer for variant in variants))
+    passes: list[dict[int, ObjectAggregation]] = [{}]
+    for variant in variants:
+        if variant.object_layer is None:
+            continue
+        for layers in passes:
+            if layers.setdefault(variant.object_layer, variant.aggregation) == variant.aggregation:
+                break
+        else:
+            passes.append({variant.object_layer: variant.aggregation})
+    found: TrainingActivations = {way: PromptActivations(subject={}, object={}) for way in _WAYS}
+    for number, layers in enumerate(passes):
+        read = prompt_activations(
+            model,
+            prompts,
+            subject_layers=subjects if number == 0 else [],
+            object_layers=list(layers),
+            object_aggregation=layers,
+        )
+        for way in _WAYS:
+            found[way].subject.update(read.subject)
+            found[way].object.update({layer: read.object[layer] for layer in layers if layers[layer] == way})
+    return found
+
+
+def fit_methods(
+    model: HookedModel,
+    variants: Sequence[MethodVariant],
+    known: KnownPrompts,
+    shown: TrainingActivations,
+    *,
+    max_lre_prompts: int,
+    relation: str,
+    seed: int,
+    fit_method: FitMethod = "exact",
+    progress: bool = False,
+) -> dict[str, FittedMethod]:
+    """The directions of each variant, by its name.
+
+    Variants that differ in layers and rank alone share one forward pass a prompt and one reverse pass for each
+    object layer. LREs take `max_lre_prompts` known prompts, balanced over objects; those with an LRE for each
+    object take at least one prompt of each. `fit_method` is how they are fitted; a low-rank fit is made for the
+    largest of the ranks.
+
+    Raises:
+        UnfitError: a rank above the numerical rank, too few prompts of an object, or directions that coincide.
+    """
+    fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed, fit_method, progress)
+    groups: dict[object, list[MethodVariant]] = {}
+    for variant in _components(model, variants):
+        alone = variant.method in (*BASELINES, "lrc-final")
+        key = variant.method if alone else (variant.aggregation, variant.method in BY_OBJECT)
+        groups.setdefault(key, []).append(variant)
+    names = [prompt.object for prompt in known.prompts]
+    made: dict[str, FittedMethod] = {}
+    for group in groups.values():
+        started = time.perf_counter()
+        grids = {} if group[0].method in BASELINES else fitting.grids(group)
+        fitted: dict[str, tuple[ConceptSet, MakeByLabels]] = {}
+        for variant in group:
+            try:
+                make = fitting.maker(variant, grids)
+                fitted[variant.name] = make(names), make
+            except ValueError as error:
+                raise UnfitError(f"{variant.name}: {error}") from error
+        seconds = (time.perf_counter() - started) / len(group)
+        for name, (concepts, make) in fitted.items():
+            made[name] = FittedMethod(concepts=concepts, make=make, seconds=seconds)
+    n_layers = int(model.cfg.n_layers)
+    return {
+        variant.name: _combined([made[part.name] for part in variant.components(n_layers)], variant)
+        for variant in variants
+    }
+
+
+def _components(model: HookedModel, variants: Sequence[MethodVariant]) -> list[MethodVariant]:
+    return [part for variant in variants for part in variant.components(int(model.cfg.n_layers))]
+
+
+def _combined(parts: Sequence[FittedMethod], variant: MethodVariant) -> FittedMethod:
+    if variant.method != COMBINED:
+        return parts[0]
+
+    def make(names: Sequence[str]) -> ConceptSet:
+        return combine_concepts([part.make(names) for part in parts], method=COMBINED)
+
+    started = time.perf_counter()
+    try:
+        concepts = combine_concepts([part.concepts for part in parts], method=COMBINED)
+    except ValueError as error:
+        raise UnfitError(f"{variant.name}: {error}") from error
+    seconds = sum(part.seconds for part in parts) + time.perf_counter() - started
+    return FittedMethod(concepts=concepts, make=make, seconds=seconds)
+
+
+class _Fitting:
+    def __init__(
+        self,
+        model: HookedModel,
+        known: KnownPrompts,
+        shown: TrainingActivations,
+        max_lre_prompts: int,
+        relation: str,
+        seed: int,
+        fit_method: FitMethod,
+        progress: bool,
+    ) -> None:
+        self.model, self.known, self.shown = model, known, shown
+        self.max_lre_prompts, self.relation, self.seed = max_lre_prompts, relation, seed
+        self.fit_method, self.progress = fit_method, progress
+
+    def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
+        """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
+        subjects = sorted({variant.subject_layer for variant in group})
+        objects = sorted({v.object_layer for v in group if v.object_layer is not None})
+        rank = None
+        if self.fit_method == "low_rank":
+            rank = max(v.rank for v in group if v.rank is not None)
+
+        def fit(prompts: Sequence[Prompt]) -> _Grid:
+            return fit_layer_grid(
+                self.model,
+                prompts,
+                subject_layers=subjects,
+                object_layers=objects,
+                object_aggregation=group[0].aggregation,
+                method=self.fit_method,
+                rank=rank,
+                progress=self.progress,
+            )
+
+        sample = lre_prompts(self.known, group[0].method, most=self.max_lre_prompts, seed=self.seed)
+        if group[0].method not in BY_OBJECT:
+            return {"": fit(sample)}
+        names = dict.fromkeys(prompt.object for prompt in self.known.prompts)
+        return {name: fit([prompt for prompt in sample if prompt.object == name]) for name in names}
+
+    def maker(self, variant: MethodVariant, grids: Mapping[str, _Grid]) -> MakeByLabels:
+        """How the variant's directions come from labels; all that does not depend on them is done."""
+        if variant.object_layer is None:
+            return self._baseline(variant)
+        pair, rank = (variant.subject_layer, variant.object_layer), variant.rank
+        objects = self.shown[variant.aggregation].object[variant.object_layer]
+        own = {name: grid[pair] for name, grid in grids.items()}
+        if variant.method == "lrc-other-objects":
+            own = {name: combined([own[other] for other in own if other != name]) for name in own}
+        for lre in own.values():
+            if rank is not None and lre.numerical_rank < rank:
+                raise UnfitError(
+                    f"{variant.name}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}"
+                )
+        if variant.method not in BY_OBJECT:
+            return lambda names: own[""].concepts_from_activations(
+                objects, list(names), rank=rank, ridge=variant.ridge
+            )
+
+        def by_object(names: Sequence[str]) -> ConceptSet:
+            made = {}
+            for name, lre in own.items():
+                rows = [row for row, other in enumerate(names) if other == name]
+                made[name] = lre.concepts_from_activations(objects[rows], [name] * len(rows), rank=rank)[name]
+            return ConceptSet(made, settings={"rank": rank, "method": variant.method})
+
+        return by_object
+
+    def _baseline(self, variant: MethodVariant) -> MakeByLabels:
+        activations = self.shown["mean"].subject[variant.subject_layer]
+        fingerprint = ModelFingerprint.of(self.model)
+        place = hook_name(self.model, variant.subject_layer)
+
+        def baseline(names: Sequence[str]) -> ConceptSet:
+            return baseline_concepts(
+                activations,
+                list(names),
+                method=variant.method,
+                hook_name=place,
+                relation=self.relation,
+                fingerprint=fingerprint,
+                seed=self.seed,
+            )
+
+        return baseline

@@ -1,0 +1,124 @@
+"""Leading singular triplets of a matrix that is known only by its products with some vectors. Tensors only."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.numerics.low_rank import Factors
+
+Product = Callable[[Tensor], Tensor]
+"""Rows in, the product of each out."""
+
+
+def added_basis(basis: Float[Tensor, "d known"], new: Float[Tensor, "d added"]) -> Float[Tensor, "d added"]:
+    """Orthonormal columns, orthogonal to the orthonormal columns of `basis`; with them they span `new`.
+
+    Where `new` adds fewer directions than it has columns, the others are arbitrary.
+    """
+    found = new
+    for _ in range(2):  # what is left of `basis` after the first time, the second takes away
+        found = torch.linalg.qr(found - basis @ (basis.T @ found)).Q
+    defect = (basis.T @ found).abs().max() if basis.numel() and found.numel() else 0
+    if defect > 100 * torch.finfo(new.dtype).eps:  # `new` lies in the span of `basis`, but for rounding
+        found = torch.linalg.qr(torch.cat([basis, new], dim=1)).Q[:, basis.shape[1] :]
+    return found
+
+
+class BlockKrylov:
+    """Golub-Kahan bidiagonalisation by blocks: `weight` on an ever larger space of outputs.
+
+    Each round takes `width` products with the matrix and as many with its transpose, and keeps everything that
+    earlier rounds have found, so a round is worth more than a power iteration of the same cost (Musco and Musco
+    2015, arXiv:1504.05477, algorithm 2). Products go by rows: `forward` maps rows `d_subject` to rows
+    `d_object` (`W v`), `reverse` the other way (`W^T u`). Bases are orthonormal to the precision of the dtype.
+    """
+
+    def __init__(
+        self,
+        forward: Product,
+        reverse: Product,
+        start: Float[Tensor, "d_subject width"],
+    ) -> None:
+        self._forward, self._reverse = forward, reverse
+        self.right: Float[Tensor, "d_subject known"] = torch.linalg.qr(start).Q
+        """Orthonormal: the input directions of the rounds so far and of the next one."""
+        self._next = self.right
+        self.left: Float[Tensor, "d_object rank"]
+        """Orthonormal; the weight is approximated by `left left^T W`."""
+        self.image: Float[Tensor, "d_subject rank"]
+        """`W^T left`, exact."""
+        self.width = start.shape[1]
+        self.n_rounds = 0
+        self.n_products = 0
+        self.first_residual = 0.0
+        """Squared Frobenius norm of what the first round has not found of the weight, estimated."""
+        self.first_energy = 0.0
+        """Squared Frobenius norm of what it has found."""
+
+    @property
+    def rank(self) -> int:
+        """Dimensions found so far."""
+        return self.left.shape[1] if self.n_rounds else 0
+
+    def grow(self) -> None:
+        """One more round: `width` products each way, fewer where the space is full."""
+        seen = self._forward(self._next.T).T
+        self.n_products += self._next.shape[1]
+        known = self.left if self.n_rounds else seen[:, :0]
+        new = added_basis(known, seen[:, : seen.shape[0] - known.shape[1]])
+        pulled = self._reverse(new.T).T
+        self.n_products += new.shape[1]
+        if self.n_rounds:
+            self.left, self.image = torch.cat([self.left, new], 1), torch.cat([self.image, pulled], 1)
+        else:
+            self.left, self.image = new, pulled
+            self.first_residual = left_out_energy(seen, n_rows=self.right.shape[0])
+            self.first_energy = float(pulled.cpu().double().pow(2).sum())
+        self.n_rounds += 1
+        room = self.right.shape[0] - self.right.shape[1]
+        self._next = added_basis(self.right, pulled[:, :room])
+        self.right = torch.cat([self.right, self._next], 1)
+
+    def complete(self) -> Float[Tensor, "d_object d_subject"]:
+        """The whole weight, from `d_object - rank` more products with the transpose."""
+        rest = torch.linalg.qr(self.left, mode="complete").Q[:, self.rank :]
+        self.n_products += rest.shape[1]
+        whole: Tensor = self.weight + rest @ self._reverse(rest.T)
+        return whole
+
+    @property
+    def weight(self) -> Float[Tensor, "d_object d_subject"]:
+        """The best approximation so far, of rank `rank`."""
+        approximation: Tensor = self.left @ self.image.T
+        return approximation
+
+    @property
+    def factors(self) -> Factors:
+        """Its singular value decomposition."""
+        return factors_of(self.left, self.image)
+
+
+def factors_of(left: Float[Tensor, "d_object rank"], image: Float[Tensor, "d_subject rank"]) -> Factors:
+    """Singular value decomposition of `left image^T` for orthonormal `left`."""
+    v, s, uh = torch.linalg.svd(image, full_matrices=False)
+    return Factors(u=left @ uh.T, s=s, vh=v.T)
+
+
+def left_out_energy(products: Float[Tensor, "d_object width"], *, n_rows: int) -> float:
+    """Squared Frobenius norm of `W - Q Q^T W`, where Q spans the products of W with random orthonormal vectors.
+
+    Each product in turn is left out, and its distance from the others tells what they have missed (the
+    leave-one-out estimate of Epperly and Tropp 2024, arXiv:2207.06342, for orthonormal vectors in `n_rows`
+    dimensions). It belongs to one vector fewer than there are, so it is a little large.
+    """
+    wide = products.cpu().double()  # some devices know no float64
+    width = wide.shape[1]
+    triangle = torch.linalg.qr(wide, mode="r").R
+    diagonal = triangle.diagonal().abs()
+    if width < 2 or width >= n_rows or wide.shape[0] <= width or diagonal.min() <= 1e-12 * diagonal.max():
+        return 0.0
+    inverse = torch.linalg.solve_triangular(triangle, torch.eye(width).to(triangle), upper=True)
+    distances = 1 / inverse.pow(2).sum(1)
+    return float((n_rows - width) * distances.mean())

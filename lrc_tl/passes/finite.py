@@ -1,0 +1,86 @@
+"""Numbers that are NaN or infinite: found where they appear, and named by the text that they belong to.
+
+Nothing may count them: a comparison with NaN is False, so an edit that broke the model would look like one that
+failed, and the largest of NaN logits is the first token of the vocabulary.
+"""
+
+from collections.abc import Sequence
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lrc_tl.errors import NotFiniteError
+from lrc_tl.models.loading import HookedModel
+
+_SHOWN = 60
+_ADVICE = "load the model in float32 and check its weights"
+
+
+def gives_probabilities(logits: Float[Tensor, "*batch d_vocab"]) -> Bool[Tensor, "*batch"]:
+    """Where the logits have a softmax: none is NaN or +inf, and not all are -inf.
+
+    Some may be -inf: so a model forbids tokens.
+    """
+    found: Tensor = logits.amax(-1).isfinite()
+    return found
+
+
+class LogitsCheck:
+    """Refuses logits without a softmax, row by row, and counts the rows that were looked at."""
+
+    def __init__(self, model: HookedModel) -> None:
+        self._model = model
+        self._n_rows = 0
+
+    def require(
+        self,
+        logits: Float[Tensor, "row pos d_vocab"],
+        sequences: Sequence[Sequence[int]],
+        shifts: Float[Tensor, "row d_model"] | None = None,
+        overflowed: Bool[Tensor, " row"] | None = None,
+    ) -> None:
+        """Go on where all logits of a batch have a softmax; `sequences` are the token ids of its rows.
+
+        Args:
+            shifts: the edits that the rows ran under, for the text of the error.
+            overflowed: rows in which an edit left a residual without a finite norm. The model's norm layers may
+                turn that into zeros, and so into logits that look well.
+
+        Raises:
+            NotFiniteError: some have none; with the text of the first such row, and how many there are.
+        """
+        self._n_rows += len(logits)
+        good = gives_probabilities(logits).all(1)
+        if overflowed is not None:
+            good &= ~overflowed
+        if bool(good.all()):
+            return
+        rows = (~good).nonzero()[:, 0].tolist()
+        text = self._model.tokenizer.decode(list(sequences[rows[0]]))
+        shown = text if len(text) <= _SHOWN else f"...{text[-_SHOWN:]}"
+        advice, under = _ADVICE, ""
+        if shifts is not None and bool(shifts[rows[0]].any()):
+            shift = shifts[rows[0]].double()
+            largest = shift.abs().max()  # its square may be infinite
+            under = f" under an edit of size {float(largest * (shift / largest).norm()):.4g}"
+            advice = f"give a smaller edit (beta or strength), or {_ADVICE}"
+        raise NotFiniteError(
+            f"the residuals or logits of {len(rows)} of {self._n_rows} runs are not finite, the first behind "
+            f"{shown!r}{under}; {advice}"
+        )
+
+
+def require_finite_residuals(residuals: Float[Tensor, "row d_model"], texts: Sequence[str], *, layer: int) -> None:
+    """Go on where all residuals are finite; `texts` are those of the rows.
+
+    Raises:
+        NotFiniteError: some are not; with the first such text, and how many there are.
+    """
+    good = residuals.isfinite().all(1)
+    if bool(good.all()):
+        return
+    rows = (~good).nonzero()[:, 0].tolist()
+    raise NotFiniteError(
+        f"the residual stream of {texts[rows[0]]!r} at layer {layer} is not finite ({len(rows)} of {len(texts)} "
+        f"texts); {_ADVICE}"
+    )

@@ -1,0 +1,168 @@
+"""Keys and values of the tokens before the subject: run once, without gradients.
+
+Nothing before the subject depends on it, so only the subject and what follows need a graph. HookedTransformer has
+its own cache; a Bridge around a Hugging Face model takes that library's. Like `models`, this module may import
+`transformer_lens` and `transformers`, and does so only when it is used.
+"""
+
+import inspect
+from collections.abc import Sequence
+from copy import copy, deepcopy
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lrc_tl.passes.batches import length_batches, right_padded
+from lrc_tl.models.hooking import Block, hooked_pass
+from lrc_tl.models.loading import HookedModel, hooked_transformer
+from lrc_tl.passes.suffix_attention import suffix_gradients
+from lrc_tl.passes.tracking import is_steered
+
+
+@runtime_checkable
+class PrefixCache(Protocol):
+    """Keys and values of a run prefix."""
+
+    def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
+        """Arguments of one forward pass over the next `n_following` tokens of each row.
+
+        All rows share the prefix; the cache itself stays as it is.
+        """
+
+    def without_gradients(self, layers: Sequence[int]) -> Block:
+        """Around that forward pass: no gradients to the prefix in these layers, where there would be some."""
+
+
+def prefix_cache(model: HookedModel, prefix: Int[Tensor, "1 pos"], *, stop_at_layer: int) -> PrefixCache | None:
+    """The keys and values of `prefix` in the layers below `stop_at_layer`, computed here without gradients.
+
+    None where there is no prefix, or where the model keeps no cache that can be trusted (a Bridge around one of
+    TransformerLens's own small models, or one that leaves its layers' caches empty; a HookedTransformer with
+    ungrouped keys): then run the whole sequence. None too while a steering is on: it may count from the end of a
+    text, of which a prefix knows nothing.
+    """
+    if prefix.shape[1] == 0 or is_steered(model):
+        return None
+    if _keeps_own_cache(model):
+        return _HookedCache(model, prefix, stop_at_layer)
+    if _is_hooked_transformer(model):
+        return None
+    return _hugging_face_cache(model, prefix, stop_at_layer)
+
+
+def prefix_caches(
+    model: HookedModel, prefixes: Sequence[Sequence[int]], *, stop_at_layer: int
+) -> list[PrefixCache | None]:
+    """`prefix_cache` of each, those of a HookedTransformer from batched passes."""
+    caches: list[PrefixCache | None] = [None] * len(prefixes)
+    if is_steered(model):
+        return caches
+    if not _keeps_own_cache(model):
+        rows = [torch.tensor([list(prefix)], dtype=torch.long, device=model.cfg.device) for prefix in prefixes]
+        return [prefix_cache(model, row, stop_at_layer=stop_at_layer) for row in rows]
+    filled = [number for number, prefix in enumerate(prefixes) if prefix]
+    for batch in length_batches([len(prefixes[number]) for number in filled]):
+        chosen = [filled[row] for row in batch]
+        ids = right_padded(model, [prefixes[number] for number in chosen])
+        together = _HookedCache(model, ids, stop_at_layer)
+        for row, number in enumerate(chosen):
+            caches[number] = together.row(row, len(prefixes[number]))
+    return caches
+
+
+def _is_hooked_transformer(model: HookedModel) -> bool:
+    hooked = hooked_transformer()
+    return hooked is not None and isinstance(model, hooked)
+
+
+def _keeps_own_cache(model: HookedModel) -> bool:
+    # Its cache has one entry a key-value head, which fails for keys that are spread over all heads.
+    return _is_hooked_transformer(model) and not model.cfg.ungroup_grouped_query_attention
+
+
+class _HookedCache:
+    """HookedTransformer's cache, frozen so that a forward pass leaves it as it was."""
+
+    def __init__(self, model: Any, prefix: Tensor, stop_at_layer: int) -> None:
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+        self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, prefix.device, len(prefix))
+        hooked_pass(
+            model,
+            prefix,
+            fwd_hooks=[],
+            past_kv_cache=self._cache,
+            attention_mask=torch.ones_like(prefix),
+            stop_at_layer=stop_at_layer,
+        )
+        self._cache.freeze()
+        self._prefix = prefix
+        self._model = model
+
+    def row(self, number: int, length: int) -> "_HookedCache":
+        """The cache of one row of a batch that is padded on the right, in memory of its own."""
+        one = copy(self)
+        own = slice(number, number + 1)
+        one._prefix = self._prefix[own, :length]
+        one._cache = copy(self._cache)
+        one._cache.previous_attention_mask = self._cache.previous_attention_mask[own, :length]
+        one._cache.entries = [copy(entry) for entry in self._cache.entries]
+        for entry in one._cache.entries:  # those above the last layer run are empty
+            entry.past_keys = entry.past_keys[own, :length].clone()
+            entry.past_values = entry.past_values[own, :length].clone()
+        return one
+
+    def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
+        following = torch.ones(n_rows, n_following, dtype=self._prefix.dtype, device=self._prefix.device)
+        cache = self._cache
+        if n_rows > 1:
+            entries = [
+                replace(
+                    entry,
+                    past_keys=entry.past_keys.expand(n_rows, -1, -1, -1),
+                    past_values=entry.past_values.expand(n_rows, -1, -1, -1),
+                )
+                for entry in cache.entries
+            ]
+            mask = cache.previous_attention_mask.expand(n_rows, -1)
+            cache = replace(cache, entries=entries, previous_attention_mask=mask)
+        return {"past_kv_cache": cache, "attention_mask": following}
+
+    def without_gradients(self, layers: Sequence[int]) -> Block:
+        return suffix_gradients(self._model, self._cache, layers)
+
+
+class _HuggingFaceCache:
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
+        # A forward pass appends to the cache that it is given: a second pass would attend to the suffix twice.
+        cache = deepcopy(self._cache)
+        if n_rows > 1:
+            cache.batch_repeat_interleave(n_rows)
+        return {"past_key_values": cache, "use_cache": True}
+
+    def without_gradients(self, layers: Sequence[int]) -> Block:
+        return Block(lambda session: None)
+
+
+def _hugging_face_cache(model: Any, prefix: Tensor, stop_at_layer: int) -> _HuggingFaceCache | None:
+    wrapped = model.original_model
+    config = getattr(wrapped, "config", None)
+    if config is None or "past_key_values" not in inspect.signature(wrapped.forward).parameters:
+        return None
+    from transformers import DynamicCache, PretrainedConfig
+
+    if not isinstance(config, PretrainedConfig):
+        return None
+    cache = DynamicCache(config=config)
+    hooked_pass(model, prefix, fwd_hooks=[], past_key_values=cache, use_cache=True, stop_at_layer=stop_at_layer)
+    filled = [cache.get_seq_length(layer) for layer in range(min(stop_at_layer, len(cache.layers)))]
+    # Some adapters warn and leave the cache empty; a model with recurrent layers has no keys to count.
+    if len(filled) < stop_at_layer or any(length != prefix.shape[1] for length in filled):
+        return None
+    return _HuggingFaceCache(cache)

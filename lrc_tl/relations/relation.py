@@ -1,0 +1,384 @@
+"""Relations: facts and templates, seeded splits, and the prompts made from them. Needs no torch."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, Literal
+
+from lrc_tl.markup.caller_warnings import warn_caller
+from lrc_tl.relations.facts import Fact, cleaned, in_letters, lookalikes, name_flaw, template_flaw
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.relations.prompts import Prompt, spread_over_objects
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.relations.shots import ShotPool
+from lrc_tl.relations.words import find_word
+
+KINDS = ("factual", "commonsense", "linguistic", "bias")
+
+
+class RelationError(ValueError):
+    """A relation file or a relation's content is not usable; the text says where and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """Facts and templates of one relation, checked and free of duplicates.
+
+    Raises:
+        TypeError: facts or templates that are no sequence.
+        RelationError: no facts, a subject that comes twice, an unknown kind, an empty template list, a template
+            without exactly one `{}`, or a name, subject, object or template with control characters or half a
+            character in it. Facts must be as `from_pairs` makes them: no white space around, in Unicode form NFC.
+    """
+
+    name: str
+    facts: tuple[Fact, ...]
+    templates: tuple[str, ...]
+    """Few-shot templates; `{}` is the subject, the object follows the end."""
+    zero_shot_templates: tuple[str, ...]
+    kind: str = "factual"
+    duplicates: tuple[Fact, ...] = ()
+    """Facts that the source held more than once; one of each was kept."""
+    ambiguous: tuple[Fact, ...] = ()
+    """Facts whose subject had two objects in the source; none of them was kept."""
+    rewritten: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Subjects and objects that are not as the source has them, and what they are here: without escapes such as
+    `\\u00e1`, without white space around, in Unicode form NFC."""
+    shot_facts: tuple[Fact, ...] = ()
+    """Where few-shot examples come from; empty for the facts themselves. `split` gives the test side the training
+    facts."""
+    source: str = field(default="", compare=False)
+    """The file that it was read from, if any."""
+    all_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """The objects of the relation that this one is a part of, and its own; a split or a sample keeps them."""
+
+    def __post_init__(self) -> None:
+        for argument in ("facts", "templates", "zero_shot_templates", "shot_facts"):
+            if not isinstance(value := getattr(self, argument), tuple):
+                raise TypeError(f"{argument} is a {type(value).__name__}; a Relation holds tuples")
+        if flaw := name_flaw(self.name):
+            raise RelationError(f"relation {self.name!r}: the name {flaw}")
+        # Frozen, and only known from the facts.
+        object.__setattr__(self, "all_objects", tuple(dict.fromkeys((*self.all_objects, *self.objects))))
+        if not self.facts:
+            raise RelationError(f"relation {self.name!r} has no facts; it needs at least one")
+        for facts in (self.facts, self.shot_facts):
+            _check_clean(facts, self.name)
+        if self.kind not in KINDS:
+            raise RelationError(f"relation {self.name!r}: kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
+        for field_name, templates in (
+            ("prompt_templates", self.templates),
+            ("prompt_templates_zs", self.zero_shot_templates),
+        ):
+            if not templates:
+                raise RelationError(f"relation {self.name!r}: {field_name} is empty; give at least one template")
+            for number, template in enumerate(templates):
+                if flaw := template_flaw(template):
+                    raise RelationError(f"relation {self.name!r}: {field_name}[{number}] = {template!r} {flaw}")
+
+    def __repr__(self) -> str:
+        counts = (
+            _counted(len(self.facts), "fact"),
+            _counted(len(self.objects), "object"),
+            _counted(len(self.templates), "template"),
+        )
+        changes = {
+            "repeated": len(self.duplicates),
+            "left out, with two objects for a subject": len(self.ambiguous),
+            "rewritten": len(self.rewritten),
+        }
+        also = "".join(f"; {count} {what}" for what, count in changes.items() if count)
+        return f"<Relation {self.name!r} ({self.kind}): {', '.join(counts)}{also}>"
+
+    @classmethod
+    def from_pairs(
+        cls,
+        name: str,
+        pairs: Iterable[tuple[str, str]] | Mapping[str, str],
+        *,
+        templates: Sequence[str],
+        zero_shot_templates: Sequence[str] | None = None,
+        kind: str = "factual",
+        strict: bool = False,
+    ) -> "Relation":
+        """A relation from (subject, object) pairs, or from a mapping of subjects to their objects.
+
+        Repeated facts are kept once. A subject with two objects is left out whole, with a warning. Both are
+        recorded, in `duplicates` and `ambiguous`. White space around subjects and objects is dropped, escapes of
+        letters such as `\\u00e1` become the letters, and all is brought into Unicode form NFC, in which texts are
+        compared; `rewritten` holds what was changed, and `report()` tells it all.
+
+        Raises:
+            TypeError: `pairs` is one string, or templates are no sequence of strings.
+            RelationError: bad templates, an entry that is no pair, a subject or object that is not one line of
+                text, no usable fact, or, with `strict`, any duplicate or ambiguous fact.
+        """
+        templates = as_tuple(templates, "templates", str)
+        if zero_shot_templates is not None:
+            zero_shot_templates = as_tuple(zero_shot_templates, "zero_shot_templates", str)
+        if isinstance(pairs, str | bytes):
+            raise TypeError(f"pairs is one string, {pairs[:40]!r}; give (subject, object) pairs")
+        given = [
+            _pair(pair, f"relation {name!r}: pair {number}")
+            for number, pair in enumerate(pairs.items() if isinstance(pairs, Mapping) else pairs)
+        ]
+        all_facts = [Fact(cleaned(subject), cleaned(object_)) for subject, object_ in given]
+        texts = {text: cleaned(text) for text in chain.from_iterable(given)}
+        counts = Counter(all_facts)
+        duplicates = tuple(fact for fact, count in counts.items() if count > 1)
+        objects_of: dict[str, set[str]] = defaultdict(set)
+        for fact in counts:
+            objects_of[fact.subject].add(fact.object)
+        ambiguous = tuple(fact for fact in counts if len(objects_of[fact.subject]) > 1)
+        if strict and (duplicates or ambiguous):
+            shown = ", ".join(map(str, (*duplicates, *ambiguous)[:5]))
+            raise RelationError(
+                f"relation {name!r}: {len(duplicates)} repeated facts and {len(ambiguous)} facts of subjects "
+                f"with two objects (first: {shown}); remove them or load with strict=False"
+            )
+        relation = cls(
+            name=name,
+            facts=tuple(fact for fact in counts if len(objects_of[fact.subject]) == 1),
+            templates=tuple(map(in_letters, templates)),
+            zero_shot_templates=tuple(
+                map(in_letters, templates if zero_shot_templates is None else zero_shot_templates)
+            ),
+            kind=kind,
+            duplicates=duplicates,
+            ambiguous=ambiguous,
+            rewritten=tuple((text, kept) for text, kept in texts.items() if text != kept),
+        )
+        if ambiguous:
+            warn_caller(
+                f"relation {name!r}: {len(ambiguous)} facts are left out, since their subjects have two objects "
+                f"or more: {', '.join(map(str, ambiguous[:4]))}{', ...' * (len(ambiguous) > 4)}; "
+                "leave one object for each subject, or drop these facts"
+            )
+        return relation
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        name: str,
+        templates: Sequence[str],
+        zero_shot_templates: Sequence[str] | None = None,
+        subject: str = "subject",
+        object: str = "object",
+        kind: str = "factual",
+        strict: bool = False,
+    ) -> "Relation":
+        """A relation from two text columns of a pandas DataFrame, one fact a row; otherwise as `from_pairs`.
+
+        Raises:
+            TypeError: `frame` is no DataFrame.
+            RelationError: no rows, a column that is missing or there twice, a missing value or one that is not
+                text, or what `from_pairs` refuses.
+        """
+        where = f"relation {name!r}"
+        if not (hasattr(frame, "columns") and hasattr(frame, "index")):  # pandas itself need not be imported
+            raise TypeError(f"{where}: {type(frame).__name__} is not a pandas DataFrame; for pairs use from_pairs")
+        for column in (subject, object):
+            count = list(frame.columns).count(column)
+            if count != 1:
+                there = ", ".join(map(repr, frame.columns)) or "none"
+                raise RelationError(
+                    f"{where}: the frame has {count} columns named {column!r}; its columns are {there}. "
+                    "Name them with subject= and object="
+                )
+        if frame.empty:
+            raise RelationError(f"{where}: the frame has no rows; it needs one for each fact")
+        for column in (subject, object):
+            for row, value, missing in zip(frame.index, frame[column], frame[column].isna(), strict=True):
+                if missing:
+                    raise RelationError(f"{where}: row {row!r} has no {column!r}; fill it in or drop the row")
+                if not isinstance(value, str):
+                    raise RelationError(
+                        f"{where}: row {row!r} has {column!r} = {value!r} ({type(value).__name__}), which is not "
+                        f"text; turn the column into text, as with frame[{column!r}].astype(str)"
+                    )
+        return cls.from_pairs(
+            name,
+            zip(frame[subject], frame[object], strict=True),
+            templates=templates,
+            zero_shot_templates=zero_shot_templates,
+            kind=kind,
+            strict=strict,
+        )
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Distinct objects in order of first appearance."""
+        return tuple(dict.fromkeys(fact.object for fact in self.facts))
+
+    @property
+    def lookalikes(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of subjects, and of objects, that differ by case or spacing only: perhaps one and the same."""
+        subjects = lookalikes(fact.subject for fact in self.facts)
+        return (*subjects, *lookalikes(self.objects))
+
+    def report(self) -> str:
+        """What the relation holds, and a line for each fact or text that was repeated, left out or rewritten."""
+        lines = [repr(self)]
+        lines += [f"  given more than once: {fact}" for fact in self.duplicates]
+        lines += [f"  left out, its subject has two objects: {fact}" for fact in self.ambiguous]
+        lines += [f"  rewritten: {given!r} is {kept!r}" for given, kept in self.rewritten]
+        lines += [f"  differ by case or spacing only: {', '.join(map(repr, group))}" for group in self.lookalikes]
+        return "\n".join(lines)
+
+    @no_booleans
+    def split(self, *, seed: int, train_share: float = 0.5) -> tuple["Relation", "Relation"]:
+        """Training and test relation, stratified by object.
+
+        Every object keeps at least one training fact; an object with a single fact goes to training only.
+        The share is rounded half up within each object, so with `train_share=0.5` an odd fact goes to training.
+
+        Raises:
+            ValueError: `train_share` is not strictly between 0 and 1.
+            RelationError: no object has two facts, so nothing is left to test on.
+        """
+        if not 0 < train_share < 1:
+            raise ValueError(f"train_share is {train_share}; it must lie strictly between 0 and 1")
+        generator = random.Random(seed)
+        by_object: dict[str, list[Fact]] = defaultdict(list)
+        for fact in self.facts:
+            by_object[fact.object].append(fact)
+        train: set[Fact] = set()
+        for object_ in sorted(by_object):
+            facts = sorted(by_object[object_])
+            generator.shuffle(facts)
+            size = min(max(1, int(len(facts) * train_share + 0.5)), max(1, len(facts) - 1))
+            train.update(facts[:size])
+        test = tuple(fact for fact in self.facts if fact not in train)
+        if not test:
+            raise RelationError(
+                f"relation {self.name!r} has one fact for each of its {len(by_object)} objects; a split needs "
+                "an object with at least two facts"
+            )
+        kept = tuple(fact for fact in self.facts if fact in train)
+        return replace(self, facts=kept), replace(self, facts=test, shot_facts=kept)
+
+    @no_booleans
+    def sample(self, n: int, *, seed: int) -> "Relation":
+        """The relation with `n` of its facts, each object as often as every other as far as its facts go.
+
+        Raises:
+            ValueError: `n` is below 1 or above the number of facts.
+        """
+        if not 1 <= n <= len(self.facts):
+            raise ValueError(
+                f"n is {n}; relation {self.name!r} has {len(self.facts)} facts, so give 1 to that many"
+            )
+        return replace(self, facts=tuple(spread_over_objects(self.facts, n, random.Random(seed))))
+
+    @no_booleans
+    def prompts(
+        self,
+        *,
+        shots: int = 0,
+        seed: int = 0,
+        shots_from: "Relation | None" = None,
+        templates: Literal["one", "all"] = "one",
+    ) -> tuple[Prompt, ...]:
+        """One prompt for each fact, in the order of the facts, its template drawn with `seed`.
+
+        With `shots` the prompt begins with that many examples in the same template, one a line, from distinct
+        objects while these last. They never hold the tested subject, as subject or as object, and come from
+        training facts: those of `shots_from`, else `shot_facts`, which `split` sets on the test side, else the
+        relation's own facts. `shots=0` uses the zero-shot templates.
+
+        White space at the end of a template is dropped, and the object follows after a space; but a template that
+        ends in a line break is final (`Prompt.joint` is ""): it stays as it is, and the object follows directly.
+
+        Args:
+            templates: `"one"` draws a template for each fact, `"all"` gives a prompt for each fact and template.
+
+        Raises:
+            ValueError: `shots` is negative, or more than the facts that may be shown; `templates` is neither.
+        """
+        if shots < 0:
+            raise ValueError(f"shots is {shots}; it must be 0 or more")
+        if templates not in ("one", "all"):
+            raise ValueError(f"templates is {templates!r}; it must be 'one' or 'all'")
+        source = shots_from.facts if shots_from is not None else self.shot_facts or self.facts
+        shown = ShotPool(source if shots else ())
+        pool = self.templates if shots else self.zero_shot_templates
+        prompts = []
+        for fact in self.facts:
+            # One generator a fact: adding or dropping a fact leaves the other zero-shot prompts as they were.
+            generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
+            chosen = pool if templates == "all" else [generator.choice(pool)]
+            for template in chosen:
+                examples = shown.draw(fact.subject, shots, generator)
+                if len(examples) < shots:
+                    raise ValueError(
+                        f"{shots} shots were asked for, but relation {self.name!r} has only {len(examples)} facts "
+                        f"to show that do not name the subject {fact.subject!r}; lower shots"
+                    )
+                lines = "".join(f"{_filled(template, shot)}{_joint(template)}{shot.object}\n" for shot in examples)
+                prompts.append(_prompt(lines, template, fact, self))
+        return tuple(prompts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _pair(pair: Any, where: str) -> tuple[str, str]:
+    """The subject and object as they were given, checked as far as they can be told from other things."""
+    if isinstance(pair, str | bytes | Mapping | Set) or not isinstance(pair, Iterable):
+        raise RelationError(f"{where}: {pair!r:.60} is no (subject, object) pair; give a tuple of two strings")
+    parts = tuple(pair)
+    if len(parts) != 2:
+        raise RelationError(f"{where}: {parts!r:.60} has {len(parts)} items; give (subject, object)")
+    for role, value in zip(("subject", "object"), parts, strict=True):
+        if flaw := name_flaw(value):
+            raise RelationError(f"{where}: {role} {flaw}")
+    return parts[0], parts[1]
+
+
+def _check_clean(facts: Sequence[Fact], name: str) -> None:
+    subjects: set[str] = set()
+    for fact in facts:
+        for text in (fact.subject, fact.object):
+            if flaw := name_flaw(text):
+                raise RelationError(f"relation {name!r}: a subject or object {flaw}")
+            if cleaned(text) != text:
+                raise RelationError(
+                    f"relation {name!r}: {text!r} has white space around it or escapes in it, or is not in "
+                    "Unicode form NFC; make the relation with Relation.from_pairs, which brings texts into form"
+                )
+        if fact.subject in subjects:
+            raise RelationError(
+                f"relation {name!r}: the subject {fact.subject!r} comes more than once; make the relation with "
+                "Relation.from_pairs, which keeps one of equal facts"
+            )
+        subjects.add(fact.subject)
+
+
+def _joint(template: str) -> Literal[" ", ""]:
+    return "" if "\n" in template[len(template.rstrip()) :] else " "
+
+
+def _filled(template: str, fact: Fact) -> str:
+    filled = template.replace("{}", fact.subject)
+    return filled.rstrip() if _joint(template) else filled
+
+
+def _prompt(shown: str, template: str, fact: Fact, relation: Relation) -> Prompt:
+    text = shown + _filled(template, fact)
+    start = len(shown) + template.index("{}")
+    found = find_word(text, fact.subject)
+    return Prompt(
+        text=text,
+        subject=fact.subject,
+        object=fact.object,
+        relation=relation.name,
+        # Only where a template names the subject again or hides it from the rule, so that equal texts stay equal.
+        subject_start=None if found is not None and found[0] == start else start,
+        joint=_joint(template),
+        relation_objects=relation.all_objects,
+    )

@@ -1,0 +1,263 @@
+"""Steered text with the numbers that go with it: probabilities, scores, and distance from the unsteered model."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lrc_tl.steering.operations import Add, Swap, unit_of, wide_of
+from lrc_tl.errors import NotFiniteError
+from lrc_tl.models.fingerprint import fingerprints_once
+from lrc_tl.passes.finite import gives_probabilities
+from lrc_tl.passes.batches import logits_at, whole_text_ids
+from lrc_tl.models.hooking import Block, hooks_on, inside
+from lrc_tl.passes.left_padded import generate_from
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.models.own_draws import OwnDraws
+from lrc_tl.arguments.plain_numbers import real_numbers
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.steering.steering import Steering, steer
+from lrc_tl.turns import turn
+
+_MAX_LOGITS = 2**26
+"""Logits kept at a time (rows x tokens x vocabulary): 256 MiB in float32, three times over for a moment."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Generated:
+    """One continuation of one prompt."""
+
+    prompt: str
+    strength: float | None
+    """From `strengths`; None where the steering's own was taken."""
+    text: str
+    """The continuation alone, without special tokens."""
+    token_ids: Int[Tensor, " new"]
+    """Up to and with the end-of-sequence token, where it came."""
+    log_probs: Float[Tensor, " new"]
+    """Of each token under the steered model at temperature 1, in nats."""
+    scores: Float[Tensor, "new steering"]
+    """Of each token's own residual, after the edits of its layer, along the vector that each steering writes (for
+    a swap the added one), in residual-stream units. NaN for an end-of-sequence token, which is not run."""
+    kl: Float[Tensor, " new"]
+    """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
+
+
+@no_booleans
+@fingerprints_once()
+def generate(
+    model: HookedModel,
+    prompts: str | Sequence[str],
+    *,
+    steering: Steering | Sequence[Steering] = (),
+    strengths: Sequence[float | None] | None = None,
+    max_new_tokens: int = 20,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> tuple[Generated, ...]:
+    """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
+
+    All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
+    the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; a None among them keeps the
+    steering's own. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else
+    sampled with `seed` from one stream for all rows, whatever other threads draw: a sampled row depends on the
+    rows beside it, a greedy one does not. The global random state is not touched.
+
+    Raises:
+        TypeError: a strength is no number.
+        ValueError: no prompts or an empty one, more tokens than the context has, no tokenizer, bad numbers,
+            `strengths` without exactly one Add or Swap to apply them to, logits that are not finite, or a text
+            that HookedTransformer takes for padding.
+    """
+    texts = as_tuple([prompts] if isinstance(prompts, str) else prompts, "prompts", str)
+    steerings = as_tuple([steering] if isinstance(steering, Steering) else steering, "steering", Steering)
+    if strengths is not None:
+        strengths = as_tuple(strengths, "strengths")
+        numbers = real_numbers([0.0 if one is None else one for one in strengths], "strengths")
+        strengths = [None if one is None else number for one, number in zip(strengths, numbers, strict=True)]
+    if not texts or not all(text.strip() for text in texts):
+        raise ValueError("a prompt is empty, or there are none; give at least one text")
+    if model.tokenizer is None:
+        raise ValueError("the model has no tokenizer, so text cannot be generated; use model.generate with tokens")
+    if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
+        raise ValueError(
+            f"max_new_tokens is {max_new_tokens} and temperature {temperature}; the first must be 1 or more, the "
+            "second a finite number from 0"
+        )
+    sequences = [whole_text_ids(model, text, n_more=max_new_tokens) for text in texts]
+    adjustable = [s for s in steerings if isinstance(s.operation, Add | Swap)]
+    if strengths is not None and (len(adjustable) != 1 or not len(strengths)):
+        raise ValueError(
+            f"{len(strengths)} strengths for {len(adjustable)} steerings that add or swap; give one or more, and "
+            "exactly one such steering"
+        )
+    swept: Sequence[float | None] = [None] if strengths is None else strengths
+    rows = [(number, strength) for number in range(len(texts)) for strength in swept]
+    size = max(1, _MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
+    made: list[Generated] = []
+    with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad():
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            fitted = [_for_rows(one, batch, [len(ids) for ids in sequences]) for one in steerings]
+            own = [sequences[number] for number, _ in batch]
+            made.extend(_generate_batch(model, texts, batch, own, fitted, max_new_tokens, temperature))
+    return tuple(made)
+
+
+_Row = tuple[int, float | None]
+
+
+def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) -> Steering:
+    """The steering with what it gives by prompt, and the strengths, by row; `lengths` are the prompts'."""
+    numbers = [number for number, _ in rows]
+    operation: Any = steering.operation
+    field = {"Add": "strength", "Swap": "beta", "Clamp": "value"}.get(type(operation).__name__)
+    if field is not None:
+        amount = getattr(operation, field)
+        if isinstance(amount, Tensor) and amount.ndim == 1:
+            amount = _by_row(amount, numbers, len(lengths), "an amount of the steering")
+        if field != "value" and any(strength is not None for _, strength in rows):
+            own = torch.as_tensor(amount, dtype=torch.float64).expand(len(rows)).tolist()
+            amount = torch.tensor(
+                [kept if strength is None else strength for (_, strength), kept in zip(rows, own, strict=True)],
+                dtype=torch.float64,
+            )
+        operation = replace(operation, **{field: amount})
+    where = steering.where
+    if isinstance(where, Tensor):
+        widest = max(lengths)
+        if where.shape != (len(lengths), widest):
+            raise ValueError(
+                f"the mask for `where` has shape {tuple(where.shape)}, but must have that of the padded prompts, "
+                f"here ({len(lengths)}, {widest})"
+            )
+        # The batch is padded to the longest of its own prompts, on the left.
+        where = where[numbers][:, widest - max(lengths[number] for number in numbers) :]
+    elif isinstance(where, Sequence) and not isinstance(where, str):
+        where = _by_row(torch.tensor(list(where)), numbers, len(lengths), "`where`").tolist()
+    return replace(steering, operation=operation, where=where)
+
+
+def _by_row(values: Tensor, numbers: list[int], n_prompts: int, name: str) -> Tensor:
+    if len(values) != n_prompts:
+        raise ValueError(
+            f"{name} holds {len(values)} rows, but there are {n_prompts} prompts; give one row a prompt"
+        )
+    return values[numbers]
+
+
+def _generate_batch(
+    model: HookedModel,
+    texts: Sequence[str],
+    rows: Sequence[_Row],
+    sequences: Sequence[Sequence[int]],
+    steerings: Sequence[Steering],
+    max_new_tokens: int,
+    temperature: float,
+) -> Iterator[Generated]:
+    read: list[list[Tensor]] = [[] for _ in steerings]
+
+    def reading(number: int) -> Any:
+        operation = steerings[number].operation
+        vector = operation.add if isinstance(operation, Swap) else operation.vector
+
+        # The last position of a pass is the newest token, with and without a cache.
+        def read_score(residual: Tensor, hook: Any) -> None:
+            newest = wide_of(residual[:, -1])
+            read[number].append((newest @ unit_of(vector, newest)).cpu())
+
+        return steerings[number].hook_name, read_score
+
+    eos = model.tokenizer.eos_token_id
+    hooks = [reading(number) for number in range(len(steerings))]
+    prompts = [texts[number] for number, _ in rows]
+
+    def work() -> Any:
+        # One token more than asked for: only so is the last one run, and its score known.
+        return generate_from(
+            model, sequences, max_new_tokens=max_new_tokens + 1, do_sample=temperature > 0,
+            temperature=temperature or 1.0, stop_at_eos=eos is not None, eos_token_id=eos, output_logits=True,
+        )  # fmt: skip
+
+    with turn(model):
+        checked_work = partial(inside, _finite_logits(model, prompts), work)
+        reading_scores = partial(inside, hooks_on(model, hooks), checked_work)
+        output = inside(steer(model, steerings), reading_scores) if steerings else reading_scores()
+    steps = len(output.logits)
+    ids = output.sequences[:, -steps:].cpu()
+    log_probs = torch.stack([wide_of(step).log_softmax(-1).cpu() for step in output.logits], dim=1)
+    # The first reading is of the last prompt token; what comes after a row's end is not its own.
+    by_steering = [torch.stack(one, dim=1)[:, 1:] for one in read]
+    scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0)
+    lengths = [_length(row.tolist(), eos, max_new_tokens) for row in ids]
+    kl = (
+        _kl_to_unsteered(model, sequences, ids, log_probs, lengths)
+        if steerings
+        else [torch.zeros(n) for n in lengths]
+    )
+    for row, (number, strength) in enumerate(rows):
+        n = lengths[row]
+        own = ids[row, :n]
+        ended = int(own[-1] == eos)
+        unknown = torch.full((ended, scores.shape[-1]), float("nan"), dtype=scores.dtype)
+        yield Generated(
+            prompt=texts[number],
+            strength=strength,
+            text=model.tokenizer.decode(own.tolist(), skip_special_tokens=True),
+            token_ids=own,
+            log_probs=log_probs[row, :n].gather(-1, own[:, None])[:, 0],
+            scores=torch.cat([scores[row, : n - ended], unknown]),
+            kl=kl[row],
+        )
+
+
+def _length(ids: list[int], eos: int | None, most: int) -> int:
+    end = ids.index(eos) + 1 if eos in ids else len(ids)
+    return min(end, most)
+
+
+def _kl_to_unsteered(
+    model: HookedModel,
+    sequences: Sequence[Sequence[int]],
+    ids: Tensor,
+    log_probs: Tensor,
+    lengths: Sequence[int],
+) -> list[Tensor]:
+    whole = [[*own, *ids[row, : lengths[row] - 1].tolist()] for row, own in enumerate(sequences)]
+    starts = [len(own) - 1 for own in sequences]
+    positions = [list(range(start, start + n)) for start, n in zip(starts, lengths, strict=True)]
+    found: list[Tensor] = [torch.zeros(0)] * len(sequences)
+    for row, logits in logits_at(model, whole, positions):
+        steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
+        found[row] = (steered.exp() * (steered - plain)).sum(-1)
+    return found
+
+
+def _finite_logits(model: Any, prompts: Sequence[str]) -> Block:
+    """A block in which logits without a softmax are refused before a token is taken from them."""
+    step = 0
+
+    def check(module: Any, args: Any, logits: Tensor | None) -> None:
+        nonlocal step
+        if logits is not None:
+            _require_finite(logits[:, -1], prompts, f"for new token {step}")
+        step += 1
+
+    return Block(lambda session: session.watch_output(model.unembed, check))
+
+
+def _require_finite(logits: Float[Tensor, "row d_vocab"], prompts: Sequence[str], where: str) -> None:
+    good = gives_probabilities(logits)
+    if not bool(good.all()):
+        row = int((~good).nonzero()[0])
+        raise NotFiniteError(
+            f"the logits {where} behind {prompts[row]!r} are not finite: {int((~logits[row].isfinite()).sum())} "
+            f"of {logits.shape[1]}, and some in {int((~good).sum())} of {len(good)} rows; load the model in "
+            "float32, check its weights, or steer less strongly"
+        )

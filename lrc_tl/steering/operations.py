@@ -1,0 +1,303 @@
+"""Edits of a residual stream: pure functions of it, and the same as operations that a `Steering` holds.
+
+Adding a vector during generation follows Turner et al. 2023 (arXiv:2308.10248); `swap_edit` is eq. 7 of
+Chanin et al. 2024 (arXiv:2311.08968).
+"""
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.typechecking import checked
+
+Unit = Literal["share", "absolute"]
+Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
+"""One number, or one for each leading index of the residual."""
+
+
+def wide_of(tensor: Tensor) -> Tensor:
+    """The tensor in float32 or wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def unit_of(vector: Tensor, like: Tensor) -> Tensor:
+    """The vector in the dtype and on the device of `like`, of unit length there."""
+    # A unit vector that was stored in float32 is one only to 1e-7; in float64 that would show.
+    moved = vector.to(like)
+    unit: Tensor = moved / moved.norm(dim=-1, keepdim=True)
+    return unit
+
+
+def _column(amount: Amount, like: Tensor) -> Tensor | float:
+    return amount.to(like).unsqueeze(-1) if isinstance(amount, Tensor) else amount
+
+
+def _add_shift(h: Tensor, vector: Tensor, strength: Amount, unit: Unit) -> Tensor:
+    scale: Any = h.norm(dim=-1, keepdim=True) if unit == "share" else 1.0
+    shift: Tensor = _column(strength, h) * scale * unit_of(vector, h).expand_as(h)
+    return shift
+
+
+def _swap_shift(h: Tensor, remove: Tensor, add: Tensor, beta: Amount) -> Tensor:
+    shift: Tensor = _column(beta, h) * h.norm(dim=-1, keepdim=True) * (add.to(h) - remove.to(h))
+    return shift
+
+
+def _clamp_shift(h: Tensor, vector: Tensor, value: Amount) -> Tensor:
+    unit = unit_of(vector, h)
+    score = (h * unit).sum(-1, keepdim=True)
+    shift: Tensor = (_column(value, h) - score) * unit
+    return shift
+
+
+@no_booleans
+@checked
+def add_edit(
+    h: Float[Tensor, "*batch d_model"],
+    vector: Float[Tensor, " d_model"],
+    *,
+    strength: Amount,
+    unit: Unit = "share",
+) -> Float[Tensor, "*batch d_model"]:
+    """`h + strength |h| v`, or `h + strength v` with `unit="absolute"`, which moves the score by `strength`.
+
+    Computed in float32 or wider, returned in the dtype of `h`, as every operation here.
+    """
+    wide = wide_of(h)
+    return (wide + _add_shift(wide, vector, strength, unit)).to(h.dtype)
+
+
+@no_booleans
+@checked
+def swap_edit(
+    h: Float[Tensor, "*batch d_model"],
+    remove: Float[Tensor, "*#batch d_model"],
+    add: Float[Tensor, "*#batch d_model"],
+    *,
+    beta: Amount,
+) -> Float[Tensor, "*batch d_model"]:
+    """`h + beta |h| (v_add - v_remove)`: one concept for another (arXiv:2311.08968, eq. 7).
+
+    `remove` and `add` are taken as they are (unit vectors in the paper), one for all rows of `h` or one for each.
+    """
+    wide = wide_of(h)
+    return (wide + _swap_shift(wide, remove, add, beta)).to(h.dtype)
+
+
+@no_booleans
+@checked
+def clamp_edit(
+    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"], *, value: Amount
+) -> Float[Tensor, "*batch d_model"]:
+    """`h + (value - v.h) v`: the nearest residual whose score is `value`."""
+    wide = wide_of(h)
+    return (wide + _clamp_shift(wide, vector, value)).to(h.dtype)
+
+
+@checked
+def ablate_edit(
+    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"]
+) -> Float[Tensor, "*batch d_model"]:
+    """`h - (v.h) v`: the direction projected out; its score is 0."""
+    edited: Tensor = clamp_edit(h, vector, value=0.0)
+    return edited
+
+
+@checked
+def reflect_edit(
+    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"]
+) -> Float[Tensor, "*batch d_model"]:
+    """`h - 2 (v.h) v`: the score changes its sign, the norm stays."""
+    wide = wide_of(h)
+    return (wide + 2 * _clamp_shift(wide, vector, 0.0)).to(h.dtype)
+
+
+def rescaled(edited: Tensor, h: Tensor) -> Tensor:
+    """`keep_norm` without checks, for hooks."""
+    wide = wide_of(edited)
+    length = wide.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
+    kept: Tensor = (wide / length) * wide_of(h).norm(dim=-1, keepdim=True)
+    return kept.to(h.dtype)
+
+
+@checked
+def keep_norm(
+    edited: Float[Tensor, "*batch d_model"], h: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch d_model"]:
+    """`edited |h| / |edited|`: the direction of the edit with the length of `h`; a zero vector stays zero."""
+    return rescaled(edited, h)
+
+
+def _check_amount(amount: Amount, name: str) -> None:
+    if not isinstance(amount, Tensor | Real) or (isinstance(amount, Tensor) and amount.dtype == torch.bool):
+        raise TypeError(f"{name} is {amount!r}; give one number, or a tensor with one for each row of the batch")
+    if not bool(torch.isfinite(torch.as_tensor(amount)).all()):
+        raise ValueError(f"{name} is {amount}; it must be a finite number, or one for each row of the batch")
+    if isinstance(amount, Tensor) and amount.ndim > 1:
+        raise ValueError(
+            f"{name} has shape {tuple(amount.shape)}; give one number, or one for each row of the batch"
+        )
+
+
+def check_vector(vector: Tensor, name: str) -> None:
+    """Raise ValueError unless `vector` is one finite unit vector."""
+    length = float(vector.norm())
+    if vector.ndim != 1 or not abs(length - 1) < 1e-4:
+        raise ValueError(
+            f"{name} has shape {tuple(vector.shape)} and norm {length}; it must be one finite unit vector"
+        )
+
+
+@no_booleans
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Add:
+    """`add_edit` as an operation of a `Steering`.
+
+    Raises:
+        TypeError: `strength` is neither a number nor a tensor.
+        ValueError: `strength` is not finite, or `vector` is not a unit vector.
+    """
+
+    vector: Float[Tensor, " d_model"]
+    strength: Amount
+    """A share of `|h|` at each position, or residual-stream units with `unit="absolute"`; one, or one a row."""
+    unit: Unit = "share"
+
+    def __post_init__(self) -> None:
+        check_vector(self.vector, "vector")
+        _check_amount(self.strength, "strength")
+        if self.unit not in ("share", "absolute"):
+            raise ValueError(f"unit is {self.unit!r}; allowed are 'share' and 'absolute'")
+
+    def shift(self, h: Tensor) -> Tensor:
+        """What is added to residuals of shape `batch pos d_model`."""
+        return _add_shift(h, self.vector, _rows(self.strength, h), self.unit)
+
+
+@no_booleans
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Swap:
+    """`swap_edit` as an operation of a `Steering`.
+
+    Raises:
+        TypeError: `beta` is neither a number nor a tensor.
+        ValueError: `beta` is not finite, or a vector is not a unit vector.
+    """
+
+    remove: Float[Tensor, " d_model"]
+    add: Float[Tensor, " d_model"]
+    beta: Amount
+
+    def __post_init__(self) -> None:
+        check_vector(self.remove, "remove")
+        check_vector(self.add, "add")
+        if self.add.shape != self.remove.shape:
+            raise ValueError(
+                f"add has width {self.add.shape[0]}, remove {self.remove.shape[0]}; they must be equal"
+            )
+        _check_amount(self.beta, "beta")
+
+    @property
+    def vector(self) -> Tensor:
+        """The direction that goes out, whose width must fit the model."""
+        return self.remove
+
+    def shift(self, h: Tensor) -> Tensor:
+        """What is added to residuals of shape `batch pos d_model`."""
+        return _swap_shift(h, self.remove, self.add, _rows(self.beta, h))
+
+
+@no_booleans
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Clamp:
+    """`clamp_edit` as an operation of a `Steering`; `value=0.0` is ablation.
+
+    Raises:
+        TypeError: `value` is neither a number nor a tensor.
+        ValueError: `value` is not finite, or `vector` is not a unit vector.
+    """
+
+    vector: Float[Tensor, " d_model"]
+    value: Amount
+
+    def __post_init__(self) -> None:
+        check_vector(self.vector, "vector")
+        _check_amount(self.value, "value")
+
+    def shift(self, h: Tensor) -> Tensor:
+        """What is added to residuals of shape `batch pos d_model`."""
+        return _clamp_shift(h, self.vector, _rows(self.value, h))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reflect:
+    """`reflect_edit` as an operation of a `Steering`.
+
+    Raises:
+        ValueError: `vector` is not a unit vector.
+    """
+
+    vector: Float[Tensor, " d_model"]
+
+    def __post_init__(self) -> None:
+        check_vector(self.vector, "vector")
+
+    def shift(self, h: Tensor) -> Tensor:
+        """What is added to residuals of shape `batch pos d_model`."""
+        return 2 * _clamp_shift(h, self.vector, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Erase:
+    """`h - (h - m) R^T L^T`: an affine projection along the columns of L, as LEACE makes; the mean `m` stays.
+
+    With `R L = I` it is a projection, so doing it twice is doing it once. `lrc_tl.steering.erasure` fits it.
+
+    Raises:
+        ValueError: `left`, `right` and `mean` do not fit each other, are not finite, or `right @ left` is not the
+            identity to 1e-4.
+    """
+
+    left: Float[Tensor, "d_model rank"]
+    right: Float[Tensor, "rank d_model"]
+    mean: Float[Tensor, " d_model"]
+
+    def __post_init__(self) -> None:
+        width, rank = self.left.shape
+        if self.right.shape != (rank, width) or self.mean.shape != (width,) or rank == 0:
+            raise ValueError(
+                f"left {tuple(self.left.shape)}, right {tuple(self.right.shape)} and mean "
+                f"{tuple(self.mean.shape)} do not fit; they must be (d_model, rank), (rank, d_model), (d_model,)"
+            )
+        product = self.right @ self.left
+        if not bool(((product - torch.eye(rank).to(product)).abs() < 1e-4).all() & self.mean.isfinite().all()):
+            raise ValueError("right @ left is not the identity, or the mean is not finite: that is no projection")
+
+    @property
+    def vector(self) -> Tensor:
+        """The unit vector that reads most of what is erased: after the edit its score is that of the mean."""
+        return unit_of(self.right[0], self.right[0])
+
+    def shift(self, h: Tensor) -> Tensor:
+        """What is added to residuals of shape `batch pos d_model`."""
+        return -((h - self.mean.to(h)) @ self.right.to(h).T) @ self.left.to(h).T
+
+
+Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
+
+
+def _rows(amount: Amount, h: Tensor) -> Amount:
+    """One number a row, spread over the positions of `h`."""
+    if not isinstance(amount, Tensor) or amount.ndim == 0:
+        return float(amount)
+    if amount.shape[0] != h.shape[0]:
+        raise ValueError(
+            f"the strength has {amount.shape[0]} rows, but the batch has {h.shape[0]}; give one number, or one "
+            "for each row"
+        )
+    return amount[:, None]

@@ -1,0 +1,295 @@
+"""What a direction does to a residual stream, where, when and how strongly.
+
+`Steering` says at which hook points, positions and steps an operation acts; `steer` puts steerings on a model.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.steering.operations import Add, Clamp, Operation, Reflect, Swap, check_vector, rescaled, swap_edit, unit_of, wide_of
+from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
+from lrc_tl.models.hooking import Block, Session
+from lrc_tl.models.loading import HookedModel, require_hook
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.steering.places import Chunk, Where, hook_layer, select
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.passes.tracking import track_positions
+
+__all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer", "swap_edit"]
+
+Hook: TypeAlias = Callable[..., Tensor]
+
+
+@no_booleans
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How the edit changes over generation: the prompt is step 0, the k-th generated token step k.
+
+    `"linear_decay"` goes from 1 in the prompt to 0 at step `steps`; `"warm_up"` from 0 in the prompt to 1 at step
+    `steps`; `"first"` is 1 up to step `steps`, then 0.
+
+    Raises:
+        ValueError: `steps` is below 1.
+    """
+
+    kind: Literal["linear_decay", "warm_up", "first"]
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear_decay", "warm_up", "first") or not self.steps >= 1:
+            raise ValueError(
+                f"schedule {self.kind!r} over {self.steps} steps; allowed are 'linear_decay', 'warm_up' and "
+                "'first' over 1 step or more"
+            )
+
+    def factor(self, step: Tensor) -> Tensor:
+        """Factor of the edit for each step, from 0 to 1."""
+        share = step.to(torch.float32) / self.steps
+        if self.kind == "first":
+            return (share <= 1).float()
+        return (1 - share if self.kind == "linear_decay" else share).clamp(0, 1)
+
+
+@no_booleans
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gate:
+    """Edit only where a probe fires: `v.h > threshold`, or `<` with `above=False`.
+
+    The score is read at the same position, before the edit, at `hook_name`: the edit's layer or an earlier one.
+
+    Raises:
+        ValueError: `threshold` is not finite, or `vector` is not a unit vector.
+    """
+
+    vector: Float[Tensor, " d_model"]
+    hook_name: str
+    threshold: float
+    above: bool = True
+
+    def __post_init__(self) -> None:
+        check_vector(self.vector, "the gate's vector")
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"the gate's threshold is {self.threshold}; it must be a finite number")
+
+    def fires(self, h: Tensor) -> Tensor:
+        """Bool for residuals of shape `batch pos d_model`, shape `batch pos`."""
+        wide = wide_of(h)
+        score = wide @ unit_of(self.vector, wide)
+        return score > self.threshold if self.above else score < self.threshold
+
+
+@no_booleans
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Steering:
+    """One operation with its hook point, positions and steps. It does nothing until it is put `on` a model."""
+
+    operation: Operation
+    hook_name: str
+    layers: Literal["own", "all"] | Sequence[int] = "own"
+    """`"own"` is the layer of `hook_name`; the same vectors act at every layer, each edit seeing those before."""
+    where: Where = "all"
+    bos: bool = False
+    """Whether `where="all"` and `"prompt"` include beginning-of-sequence tokens."""
+    when: Schedule | None = None
+    gate: Gate | None = None
+    keep_norm: bool = False
+    """Rescale each edited residual to the length that it had."""
+    fingerprint: ModelFingerprint | None = None
+    """The model that the vectors were made on; None: not recorded, and not checked."""
+
+    @no_booleans
+    def at(
+        self,
+        *,
+        where: Where | None = None,
+        bos: bool | None = None,
+        layers: Literal["own", "all"] | Sequence[int] | None = None,
+        when: Schedule | None = None,
+        gate: Gate | None = None,
+        keep_norm: bool | None = None,
+    ) -> "Steering":
+        """The same steering in another place; what is not given stays."""
+        given = {"where": where, "bos": bos, "layers": layers, "when": when, "gate": gate, "keep_norm": keep_norm}
+        changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **changed)
+
+    def on(self, model: HookedModel) -> Block:
+        """`steer(model, [self])`."""
+        return steer(model, [self])
+
+    def hook_names(self, model: HookedModel) -> list[str]:
+        """Where it acts in this model, earliest layer first.
+
+        Raises:
+            LookupError: the model has no such hook point.
+            FingerprintMismatch: the vectors were made on another model.
+            ValueError: a layer outside the model, a vector of another width, or a gate from a later layer.
+        """
+        own = hook_layer(self.hook_name)
+        require_hook(model, self.hook_name)
+        n_layers = int(model.cfg.n_layers)
+        if isinstance(self.layers, str | int):
+            if self.layers not in ("own", "all"):
+                raise ValueError(f"layers is {self.layers!r}; give 'own', 'all' or layer numbers")
+            layers = [own] if self.layers == "own" else list(range(n_layers))
+        else:
+            given = as_tuple(self.layers, "layers")
+            outside = [layer for layer in given if not -n_layers <= layer < n_layers]
+            if outside or not given:
+                raise ValueError(
+                    f"layers {list(given)} are not all in the model; allowed: {-n_layers} to {n_layers - 1}"
+                )
+            layers = sorted({layer % n_layers for layer in given})
+        widths = {"the steering's vector": self.operation.vector}
+        if self.gate is not None:
+            require_hook(model, self.gate.hook_name)
+            if hook_layer(self.gate.hook_name) > layers[0]:
+                raise ValueError(
+                    f"the gate reads {self.gate.hook_name}, later than the edit at layer {layers[0]}; gate on the "
+                    "same layer or an earlier one"
+                )
+            widths["the gate's vector"] = self.gate.vector
+        for name, vector in widths.items():
+            if vector.shape[0] != model.cfg.d_model:
+                raise ValueError(
+                    f"{name} has width {vector.shape[0]}, but the model's d_model is {model.cfg.d_model}; use a "
+                    "direction that was trained on this model"
+                )
+        suffix = self.hook_name.split(".", 2)[2]
+        names = [f"blocks.{layer}.{suffix}" for layer in layers]
+        for name in names:
+            require_hook(model, name)
+        if self.fingerprint is not None:
+            self.fingerprint.require_model(model, what="the steering's vectors were made")
+        return names
+
+    def pairs(self, model: HookedModel) -> list[tuple[str, Hook]]:
+        """`(hook_name, fn)` pairs for `add_hook`, `hooks` or `run_with_hooks`, acting on every position they see.
+
+        Such a function cannot know where a chunk stands, so nothing that depends on it is allowed, and it acts on
+        the beginning-of-sequence token and on padding too: say so with `bos=True`.
+
+        Raises:
+            ValueError: the steering depends on positions, steps or a gate.
+        """
+        if (
+            not isinstance(self.where, str)
+            or self.where != "all"
+            or not self.bos
+            or self.when is not None
+            or self.gate is not None
+        ):
+            raise ValueError(
+                "a plain hook does not know which positions it is given; use steer or lrc.generate for `where`, "
+                "`when` and `gate`, and bos=True to edit the beginning-of-sequence token too"
+            )
+        return [(name, self.everywhere) for name in self.hook_names(model)]
+
+    def everywhere(self, residual: Tensor, hook: Any) -> Tensor:
+        """The edit as a plain hook: at every position it is given, whatever `where` says."""
+        return self._apply(residual, factor=None, mask=None)
+
+    def _apply(self, residual: Tensor, *, factor: Tensor | None, mask: Tensor | None) -> Tensor:
+        wide = wide_of(residual)
+        shift = self.operation.shift(wide)
+        edited = wide + (shift if factor is None else factor.to(wide)[:, None] * shift)
+        if self.keep_norm:
+            edited = rescaled(edited, wide)
+        edited = edited.to(residual.dtype)
+        return edited if mask is None else torch.where(mask[..., None], edited, residual)
+
+
+class _Active(threading.local):
+    """One steering on one model: its hooks, and what it worked out for the pass it is in.
+
+    Local to the thread, as the positions are.
+    """
+
+    def __init__(self, steering: Steering, chunk_of: Callable[[Tensor], Chunk]) -> None:
+        self._steering = steering
+        self._chunk_of = chunk_of
+        self._chunk: Chunk | None = None
+        self._mask: Tensor | None = None
+        self._factor: Tensor | None = None
+        self._empty = self._whole = False
+        self._fired: tuple[Chunk, Tensor] | None = None
+
+    def read_gate(self, residual: Tensor, hook: Any) -> None:
+        assert self._steering.gate is not None
+        self._fired = self._chunk_of(residual), self._steering.gate.fires(residual)
+
+    def edit(self, residual: Tensor, hook: Any) -> Tensor:
+        chunk = self._chunk_of(residual)
+        if chunk is not self._chunk:
+            self._plan(chunk)
+        assert self._mask is not None
+        mask = self._mask
+        if self._steering.gate is not None:
+            if self._fired is None or self._fired[0] is not chunk:
+                raise ValueError(
+                    f"the gate at {self._steering.gate.hook_name} was not run in this pass before the "
+                    "edit; gate on a hook point before the edit's, and start the pass at or before its layer"
+                )
+            mask = mask & self._fired[1].to(mask.device)
+        elif self._empty:
+            return residual
+        elif self._whole:
+            return self._steering._apply(residual, factor=self._factor_on(residual), mask=None)
+        return self._steering._apply(residual, factor=self._factor_on(residual), mask=mask.to(residual.device))
+
+    def _factor_on(self, residual: Tensor) -> Tensor | None:
+        return None if self._factor is None else self._factor.to(residual.device)
+
+    def _plan(self, chunk: Chunk) -> None:
+        steering = self._steering
+        self._mask = select(steering.where, chunk, bos=steering.bos)
+        self._empty, self._whole = not bool(self._mask.any()), bool(self._mask.all())
+        if steering.when is not None:
+            chunk.generated(why="a schedule")
+            assert chunk.prompt_width is not None
+            step = (chunk.columns - chunk.prompt_width + 1).clamp_min(0)
+            self._factor = steering.when.factor(step)
+        self._chunk = chunk
+
+
+def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
+    """Steerings are on inside the block, in the order given, and gone outside, whatever happens.
+
+    Right for single prompts and left-padded batches, with and without a key-value cache, in `generate`,
+    `run_with_hooks` and plain forward passes. Other hooks on the model are left alone. Blocks may be left in any
+    order. They act in the context (`contextvars`) that entered them, so not in other threads that were started
+    plainly, and not on copies of the model.
+
+    Raises:
+        FingerprintMismatch: the vectors were made on another model.
+        LookupError: the model has no such hook point.
+        ValueError: nothing to steer with, a steering that does not fit the model, or, while the model runs, a
+            place that cannot be known or does not exist.
+    """
+
+    steerings = as_tuple(steerings, "steerings", Steering)
+
+    def put_on(session: Session) -> None:
+        if not steerings:
+            raise ValueError("no steerings; give at least one")
+        with fingerprints_once():
+            names = [steering.hook_names(model) for steering in steerings]
+        gates = [steering.gate.hook_name for steering in steerings if steering.gate is not None]
+        layers = sorted({hook_layer(name) for name in [*gates, *(name for group in names for name in group)]})
+        chunk_of = track_positions(session, model, layers=layers)
+        hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
+        for steering, group in zip(steerings, names, strict=True):
+            active = _Active(steering, chunk_of)
+            if steering.gate is not None:
+                hooks.append((steering.gate.hook_name, active.read_gate))
+            hooks.extend((name, active.edit) for name in group)
+        session.add_hooks(model, hooks)
+
+    return Block(put_on)

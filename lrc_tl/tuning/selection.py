@@ -1,0 +1,221 @@
+"""`select_settings`: layers, rank and beta chosen on training facts alone."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from lrc_tl.passes.activations import prompt_activations
+from lrc_tl.tuning.beta_choice import BetaTrials, search_betas
+from lrc_tl.evaluation.causality import counterfactual_edits
+from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.models.fingerprint import fingerprints_once
+from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
+from lrc_tl.lre.embedding import fit_layer_grid
+from lrc_tl.models.loading import HookedModel, layer_number
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.plain_numbers import real_numbers
+from lrc_tl.relations.prompts import Prompt
+from lrc_tl.relations.relation import Relation
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.evaluation.statements import known_statements
+
+RANKS = (16, 32, 64, 128, 192)
+_FEWEST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What `select_settings` chose, and every candidate that it tried."""
+
+    subject_layer: int
+    object_layer: int
+    rank: int
+    beta: float
+    """Keep it with the directions: `concepts.with_beta(settings.beta)`."""
+    accuracy: float
+    """Of the chosen layers and rank on the validation facts, which they were chosen by."""
+    causality: float
+    """Of the chosen beta on the validation facts: share of edits after which p(o') > p(o)."""
+    hard_success: float
+    """Of the chosen beta on the validation facts, which it was chosen by: share of edits after which the model
+    itself says o'."""
+    kl_elsewhere: float | None
+    """Mean KL(edited || unedited) behind `n_statements` known statements of other relations, nats; None: no such
+    statement."""
+    perplexity_ratio: float
+    """Of neutral texts, edited over unedited."""
+    within_limits: bool
+    """KL elsewhere at most 0.7, perplexity ratio at most 1.5. False: for no beta tried; the smallest was taken."""
+    n_statements: int
+    n_validation: int
+    validation_shots: int
+    """Examples in the validation prompts: 0, or as in training where too few are known without."""
+    tried: pd.DataFrame
+    """One row for each candidate: subject_layer, object_layer, rank, accuracy, mean_reciprocal_rank."""
+    tried_edits: pd.DataFrame
+    """One row for each rank and beta tried at the chosen layers: rank, accuracy, the fields of `BetaEffect`, and
+    within_limits."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values without the tables, for JSON."""
+        return {key: value for key, value in asdict(self).items() if not key.startswith("tried")}
+
+
+def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
+    """Subject and object layers to try: around 45 % and 70 % of the depth, where the paper's choices lie."""
+    n_layers = int(model.cfg.n_layers)
+    subject = sorted({max(0, min(n_layers - 2, round(share * n_layers) - 1)) for share in (0.45, 0.5, 0.55)})
+    object_ = sorted({min(n_layers - 1, max(subject[-1] + 1, round(share * n_layers))) for share in (0.67, 0.72)})
+    return subject, object_
+
+
+@no_booleans
+@fingerprints_once()
+def select_settings(
+    model: HookedModel,
+    train: Relation,
+    *,
+    subject_layers: Sequence[int] | None = None,
+    object_layers: Sequence[int] | None = None,
+    ranks: Sequence[int] = RANKS,
+    betas: Sequence[float] | None = None,
+    shots: int = 4,
+    n_prompts: int = 5,
+    seed: int = 0,
+    others: Sequence[Relation] | None = None,
+    progress: bool = True,
+) -> Settings:
+    """Layers by accuracy, then rank and beta by accuracy plus hard success within limits, on held-out facts.
+
+    The facts of `train` are split again: LREs and directions come from known few-shot prompts of the one part, and
+    are judged on known zero-shot prompts of the other, one a fact, asked with every zero-shot template (few-shot
+    ones where fewer than five facts are known zero-shot).
+    The layers are those with the best accuracy on average over the ranks, ties by mean reciprocal rank: a few
+    dozen facts cannot tell single candidates apart.
+
+    A beta is within limits while the edits change little else: KL elsewhere at most 0.7 nats and a perplexity
+    ratio of neutral texts of at most 1.5 (`Settings` says what they are). Larger edits reach more soft causality
+    but break what the model says. Betas are tried from 0.001 to 0.03 in steps of about 3, further out as long as
+    the best is the smallest or largest, and between the best and its neighbours. Ties go to the higher causality,
+    then to the smaller beta (where no edit succeeds, to the larger change of the log-odds) and rank.
+
+    Args:
+        subject_layers: layers to try; by default three around the middle of the model.
+        object_layers: layers to try; by default two at about 70 % of the depth.
+        betas: sizes to try, and no others.
+        n_prompts: LRE prompts for each pair of layers, balanced over objects.
+        others: relations that give the statements elsewhere; the built-in ones by default.
+
+    Raises:
+        ValueError: too few known facts to choose by, or layers without a pair subject < object.
+    """
+    default_subject, default_object = default_layers(model)
+    subject_layers = as_tuple(default_subject if subject_layers is None else subject_layers, "subject_layers")
+    object_layers = as_tuple(default_object if object_layers is None else object_layers, "object_layers")
+    ranks = as_tuple(ranks, "ranks")
+    betas = None if betas is None else real_numbers(as_tuple(betas, "betas"), "betas")
+    subject_layers = [layer_number(model, layer) for layer in subject_layers or default_subject]
+    object_layers = [layer_number(model, layer) for layer in object_layers or default_object]
+    if n_prompts < 1:
+        raise ValueError(f"n_prompts is {n_prompts}; it must be 1 or more")
+    if not len(ranks) or min(ranks) < 1:
+        raise ValueError(f"ranks are {list(ranks)}; give at least one, each of them 1 or more")
+    if min(subject_layers) >= max(object_layers):
+        raise ValueError(
+            f"no object layer of {object_layers} lies above a subject layer of {subject_layers}; give one"
+        )
+    fit_on, validate_on = train.split(seed=seed)
+    known = filter_known(model, fit_on.prompts(shots=shots, seed=seed), seed=seed, progress=progress)
+    known.require_some()
+    validation_shots, validation = _validation_prompts(
+        model, validate_on, shots=shots, seed=seed, progress=progress
+    )
+    actual = [prompt.object for prompt in validation]
+    grid = fit_layer_grid(
+        model,
+        known.sample(n_prompts, seed=seed),
+        subject_layers=subject_layers,
+        object_layers=object_layers,
+        progress=progress,
+    )
+    read = prompt_activations(model, validation, subject_layers=subject_layers).subject
+    objects = prompt_activations(model, known.prompts, object_layers=object_layers).object
+    names = [prompt.object for prompt in known.prompts]
+    rows = []
+    for (subject_layer, object_layer), lre in grid.items():
+        if (limit := lre.numerical_rank) == 0:  # equal layers: the object does not depend on the subject yet
+            continue
+        for rank in sorted({min(rank, limit) for rank in ranks}):
+            concepts = lre.concepts_from_activations(objects[object_layer], names, rank=rank)
+            found = classify_activations(concepts, read[subject_layer], actual)
+            rows.append(
+                {
+                    "subject_layer": subject_layer,
+                    "object_layer": object_layer,
+                    "rank": rank,
+                    "accuracy": found.accuracy,
+                    "mean_reciprocal_rank": found.mean_reciprocal_rank,
+                }
+            )
+    if not rows:
+        raise ValueError(
+            "every LRE is zero: the objects do not depend on the subjects at these layers; give others"
+        )
+    tried = pd.DataFrame(rows)
+    criteria = ["accuracy", "mean_reciprocal_rank"]
+    by_pair = tried.groupby(["subject_layer", "object_layer"], sort=True)[criteria].mean()
+    first: tuple[int, int] = by_pair.sort_values(criteria, ascending=False, kind="stable").index[0]
+    pair = int(first[0]), int(first[1])
+    at_pair = tried[(tried.subject_layer == pair[0]) & (tried.object_layer == pair[1])]
+    edits = counterfactual_edits([p for p in validation if p.object in names], seed=seed)
+    accuracies = {str(int(row.rank)): float(row.accuracy) for row in at_pair.itertuples()}
+    sets = {
+        rank: grid[pair].concepts_from_activations(objects[pair[1]], names, rank=int(rank)) for rank in accuracies
+    }
+    statements = known_statements(model, train, seed=seed, others=others, progress=progress)
+    trials = BetaTrials(model, sets, edits, statements, seed=seed, progress=progress)
+    effects, chosen_rank, chosen = search_betas(trials, accuracies, betas)
+    tried_edits = [
+        {
+            "rank": int(name),
+            "accuracy": accuracies[name],
+            **asdict(effect),
+            "within_limits": effect.within_limits,
+        }
+        for name, own in effects.items()
+        for effect in own
+    ]
+    return Settings(
+        subject_layer=pair[0],
+        object_layer=pair[1],
+        rank=int(chosen_rank),
+        beta=chosen.beta,
+        accuracy=accuracies[chosen_rank],
+        causality=chosen.causality,
+        hard_success=chosen.hard_success,
+        kl_elsewhere=chosen.kl_elsewhere,
+        perplexity_ratio=chosen.perplexity_ratio,
+        within_limits=chosen.within_limits,
+        n_statements=len(statements),
+        n_validation=len(validation),
+        validation_shots=validation_shots,
+        tried=tried,
+        tried_edits=pd.DataFrame(tried_edits),
+    )
+
+
+def _validation_prompts(
+    model: HookedModel, relation: Relation, *, shots: int, seed: int, progress: bool
+) -> tuple[int, tuple[Prompt, ...]]:
+    for used in (0, shots):
+        # As test facts are: zero-shot with every template, one known prompt a fact.
+        asked = relation.prompts(shots=used, seed=seed, templates="one" if used else "all")
+        known = one_prompt_a_fact(filter_known(model, asked, seed=seed, whole_answers=False, progress=progress))
+        if len(known.prompts) >= _FEWEST and len({prompt.object for prompt in known.prompts}) >= 2:
+            return used, known.prompts
+    raise ValueError(
+        f"the model knows only {len(known.prompts)} of the {len(relation.facts)} facts held out for choosing, and "
+        f"{_FEWEST} of two objects are needed; give more training facts, or choose layers and rank yourself"
+    )

@@ -1,0 +1,442 @@
+"""Strength that is chosen, not guessed: the smallest that reaches a wanted success rate within limits."""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.steering.operations import Add, Swap
+from lrc_tl.errors import NotFiniteError
+from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
+from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
+from lrc_tl.steering.generation import generate
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.plain_numbers import real_numbers
+from lrc_tl.steering.places import LastTokenOf, last_subject_token
+from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.relations.prompts import Prompt, tokenize_prompt
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.steering.steering import Steering
+from lrc_tl.tuning.strength_result import Limits, StrengthCalibration, StrengthPoint
+from lrc_tl.tuning.strength_batches import map_logits, require_adjustable
+from lrc_tl.relations.words import last_word, mentions, same_name
+
+_STEPS_IN_TEN = 4
+
+
+def _steps(first: int, last: int) -> list[float]:
+    """Strengths from step `first` to `last`: step 0 is 0.001, and four steps make a factor of 10."""
+    return [10 ** (step / _STEPS_IN_TEN - 3) for step in range(first, last + 1)]
+
+
+STRENGTHS = tuple(_steps(0, 12))
+"""0.001 to 1 in steps of a factor 1.78: shares of |h|, or betas."""
+_FURTHER_DOWN, _FURTHER_UP = (_steps(-4, -1), _steps(-8, -5)), (_steps(13, 16),)
+"""What is tried beyond them, in this order, where the answer does not lie inside: down to 1e-5 and up to 10."""
+
+Success: TypeAlias = Callable[[HookedModel, Edit, Steering, Sequence[float]], Float[Tensor, " strength"]]
+"""Margins of one edit at each of some strengths: above 0 is success, and below the margin at strength 0 (which is
+always asked for too) is the wrong way. Batched strengths must give what single ones would."""
+SteeringOf: TypeAlias = Callable[[Edit], Steering]
+"""Makes the steering of each edit, where it depends on the edit's text or objects."""
+
+
+@no_booleans
+def target_beats_object(
+    model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
+) -> Float[Tensor, " strength"]:
+    """log p(o') - log p(o) after the edit's text, in nats: above 0 the target is the more probable.
+
+    Each object is teacher-forced, its least probable token stands for it, and `where` sees its tokens as generated
+    ones. The default success of `calibrate_strength` where the targets are not the texts' own objects.
+    """
+    least = {}
+    for name in (edit.prompt.object, edit.target):
+        tokens = tokenize_prompt(model, replace(edit.prompt, object=name))
+        wanted = torch.tensor(tokens.object_ids)
+
+        def smallest(log_probs: Tensor, wanted: Tensor = wanted) -> Tensor:
+            index = wanted.to(log_probs.device)[None, :, None].expand(len(log_probs), -1, 1)
+            return log_probs.gather(-1, index).amin(dim=(1, 2))
+
+        least[name] = map_logits(
+            model,
+            steering,
+            tokens.input_ids,
+            n_prompt=len(tokens.text_ids),
+            strengths=strengths,
+            reduce=smallest,
+        ).double()
+    return least[edit.target] - least[edit.prompt.object]
+
+
+@no_booleans
+def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None = None) -> Success:
+    """Success for free text: the greedy continuation names the target within `within` tokens.
+
+    Margins are 1 and -1. `words` holds, for a target, further words that count as naming it. A name counts as a
+    whole word, in the case given (`lrc_tl.relations.words.mentions`). The default success of `calibrate_strength` for
+    `free_text_edits`.
+
+    Raises:
+        ValueError: `within` is below 1; or, when it is used, below the number of tokens of every such name.
+    """
+    if within < 1:
+        raise ValueError(f"within is {within}; give 1 token or more")
+    further = {target: as_tuple(names, f"words[{target!r}]", str) for target, names in (words or {}).items()}
+
+    def named(
+        model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
+    ) -> Float[Tensor, " strength"]:
+        names = [edit.target, *further.get(edit.target, ())]
+        least = min(_n_tokens(model, name) for name in names)
+        if least > within:
+            raise ValueError(
+                f"{edit.target!r} has {least} tokens and can never be named within {within}; give a larger number"
+            )
+        made = generate(
+            model, edit.prompt.text, steering=steering, strengths=list(strengths), max_new_tokens=within
+        )
+        return torch.tensor([1.0 if any(mentions(one.text, name) for name in names) else -1.0 for one in made])
+
+    named.__name__ = f"object_named(within={within})"
+    return named
+
+
+def _n_tokens(model: HookedModel, name: str) -> int:
+    """Tokens that it takes to say a name, with a space before it or without, whichever is less."""
+    spellings = (name.strip(), f" {name.strip()}")
+    return min(len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in spellings)
+
+
+def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
+    """Each prompt from its own object to `target`; prompts whose object that is already are left out.
+
+    Raises:
+        ValueError: no prompt is left.
+    """
+    prompts = as_tuple(prompts, "prompts", Prompt)
+    edits = tuple(
+        Edit(prompt=prompt, target=target) for prompt in prompts if same_name(prompt.object) != same_name(target)
+    )
+    if not edits:
+        raise ValueError(f"none of the {len(prompts)} prompts has another object than {target!r}")
+    return edits
+
+
+def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
+    """Texts to be continued, with the object that should be named: for `object_named`, which is then the default.
+
+    The last word of a text stands for its subject, and the target for its object. A text that ends in white space
+    is taken as final: what is generated follows directly.
+
+    Raises:
+        ValueError: a text has no word in its last line.
+    """
+    edits = []
+    for text in as_tuple(texts, "texts", str):
+        span = last_word(text)
+        if span is None or "\n" in text[span[1] :].rstrip():
+            raise ValueError(f"the text {text!r} has no word in its last line; give a text to be continued")
+        prompt = Prompt(
+            text=text,
+            subject=text[slice(*span)],
+            object=target,
+            subject_start=span[0],
+            joint="" if text[-1].isspace() else " ",
+        )
+        edits.append(Edit(prompt=prompt, target=target))
+    return tuple(edits)
+
+
+def at_subject(model: HookedModel, steering: Steering) -> SteeringOf:
+    """The same steering at the last subject token of each edit's text."""
+    return lambda edit: steering.at(where=_subject_token(model, edit.prompt))
+
+
+def _subject_token(model: HookedModel, prompt: Prompt) -> LastTokenOf:
+    return last_subject_token(model, prompt.text, subject=prompt.subject, subject_start=prompt.subject_start)
+
+
+def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
+    """Each edit's own object for its target at the last subject token, in all layers (arXiv:2311.08968, eq. 7).
+
+    With the set's own beta (`ConceptSet.beta`), which `calibrate_strength` replaces.
+
+    Raises:
+        KeyError: when it is used on an edit whose object or target has no direction.
+    """
+
+    def swap(edit: Edit) -> Steering:
+        return Steering(
+            operation=Swap(
+                remove=concepts[edit.prompt.object].vector, add=concepts[edit.target].vector, beta=concepts.beta
+            ),
+            hook_name=concepts.hook_name,
+            layers="all",
+            where=_subject_token(model, edit.prompt),
+            fingerprint=concepts.fingerprint,
+        )
+
+    return swap
+
+
+@no_booleans
+@fingerprints_once()
+def calibrate_strength(
+    model: HookedModel,
+    steering: Steering | SteeringOf,
+    edits: Sequence[Edit],
+    *,
+    wanted: float = 0.8,
+    limits: Limits | None = None,
+    success: Success | None = None,
+    strengths: Sequence[float] | None = None,
+    refinements: int = 4,
+    neutral_texts: Sequence[str] = NEUTRAL_TEXTS,
+    seed: int = 0,
+    progress: bool = True,
+) -> StrengthCalibration:
+    """The smallest strength with which the share `wanted` of training edits succeeds, side effects within limits.
+
+    Success need not grow with strength. All `strengths` are tried, as the rows of a batch; then the first interval
+    between two of them at whose end everything holds (or inside which it may: success reached at its end, no limit
+    exceeded at its start) is halved `refinements` times in its logarithm. What comes back was itself tried
+    and holds. With a ratio r between neighbours it is at most `r ** 2 ** -refinements` times the smallest feasible
+    strength of that interval, where that interval holds one threshold.
+
+    Args:
+        steering: one that adds (its strength is put in place of its own) or swaps (its beta); or a function that
+            makes it for each edit: `at_subject(model, steering)`, `swap_at_subject(model, concepts)`.
+        edits: texts, what they say and should say; `edits_towards(prompts, "Japan")`, `counterfactual_edits`,
+            `free_text_edits`. Take them from training facts.
+        success: by default `target_beats_object`, or `object_named()` where every target is its text's own object,
+            as in `free_text_edits`.
+        strengths: to be tried, and no others on the grid; to be given for an `Add` in absolute units. By default
+            13 from 0.001 to 1, then further down while the smallest works (to 1e-5), and up while none works and
+            no limit is exceeded (to 10).
+        neutral_texts: where side effects are measured; each takes the steering of one edit, drawn with `seed`.
+
+    Raises:
+        ValueError: no edits, no or bad strengths, `wanted` not in (0, 1], `refinements` below 0, a steering
+            without one strength or of another kind or unit than the others, margins that do not fit, or edits that
+            cannot succeed: a target that is to beat itself.
+        NotFiniteError: the unsteered model's own log-probabilities are not finite. A strength that makes them so
+            is counted in its point (`not_finite`) and never chosen.
+    """
+    edits = as_tuple(edits, "edits", Edit)
+    neutral_texts = as_tuple(neutral_texts, "neutral_texts", str)
+    strengths = None if strengths is None else as_tuple(strengths, "strengths")
+    limits = limits or Limits()
+    success = _success_for(edits, success)
+    made = [steering if isinstance(steering, Steering) else steering(edit) for edit in edits]
+    grid = _checked_grid(made, strengths)
+    if not 0 < wanted <= 1 or refinements < 0:
+        raise ValueError(
+            f"wanted is {wanted} and refinements {refinements}; the first must be a share above 0 and at most 1, "
+            "the second 0 or more"
+        )
+    order = random.Random(seed).sample(made, len(made))
+    with ProgressBar("unsteered", total=len(edits), progress=progress) as bar:
+        base = _margins(model, success, edits, made, [0.0], bar)
+        quiet = _neutral(model, order, neutral_texts, [0.0], limits)
+        _require_finite(edits, base[:, 0], quiet[0])
+
+        def measure(tried: Sequence[float]) -> list[StrengthPoint]:
+            bar.restart(f"{len(tried)} strengths from {tried[0]:.3g}", total=len(edits))
+            margins = _margins(model, success, edits, made, tried, bar)
+            effects = _neutral(model, order, neutral_texts, tried, limits)
+            return [
+                _point(strength, margins[:, row], base[:, 0], effects[row], quiet[0], wanted, limits)
+                for row, strength in enumerate(tried)
+            ]
+
+        points = measure(grid)
+        if strengths is None:
+            points = _extended(points, measure)
+        extra, strength = _refined(points, lambda value: measure([value])[0], refinements)
+    operation: Any = made[0].operation
+    return StrengthCalibration(
+        strength=strength,
+        points=tuple(sorted([*points, *extra], key=lambda point: point.strength)),
+        unsteered=_point(0.0, base[:, 0], base[:, 0], quiet[0], quiet[0], wanted, limits),
+        wanted=wanted,
+        limits=limits,
+        operation=type(operation).__name__,
+        unit=getattr(operation, "unit", "share"),
+        hook_name=made[0].hook_name,
+        success=getattr(success, "__name__", type(success).__name__),
+        n_edits=len(edits),
+        n_neutral_texts=len(neutral_texts),
+        grid=tuple(point.strength for point in points),
+        refinements=refinements,
+        seed=seed,
+        fingerprint=ModelFingerprint.of(model),
+    )
+
+
+def _success_for(edits: Sequence[Edit], given: Success | None) -> Success:
+    """The success that is given, or that the kind of edit calls for."""
+    own = aimed_at_their_own(edits)
+    if given is None and own and len(own) == len(edits):
+        return object_named()
+    if own and given in (None, target_beats_object):
+        raise ValueError(
+            f"{len(own)} of {len(edits)} edits have their text's own object as target, such as {own[0].target!r} "
+            f"for {own[0].prompt.text!r}, and cannot beat it; give success=object_named() to look for it in the "
+            "continuation, or edits towards other objects alone"
+        )
+    return given or target_beats_object
+
+
+def _checked_grid(made: Sequence[Steering], strengths: Sequence[float] | None) -> list[float]:
+    if not made:
+        raise ValueError("no edits to calibrate on; give at least one text with the object that it should name")
+    for one in made:
+        require_adjustable(one)
+    kinds = {(type(one.operation).__name__, getattr(one.operation, "unit", "share")) for one in made}
+    if len(kinds) > 1:
+        raise ValueError(f"the edits are steered in different ways, {sorted(kinds)}; give one operation and unit")
+    if strengths is None:
+        if isinstance(made[0].operation, Add) and made[0].operation.unit == "absolute":
+            raise ValueError("strengths in residual-stream units depend on the model; give `strengths`")
+        strengths = STRENGTHS
+    grid = sorted(set(real_numbers(strengths, "strengths")))
+    if not grid or not all(0 < strength < math.inf for strength in grid):
+        raise ValueError(
+            f"strengths are {list(strengths)}; give one or more finite numbers above 0 (turn the vector to go the "
+            "other way)"
+        )
+    return grid
+
+
+def _margins(
+    model: HookedModel,
+    success: Success,
+    edits: Sequence[Edit],
+    made: Sequence[Steering],
+    strengths: Sequence[float],
+    bar: ProgressBar,
+) -> Float[Tensor, "edit strength"]:
+    rows = []
+    for edit, steering in bar.over(zip(edits, made, strict=True)):
+        margins = success(model, edit, steering, strengths)
+        if tuple(margins.shape) != (len(strengths),):
+            raise ValueError(
+                f"the success callable gave margins of shape {tuple(margins.shape)} for {len(strengths)} "
+                "strengths; it must give one each"
+            )
+        rows.append(margins.double().cpu())
+    return torch.stack(rows)
+
+
+def _require_finite(edits: Sequence[Edit], base: Float[Tensor, " edit"], quiet: NeutralEffects) -> None:
+    """What a strength is compared with must be finite; what a strength breaks is counted in its own point."""
+    advice = "load the model in float32 and check its weights"
+    if not bool(base.isfinite().all()):
+        rows = (~base.isfinite()).nonzero()[:, 0].tolist()
+        raise NotFiniteError(
+            f"without steering the margins of {len(rows)} of {len(edits)} edits are not finite, the first that of "
+            f"{edits[rows[0]].prompt.text!r}; {advice}"
+        )
+    if not (math.isfinite(quiet.kl) and math.isfinite(quiet.perplexity_ratio)):
+        raise NotFiniteError(
+            f"without steering the log-probabilities of the neutral texts are not finite; {advice}"
+        )
+
+
+def _neutral(
+    model: HookedModel,
+    steerings: Sequence[Steering],
+    texts: Sequence[str],
+    strengths: Sequence[float],
+    limits: Limits,
+) -> tuple[NeutralEffects, ...]:
+    new = None if limits.repetition is None else 16
+    return neutral_effects(model, steerings, texts, strengths=strengths, new_tokens=new)
+
+
+def _point(
+    strength: float,
+    margins: Tensor,
+    base: Tensor,
+    effects: NeutralEffects,
+    quiet: NeutralEffects,
+    wanted: float,
+    limits: Limits,
+) -> StrengthPoint:
+    finite = margins.isfinite()
+    rate = float(((margins > 0) & finite).double().mean())
+    lost = int((~finite).sum())
+    more = None if effects.repetition is None else effects.repetition - (quiet.repetition or 0.0)
+    measured = {"kl": effects.kl, "perplexity_ratio": effects.perplexity_ratio, "repetition": more}
+    allowed = asdict(limits)
+    broken = [
+        name
+        for name, value in measured.items()
+        # Not `>`: NaN exceeds every limit, and the lack of one.
+        if value is not None and not value <= (math.inf if allowed[name] is None else allowed[name])
+    ]
+    if lost:
+        broken.append("not_finite")
+    return StrengthPoint(
+        strength=strength,
+        success_rate=rate,
+        wrong_way=float(((margins < base) & finite).double().mean()),
+        mean_margin=float(margins[finite].mean()),
+        kl=effects.kl,
+        perplexity_ratio=effects.perplexity_ratio,
+        repetition=effects.repetition,
+        reached=rate >= wanted,
+        broken=tuple(broken),
+        not_finite=lost,
+    )
+
+
+def _extended(
+    points: list[StrengthPoint], measure: Callable[[Sequence[float]], list[StrengthPoint]]
+) -> list[StrengthPoint]:
+    """The points with further ones below or above them, as far as the answer may lie there."""
+    for lower in _FURTHER_DOWN:
+        if points[0].feasible:
+            points = [*measure(lower), *points]
+    for higher in _FURTHER_UP:
+        if not any(point.feasible for point in points) and not points[-1].broken:
+            points = [*points, *measure(higher)]
+    return points
+
+
+def _refined(
+    points: Sequence[StrengthPoint], measure: Callable[[float], StrengthPoint], steps: int
+) -> tuple[list[StrengthPoint], float | None]:
+    """Points tried inside the first interval that may hold a smaller feasible strength, and the smallest found."""
+    if points[0].feasible:
+        return [], points[0].strength
+    tried: list[StrengthPoint] = []
+    for before, after in pairwise(points):
+        window = after.reached and not before.reached and not before.broken
+        if not (after.feasible or window):
+            continue
+        low, high = before.strength, after.strength
+        best = high if after.feasible else None
+        for _ in range(steps):
+            middle = measure(math.sqrt(low * high))
+            tried.append(middle)
+            if middle.feasible:
+                best = high = middle.strength
+            elif best is None and middle.reached:
+                high = middle.strength
+            else:
+                low = middle.strength
+        if best is not None:
+            return tried, best
+    return tried, None
