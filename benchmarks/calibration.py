@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 import lrc_tl as lrc
-from lrc_tl.passes.activations import subject_activations
-from lrc_tl.storage.json_results import write_result
-from lrc_tl.passes.known_prompts import one_prompt_a_fact
 from lrc_tl.directions.probe_metrics import calibration_error
+from lrc_tl.errors import RelationError
 from lrc_tl.experiments.one_relation import splittable_sample
+from lrc_tl.passes.activations import subject_activations
+from lrc_tl.passes.known_prompts import one_prompt_a_fact
 from lrc_tl.relations.relation_files import load_relations
-from lrc_tl.relations.relation import RelationError
+from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("temperature", "standardised")
@@ -38,7 +38,7 @@ Array = npt.NDArray[np.float64]
 
 
 def relation_predictions(
-    model: lrc.HookedModel, relation: lrc.Relation, given: argparse.Namespace
+    model: lrc.models.HookedModel, relation: lrc.Relation, given: argparse.Namespace
 ) -> dict[str, Array]:
     """Probabilities of every way for each known test fact of one relation, as rows over its concepts.
 
@@ -221,7 +221,7 @@ def main() -> None:
     n_activations = sum(len(one["actual"]) for one in usable.values())
     print(f"\n{n_activations} unseen facts of {len(usable)} relations")
     _print(results)
-    fingerprint = lrc.ModelFingerprint.of(model)
+    fingerprint = lrc.models.ModelFingerprint.of(model)
     write_result(
         RESULTS / f"calibration_{fingerprint.name}.json",
         kind="calibration",

@@ -25,9 +25,9 @@ from typing import Any
 
 import lrc_tl as lrc
 from lrc_tl.directions.beta import DEFAULT_BETA
-from lrc_tl.tuning.beta_choice import MOST_KL_ELSEWHERE, MOST_PERPLEXITY_RATIO, BetaEffect, BetaTrials
-from lrc_tl.storage.json_results import write_result
 from lrc_tl.experiments.presets import benchmark_settings
+from lrc_tl.storage.json_results import write_result
+from lrc_tl.tuning.beta_choice import MOST_KL_ELSEWHERE, MOST_PERPLEXITY_RATIO, BetaEffect, BetaTrials
 
 RESULTS = Path(__file__).parent / "results"
 GEMMA = "packaged:gemma-3-270m"
@@ -41,27 +41,27 @@ FEWEST_FACTS = 5
 
 
 def training_effects(
-    model: lrc.HookedModel, relation: lrc.Relation, places: dict[str, Any], betas: tuple[float, ...]
+    model: lrc.models.HookedModel, relation: lrc.Relation, places: dict[str, Any], betas: tuple[float, ...]
 ) -> dict[str, Any]:
     """Effects of every beta on one relation's held-out training facts, or the reason why there are none."""
     train, _ = relation.split(seed=0)
     fit_on, judge_on = train.split(seed=0)
     known = lrc.filter_known(model, fit_on.prompts(shots=4, seed=0), whole_answers=False)
     asked = judge_on.prompts(templates="all", seed=0)
-    judged = lrc.one_prompt_a_fact(lrc.filter_known(model, asked, whole_answers=False)).prompts
+    judged = lrc.passes.one_prompt_a_fact(lrc.filter_known(model, asked, whole_answers=False)).prompts
     inside = [prompt for prompt in judged if prompt.object in {own.object for own in known.prompts}]
     if len(inside) < FEWEST_FACTS or len({prompt.object for prompt in inside}) < 2:
         return {"relation": relation.name, "left_out": f"{len(inside)} facts are known"}
     concepts = lrc.fit_concepts(model, known.prompts, method="lrc", max_lre_prompts=LRE_PROMPTS, **places)
-    edits = lrc.counterfactual_edits(inside, seed=0, per_object=EDITS_PER_OBJECT)
+    edits = lrc.evaluation.counterfactual_edits(inside, seed=0, per_object=EDITS_PER_OBJECT)
     return {"relation": relation.name, "left_out": None, **measured(model, relation, concepts, edits, betas)}
 
 
 def measured(
-    model: lrc.HookedModel,
+    model: lrc.models.HookedModel,
     relation: lrc.Relation,
     concepts: lrc.ConceptSet,
-    edits: tuple[lrc.Edit, ...],
+    edits: tuple[lrc.evaluation.Edit, ...],
     betas: tuple[float, ...],
 ) -> dict[str, Any]:
     """Effects of these edits at these betas."""
@@ -91,7 +91,7 @@ def means(relations: list[dict[str, Any]]) -> list[BetaEffect]:
     return rows
 
 
-def readme_table(model: lrc.HookedModel) -> dict[str, Any]:
+def readme_table(model: lrc.models.HookedModel) -> dict[str, Any]:
     """Effects on the test facts of city in country at README's layers, rank and prompts."""
     relation = lrc.load_relation("city_in_country")
     train, test = relation.split(seed=0)
@@ -100,7 +100,7 @@ def readme_table(model: lrc.HookedModel) -> dict[str, Any]:
     lre = lrc.LinearRelationalEmbedding.fit(model, known.sample(8, seed=0), subject_layer=7, object_layer=12)
     concepts = lre.concepts(model, known.prompts, rank=128)
     prompts = [prompt for prompt in unseen.prompts if prompt.object in concepts]
-    return measured(model, relation, concepts, lrc.counterfactual_edits(prompts, seed=0), TABLE_BETAS)
+    return measured(model, relation, concepts, lrc.evaluation.counterfactual_edits(prompts, seed=0), TABLE_BETAS)
 
 
 def show(title: str, effects: list[dict[str, Any]]) -> None:
@@ -131,7 +131,7 @@ def chosen() -> tuple[float, float, list[str]]:
 
 
 def write(
-    name: str, results: dict[str, Any], model: lrc.HookedModel, settings: dict[str, Any], started: float
+    name: str, results: dict[str, Any], model: lrc.models.HookedModel, settings: dict[str, Any], started: float
 ) -> None:
     """A result file."""
     write_result(
@@ -143,7 +143,7 @@ def write(
             "most_kl_elsewhere": MOST_KL_ELSEWHERE,
             "most_perplexity_ratio": MOST_PERPLEXITY_RATIO,
         },
-        model=lrc.ModelFingerprint.of(model).to_dict(),
+        model=lrc.models.ModelFingerprint.of(model).to_dict(),
         seconds=time.perf_counter() - started,
     )
 
@@ -160,7 +160,7 @@ def main() -> None:
     given = parser.parse_args()
     started = time.perf_counter()
     model = lrc.load_model(given.model)
-    model_name = lrc.ModelFingerprint.of(model).name
+    model_name = lrc.models.ModelFingerprint.of(model).name
     if given.table:
         table = readme_table(model)
         show(f"{given.model}, city in country, README's settings, {table['n_edits']} edits", table["effects"])

@@ -16,7 +16,7 @@ from lrc_tl.storage.json_results import write_result
 RESULTS = Path(__file__).parent / "results"
 
 
-def known_facts(model: lrc.HookedModel, relation: lrc.Relation) -> dict[str, object]:
+def known_facts(model: lrc.models.HookedModel, relation: lrc.Relation) -> dict[str, object]:
     """Counts for one relation; a fact is known zero-shot when it is on at least one template."""
     zero_shot = lrc.filter_known(model, relation.prompts(templates="all"))
     few_shot = lrc.filter_known(model, relation.prompts(shots=4, seed=0))
@@ -58,7 +58,7 @@ def main() -> None:
             f"({row['objects_zero_shot']}) | {row['known_few_shot']} ({row['objects_few_shot']}) |",
             flush=True,
         )
-    fingerprint = lrc.ModelFingerprint.of(model)
+    fingerprint = lrc.models.ModelFingerprint.of(model)
     write_result(
         RESULTS / f"known_facts_{fingerprint.name}.json",
         kind="known_facts",

@@ -163,7 +163,7 @@ def main() -> None:
             "versions": {name: version(name) for name in ("torch", "transformers", "transformer-lens")},
             "own_peak_rss_bytes": peak_rss_bytes(),
         },
-        model=lrc.ModelFingerprint.of(model).to_dict(),
+        model=lrc.models.ModelFingerprint.of(model).to_dict(),
         seconds=time.perf_counter() - started,
     )
     print("| setting | s a prompt | products | exact fits | cosine, min | median | same predictions |")
@@ -182,7 +182,9 @@ def compare_grids(model: Any, relation: lrc.Relation, n_prompts: int, low: dict[
     """The 8 x 4 grid, exact and low-rank."""
     train, test = relation.split(seed=0)
     prompts = lrc.filter_known(model, train.prompts(shots=4, seed=0)).sample(n_prompts, seed=0)
-    unseen = lrc.prompt_activations(model, list(test.prompts()), subject_layers=GRID["subject_layers"]).subject
+    unseen = lrc.passes.prompt_activations(
+        model, list(test.prompts()), subject_layers=GRID["subject_layers"]
+    ).subject
     rows: dict[str, list[dict[str, Any]]] = {"exact grid": [], "low-rank grid": []}
     exact: dict[Any, Any] = {}
     for name, options in (("exact grid", {}), ("low-rank grid", low)):

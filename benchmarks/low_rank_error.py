@@ -23,9 +23,9 @@ from torch import Tensor
 
 import lrc_tl as lrc
 from lrc_tl.numerics.direction_error import BOUND_FACTOR, angles, direction_errors
-from lrc_tl.storage.json_results import write_result
 from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.numerics.sketching import BlockKrylov
+from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
 SPECTRA = RESULTS / "low_rank_spectra.json"
@@ -71,7 +71,7 @@ def collect() -> None:
         grid = lrc.fit_layer_grid(
             model, prompts, subject_layers=SUBJECT_LAYERS, object_layers=OBJECT_LAYERS, progress=False
         )
-        objects = lrc.prompt_activations(model, prompts, object_layers=OBJECT_LAYERS).object
+        objects = lrc.passes.prompt_activations(model, prompts, object_layers=OBJECT_LAYERS).object
         for (subject_layer, object_layer), lre in grid.items():
             coefficients = (objects[object_layer][:N_TARGETS] - lre.bias) @ lre.svd.u
             rows.append(
@@ -89,7 +89,7 @@ def collect() -> None:
         kind="low_rank_spectra",
         results={"rows": rows},
         settings={"command": "python benchmarks/low_rank_error.py --collect", "n_prompts": N_PROMPTS, "shots": 4},
-        model=lrc.ModelFingerprint.of(model).to_dict(),
+        model=lrc.models.ModelFingerprint.of(model).to_dict(),
         seconds=time.perf_counter() - started,
     )
 

@@ -25,8 +25,8 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import lrc_tl as lrc
 from lrc_tl.lre.jacobian import jacobian_grid
-from lrc_tl.storage.json_results import write_result
 from lrc_tl.lre.low_rank_fit import LowRankSettings, fit_pair
+from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
 N_LAYERS, LOWEST, TOP = 14, 3, 9
@@ -66,7 +66,9 @@ def random_model(d_model: int = WIDTH) -> HookedTransformer:
     return HookedTransformer(config).eval().requires_grad_(False)
 
 
-def made_up(prefix: int = PREFIX, suffix: int = SUFFIX, *, n: int = PROMPTS) -> list[lrc.TokenizedPrompt]:
+def made_up(
+    prefix: int = PREFIX, suffix: int = SUFFIX, *, n: int = PROMPTS
+) -> list[lrc.relations.TokenizedPrompt]:
     """Prompts of random tokens: `prefix` before the subject's last, `suffix` from there to the object of two."""
     generator = torch.Generator().manual_seed(0)
     found = []
@@ -75,7 +77,7 @@ def made_up(prefix: int = PREFIX, suffix: int = SUFFIX, *, n: int = PROMPTS) -> 
         prompt = lrc.Prompt(text="made up", subject="made", object=f"object {number % 2}", relation="made up")
         text = suffix - 1  # the last token run is the object's first
         found.append(
-            lrc.TokenizedPrompt(
+            lrc.relations.TokenizedPrompt(
                 prompt=prompt,
                 text_ids=tuple(ids[: prefix + text]),
                 object_ids=(ids[-1], ids[0]),
@@ -87,7 +89,7 @@ def made_up(prefix: int = PREFIX, suffix: int = SUFFIX, *, n: int = PROMPTS) -> 
 
 def exact(
     model: HookedTransformer,
-    tokenized: Sequence[lrc.TokenizedPrompt],
+    tokenized: Sequence[lrc.relations.TokenizedPrompt],
     subjects: Sequence[int] = (LOWEST,),
     objects: Sequence[int] = (TOP,),
 ) -> Callable[[], Any]:
@@ -103,7 +105,7 @@ def exact(
 
 
 def low_rank(
-    model: HookedTransformer, tokenized: Sequence[lrc.TokenizedPrompt], rank: int = RANK
+    model: HookedTransformer, tokenized: Sequence[lrc.relations.TokenizedPrompt], rank: int = RANK
 ) -> Callable[[], Any]:
     """A low-rank fit of one pair, in the fast setting."""
     settings = LowRankSettings.checked(

@@ -83,14 +83,16 @@ def sweeps(model: Any, vector: torch.Tensor, *, repeats: int, new_tokens: int) -
 
     def plain(rows: list[float]) -> None:
         amount = torch.tensor(rows) if len(rows) > 1 else rows[0]
-        with lrc.Steering(operation=lrc.Add(vector=vector, strength=amount), hook_name=hook_name).on(model):
+        with lrc.Steering(operation=lrc.steering.Add(vector=vector, strength=amount), hook_name=hook_name).on(
+            model
+        ):
             model.generate(
                 [TEXT] * len(rows), max_new_tokens=new_tokens, do_sample=False, stop_at_eos=False, verbose=False,
                 return_type="tokens",
             )  # fmt: skip
 
     def measured(rows: list[float]) -> None:
-        steering = lrc.Steering(operation=lrc.Add(vector=vector, strength=0.0), hook_name=hook_name)
+        steering = lrc.Steering(operation=lrc.steering.Add(vector=vector, strength=0.0), hook_name=hook_name)
         lrc.generate(model, TEXT, steering=steering, strengths=rows, max_new_tokens=new_tokens)
 
     found: dict[str, Any] = {}
@@ -121,10 +123,13 @@ def main() -> None:
     model: Any = lrc.load_model("packaged:gemma-3-270m")
     one, other = units(int(model.cfg.d_model), seed=0)
     hook_name = f"blocks.{LAYER}.hook_resid_post"
-    add = lrc.Steering(operation=lrc.Add(vector=one, strength=0.05), hook_name=hook_name)
+    add = lrc.Steering(operation=lrc.steering.Add(vector=one, strength=0.05), hook_name=hook_name)
     subject = lrc.last_subject_token(model, TEXT, subject=SUBJECT)
     swap = lrc.Steering(
-        operation=lrc.Swap(remove=one, add=other, beta=0.05), hook_name=hook_name, layers="all", where=subject
+        operation=lrc.steering.Swap(remove=one, add=other, beta=0.05),
+        hook_name=hook_name,
+        layers="all",
+        where=subject,
     )
     cases = {
         "unsteered": None,
@@ -157,7 +162,7 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "versions": {name: version(name) for name in ("torch", "transformers", "transformer-lens")},
         },
-        model=lrc.ModelFingerprint.of(model).to_dict(),
+        model=lrc.models.ModelFingerprint.of(model).to_dict(),
         seconds=time.perf_counter() - started,
     )
     print("| 16 strengths with | batched, s | 16 single runs, s | times faster |\n|---|---|---|---|")

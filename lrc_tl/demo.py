@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc_tl.passes.activations import subject_activations
-from lrc_tl.methods.baselines import mean_concepts
+from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.directions.beta import BetaSource
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import causality_curve
 from lrc_tl.evaluation.classification import classify_activations
-from lrc_tl.evaluation.summary import evaluate, random_differences, swap_differences
-from lrc_tl.steering.generation import generate
-from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
-from lrc_tl.lre.embedding import LinearRelationalEmbedding
-from lrc_tl.models.loading import HookedModel
-from lrc_tl.arguments.no_booleans import no_booleans
-from lrc_tl.relations.relation import Relation
-from lrc_tl.tuning.selection import select_settings
 from lrc_tl.evaluation.statements import known_statements
+from lrc_tl.evaluation.summary import evaluate, random_differences, swap_differences
+from lrc_tl.lre.embedding import LinearRelationalEmbedding
+from lrc_tl.methods.baselines import mean_concepts
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.passes.activations import subject_activations
+from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
+from lrc_tl.relations.relation import Relation
+from lrc_tl.steering.generation import generate
+from lrc_tl.tuning.selection import select_settings
 
 STRENGTHS = (0.02, 0.03, 0.05, 0.08, 0.12)
 _NEW_TOKENS = 12

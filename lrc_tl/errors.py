@@ -1,4 +1,4 @@
-"""Errors about models and files, raised by several modules."""
+"""Every error class of ours."""
 
 import unicodedata
 
@@ -32,3 +32,27 @@ class ArtifactError(ValueError):
 
     def __init__(self, text: str) -> None:
         super().__init__(in_one_line(text))
+
+
+class RelationError(ValueError):
+    """A relation file or a relation's content is not usable; the text says where and why."""
+
+
+class PositionError(ValueError):
+    """A subject or object could not be located among the tokens; the text shows them."""
+
+
+class ResumeError(ValueError):
+    """A stored piece is damaged, belongs to another run, or is in the way; the text says what to do."""
+
+
+class HubError(RuntimeError):
+    """The Hub did not give or take a set; the text says why, in one line."""
+
+
+class UnfitError(ValueError):
+    """A method has no directions on these prompts; the text says which, and why."""
+
+
+class ResultFileError(ValueError):
+    """A result file cannot be read back; the text names it and says why."""

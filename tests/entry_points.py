@@ -6,14 +6,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
+from public_names import public_objects
 from tiny_steering import HOOK, adding, unit
 from torch import Tensor
 
 import lrc_tl as lrc
 from lrc_tl.passes.batches import whole_text_ids
-from lrc_tl.tuning.neutral_effects import neutral_effects
 from lrc_tl.passes.padding import own_tokens
 from lrc_tl.passes.tracking import is_steered
+from lrc_tl.tuning.neutral_effects import neutral_effects
 
 # Every public function and method that takes a model is an entry of `ENTRIES`, whose rows are run alone and in
 # batches; or one that hands back no row but a figure of many, which is run with every pass over one row alone.
@@ -70,7 +71,9 @@ PROMPTS = tuple(
 TEXTS = tuple(prompt.text.strip() for prompt in PROMPTS)
 SUBJECTS = tuple(prompt.subject for prompt in PROMPTS)
 TARGETS = ("w10 w11", "w9", "w15", "w12 w13 w14", "w9")
-EDITS = tuple(lrc.Edit(prompt=prompt, target=target) for prompt, target in zip(PROMPTS, TARGETS, strict=True))
+EDITS = tuple(
+    lrc.evaluation.Edit(prompt=prompt, target=target) for prompt, target in zip(PROMPTS, TARGETS, strict=True)
+)
 NEUTRAL = ("w30 w3 w17 w8 w21 <eos>", "w5 w6 <bos> w11 w4 w25 w1 w40 w2 <eos> w7 <eos>")
 ROWS = (1, 2, 3, 4)
 BATCHES = {"right": (1, 2, 3, 4), "left": (3, 1, 2, 1)}
@@ -100,7 +103,7 @@ def lre(object_layer=1, aggregation="mean"):
 
 
 def planted(model, **options):
-    return lrc.LinearRelationalEmbedding(**lre(**options), fingerprint=lrc.ModelFingerprint.of(model))
+    return lrc.LinearRelationalEmbedding(**lre(**options), fingerprint=lrc.models.ModelFingerprint.of(model))
 
 
 def of(rows, values):
@@ -132,12 +135,12 @@ def entry(*names, in_blocks=True):
 @entry("prompt_activations", "subject_activations", "object_activations")
 def activations_of_prompts(model, rows):
     prompts = of(rows, PROMPTS)
-    found = lrc.prompt_activations(
+    found = lrc.passes.prompt_activations(
         model, prompts, subject_layers=[0, -1], object_layers=[1, -1],
         object_aggregation={1: "mean", -1: "first_token"},
     )  # fmt: skip
     subject = lrc.subject_activations(model, prompts, layer=1)
-    object_ = lrc.object_activations(model, prompts, layer=2)
+    object_ = lrc.passes.object_activations(model, prompts, layer=2)
     of_layers = [*found.subject.values(), *found.object.values(), subject, object_]
     return [[acts[place] for acts in of_layers] for place in range(len(rows))]
 
@@ -160,7 +163,7 @@ def said_by(model):
     """The prompts with what the model says itself as the object of every second one, where that is a word."""
     made = []
     for number, prompt in enumerate(PROMPTS):
-        ids = lrc.tokenize_prompt(model, prompt).text_ids
+        ids = lrc.relations.tokenize_prompt(model, prompt).text_ids
         answer = model.tokenizer.decode([int(model(torch.tensor([ids]))[0, -1].argmax())])
         made.append(replace(prompt, object=answer) if number % 2 and answer.startswith("w") else prompt)
     return made
@@ -200,16 +203,18 @@ def pooled_tensors(model, rows):
     cache = {HOOK: residuals(model, ids, mask)}
     made = []
     for bos in (False, True):
-        shown = lrc.token_mask(model, ids, attention_mask=mask, bos=bos)
+        shown = lrc.directions.token_mask(model, ids, attention_mask=mask, bos=bos)
         scores = concepts().scores(cache[HOOK])
         for by in ("mean", "max"):
             made += [
                 concepts().pool_cache(cache, by=by, mask=shown),
                 direction().pool(cache[HOOK], by=by, mask=shown),
-                lrc.pool_scores(scores, by=by, mask=shown),
+                lrc.directions.pool_scores(scores, by=by, mask=shown),
             ]
-    if lrc.token_mask(model, ids).any(1).all():  # without a mask words alone are told from padding
-        assert torch.equal(lrc.token_mask(model, ids), lrc.token_mask(model, ids, attention_mask=mask))
+    if lrc.directions.token_mask(model, ids).any(1).all():  # without a mask words alone are told from padding
+        assert torch.equal(
+            lrc.directions.token_mask(model, ids), lrc.directions.token_mask(model, ids, attention_mask=mask)
+        )
     return [[pooled[place] for pooled in made] for place in range(len(rows))]
 
 
@@ -291,8 +296,8 @@ def swapped(model, rows):
 @entry("causality_curve", "causality_curves")
 def causality(model, rows):
     edits, own = of(rows, EDITS), {name: differences(seed)[list(rows)] for seed, name in enumerate("ab")}
-    both = lrc.causality_curves(model, edits, own, betas=[0.5, 2.0], generated=True, progress=False)
-    (one,) = lrc.causality_curve(
+    both = lrc.evaluation.causality_curves(model, edits, own, betas=[0.5, 2.0], generated=True, progress=False)
+    (one,) = lrc.evaluation.causality_curve(
         model, edits, own["b"], betas=[1.0], layers={0: 1.0, 2: 0.5}, generated=True, progress=False
     )
     found = [one, *both["a"], *both["b"]]
@@ -306,7 +311,7 @@ def causality(model, rows):
 def effects_elsewhere(model, rows):
     pairs = [(row, PROMPTS[(row + 2) % len(PROMPTS)]) for row in rows]
     own = {name: differences(seed) for seed, name in enumerate("ab")}
-    found = lrc.side_effects(model, pairs, own, betas=[0.5, 2.0], progress=False)
+    found = lrc.evaluation.side_effects(model, pairs, own, betas=[0.5, 2.0], progress=False)
     return [
         [(one.kl[place], one.kept[place], one.log_prob_change[place]) for name in own for one in found[name]]
         for place in range(len(rows))
@@ -316,13 +321,13 @@ def effects_elsewhere(model, rows):
 @entry("lre_faithfulness")
 def faithfulness(model, rows):
     relation = planted(model, object_layer=2, aggregation="first_token")
-    found = lrc.lre_faithfulness(model, relation, of(rows, PROMPTS))
+    found = lrc.evaluation.lre_faithfulness(model, relation, of(rows, PROMPTS))
     return list(zip(found.lre_tokens, found.model_tokens, strict=True))
 
 
 @entry("lre_causality")
 def causality_of_an_lre(model, rows):
-    found = lrc.lre_causality(model, planted(model), of(rows, EDITS), PROMPTS, rank=8, generated=True)
+    found = lrc.evaluation.lre_causality(model, planted(model), of(rows, EDITS), PROMPTS, rank=8, generated=True)
     return [(found.clean[place], found.edited[place], found.generated[place]) for place in range(len(rows))]
 
 
@@ -338,11 +343,11 @@ def jacobians(model, rows):
     """Mean weight and bias over a batch are the means over its rows, in any order."""
     if len(rows) == 1:
         prompt = PROMPTS[rows[0]]
-        tokens = lrc.tokenize_prompt(model, prompt)
-        one = lrc.subject_object_jacobian(model, tokens, **LAYERS)
-        other = lrc.subject_object_jacobians(model, tokens, subject_layers=[1], object_layer=2)[1]
+        tokens = lrc.relations.tokenize_prompt(model, prompt)
+        one = lrc.lre.subject_object_jacobian(model, tokens, **LAYERS)
+        other = lrc.lre.subject_object_jacobians(model, tokens, subject_layers=[1], object_layer=2)[1]
         for found, subject_layer, object_layer in ((one, 0, 1), (other, 1, 2)):
-            read = lrc.prompt_activations(
+            read = lrc.passes.prompt_activations(
                 model, [prompt], subject_layers=[subject_layer], object_layers=[object_layer]
             )
             close((found.subject, found.object), (read.subject[subject_layer][0], read.object[object_layer][0]))
@@ -372,9 +377,9 @@ def margins(model, rows):
     """A row is a strength, of every edit."""
     strengths = of(rows, (0.5, 0.0, 1e-3, 2.0, -1.0))
     made = []
-    adding_there, swapping = lrc.at_subject(model, adding()), lrc.swap_at_subject(model, concepts())
+    adding_there, swapping = lrc.tuning.at_subject(model, adding()), lrc.swap_at_subject(model, concepts())
     for steering_of, edit in ((adding_there, EDITS[0]), (swapping, EDITS[2]), (lambda edit: adding(), EDITS[3])):
-        made.append(lrc.target_beats_object(model, edit, steering_of(edit), strengths))
+        made.append(lrc.tuning.target_beats_object(model, edit, steering_of(edit), strengths))
     return [[own[place] for own in made] for place in range(len(rows))]
 
 
@@ -437,8 +442,7 @@ def close(got, expected, *, path=""):
 def taking_a_model():
     """Public functions and methods of the package with a parameter `model`, by name."""
     found = set()
-    for name in lrc.__all__:
-        value = getattr(lrc, name)
+    for name, value in public_objects().items():
         members = {name: value}
         if inspect.isclass(value):
             own = (own for cls in value.__mro__ if cls.__module__.startswith("lrc_tl") for own in vars(cls))

@@ -21,7 +21,7 @@ def has_enough(relation, *, facts):
     """Whether a split leaves this many test facts, of two objects or more."""
     try:
         _, test = relation.split(seed=0)
-    except lrc.RelationError:
+    except lrc.errors.RelationError:
         return False
     return len(test.facts) >= facts and len(test.objects) >= 2
 

@@ -31,13 +31,13 @@ def alone(model, ids, layer):
 @pytest.mark.parametrize("aggregation", ["mean", "first_token"])
 def test_a_batched_pass_reads_what_each_prompt_run_alone_shows(word_model, max_tokens, aggregation):
     prompts = random_prompts(20)
-    found = lrc.prompt_activations(
+    found = lrc.passes.prompt_activations(
         word_model, prompts, subject_layers=[0, -1], object_layers=[1], object_aggregation=aggregation,
         max_tokens=max_tokens,
     )  # fmt: skip
     assert set(found.subject) == {0, -1}
     for row, prompt in enumerate(prompts):
-        tokens = lrc.tokenize_prompt(word_model, prompt)
+        tokens = lrc.relations.tokenize_prompt(word_model, prompt)
         for layer in (0, -1):
             expected = alone(word_model, tokens.input_ids, layer % 3)[tokens.subject_position]
             torch.testing.assert_close(found.subject[layer][row], expected, rtol=1e-4, atol=1e-4)
@@ -48,16 +48,16 @@ def test_a_batched_pass_reads_what_each_prompt_run_alone_shows(word_model, max_t
 
 def test_each_object_layer_may_have_its_own_aggregation_even_the_same_layer_asked_twice(word_model):
     prompts = random_prompts(9)
-    found = lrc.prompt_activations(
+    found = lrc.passes.prompt_activations(
         word_model, prompts, object_layers=[2, 1, -1], object_aggregation={2: "mean", 1: "mean", -1: "first_token"}
     ).object
     assert list(found) == [2, 1, -1]
     for layer, aggregation in ((2, "mean"), (1, "mean"), (-1, "first_token")):
-        expected = lrc.object_activations(word_model, prompts, layer=layer, object_aggregation=aggregation)
+        expected = lrc.passes.object_activations(word_model, prompts, layer=layer, object_aggregation=aggregation)
         torch.testing.assert_close(found[layer], expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(found[2], found[-1])
     with pytest.raises(ValueError, match=r"no entry for the object layers \[1\]"):
-        lrc.prompt_activations(word_model, prompts, object_layers=[1], object_aggregation={2: "mean"})
+        lrc.passes.prompt_activations(word_model, prompts, object_layers=[1], object_aggregation={2: "mean"})
 
 
 def test_logits_are_those_of_each_sequence_run_alone(word_model):
@@ -81,7 +81,7 @@ def test_batches_hold_every_row_once_and_stay_below_the_limit():
 
 def test_no_prompts_and_a_layer_outside_the_model_are_refused(word_model):
     with pytest.raises(ValueError, match="no prompts to read activations from"):
-        lrc.prompt_activations(word_model, [], subject_layers=[0])
+        lrc.passes.prompt_activations(word_model, [], subject_layers=[0])
     with pytest.raises(ValueError, match="layer 7 is outside the model; allowed are -3 to 2"):
         lrc.subject_activations(word_model, random_prompts(1), layer=7)
 

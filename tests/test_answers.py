@@ -44,7 +44,7 @@ class Speaker(FakeModel):
 
     def says(self, prompt, answer):
         """The same prompt, after the model has learned to answer it so."""
-        tokens = lrc.tokenize_prompt(self, prompt)
+        tokens = lrc.relations.tokenize_prompt(self, prompt)
         ids = self.to_tokens(f"{prompt.text}{prompt.joint}{answer}")[0].tolist()
         n = len(tokens.text_ids)
         assert ids[:n] == list(tokens.text_ids)
@@ -106,7 +106,7 @@ def test_only_answers_that_are_still_open_are_decoded_on(speaker):
 
 def test_answers_at_the_end_of_the_context_are_decoded_as_far_as_it_goes(speaker):
     prompt = lrc.Prompt(text="Milan is in", subject="Milan", object="O")
-    tokens = lrc.tokenize_prompt(speaker, prompt)
+    tokens = lrc.relations.tokenize_prompt(speaker, prompt)
     speaker.cfg.n_ctx = len(tokens.text_ids) + len(tokens.object_ids)
     speaker.says(prompt, "O\u2019Hare")
     # One token more than the context holds is predicted, which does not tell that more letters follow.
@@ -148,6 +148,6 @@ def test_the_report_shows_what_the_rule_for_word_ends_changed(speaker):
     report = known.report()
     assert "1 dropped that a plain rule for word ends would keep: 'Guinea-B" in report
     assert "1 kept that a plain rule for word ends would drop: '東京で" in report
-    assert lrc.one_prompt_a_fact(known) == known
+    assert lrc.passes.one_prompt_a_fact(known) == known
     plain = lrc.filter_known(speaker, [prompts[2], prompts[3]])
     assert "plain rule" not in plain.report()

@@ -5,8 +5,8 @@ import tiny_models
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits
 from lrc_tl.evaluation.causality import Edit
+from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.passes.batches import logits_at
 from lrc_tl.tuning.strength import target_beats_object
@@ -35,7 +35,7 @@ def prompts():
 
 def steering(strength=1.0):
     vector = torch.randn(tiny_models.D_MODEL, generator=torch.Generator().manual_seed(0))
-    add = lrc.Add(vector=vector / vector.norm(), strength=strength, unit="absolute")
+    add = lrc.steering.Add(vector=vector / vector.norm(), strength=strength, unit="absolute")
     return lrc.Steering(operation=add, hook_name="blocks.1.hook_resid_post")
 
 
@@ -111,7 +111,7 @@ def test_the_edited_run_of_an_evaluation_is_the_swap_by_hand(both):
     lre = lrc.LinearRelationalEmbedding.fit(model, prompts()[:4], subject_layer=0, object_layer=1)
     concepts = lre.concepts(model, prompts(), rank=4)
     edits = [Edit(prompt=prompt, target="w31") for prompt in prompts() if prompt.object == "w30"]
-    (found,) = lrc.causality_curve(model, edits, swap_differences(concepts, edits), betas=[0.3])
+    (found,) = lrc.evaluation.causality_curve(model, edits, swap_differences(concepts, edits), betas=[0.3])
     for edit, edited in zip(edits, found.edited, strict=True):
         prompt = edit.prompt
         with concepts.swap(model, remove="w30", add="w31", text=prompt.text, subject=prompt.subject, beta=0.3):
@@ -141,9 +141,9 @@ def test_only_the_wanted_positions_go_through_the_unembedding(both):
 
 def test_a_jacobian_over_a_cached_prefix_is_that_of_the_whole_text(both, monkeypatch):
     _, model = both
-    tokens = lrc.tokenize_prompt(model, lrc.Prompt(text="w3 w8 w9 w10 w4", subject="w10", object="w30"))
-    cached = lrc.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
+    tokens = lrc.relations.tokenize_prompt(model, lrc.Prompt(text="w3 w8 w9 w10 w4", subject="w10", object="w30"))
+    cached = lrc.lre.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
     monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **given: None)
-    whole = lrc.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
+    whole = lrc.lre.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
     torch.testing.assert_close(cached.jacobian, whole.jacobian, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(cached.object, whole.object, rtol=1e-3, atol=1e-4)

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import lrc_tl as lrc
+from lrc_tl.errors import ArtifactError
 from lrc_tl.storage import artifacts
-from lrc_tl.storage.artifacts import ArtifactError, read_artifact, write_artifact
+from lrc_tl.storage.artifacts import read_artifact, write_artifact
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -233,18 +234,20 @@ def test_the_hash_of_prompts_sees_every_field_and_the_order():
 
 def test_a_set_is_checked_against_the_model_it_is_loaded_for(word_model, tmp_path):
     path = tmp_path / "set.safetensors"
-    fingerprint = lrc.ModelFingerprint.of(word_model)
+    fingerprint = lrc.models.ModelFingerprint.of(word_model)
     lrc.ConceptSet(directions(fingerprint=fingerprint)).save(path)
     loaded = lrc.ConceptSet.load(path, model=word_model)
     assert loaded.fingerprint == fingerprint
     weight = next(parameter for name, parameter in word_model.named_parameters() if "mlp" in name)
     before = weight.clone()
     weight.mul_(1.5)
-    with pytest.raises(lrc.FingerprintMismatch, match=r"direction of .* was made on another model: residuals"):
+    with pytest.raises(
+        lrc.errors.FingerprintMismatch, match=r"direction of .* was made on another model: residuals"
+    ):
         lrc.ConceptSet.load(path, model=word_model)
-    with pytest.raises(lrc.FingerprintMismatch, match="the steering's vectors were made on another model"):
+    with pytest.raises(lrc.errors.FingerprintMismatch, match="the steering's vectors were made on another model"):
         loaded["x y"].steer(word_model, strength=0.1).__enter__()
-    with pytest.raises(lrc.FingerprintMismatch, match="was made on another model"):
+    with pytest.raises(lrc.errors.FingerprintMismatch, match="was made on another model"):
         loaded.classify(word_model, "w1 w2", subject="w1")
     weight.copy_(before)
     lrc.ConceptSet(directions(width=13)).save(path)

@@ -175,7 +175,7 @@ def test_every_method_gives_unit_directions_in_the_order_of_the_objects_and_the_
 
 
 def accuracy(concepts, activations, objects):
-    return lrc.classify_activations(concepts, activations, objects).accuracy
+    return lrc.evaluation.classify_activations(concepts, activations, objects).accuracy
 
 
 def test_probes_find_unseen_subjects_and_controls_stay_near_chance():
@@ -203,7 +203,8 @@ def test_the_model_wrapper_reads_the_subjects_once_and_gives_every_method(word_m
     passes = []
     read = lrc.subject_activations
     monkeypatch.setattr(
-        "lrc_tl.methods.baselines.subject_activations", lambda *args, **options: passes.append(1) or read(*args, **options)
+        "lrc_tl.methods.baselines.subject_activations",
+        lambda *args, **options: passes.append(1) or read(*args, **options),
     )
     found = fit_baselines(word_model, prompts, layer=-2, methods=("mean", "svm"), seed=1)
     assert passes == [1]

@@ -10,12 +10,11 @@ from spoken import has_enough
 from tiny_benchmark import SETTINGS
 
 import lrc_tl as lrc
-from lrc_tl.passes import activations
+from lrc_tl.directions import pooling
 from lrc_tl.evaluation import edited_passes as edited_forward
+from lrc_tl.passes import activations, prefix_cache
 from lrc_tl.passes import batches as forward
 from lrc_tl.steering import generation
-from lrc_tl.directions import pooling
-from lrc_tl.passes import prefix_cache
 from lrc_tl.tuning import strength_batches as strength_rows
 
 
@@ -74,12 +73,12 @@ def wholes(model, relation, other):
     statements = lrc.known_statements(model, relation, others=[other], progress=False)
     assert statements
     baselines = lrc.fit_baselines(model, prompts, layer=0, methods=("mean", "logistic"))
-    edits = lrc.counterfactual_edits(prompts, per_object=1)[:4]
+    edits = lrc.evaluation.counterfactual_edits(prompts, per_object=1)[:4]
     quiet = {"progress": False}
     fit = lrc.LinearRelationalEmbedding.fit
     erasure = lrc.fit_erasure(model, prompts, layer=1)
     calibrated = lrc.calibrate_strength(
-        model, lrc.at_subject(model, direction().add(strength=1.0)), edits, strengths=[0.2, 2.0], refinements=1,
+        model, lrc.tuning.at_subject(model, direction().add(strength=1.0)), edits, strengths=[0.2, 2.0], refinements=1,
         neutral_texts=NEUTRAL, **quiet,
     )  # fmt: skip
     evaluation = lrc.evaluate(
@@ -102,7 +101,7 @@ def wholes(model, relation, other):
             evaluation.to_dict(), evaluation.causality_result.edited, evaluation.elsewhere.kl,
             evaluation.classification.ranks,
         ],
-        "selectivity": lrc.selectivity(
+        "selectivity": lrc.evaluation.selectivity(
             model, prompts, prompts[::2], lambda model, own: lrc.mean_concepts(model, own, layer=0)
         ).to_dict(),
         "calibrate_strength": [calibrated.strength, [asdict(point) for point in calibrated.points]],

@@ -79,10 +79,10 @@ def test_a_row_is_the_same_alone_and_in_every_batch(model, use, block):
 
 
 def test_a_jacobian_inside_a_block_is_that_of_the_steered_model(model):
-    tokens = lrc.tokenize_prompt(model, PROMPTS[2])
+    tokens = lrc.relations.tokenize_prompt(model, PROMPTS[2])
     step, tolerance = (0.02, 0.02) if close.narrow else (1e-3, 1e-6)
     with steered(model):
-        found = lrc.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
+        found = lrc.lre.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
         by_hand = central_differences(
             model, tokens, found.subject, torch.eye(12).to(found.subject)[:3], subject_layer=0, object_layer=2,
             n_positions=len(tokens.object_ids), step=step,
@@ -119,7 +119,7 @@ def test_rows_that_look_padded_are_refused_whatever_side_the_tokenizer_pads_on(m
     monkeypatch.setattr(model.tokenizer, "padding_side", side)
     ids, _ = padded_ids(model, [model.to_tokens(text)[0].tolist() for text in TEXTS[:2]])
     with pytest.raises(ValueError, match="nothing says whether it is padding; give attention_mask"):
-        lrc.token_mask(model, ids, bos=True)
+        lrc.directions.token_mask(model, ids, bos=True)
     with adding().on(model), pytest.raises(ValueError, match="give a list of strings, or attention_mask"):
         model(ids)
 

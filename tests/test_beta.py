@@ -103,10 +103,12 @@ def test_evaluate_says_where_its_beta_comes_from_and_what_it_does(word_model, co
         assert (found.causality_result.beta, found.beta_source) == (beta, source)
         assert f"beta {beta:g}, {source})" in repr(found)
         differences = swap_differences(own, found.edits)
-        (curve,) = lrc.causality_curve(word_model, found.edits, differences, betas=[beta], generated=True)
+        (curve,) = lrc.evaluation.causality_curve(
+            word_model, found.edits, differences, betas=[beta], generated=True
+        )
         assert (found.causality, found.hard_success) == (curve.causality, curve.hard_causality)
-        pairs = lrc.unrelated_pairs(found.edits, statements, n=60)
-        (away,) = lrc.side_effects(word_model, pairs, {"": differences}, betas=[beta])[""]
+        pairs = lrc.evaluation.unrelated_pairs(found.edits, statements, n=60)
+        (away,) = lrc.evaluation.side_effects(word_model, pairs, {"": differences}, betas=[beta])[""]
         data = found.to_dict()
         assert data["kl_elsewhere"] == found.kl_elsewhere == pytest.approx(away.mean_kl)
         assert (data["hard_success"], data["beta_source"], data["n_elsewhere"]) == (

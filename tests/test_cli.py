@@ -132,7 +132,7 @@ def test_a_bad_file_is_named_hides_no_other_and_is_a_failure(capsys, tmp_path):
     assert "must hold {} exactly once" in named
     assert summary == "lrc-tl: 1 of 2 files hold no usable relation"
     data = json.loads((tmp_path / "out" / "r.js").read_text())
-    assert data["schema"]["name"] == "lrc_tl.relations.relation"
+    assert data["schema"]["name"] == "lrc_tl.relations"
     assert data["settings"] == {"folder": str(tmp_path), "strict": False}
     assert data["model"] is None
     (row,) = data["relations"]
@@ -219,7 +219,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(lrc, "LinearRelationalEmbedding", Embedding)
     monkeypatch.setattr(lrc, "ConceptSet", Concepts)
     fingerprint = SimpleNamespace(to_dict=lambda: {"name": "m"})
-    monkeypatch.setattr(lrc, "ModelFingerprint", SimpleNamespace(of=lambda given: given is model and fingerprint))
+    monkeypatch.setattr(lrc.models, "ModelFingerprint", SimpleNamespace(of=lambda given: given is model and fingerprint))
     return made
 
 

@@ -12,8 +12,8 @@ from spoken import spoken_relations
 
 import lrc_tl as lrc
 from lrc_tl.cli.main import main
-from lrc_tl.storage.file_roles import require_distinct_files
 from lrc_tl.markup.printable import printable
+from lrc_tl.storage.file_roles import require_distinct_files
 
 PLACES = ["--subject-layer", "0", "--object-layer", "1", "--rank", "4"]
 

@@ -86,7 +86,7 @@ def test_what_is_left_of_cancelled_directions_is_no_direction(vectors):
 
 
 def test_sets_of_one_model_combine_though_their_fingerprints_differ_in_rounding(vectors, word_model):
-    fingerprint = lrc.ModelFingerprint.of(word_model)
+    fingerprint = lrc.models.ModelFingerprint.of(word_model)
     moved = replace(
         fingerprint,
         behaviour={layer: tuple(x * (1 + 1e-9) for x in own) for layer, own in fingerprint.behaviour.items()},
@@ -95,7 +95,7 @@ def test_sets_of_one_model_combine_though_their_fingerprints_differ_in_rounding(
     assert lrc.combine_concepts([one, other]).fingerprint == fingerprint
     assert lrc.combine_concepts([a_set(vectors[1]), one]).fingerprint == fingerprint
     wrong = replace(fingerprint, d_model=13)
-    with pytest.raises(lrc.FingerprintMismatch, match="the first set was made"):
+    with pytest.raises(lrc.errors.FingerprintMismatch, match="the first set was made"):
         lrc.combine_concepts([one, a_set(vectors[1], fingerprint=wrong)])
 
 

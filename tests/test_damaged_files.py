@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import lrc_tl as lrc
+from lrc_tl.errors import ArtifactError
 from lrc_tl.storage import artifacts
-from lrc_tl.storage.artifacts import ArtifactError, read_artifact
+from lrc_tl.storage.artifacts import read_artifact
 
 HOOK = "blocks.1.hook_resid_post"
-FINGERPRINT = lrc.ModelFingerprint(
+FINGERPRINT = lrc.models.ModelFingerprint(
     name="m",
     n_layers=3,
     d_model=12,
@@ -338,7 +339,7 @@ def test_a_damaged_control_vector_is_refused_or_holds_what_was_written(tmp_path)
     for data in damaged:
         path.write_bytes(data)
         try:
-            read = lrc.read_control_vector(path)
+            read = lrc.directions.read_control_vector(path)
         except ArtifactError as error:
             text = str(error)
             assert "v.gguf: " in text
@@ -364,4 +365,4 @@ def test_a_control_vector_holds_each_layer_once(tmp_path):
         writer.write_tensors_to_file()
         writer.close()
         with pytest.raises(ArtifactError, match="is none of a control vector's"):
-            lrc.read_control_vector(path)
+            lrc.directions.read_control_vector(path)

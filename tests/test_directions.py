@@ -176,7 +176,7 @@ def test_a_swap_refuses_to_edit_another_text(word_model, concepts):
     swap = concepts.swap(word_model, remove="France", add="Chad", text="w1 w2 w3", subject="w2")
     with swap, pytest.raises(ValueError, match="row 1 does not begin with the text that was given"):
         word_model(["w1 w2 w4", "w1 w3 w2"])
-    with pytest.raises(lrc.PositionError, match="subject 'w7' is not in"):
+    with pytest.raises(lrc.errors.PositionError, match="subject 'w7' is not in"):
         concepts.swap(word_model, remove="France", add="Chad", text="w1 w2", subject="w7")
     with pytest.raises(ValueError, match="beta is nan"):
         concepts.swap(word_model, remove="France", add="Chad", text="w1 w2", subject="w2", beta=float("nan"))
@@ -246,12 +246,12 @@ def test_a_centred_set_is_not_centred_again_and_its_random_control_starts_anew(c
     acts = 5 + torch.randn(7, 12, generator=torch.Generator().manual_seed(3))
     names = [list(concepts)[row % len(concepts)] for row in range(7)]
     centred = concepts.centred(acts)
-    plain = lrc.classify_activations(concepts, acts, names, centre=acts.mean(0))
-    assert lrc.classify_activations(centred, acts, names) == plain
+    plain = lrc.evaluation.classify_activations(concepts, acts, names, centre=acts.mean(0))
+    assert lrc.evaluation.classify_activations(centred, acts, names) == plain
     with pytest.raises(ValueError, match="the set is centred already, so centre would count twice"):
-        lrc.classify_activations(centred, acts, names, centre=acts.mean(0))
+        lrc.evaluation.classify_activations(centred, acts, names, centre=acts.mean(0))
     ready = replace(centred[names[0]], threshold=3.0)
-    control = lrc.random_concepts(lrc.ConceptSet({names[0]: ready}), seed=0)[names[0]]
+    control = lrc.evaluation.random_concepts(lrc.ConceptSet({names[0]: ready}), seed=0)[names[0]]
     assert (control.offset, control.threshold) == (0.0, None)
 
 
@@ -397,4 +397,4 @@ def test_a_direction_is_one_vector(vector):
             vector, relation="r", object_name="a", hook_name="blocks.1.hook_resid_post"
         )
     with pytest.raises(ValueError, match="it must be one vector"):
-        lrc.concepts_by_layer({"a": {1: vector}})
+        lrc.directions.concepts_by_layer({"a": {1: vector}})

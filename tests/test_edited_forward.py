@@ -95,7 +95,7 @@ def test_shared_prefixes_change_nothing_on_a_real_model(gemma, monkeypatch):
     prompt = lrc.Prompt(
         text="Rome is in the country of Italy\nKyoto is in the country of", subject="Kyoto", object="Japan"
     )
-    tokens = lrc.tokenize_prompt(gemma, prompt)
+    tokens = lrc.relations.tokenize_prompt(gemma, prompt)
     sequence = EditedSequence(
         ids=tokens.input_ids, edited_position=tokens.subject_position, wanted=tuple(tokens.object_positions)
     )

@@ -47,7 +47,7 @@ def cross_covariance(x, places):
 def test_no_linear_information_is_left_and_the_mean_stays(scale, shrinkage):
     x, names, places = clusters(scale=scale)
     objects = [names[place] for place in places]
-    operation = lrc.leace(x, objects, shrinkage=shrinkage)
+    operation = lrc.steering.leace(x, objects, shrinkage=shrinkage)
     after = erased(operation, x)
     assert cross_covariance(x, places).abs().max() > 0.1 * scale
     assert cross_covariance(after, places).abs().max() < 1e-6 * scale
@@ -64,7 +64,7 @@ def test_no_linear_information_is_left_and_the_mean_stays(scale, shrinkage):
 
 def test_the_edit_is_that_of_the_papers_theorem():
     x, names, places = clusters()
-    operation = lrc.leace(x, [names[place] for place in places], shrinkage=False)
+    operation = lrc.steering.leace(x, [names[place] for place in places], shrinkage=False)
     samples, labels = x.numpy(), np.eye(3)[places.numpy()]
     centred = samples - samples.mean(0)
     sigma = centred.T @ centred / (len(samples) - 1)
@@ -82,23 +82,23 @@ def test_the_edit_is_that_of_the_papers_theorem():
 def test_leace_moves_activations_less_than_projecting_out_the_differences_of_the_means():
     x, names, places = clusters()
     objects = [names[place] for place in places]
-    space = lrc.concept_subspace(lrc.baseline_concepts(x, objects, method="centred-mean", hook_name=HOOK))
+    space = lrc.concept_subspace(lrc.methods.baseline_concepts(x, objects, method="centred-mean", hook_name=HOOK))
     by_projection = space.remove(x - x.mean(0)) - (x - x.mean(0))
     assert cross_covariance(x + by_projection, places).abs().max() < 1e-6
-    by_leace = erased(lrc.leace(x, objects, shrinkage=False), x) - x
+    by_leace = erased(lrc.steering.leace(x, objects, shrinkage=False), x) - x
     assert by_leace.norm() < 0.95 * by_projection.norm()
 
 
 @pytest.mark.parametrize("n", [9, 20, 64, 90])
 def test_fewer_samples_than_dimensions_are_enough_with_shrinkage(n):
     x, names, places = clusters(n=n, width=64)
-    after = erased(lrc.leace(x, [names[place] for place in places]), x)
+    after = erased(lrc.steering.leace(x, [names[place] for place in places]), x)
     assert cross_covariance(after, places).abs().max() < 1e-6
 
 
 def test_float32_activations_lose_the_objects_to_float32_precision():
     x, names, places = clusters(scale=6500, dtype=torch.float32)
-    operation = lrc.leace(x, [names[place] for place in places])
+    operation = lrc.steering.leace(x, [names[place] for place in places])
     after = erased(operation, x)
     assert after.dtype == torch.float32
     assert cross_covariance(after, places).abs().max() < 1e-5 * x.norm(dim=-1).max()
@@ -111,7 +111,7 @@ def test_erasure_is_steering_and_leaves_the_objects_of_a_model_unreadable(word_m
     prompts = [prompt for prompt in prompts if prompt.object in many]
     assert len(many) >= 2
     steering = lrc.fit_erasure(word_model, prompts, layer=1)
-    assert (steering.hook_name, steering.fingerprint) == (HOOK, lrc.ModelFingerprint.of(word_model))
+    assert (steering.hook_name, steering.fingerprint) == (HOOK, lrc.models.ModelFingerprint.of(word_model))
     places = torch.tensor([many.index(prompt.object) for prompt in prompts])
     before = lrc.subject_activations(word_model, prompts, layer=1)
     with steering.on(word_model):
@@ -129,33 +129,33 @@ def test_bad_input_is_refused_with_what_to_do(word_model, monkeypatch):
     x, names, places = clusters(n=30)
     objects = [names[place] for place in places]
     with pytest.raises(ValueError, match="30 activations and 29 objects were given"):
-        lrc.leace(x, objects[:-1])
+        lrc.steering.leace(x, objects[:-1])
     with pytest.raises(ValueError, match="30 activations of 1 objects; erasing needs two objects or more"):
-        lrc.leace(x, ["France"] * 30)
+        lrc.steering.leace(x, ["France"] * 30)
     with pytest.raises(ValueError, match="3 activations of 3 objects"):
-        lrc.leace(x[:3], objects[:3])
+        lrc.steering.leace(x[:3], objects[:3])
     with pytest.raises(ValueError, match="the activations are not finite"):
-        lrc.leace(x / 0, objects)
+        lrc.steering.leace(x / 0, objects)
     with pytest.raises(ValueError, match="all activations are equal"):
-        lrc.leace(torch.ones(30, 12), objects)
+        lrc.steering.leace(torch.ones(30, 12), objects)
     with pytest.raises(ValueError, match="the mean activations of all objects are equal"):
-        lrc.leace(torch.cat([x[:10]] * 3), [name for name in names for _ in range(10)])
+        lrc.steering.leace(torch.cat([x[:10]] * 3), [name for name in names for _ in range(10)])
     with pytest.raises(ValueError, match="no prompts to fit the erasure on"):
         lrc.fit_erasure(word_model, [], layer=1)
     left, right = torch.eye(12)[:, :2], torch.eye(12)[:2]
     with pytest.raises(ValueError, match=r"left \(12, 2\), right \(1, 12\) and mean \(12,\) do not fit"):
-        lrc.Erase(left=left, right=right[:1], mean=torch.zeros(12))
+        lrc.steering.Erase(left=left, right=right[:1], mean=torch.zeros(12))
     with pytest.raises(ValueError, match="that is no projection"):
-        lrc.Erase(left=left, right=2 * right, mean=torch.zeros(12))
+        lrc.steering.Erase(left=left, right=2 * right, mean=torch.zeros(12))
     steering = lrc.Steering(
-        operation=lrc.Erase(left=left[:8], right=right[:, :8], mean=torch.zeros(8)), hook_name=HOOK
+        operation=lrc.steering.Erase(left=left[:8], right=right[:, :8], mean=torch.zeros(8)), hook_name=HOOK
     )
     with pytest.raises(ValueError, match="has width 8, but the model's d_model is 12"), steering.on(word_model):
         pass
     with monkeypatch.context() as patch:
         patch.setattr("lrc_tl.steering.erasure._TOLERANCE", 0.0)
         with pytest.raises(ValueError, match="leaves linear information; give more"):
-            lrc.leace(x, objects)
+            lrc.steering.leace(x, objects)
     monkeypatch.setitem(sys.modules, "concept_erasure", None)
     with pytest.raises(ImportError, match=r"concept-erasure; install lrc-tl with its extra: lrc-tl\[erasure\]"):
-        lrc.leace(x, objects)
+        lrc.steering.leace(x, objects)

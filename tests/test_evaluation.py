@@ -30,7 +30,7 @@ def axes(*names):
 
 def test_orthogonal_concepts_classify_as_planted():
     activations = torch.eye(D_MODEL)[[0, 0, 1, 2]] + 0.1
-    found = lrc.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "b", "c"])
+    found = lrc.evaluation.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "b", "c"])
     assert found.predicted == ("a", "a", "b", "c")
     assert (found.n_correct, found.accuracy) == (3, 0.75)
     assert found.ranks == (1, 3, 1, 1)  # the second's right object ties with the third: ties count against it
@@ -40,20 +40,20 @@ def test_orthogonal_concepts_classify_as_planted():
 
 
 def test_a_tie_for_the_first_place_is_not_right():
-    found = lrc.classify_activations(axes("a", "b"), torch.ones(1, D_MODEL), ["a"])
+    found = lrc.evaluation.classify_activations(axes("a", "b"), torch.ones(1, D_MODEL), ["a"])
     assert found.accuracy == 0
 
 
 def test_an_object_without_a_direction_is_wrong_and_has_no_rank():
-    found = lrc.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["elsewhere"])
+    found = lrc.evaluation.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["elsewhere"])
     assert (found.accuracy, found.ranks, found.mean_reciprocal_rank) == (0, (0,), 0)
 
 
 def test_bad_input_to_classification_is_refused():
     with pytest.raises(ValueError, match="one object cannot classify"):
-        lrc.classify_activations(axes("a"), torch.eye(D_MODEL)[:1], ["a"])
+        lrc.evaluation.classify_activations(axes("a"), torch.eye(D_MODEL)[:1], ["a"])
     with pytest.raises(ValueError, match="1 activations and 2 objects were given"):
-        lrc.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["a", "b"])
+        lrc.evaluation.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["a", "b"])
 
 
 def test_centring_takes_away_what_all_subjects_share():
@@ -61,8 +61,8 @@ def test_centring_takes_away_what_all_subjects_share():
     activations = torch.eye(D_MODEL)[[1, 2]] + shared
     # The first direction points along the shared part, so it wins everywhere.
     tilted = concepts_of({"a": torch.eye(D_MODEL)[1] + torch.eye(D_MODEL)[0], "b": torch.eye(D_MODEL)[2]})
-    assert lrc.classify_activations(tilted, activations, ["a", "b"]).predicted == ("a", "a")
-    centred = lrc.classify_activations(tilted, activations, ["a", "b"], centre=shared)
+    assert lrc.evaluation.classify_activations(tilted, activations, ["a", "b"]).predicted == ("a", "a")
+    centred = lrc.evaluation.classify_activations(tilted, activations, ["a", "b"], centre=shared)
     assert (centred.predicted, centred.accuracy) == (("a", "b"), 1)
 
 
@@ -72,23 +72,23 @@ def test_calibrated_scores_make_up_for_an_offset_of_one_concept(multiclass):
     names = ["a", "b"] * 20
     tilted = concepts_of({"a": torch.eye(D_MODEL)[1] + torch.eye(D_MODEL)[0], "b": torch.eye(D_MODEL)[2]})
     ready = tilted.calibrate(train, names, multiclass=multiclass)
-    assert lrc.classify_activations(ready, train, names).accuracy == 0.5
-    assert lrc.classify_activations(ready, train, names, calibrated=True).accuracy == 1
+    assert lrc.evaluation.classify_activations(ready, train, names).accuracy == 0.5
+    assert lrc.evaluation.classify_activations(ready, train, names, calibrated=True).accuracy == 1
     with pytest.raises(ValueError, match="the set has no probabilities"):
-        lrc.classify_activations(tilted, train, names, calibrated=True)
+        lrc.evaluation.classify_activations(tilted, train, names, calibrated=True)
 
 
 def test_one_test_prompt_is_right_or_wrong_and_the_matrix_has_one_entry():
-    right = lrc.classify_activations(axes("a", "b", "c"), torch.eye(D_MODEL)[:1], ["a"])
+    right = lrc.evaluation.classify_activations(axes("a", "b", "c"), torch.eye(D_MODEL)[:1], ["a"])
     assert (right.accuracy, right.chance, right.top(1)) == (1, 1, 1)
-    wrong = lrc.classify_activations(axes("a", "b", "c"), torch.eye(D_MODEL)[:1], ["b"])
+    wrong = lrc.evaluation.classify_activations(axes("a", "b", "c"), torch.eye(D_MODEL)[:1], ["b"])
     assert (wrong.accuracy, wrong.top(1), wrong.top(3)) == (0, 0, 1)
     assert wrong.confusion_matrix().to_dict() == {"a": {"b": 1}, "b": {"b": 0}, "c": {"b": 0}}
 
 
 def test_the_confusion_matrix_counts_every_subject_once():
     activations = torch.eye(D_MODEL)[[0, 1, 1, 2]]
-    found = lrc.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "a", "elsewhere"])
+    found = lrc.evaluation.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "a", "elsewhere"])
     matrix = found.confusion_matrix()
     assert list(matrix.index) == ["a", "b", "elsewhere"]
     assert list(matrix.columns) == ["a", "b", "c"]
@@ -106,7 +106,7 @@ def prompts_by_object(**counts):
 
 def test_each_object_has_at_most_five_different_edits_with_even_targets():
     prompts = prompts_by_object(a=8, b=2, c=1, d=3)
-    edits = lrc.counterfactual_edits(prompts, seed=1)
+    edits = lrc.evaluation.counterfactual_edits(prompts, seed=1)
     counts = Counter(edit.prompt.object for edit in edits)
     assert counts == {"a": 5, "b": 5, "c": 3, "d": 5}
     assert len(set(edits)) == len(edits)
@@ -114,12 +114,16 @@ def test_each_object_has_at_most_five_different_edits_with_even_targets():
     for name in "abcd":
         targets = Counter(edit.target for edit in edits if edit.prompt.object == name)
         assert max(targets.values()) - min(targets.get(t, 0) for t in "abcd" if t != name) <= 1
-    assert edits == lrc.counterfactual_edits(prompts, seed=1) != lrc.counterfactual_edits(prompts, seed=2)
+    assert (
+        edits
+        == lrc.evaluation.counterfactual_edits(prompts, seed=1)
+        != lrc.evaluation.counterfactual_edits(prompts, seed=2)
+    )
 
 
 def test_edits_need_two_objects():
     with pytest.raises(ValueError, match=r"at least two objects.*given are \['a'\]"):
-        lrc.counterfactual_edits(prompts_by_object(a=3))
+        lrc.evaluation.counterfactual_edits(prompts_by_object(a=3))
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def edits():
     """Objects of one to three tokens."""
     prompts = list({prompt.object: prompt for prompt in random_prompts(8, seed=3)}.values())
     assert {len(prompt.object.split()) for prompt in prompts} == {1, 2, 3}
-    return lrc.counterfactual_edits(prompts, per_object=2)
+    return lrc.evaluation.counterfactual_edits(prompts, per_object=2)
 
 
 @pytest.fixture
@@ -143,9 +147,9 @@ def least_log_prob(model, tokens, text_length):
 
 
 def test_causality_is_what_swapping_one_prompt_at_a_time_gives(word_model, edits, directions):
-    (found,) = lrc.causality_curve(word_model, edits, swap_differences(directions, edits), betas=[0.3])
+    (found,) = lrc.evaluation.causality_curve(word_model, edits, swap_differences(directions, edits), betas=[0.3])
     for row, edit in enumerate(edits):
-        tokens = lrc.tokenize_prompt(word_model, edit.prompt).text_ids
+        tokens = lrc.relations.tokenize_prompt(word_model, edit.prompt).text_ids
         for column, name in enumerate((edit.prompt.object, edit.target)):
             ids = [*tokens, *word_model.tokenizer(name, add_special_tokens=False)["input_ids"]]
             clean = least_log_prob(word_model, ids, len(tokens))
@@ -165,13 +169,13 @@ def test_causality_is_what_swapping_one_prompt_at_a_time_gives(word_model, edits
 
 
 def test_an_edit_towards_its_own_object_is_refused(word_model, edits, directions):
-    wrong = [*edits[1:], lrc.Edit(prompt=edits[0].prompt, target=f" {edits[0].prompt.object}")]
+    wrong = [*edits[1:], lrc.evaluation.Edit(prompt=edits[0].prompt, target=f" {edits[0].prompt.object}")]
     with pytest.raises(ValueError, match=f"1 of {len(edits)} edits have their prompt's own object as target"):
-        lrc.causality_curve(word_model, wrong, swap_differences(directions, edits), betas=[0.3])
+        lrc.evaluation.causality_curve(word_model, wrong, swap_differences(directions, edits), betas=[0.3])
 
 
 def test_no_edit_changes_nothing(word_model, edits, directions):
-    (found,) = lrc.causality_curve(word_model, edits, swap_differences(directions, edits), betas=[0.0])
+    (found,) = lrc.evaluation.causality_curve(word_model, edits, swap_differences(directions, edits), betas=[0.0])
     torch.testing.assert_close(found.edited, found.clean, rtol=0, atol=1e-5)
     assert found.edit_share == 0
 
@@ -199,9 +203,9 @@ def test_evaluate_gives_counts_and_refuses_one_object(word_model, edits, directi
 
 def test_a_single_layer_edit_is_the_plain_hook_at_that_layer(word_model, edits, directions):
     differences = swap_differences(directions, edits)
-    (found,) = lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers=[1])
+    (found,) = lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.4], layers=[1])
     for row, edit in enumerate(edits):
-        tokens = lrc.tokenize_prompt(word_model, edit.prompt)
+        tokens = lrc.relations.tokenize_prompt(word_model, edit.prompt)
         at = tokens.subject_position
 
         def add(residual, hook, row=row, at=at):
@@ -216,7 +220,7 @@ def test_a_single_layer_edit_is_the_plain_hook_at_that_layer(word_model, edits, 
             assert float(found.edited[row, column]) == pytest.approx(edited, abs=1e-3)
     assert found.layers == (1,)
     with pytest.raises(ValueError, match="layers is empty"):
-        lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers=[])
+        lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.4], layers=[])
 
 
 def test_hard_success_is_what_greedy_decoding_under_the_edit_says(word_model, edits, directions):
@@ -227,7 +231,7 @@ def test_hard_success_is_what_greedy_decoding_under_the_edit_says(word_model, ed
     beta, planted, continuations = 0.6, [], []
     differences = swap_differences(directions, edits)
     for row, edit in enumerate(edits):
-        ids = list(lrc.tokenize_prompt(word_model, edit.prompt).text_ids)
+        ids = list(lrc.relations.tokenize_prompt(word_model, edit.prompt).text_ids)
         n = len(ids)
         swap = {"remove": edit.prompt.object, "add": edit.target, "beta": beta}
         with directions.swap(word_model, text=edit.prompt.text, subject=edit.prompt.subject, **swap):
@@ -237,11 +241,11 @@ def test_hard_success_is_what_greedy_decoding_under_the_edit_says(word_model, ed
         continuations.append(words)
         said = [word for word in words[: row % 2 + 1] if word.startswith("w")]
         if len(said) == row % 2 + 1:
-            planted.append((row, lrc.Edit(prompt=edit.prompt, target=" ".join(said))))
+            planted.append((row, lrc.evaluation.Edit(prompt=edit.prompt, target=" ".join(said))))
     assert {len(edit.target.split()) for _, edit in planted} == {1, 2}
     rows = [row for row, _ in planted]
     asked = [*(edit for _, edit in planted), *edits]
-    (found,) = lrc.causality_curve(
+    (found,) = lrc.evaluation.causality_curve(
         word_model, asked, torch.cat([differences[rows], differences]), betas=[beta], generated=True
     )
     objects = {name for edit in asked for name in (edit.prompt.object, edit.target)}
@@ -252,7 +256,7 @@ def test_hard_success_is_what_greedy_decoding_under_the_edit_says(word_model, ed
     assert found.generated.tolist() == expected
     assert sum(expected[: len(rows)]) >= 3
     assert found.hard_causality == float(found.generated.double().mean())
-    (soft,) = lrc.causality_curve(word_model, edits, differences, betas=[beta])
+    (soft,) = lrc.evaluation.causality_curve(word_model, edits, differences, betas=[beta])
     assert soft.hard_causality is None
 
 
@@ -264,7 +268,9 @@ def test_several_methods_at_once_are_each_alone(word_model, edits, directions):
     found = causality_curves(word_model, edits, both, betas=[0.1, 0.5])
     for name, differences in both.items():
         for one, alone in zip(
-            found[name], lrc.causality_curve(word_model, edits, differences, betas=[0.1, 0.5]), strict=True
+            found[name],
+            lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.1, 0.5]),
+            strict=True,
         ):
             torch.testing.assert_close(one.edited, alone.edited, rtol=0, atol=1e-4)
             assert (one.beta, one.edit_share) == (alone.beta, alone.edit_share)
@@ -274,18 +280,20 @@ def test_a_target_that_goes_on_as_a_longer_word_was_not_generated(word_model, ed
     differences = swap_differences(directions, edits)
     said = []
     for edit in edits:
-        ids = list(lrc.tokenize_prompt(word_model, edit.prompt).text_ids)
+        ids = list(lrc.relations.tokenize_prompt(word_model, edit.prompt).text_ids)
         swap = {"remove": edit.prompt.object, "add": edit.target, "beta": 0.6}
         with directions.swap(word_model, text=edit.prompt.text, subject=edit.prompt.subject, **swap):
             for _ in range(2):
                 ids.append(int(word_model(torch.tensor([ids]))[0, -1].argmax()))
         said.append(word_model.tokenizer.decode(ids[-2:]).split())
     rows = [row for row, words in enumerate(said) if len(words) == 2 and all(w.startswith("w") for w in words)]
-    planted = [lrc.Edit(prompt=edits[row].prompt, target=said[row][0]) for row in rows]
+    planted = [lrc.evaluation.Edit(prompt=edits[row].prompt, target=said[row][0]) for row in rows]
     assert len(planted) >= 3
 
     def generated():
-        (found,) = lrc.causality_curve(word_model, planted, differences[rows], betas=[0.6], generated=True)
+        (found,) = lrc.evaluation.causality_curve(
+            word_model, planted, differences[rows], betas=[0.6], generated=True
+        )
         return found.generated
 
     assert generated().all()
@@ -299,13 +307,15 @@ def test_a_target_that_goes_on_as_a_longer_word_was_not_generated(word_model, ed
 
 def test_shares_of_layers_scale_the_edit_and_are_kept_in_the_result(word_model, edits, directions):
     differences = swap_differences(directions, edits)
-    (whole,) = lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers=[0, 2])
-    (half,) = lrc.causality_curve(word_model, edits, 2 * differences, betas=[0.4], layers={0: 0.5, 2: 0.5})
+    (whole,) = lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.4], layers=[0, 2])
+    (half,) = lrc.evaluation.causality_curve(
+        word_model, edits, 2 * differences, betas=[0.4], layers={0: 0.5, 2: 0.5}
+    )
     torch.testing.assert_close(half.edited, whole.edited)
     assert (half.layers, half.layer_shares) == ((0, 2), (0.5, 0.5))
     assert (whole.layers, whole.layer_shares) == ((0, 2), ())
     with pytest.raises(ValueError, match="layers is empty"):
-        lrc.causality_curve(word_model, edits, differences, betas=[0.4], layers={})
+        lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.4], layers={})
 
 
 def test_whole_numbers_and_those_of_numpy_serve_as_beta(word_model):
@@ -329,7 +339,9 @@ def test_a_number_of_another_kind_is_refused_in_a_few_lines(word_model):
 
 
 def test_chance_is_the_commonest_objects_share_and_uniform_chance_one_over_the_candidates():
-    found = lrc.classify_activations(axes("a", "b", "c", "d"), torch.eye(D_MODEL)[[0, 0, 0, 1, 2]], list("aaabc"))
+    found = lrc.evaluation.classify_activations(
+        axes("a", "b", "c", "d"), torch.eye(D_MODEL)[[0, 0, 0, 1, 2]], list("aaabc")
+    )
     assert (found.chance, found.uniform_chance) == (0.6, 0.25)
 
 

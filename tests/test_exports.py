@@ -42,7 +42,7 @@ def test_a_concept_is_exported_at_its_own_layer_or_copied_over_layers():
 def test_sets_of_several_layers_leave_and_come_back():
     sets = [concepts(layer=3, seed=3), concepts(layer=1, seed=1, names=("France",))]
     assert list(lrc.layer_vectors(sets, "France", scale=7.0)) == [1, 3]
-    back = lrc.concepts_by_layer(
+    back = lrc.directions.concepts_by_layer(
         {"France": lrc.layer_vectors(sets, "France", scale=7.0), "Chad": lrc.layer_vectors(sets[0], "Chad")},
         relation="capital",
     )
@@ -75,10 +75,10 @@ def test_a_control_vector_comes_back_bit_for_bit_and_makes_a_set(tmp_path):
     made = concepts(layer=2)
     path = tmp_path / "Côte.gguf"
     lrc.write_control_vector(path, lrc.layer_vectors(made, "France", scale=8.0), model_hint="", name="日本")
-    back = lrc.read_control_vector(path)
+    back = lrc.directions.read_control_vector(path)
     assert (back.model_hint, back.name, list(back.vectors)) == ("", "日本", [2])
     assert torch.equal(back.vectors[2], made["France"].vector * 8)
-    again = lrc.concepts_by_layer({"France": back.vectors})[2]["France"]
+    again = lrc.directions.concepts_by_layer({"France": back.vectors})[2]["France"]
     torch.testing.assert_close(again.vector, made["France"].vector)
     assert again.norm == pytest.approx(8.0)
 
@@ -114,17 +114,17 @@ def test_writing_that_fails_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 def test_files_that_are_no_control_vector_are_refused(tmp_path):
     path = tmp_path / "v.gguf"
-    with pytest.raises(lrc.ArtifactError, match=r"v\.gguf: there is no such file"):
-        lrc.read_control_vector(path)
+    with pytest.raises(lrc.errors.ArtifactError, match=r"v\.gguf: there is no such file"):
+        lrc.directions.read_control_vector(path)
     lrc.write_control_vector(path, {1: torch.ones(40), 2: torch.ones(40)}, model_hint="gemma3")
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
-        with pytest.raises(lrc.ArtifactError, match=r"v\.gguf: "):
-            lrc.read_control_vector(path)
+        with pytest.raises(lrc.errors.ArtifactError, match=r"v\.gguf: "):
+            lrc.directions.read_control_vector(path)
     path.write_bytes(b"\x80\x04 a pickle, or text")
-    with pytest.raises(lrc.ArtifactError, match="damaged, cut short, or not a GGUF file"):
-        lrc.read_control_vector(path)
+    with pytest.raises(lrc.errors.ArtifactError, match="damaged, cut short, or not a GGUF file"):
+        lrc.directions.read_control_vector(path)
 
     def write(architecture, tensors):
         writer = gguf.GGUFWriter(path, architecture)
@@ -149,8 +149,8 @@ def test_files_that_are_no_control_vector_are_refused(tmp_path):
         ("controlvector", {}, "it holds 0 directions"),
     ):
         write(architecture, tensors)
-        with pytest.raises(lrc.ArtifactError, match=message):
-            lrc.read_control_vector(path)
+        with pytest.raises(lrc.errors.ArtifactError, match=message):
+            lrc.directions.read_control_vector(path)
 
 
 def test_bad_input_is_refused_with_what_to_do(tmp_path, word_model, monkeypatch):
@@ -172,16 +172,16 @@ def test_bad_input_is_refused_with_what_to_do(tmp_path, word_model, monkeypatch)
         lrc.layer_vectors([made, concepts(layer=1, width=8)], "Chad")
     with pytest.raises(ValueError, match=r"a set stands at blocks\.2\.hook_resid_mid"):
         lrc.layer_vectors(concepts(layer=2, suffix="hook_resid_mid"), "Chad")
-    fingerprint = lrc.ModelFingerprint.of(word_model)
+    fingerprint = lrc.models.ModelFingerprint.of(word_model)
     others = [concepts(layer, fingerprint=replace(fingerprint, name=f"m{layer}")) for layer in (1, 2)]
-    with pytest.raises(lrc.FingerprintMismatch, match="name 'm1' against 'm2'"):
+    with pytest.raises(lrc.errors.FingerprintMismatch, match="name 'm1' against 'm2'"):
         lrc.layer_vectors(others, "Chad")
     with pytest.raises(ValueError, match="there are no sets"):
         lrc.layer_vectors([], "Chad")
     with pytest.raises(ValueError, match="there are no vectors"):
-        lrc.concepts_by_layer({"Chad": {}})
+        lrc.directions.concepts_by_layer({"Chad": {}})
     with pytest.raises(ValueError, match="layer -1; give layers counted from 0"):
-        lrc.concepts_by_layer({"Chad": {-1: torch.ones(4)}})
+        lrc.directions.concepts_by_layer({"Chad": {-1: torch.ones(4)}})
     for vectors, message in (
         ({}, "there are no vectors to write"),
         ({0: torch.ones(4)}, "layer 0 cannot be in a control vector: llama.cpp edits the outputs of blocks 1"),
@@ -191,11 +191,11 @@ def test_bad_input_is_refused_with_what_to_do(tmp_path, word_model, monkeypatch)
     ):
         with pytest.raises(ValueError, match=message):
             lrc.write_control_vector(path, vectors, model_hint="gemma3")
-    with pytest.raises(lrc.ArtifactError, match="there is no folder"):
+    with pytest.raises(lrc.errors.ArtifactError, match="there is no folder"):
         lrc.write_control_vector(tmp_path / "no" / "v", {1: torch.ones(4)}, model_hint="gemma3")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(
         ImportError, match=r"need the package gguf; install lrc-tl with its extra: lrc-tl\[local\]"
     ):
-        lrc.read_control_vector(path)
+        lrc.directions.read_control_vector(path)

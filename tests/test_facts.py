@@ -32,7 +32,7 @@ def test_an_escaped_letter_is_read_as_the_letter_and_the_report_says_so(tmp_path
     data = {"name": "r", "prompt_templates": [f"{escaped} {{}} is"], "samples": samples}
     path.write_text(json.dumps(data), encoding="utf-8")
     relation = lrc.load_relation(path)
-    assert relation.facts[0] == lrc.Fact(f"the {letter}", letter)
+    assert relation.facts[0] == lrc.relations.Fact(f"the {letter}", letter)
     assert relation.templates == (f"{letter} {{}} is",)
     assert relation.prompts()[0].text == f"{letter} the {letter} is"
     changed = () if letter == escaped else ((f"the {escaped}", f"the {letter}"), (escaped, letter))
@@ -44,8 +44,8 @@ def test_an_escaped_letter_is_read_as_the_letter_and_the_report_says_so(tmp_path
 
 def test_composed_and_decomposed_spellings_are_one_fact():
     relation = relation_of([(COMPOSED, "Brazil"), (DECOMPOSED, "Brazil"), ("Rio", "Brazil"), ("Lima", "Peru")])
-    assert relation.facts[0] == lrc.Fact(COMPOSED, "Brazil")
-    assert relation.duplicates == (lrc.Fact(COMPOSED, "Brazil"),)
+    assert relation.facts[0] == lrc.relations.Fact(COMPOSED, "Brazil")
+    assert relation.duplicates == (lrc.relations.Fact(COMPOSED, "Brazil"),)
     assert relation.rewritten == ((DECOMPOSED, COMPOSED),)
     for seed in range(10):
         train, test = relation.split(seed=seed)
@@ -58,7 +58,7 @@ def test_two_spellings_of_an_object_are_one_object_and_a_subject_in_two_with_oth
     assert relation_of([("a", COMPOSED), ("b", DECOMPOSED)]).objects == (COMPOSED,)
     with pytest.warns(UserWarning, match="2 facts are left out"):
         relation = relation_of([(COMPOSED, "x"), (DECOMPOSED, "y"), ("c", "z")])
-    assert relation.facts == (lrc.Fact("c", "z"),)
+    assert relation.facts == (lrc.relations.Fact("c", "z"),)
 
 
 @pytest.mark.parametrize(
@@ -98,16 +98,16 @@ def test_the_report_counts_what_was_repeated_and_left_out():
 )
 def test_control_characters_lone_surrogates_and_line_breaks_are_refused_in_every_name(tmp_path, bad):
     for pair in ((bad + "c", "x"), ("x", bad + "c")):
-        with pytest.raises(lrc.RelationError, match=r"pair 0: (subject|object)") as caught:
+        with pytest.raises(lrc.errors.RelationError, match=r"pair 0: (subject|object)") as caught:
             relation_of([pair])
         assert str(caught.value).isprintable()
-    with pytest.raises(lrc.RelationError, match="name") as caught:
+    with pytest.raises(lrc.errors.RelationError, match="name") as caught:
         lrc.Relation.from_pairs(f"r {bad}c", [("x", "y")], templates=["{} is"])
     assert str(caught.value).isprintable()
     path = tmp_path / "r.json"
     samples = [{"subject": "x", "object": bad + "c"}]
     path.write_text(json.dumps({"name": "r", "prompt_templates": ["{} is"], "samples": samples}))
-    with pytest.raises(lrc.RelationError, match=r"r\.json.*samples\[0\]\.object"):
+    with pytest.raises(lrc.errors.RelationError, match=r"r\.json.*samples\[0\]\.object"):
         lrc.load_relation(path)
 
 
@@ -116,7 +116,7 @@ def test_templates_may_have_several_lines_but_no_escapes_or_half_characters(bad)
     kept = lrc.Relation.from_pairs("r", [("a", "b")], templates=["Q:\t{}?\nA:"])
     assert kept.templates == ("Q:\t{}?\nA:",)
     for options in ({"templates": [bad]}, {"templates": ["{} is"], "zero_shot_templates": [bad]}):
-        with pytest.raises(lrc.RelationError, match=r"prompt_templates(_zs)?\[0\]") as caught:
+        with pytest.raises(lrc.errors.RelationError, match=r"prompt_templates(_zs)?\[0\]") as caught:
             lrc.Relation.from_pairs("r", [("a", "b")], **options)
         assert str(caught.value).isprintable()
 
@@ -124,17 +124,17 @@ def test_templates_may_have_several_lines_but_no_escapes_or_half_characters(bad)
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ([lrc.Fact("a", " x")], "' x'.*from_pairs"),
-        ([lrc.Fact("a ", "x")], "'a '.*from_pairs"),
-        ([lrc.Fact(DECOMPOSED, "x")], "from_pairs"),
-        ([lrc.Fact("a", "x"), lrc.Fact("a", "x")], "'a'.*more than once.*from_pairs"),
-        ([lrc.Fact("a", "x"), lrc.Fact("a", "y")], "'a'.*more than once.*from_pairs"),
-        ([lrc.Fact("a", "x\ny")], "one line"),
+        ([lrc.relations.Fact("a", " x")], "' x'.*from_pairs"),
+        ([lrc.relations.Fact("a ", "x")], "'a '.*from_pairs"),
+        ([lrc.relations.Fact(DECOMPOSED, "x")], "from_pairs"),
+        ([lrc.relations.Fact("a", "x"), lrc.relations.Fact("a", "x")], "'a'.*more than once.*from_pairs"),
+        ([lrc.relations.Fact("a", "x"), lrc.relations.Fact("a", "y")], "'a'.*more than once.*from_pairs"),
+        ([lrc.relations.Fact("a", "x\ny")], "one line"),
     ],
 )
 def test_a_relation_made_without_from_pairs_keeps_its_promise_too(facts, message):
     options = {"name": "r", "templates": ("{} is",), "zero_shot_templates": ("{} is",)}
-    with pytest.raises(lrc.RelationError, match=message):
+    with pytest.raises(lrc.errors.RelationError, match=message):
         lrc.Relation(facts=tuple(facts), **options)
-    with pytest.raises(lrc.RelationError, match=message):
-        lrc.Relation(facts=(lrc.Fact("z", "z"),), shot_facts=tuple(facts), **options)
+    with pytest.raises(lrc.errors.RelationError, match=message):
+        lrc.Relation(facts=(lrc.relations.Fact("z", "z"),), shot_facts=tuple(facts), **options)

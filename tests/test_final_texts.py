@@ -9,7 +9,7 @@ import torch
 from test_token_positions import MAKES, OBJECTS, POLICIES, SUBJECTS, FakeModel, model_of, sentencepiece_bpe
 
 import lrc_tl as lrc
-from lrc_tl.storage.artifacts import prompts_hash
+from lrc_tl.relations.prompts import prompts_hash
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -31,7 +31,7 @@ def test_a_final_text_is_run_as_it_is_and_the_object_follows_as_it_is(make, poli
         for text in (f"Where is {subject}?\nIt is in:\n", f"<user>{subject}\n\n", f"  {subject}\n</user>\n(\n"):
             object_ = OBJECTS[number % len(OBJECTS)]
             prompt = lrc.Prompt(text=text, subject=subject, object=object_, joint="")
-            tokens = lrc.tokenize_prompt(model, prompt)
+            tokens = lrc.relations.tokenize_prompt(model, prompt)
             assert list(tokens.text_ids) == model.to_tokens(text)[0].tolist()
             assert [*tokens.text_ids, *tokens.object_ids] == model.to_tokens(text + object_)[0].tolist()
             start, end = prompt.subject_span()
@@ -41,7 +41,7 @@ def test_a_final_text_is_run_as_it_is_and_the_object_follows_as_it_is(make, poli
             assert upto.startswith(text[:end].lstrip())
             assert text[start:end] == subject
             spaced = replace(prompt, object=f" {object_}\n")
-            ids = lrc.tokenize_prompt(model, spaced)
+            ids = lrc.relations.tokenize_prompt(model, spaced)
             assert [*ids.text_ids, *ids.object_ids] == model.to_tokens(f"{text} {object_}")[0].tolist()
             assert ids.object_ids != tokens.object_ids
 
@@ -49,8 +49,10 @@ def test_a_final_text_is_run_as_it_is_and_the_object_follows_as_it_is(make, poli
 def test_white_space_that_belongs_to_the_object_is_an_error_that_says_how_to_join():
     model = FakeModel(sentencepiece_bpe(merged="▁t"), "none")
     prompt = lrc.Prompt(text="The cat is ", subject="cat", object="the", joint="")
-    with pytest.raises(lrc.PositionError, match=r"change when object 'the' follows .* and joint='' with it"):
-        lrc.tokenize_prompt(model, prompt)
+    with pytest.raises(
+        lrc.errors.PositionError, match=r"change when object 'the' follows .* and joint='' with it"
+    ):
+        lrc.relations.tokenize_prompt(model, prompt)
 
 
 def test_the_hash_of_prompts_sees_the_joint_and_is_unchanged_without_one():
@@ -82,7 +84,7 @@ def test_prompts_know_all_objects_of_their_relation_after_splits_and_samples():
         tuples = {id(prompt.relation_objects) for prompt in part.prompts(shots=1)}
         assert len(tuples) == 1
         assert set(part.prompts()[0].relation_objects) == set(relation.objects)
-    other = replace(relation, facts=(lrc.Fact("new", "other"),))
+    other = replace(relation, facts=(lrc.relations.Fact("new", "other"),))
     assert set(other.prompts()[0].relation_objects) == {*relation.objects, "other"}
 
 
@@ -102,10 +104,10 @@ def test_final_texts_give_what_the_same_tokens_give_everywhere(word_model, pairs
     found = []
     for prompts in pairs_of_prompts:
         known = lrc.filter_known(word_model, prompts)
-        read = lrc.prompt_activations(word_model, prompts, subject_layers=[1], object_layers=[2])
-        edits = lrc.counterfactual_edits(prompts, per_object=2)
+        read = lrc.passes.prompt_activations(word_model, prompts, subject_layers=[1], object_layers=[2])
+        edits = lrc.evaluation.counterfactual_edits(prompts, per_object=2)
         differences = torch.randn(len(edits), 12, generator=torch.Generator().manual_seed(0))
-        (causality,) = lrc.causality_curve(word_model, edits, differences, betas=[0.5], generated=True)
+        (causality,) = lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.5], generated=True)
         lre = lrc.LinearRelationalEmbedding.fit(
             word_model,
             prompts[:3],
@@ -114,7 +116,7 @@ def test_final_texts_give_what_the_same_tokens_give_everywhere(word_model, pairs
             object_aggregation="first_token",
             progress=False,
         )
-        faithfulness = lrc.lre_faithfulness(word_model, lre, prompts)
+        faithfulness = lrc.evaluation.lre_faithfulness(word_model, lre, prompts)
         concepts = lrc.mean_concepts(word_model, prompts, layer=1)
         ranking = concepts.classify(word_model, prompts[0].text, subject=prompts[0].subject)
         found.append(
@@ -175,7 +177,9 @@ def test_a_wrong_start_of_the_subject_is_refused(word_model, concepts):
         lambda: concepts.classify(word_model, CHAT, **where),
         lambda: concepts.swap(word_model, remove="x", add="y", text=CHAT, **where),
     ):
-        with pytest.raises(lrc.PositionError, match="subject_start is 3, but the subject 'w5' does not begin"):
+        with pytest.raises(
+            lrc.errors.PositionError, match="subject_start is 3, but the subject 'w5' does not begin"
+        ):
             call()
 
 
@@ -183,8 +187,8 @@ def test_free_texts_may_be_final(word_model):
     edits = lrc.free_text_edits(["w1 w2", "<user> w1 w2\n"], "w5")
     assert [edit.prompt.joint for edit in edits] == [" ", ""]
     assert [edit.prompt.text for edit in edits] == ["w1 w2", "<user> w1 w2\n"]
-    steering = lrc.Steering(operation=lrc.Add(vector=torch.eye(12)[0], strength=1.0), hook_name=HOOK)
-    places = [lrc.at_subject(word_model, steering)(edit).where.position for edit in edits]
+    steering = lrc.Steering(operation=lrc.steering.Add(vector=torch.eye(12)[0], strength=1.0), hook_name=HOOK)
+    places = [lrc.tuning.at_subject(word_model, steering)(edit).where.position for edit in edits]
     assert places[1] == places[0] + 1
     for edit in edits:
         margins = lrc.object_named(within=3)(word_model, edit, steering, [0.0])
@@ -204,7 +208,7 @@ def test_a_chat_prompt_of_smollm2_is_run_as_its_template_makes_it():
     text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     assert text.endswith("<|im_start|>assistant\n")
     prompt = lrc.Prompt(text=text, subject="Osaka", object="Japan", joint="")
-    tokens = lrc.tokenize_prompt(model, prompt)
+    tokens = lrc.relations.tokenize_prompt(model, prompt)
     assert tokenizer.decode(tokens.object_ids) == "Japan"
     assert tokenizer.decode(tokens.text_ids) == text
 
@@ -220,8 +224,8 @@ def test_a_chat_prompt_of_smollm2_is_run_as_its_template_makes_it():
             log_probs = hugging_face(torch.tensor([named])).logits[0].log_softmax(-1)
         return min(float(log_probs[at - 1, named[at]]) for at in range(len(ids), len(named)))
 
-    edit = lrc.Edit(prompt=prompt, target="Kenya")
-    (found,) = lrc.causality_curve(model, [edit], torch.zeros(1, 576), betas=[0.1])
+    edit = lrc.evaluation.Edit(prompt=prompt, target="Kenya")
+    (found,) = lrc.evaluation.causality_curve(model, [edit], torch.zeros(1, 576), betas=[0.1])
     assert found.clean[0].tolist() == pytest.approx([own("Japan"), own("Kenya")], abs=2e-3)
     # The residual that is read as the object's predicts what the model says there.
     said = hugging_face.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :]

@@ -9,8 +9,8 @@ from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.classification import classify_scores
-from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.batches import right_padded
+from lrc_tl.passes.finite import gives_probabilities
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def prompts():
 
 @pytest.fixture
 def edits(prompts):
-    return [lrc.Edit(prompt=prompt, target="w30") for prompt in prompts]
+    return [lrc.evaluation.Edit(prompt=prompt, target="w30") for prompt in prompts]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def noise(rows):
 
 def test_a_known_filter_never_says_that_a_broken_model_gave_another_answer(last_layer_is_nan, prompts):
     message = r"the residuals or logits of \d+ of \d+ runs are not finite, the first behind '<bos> w"
-    with pytest.raises(lrc.NotFiniteError, match=message):
+    with pytest.raises(lrc.errors.NotFiniteError, match=message):
         lrc.filter_known(last_layer_is_nan, prompts)
 
 
@@ -60,29 +60,29 @@ def test_a_broken_model_is_refused_by_evaluate_and_by_every_measure_of_edits(las
     model, differences = last_layer_is_nan, noise(len(edits))
     lre = lrc.LinearRelationalEmbedding(
         weight=torch.eye(D_MODEL), bias=torch.zeros(D_MODEL), subject_layer=0, object_layer=2, relation="r",
-        object_aggregation="first_token", n_prompts=1, prompts_hash="", fingerprint=lrc.ModelFingerprint.of(model),
+        object_aggregation="first_token", n_prompts=1, prompts_hash="", fingerprint=lrc.models.ModelFingerprint.of(model),
     )  # fmt: skip
     calls = {
         "evaluate": lambda: lrc.evaluate(model, concepts(prompts), prompts),
-        "causality": lambda: lrc.causality_curve(model, edits, differences, betas=[0.1]),
-        "side effects": lambda: lrc.side_effects(
-            model, lrc.unrelated_pairs(edits, prompts, n=5), {"m": differences}, betas=[0.1]
+        "causality": lambda: lrc.evaluation.causality_curve(model, edits, differences, betas=[0.1]),
+        "side effects": lambda: lrc.evaluation.side_effects(
+            model, lrc.evaluation.unrelated_pairs(edits, prompts, n=5), {"m": differences}, betas=[0.1]
         ),
         "calibration": lambda: lrc.calibrate_strength(
             model,
-            lrc.at_subject(
+            lrc.tuning.at_subject(
                 model,
                 lrc.Steering(
-                    operation=lrc.Add(vector=torch.eye(D_MODEL)[0], strength=0.1),
+                    operation=lrc.steering.Add(vector=torch.eye(D_MODEL)[0], strength=0.1),
                     hook_name="blocks.0.hook_resid_post",
                 ),
             ),
             edits,
         ),
-        "faithfulness": lambda: lrc.lre_faithfulness(model, lre, prompts),
+        "faithfulness": lambda: lrc.evaluation.lre_faithfulness(model, lre, prompts),
     }
     for name, call in calls.items():
-        with pytest.raises(lrc.NotFiniteError, match=r"not finite"):
+        with pytest.raises(lrc.errors.NotFiniteError, match=r"not finite"):
             print(name, call())
 
 
@@ -90,17 +90,17 @@ def test_a_broken_model_is_refused_by_evaluate_and_by_every_measure_of_edits(las
 def test_an_edit_that_breaks_the_model_is_no_failed_edit(word_model, prompts, edits, layers):
     differences = noise(len(edits)).double()
     differences /= differences.norm(dim=-1, keepdim=True)
-    (found,) = lrc.causality_curve(word_model, edits, differences, betas=[0.1], layers=layers)
+    (found,) = lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.1], layers=layers)
     assert found.edited.isfinite().all()
     message = (
         r"the residuals or logits of \d+ of \d+ runs are not finite, the first behind '<bos> w[\w ]+' under "
         r"an edit of size 1e\+160; give a smaller edit"
     )
-    with pytest.raises(lrc.NotFiniteError, match=message):
-        lrc.causality_curve(word_model, edits, differences, betas=[1e160], layers=layers)
-    pairs = lrc.unrelated_pairs(edits, prompts, n=5)
-    with pytest.raises(lrc.NotFiniteError, match="give a smaller edit"):
-        lrc.side_effects(word_model, pairs, {"m": differences}, betas=[1e160], layers=layers)
+    with pytest.raises(lrc.errors.NotFiniteError, match=message):
+        lrc.evaluation.causality_curve(word_model, edits, differences, betas=[1e160], layers=layers)
+    pairs = lrc.evaluation.unrelated_pairs(edits, prompts, n=5)
+    with pytest.raises(lrc.errors.NotFiniteError, match="give a smaller edit"):
+        lrc.evaluation.side_effects(word_model, pairs, {"m": differences}, betas=[1e160], layers=layers)
 
 
 def test_one_broken_text_is_named_and_counted(word_model, prompts, monkeypatch):
@@ -124,17 +124,19 @@ def test_one_broken_text_is_named_and_counted(word_model, prompts, monkeypatch):
     monkeypatch.setattr("lrc_tl.passes.activations.right_padded", padded)
     with word_model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", spoil)]):
         with pytest.raises(
-            lrc.NotFiniteError, match=rf"the residuals or logits of 1 of {len(given)} runs.*{marked}"
+            lrc.errors.NotFiniteError, match=rf"the residuals or logits of 1 of {len(given)} runs.*{marked}"
         ):
             lrc.filter_known(word_model, given)
         message = rf"{marked}.* at layer 1 is not finite \(1 of {len(given)} texts\)"
-        with pytest.raises(lrc.NotFiniteError, match=message):
+        with pytest.raises(lrc.errors.NotFiniteError, match=message):
             lrc.subject_activations(word_model, given, layer=1)
 
 
 def test_scores_that_are_not_finite_are_no_classification():
     scores = torch.tensor([[1.0, 2.0], [math.nan, 0.0], [math.inf, 0.0]])
-    with pytest.raises(lrc.NotFiniteError, match="scores of 2 of 3 subjects are not finite, the first in row 1"):
+    with pytest.raises(
+        lrc.errors.NotFiniteError, match="scores of 2 of 3 subjects are not finite, the first in row 1"
+    ):
         classify_scores(("a", "b"), scores, ["a", "b", "a"])
 
 

@@ -22,7 +22,7 @@ def unit(seed=0):
 
 def adding(strength=6.0, **place):
     return lrc.Steering(
-        operation=lrc.Add(vector=unit(), strength=strength, unit="absolute"), hook_name=HOOK, **place
+        operation=lrc.steering.Add(vector=unit(), strength=strength, unit="absolute"), hook_name=HOOK, **place
     )
 
 
@@ -85,7 +85,7 @@ MIXTURES = [order for n in (1, 2, 3) for order in itertools.permutations((None, 
 @pytest.mark.parametrize("kind", ["add", "swap"])
 def test_every_mixture_of_strengths_is_the_single_runs_and_none_is_the_steerings_own(word_model, kind, own):
     def steering(amount):
-        swap = lrc.Swap(remove=unit(1), add=unit(2), beta=amount)
+        swap = lrc.steering.Swap(remove=unit(1), add=unit(2), beta=amount)
         return adding(amount) if kind == "add" else lrc.Steering(operation=swap, hook_name=HOOK)
 
     def run(amount, **strengths):
@@ -136,7 +136,7 @@ def test_an_unsteered_model_whose_logits_are_not_finite_is_refused_too(word_mode
     with (
         word_model.hooks(fwd_hooks=[("blocks.2.hook_resid_post", overflow)]),
         pytest.raises(
-            lrc.NotFiniteError, match=r"logits of 1 of 1 runs are not finite, the first behind '.*w1 w2"
+            lrc.errors.NotFiniteError, match=r"logits of 1 of 1 runs are not finite, the first behind '.*w1 w2"
         ),
     ):
         lrc.generate(word_model, TEXTS[0], steering=adding(0.1), max_new_tokens=3)
@@ -166,7 +166,9 @@ def test_a_mask_of_the_padded_prompts_is_right_in_every_batch(word_model, monkey
 
 
 def test_a_swap_is_swept_by_its_beta(word_model):
-    swap = lrc.Steering(operation=lrc.Swap(remove=unit(1), add=unit(2), beta=0.1), hook_name=HOOK, layers="all")
+    swap = lrc.Steering(
+        operation=lrc.steering.Swap(remove=unit(1), add=unit(2), beta=0.1), hook_name=HOOK, layers="all"
+    )
     swept = lrc.generate(word_model, TEXTS[0], steering=swap, strengths=[0.0, 1.0], max_new_tokens=3)
     assert swept[1].kl.max() > 100 * swept[0].kl.abs().max() + 1e-3
     assert swept[1].scores.shape == (len(swept[1].token_ids), 1)

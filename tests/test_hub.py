@@ -170,7 +170,7 @@ def test_what_was_fetched_once_is_there_without_a_network(hub, monkeypatch):
 
 def test_a_folder_is_read_as_a_repository_is(tmp_path):
     made = concepts()
-    with pytest.raises(lrc.HubError, match=rf"holds no {FILE_NAME}; ConceptSet\.load reads"):
+    with pytest.raises(lrc.errors.HubError, match=rf"holds no {FILE_NAME}; ConceptSet\.load reads"):
         lrc.ConceptSet.from_hub(str(tmp_path))
     made.save(tmp_path / FILE_NAME)
     assert torch.equal(lrc.ConceptSet.from_hub(str(tmp_path)).vectors, made.vectors)
@@ -186,7 +186,7 @@ def test_the_model_is_checked_on_the_way_in(hub, word_model):
 
 
 def test_the_card_says_what_the_header_says(hub, word_model):
-    fingerprint = lrc.ModelFingerprint.of(word_model)
+    fingerprint = lrc.models.ModelFingerprint.of(word_model)
     direction = lrc.ConceptDirection.from_unscaled(
         torch.ones(12), relation="a|b\nc", object_name="x", hook_name="blocks.1.hook_resid_post", method="svm",
         fingerprint=fingerprint,
@@ -221,30 +221,34 @@ def test_a_card_of_many_concepts_stays_short():
 def test_each_failure_is_one_clear_line(hub, monkeypatch):
     made = concepts()
     cases = [
-        (lrc.HubError, "'me/none': there is no such repository", lambda: lrc.ConceptSet.from_hub("me/none")),
         (
-            lrc.HubError,
+            lrc.errors.HubError,
+            "'me/none': there is no such repository",
+            lambda: lrc.ConceptSet.from_hub("me/none"),
+        ),
+        (
+            lrc.errors.HubError,
             "'me/capitals' at revision 'v9': the repository has no such revision",
             lambda: lrc.ConceptSet.from_hub("me/capitals", revision="v9"),
         ),
         (
-            lrc.HubError,
+            lrc.errors.HubError,
             f"'me/other': the repository has no {FILE_NAME}, so it holds no concept set",
             lambda: lrc.ConceptSet.from_hub("me/other"),
         ),
         (
-            lrc.HubError,
+            lrc.errors.HubError,
             "at revision 'v9': the repository has no such revision",
             lambda: made.push_to_hub("me/capitals", token=TOKEN, revision="v9"),
         ),
         (
-            lrc.HubError,
+            lrc.errors.HubError,
             "'me/capitals': the Hub answered 401; is the token one that may write",
             lambda: made.push_to_hub("me/capitals", token="hf_wrong"),
         ),
         (ValueError, "'a/b/c' is no repository id", lambda: lrc.ConceptSet.from_hub("a/b/c")),
         (ValueError, "'-x y' is no repository id", lambda: made.push_to_hub("-x y", token=TOKEN)),
-        (lrc.ArtifactError, "cannot be written as JSON", lambda: concepts(x={1}).push_to_hub("me/x")),
+        (lrc.errors.ArtifactError, "cannot be written as JSON", lambda: concepts(x={1}).push_to_hub("me/x")),
     ]
     commit = made.push_to_hub("me/capitals", token=TOKEN)
     other = hub.folder / "me/other" / commit
@@ -255,18 +259,18 @@ def test_each_failure_is_one_clear_line(hub, monkeypatch):
             act()
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(lrc.HubError, match="not in the cache, and the Hub cannot be reached"):
+    with pytest.raises(lrc.errors.HubError, match="not in the cache, and the Hub cannot be reached"):
         lrc.ConceptSet.from_hub("me/capitals")
-    with pytest.raises(lrc.HubError, match="switched off by HF_HUB_OFFLINE"):
+    with pytest.raises(lrc.errors.HubError, match="switched off by HF_HUB_OFFLINE"):
         made.push_to_hub("me/capitals", token=TOKEN)
 
 
 def test_a_hub_that_does_not_answer_is_said(hub, monkeypatch):
     use(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between its retries
-    with pytest.raises(lrc.HubError, match="'me/x': not in the cache, and the Hub cannot be reached"):
+    with pytest.raises(lrc.errors.HubError, match="'me/x': not in the cache, and the Hub cannot be reached"):
         lrc.ConceptSet.from_hub("me/x")
-    with pytest.raises(lrc.HubError, match="'me/x': the Hub cannot be reached: "):
+    with pytest.raises(lrc.errors.HubError, match="'me/x': the Hub cannot be reached: "):
         concepts().push_to_hub("me/x", token=TOKEN)
 
 
@@ -276,5 +280,5 @@ def test_a_file_that_was_changed_on_the_way_is_refused(hub):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(lrc.ArtifactError, match="does not match its SHA-256"):
+    with pytest.raises(lrc.errors.ArtifactError, match="does not match its SHA-256"):
         lrc.ConceptSet.from_hub("me/capitals")

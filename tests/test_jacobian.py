@@ -14,7 +14,7 @@ PROMPT = lrc.Prompt(text="cat is", subject="cat", object="x")
 
 def tokens(subject_position, n_object, n_text=6):
     ids = torch.randint(0, 50, (12,), generator=torch.Generator().manual_seed(2)).tolist()
-    return lrc.TokenizedPrompt(
+    return lrc.relations.TokenizedPrompt(
         prompt=PROMPT,
         text_ids=tuple(ids[:n_text]),
         object_ids=tuple(ids[n_text : n_text + n_object]),
@@ -92,7 +92,7 @@ def relative(got, expected):
 def test_the_jacobian_equals_central_differences(model, subject_position, n_object, aggregation, layers):
     at = tokens(subject_position, n_object)
     where = {"subject_layer": layers[0], "object_layer": layers[1]}
-    got = lrc.subject_object_jacobian(model, at, object_aggregation=aggregation, **where)
+    got = lrc.lre.subject_object_jacobian(model, at, object_aggregation=aggregation, **where)
     where["n_positions"] = n_object if aggregation == "mean" else 1
     # Bridges compute norms and softmax in float32 whatever the model's dtype, which blurs the differences.
     step, tolerance = (0.02, 1e-3) if hasattr(model, "original_model") else (1e-3, 1e-9)
@@ -108,7 +108,7 @@ def test_a_bridge_gives_the_jacobian_of_hugging_face_on_the_whole_sequence(
     gemma_bridge, hugging_face, subject_position
 ):
     at = tokens(subject_position, 3, n_text=9)
-    got = lrc.subject_object_jacobian(gemma_bridge, at, subject_layer=0, object_layer=2)
+    got = lrc.lre.subject_object_jacobian(gemma_bridge, at, subject_layer=0, object_layer=2)
     jacobian, subject, object_ = hugging_face_jacobian(
         hugging_face,
         at.input_ids,
@@ -129,11 +129,11 @@ def test_the_prefix_is_run_once_and_gives_the_jacobian_of_the_whole_sequence(mod
         lengths.append(residual.shape[1])
 
     with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", count)]):
-        reused = lrc.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
+        reused = lrc.lre.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
     native = type(getattr(model, "original_model", None)).__name__ == "NativeModel"  # it has no cache
     assert lengths == ([8] if native else [4, 4])
     monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **kwargs: None)
-    whole = lrc.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
+    whole = lrc.lre.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
     assert relative(reused.jacobian, whole.jacobian) < 1e-6
     assert relative(reused.object, whole.object) < 1e-6
 
@@ -153,10 +153,10 @@ def test_a_cache_is_as_it_was_after_a_forward_pass(model):
 
 def test_one_reverse_pass_gives_the_jacobian_of_every_subject_layer(model):
     at = tokens(2, 2)
-    together = lrc.subject_object_jacobians(model, at, subject_layers=[0, -2, 2], object_layer=2)
+    together = lrc.lre.subject_object_jacobians(model, at, subject_layers=[0, -2, 2], object_layer=2)
     assert list(together) == [0, 1, 2]
     for layer, got in together.items():
-        alone = lrc.subject_object_jacobian(model, at, subject_layer=layer, object_layer=2)
+        alone = lrc.lre.subject_object_jacobian(model, at, subject_layer=layer, object_layer=2)
         for part in ("jacobian", "subject", "object"):
             torch.testing.assert_close(getattr(got, part), getattr(alone, part), rtol=1e-5, atol=1e-6)
 
@@ -169,7 +169,7 @@ def test_equal_layers_give_the_identity_where_the_positions_coincide_and_zero_el
         (tokens(5, 3), "first_token", identity),
         (tokens(3, 3), "mean", 0 * identity),
     ]:
-        got = lrc.subject_object_jacobian(
+        got = lrc.lre.subject_object_jacobian(
             model, at, subject_layer=1, object_layer=1, object_aggregation=aggregation
         )
         torch.testing.assert_close(got.jacobian, expected)
@@ -177,9 +177,9 @@ def test_equal_layers_give_the_identity_where_the_positions_coincide_and_zero_el
 
 def test_rows_at_once_do_not_change_the_jacobian(model, monkeypatch):
     where = {"subject_layers": [0, 1], "object_layer": 2}
-    whole = lrc.subject_object_jacobians(model, tokens(2, 2), **where)
+    whole = lrc.lre.subject_object_jacobians(model, tokens(2, 2), **where)
     with pytest.raises(ValueError, match=r"memory_limit is 1 bytes, but one row .* takes about (\d+)") as error:
-        lrc.subject_object_jacobians(model, tokens(2, 2), memory_limit=1, **where)
+        lrc.lre.subject_object_jacobians(model, tokens(2, 2), memory_limit=1, **where)
     one_row = int(str(error.value).split("about ")[1].split(";")[0])
     sizes = []
     vmap = torch.func.vmap
@@ -190,30 +190,30 @@ def test_rows_at_once_do_not_change_the_jacobian(model, monkeypatch):
     monkeypatch.setattr(torch.func, "vmap", counted)
     for limit, expected_sizes in [(one_row, [1] * 12), (5 * one_row, [5, 5, 2])]:
         sizes.clear()
-        got = lrc.subject_object_jacobians(model, tokens(2, 2), memory_limit=limit, **where)
+        got = lrc.lre.subject_object_jacobians(model, tokens(2, 2), memory_limit=limit, **where)
         assert sizes == expected_sizes
         for layer in (0, 1):
             assert relative(got[layer].jacobian, whole[layer].jacobian) < 1e-6
 
 
 def test_negative_layers_count_from_the_end_and_inference_mode_does_not_zero_the_gradient(model):
-    expected = lrc.subject_object_jacobian(model, tokens(2, 1), subject_layer=0, object_layer=2)
+    expected = lrc.lre.subject_object_jacobian(model, tokens(2, 1), subject_layer=0, object_layer=2)
     with torch.inference_mode():
-        got = lrc.subject_object_jacobian(model, tokens(2, 1), subject_layer=-3, object_layer=-1)
+        got = lrc.lre.subject_object_jacobian(model, tokens(2, 1), subject_layer=-3, object_layer=-1)
     assert expected.jacobian.norm() > 0.01
     assert torch.equal(got.jacobian, expected.jacobian)
 
 
 def test_no_hook_is_left_behind(model):
     before = {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()}
-    lrc.subject_object_jacobian(model, tokens(2, 1), subject_layer=0, object_layer=2)
+    lrc.lre.subject_object_jacobian(model, tokens(2, 1), subject_layer=0, object_layer=2)
     assert {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()} == before
 
 
 def test_an_object_that_is_read_before_the_subject_is_refused(model):
-    at = lrc.TokenizedPrompt(prompt=PROMPT, text_ids=(1, 2, 3), object_ids=(4,), subject_position=5)
+    at = lrc.relations.TokenizedPrompt(prompt=PROMPT, text_ids=(1, 2, 3), object_ids=(4,), subject_position=5)
     with pytest.raises(ValueError, match="read at position 2, before the subject at 5"):
-        lrc.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
+        lrc.lre.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_an_object_that_is_read_before_the_subject_is_refused(model):
 )
 def test_bad_layers_are_refused(model, layers, message):
     with pytest.raises(ValueError, match=message):
-        lrc.subject_object_jacobian(model, tokens(2, 1), subject_layer=layers[0], object_layer=layers[1])
+        lrc.lre.subject_object_jacobian(model, tokens(2, 1), subject_layer=layers[0], object_layer=layers[1])
 
 
 def test_pairs_of_layers_leave_out_objects_below_the_subject(model):
@@ -230,12 +230,12 @@ def test_pairs_of_layers_leave_out_objects_below_the_subject(model):
     with pytest.raises(ValueError, match=r"no pair of layers: subject layers \[2\], object layers \[0, 1\]"):
         layer_pairs(model, [2], [0, 1])
     with pytest.raises(ValueError, match="no subject layers"):
-        lrc.subject_object_jacobians(model, tokens(2, 1), subject_layers=[], object_layer=2)
+        lrc.lre.subject_object_jacobians(model, tokens(2, 1), subject_layers=[], object_layer=2)
 
 
 def test_a_mistyped_aggregation_is_refused(model):
     with pytest.raises(ValueError, match="'median'; allowed are 'mean' or 'first_token'"):
-        lrc.subject_object_jacobian(
+        lrc.lre.subject_object_jacobian(
             model, tokens(2, 1), subject_layer=0, object_layer=2, object_aggregation="median"
         )
 
@@ -246,7 +246,7 @@ def test_narrow_weights_inference_weights_and_weights_that_are_not_finite_are_re
         bridge = in_a_bridge(model, tmp_path)
         hooks = [("blocks.0.hook_resid_post", lambda residual, hook: ran.append(1))]
         with bridge.hooks(fwd_hooks=hooks), pytest.raises(ValueError, match=message):
-            lrc.subject_object_jacobian(bridge, tokens(2, 1), subject_layer=0, object_layer=2)
+            lrc.lre.subject_object_jacobian(bridge, tokens(2, 1), subject_layer=0, object_layer=2)
         return ran
 
     assert not refused(tiny_gemma(torch.bfloat16), r"is torch\.bfloat16; load the model in float32 or float64")

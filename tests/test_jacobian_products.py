@@ -89,7 +89,7 @@ def test_no_hook_and_no_replaced_method_is_left_behind(model):  # noqa: F811
 
 
 def test_an_object_that_is_read_before_the_subject_is_refused(model):  # noqa: F811
-    at = lrc.TokenizedPrompt(
+    at = lrc.relations.TokenizedPrompt(
         prompt=lrc.Prompt(text="cat is", subject="cat", object="x"),
         text_ids=(1, 2, 3),
         object_ids=(4,),

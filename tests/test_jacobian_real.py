@@ -33,7 +33,7 @@ def reference(bridge):
     model = AutoModelForCausalLM.from_pretrained(
         packaged_folder(PACKAGED["packaged:gemma-3-270m"]), dtype=torch.float32, attn_implementation="eager"
     )
-    tokens = lrc.tokenize_prompt(bridge, PROMPT)
+    tokens = lrc.relations.tokenize_prompt(bridge, PROMPT)
     assert tokens.subject_position > 5
     assert len(tokens.object_ids) > 2
     jacobian, subject, object_ = hugging_face_jacobian(

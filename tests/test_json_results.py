@@ -9,14 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrc_tl.storage.json_results import (
-    HEAD,
-    ResultFileError,
-    check_target,
-    peak_rss_bytes,
-    read_sealed_result,
-    write_result,
-)
+from lrc_tl.errors import ResultFileError
+from lrc_tl.storage.json_results import HEAD, check_target, peak_rss_bytes, read_sealed_result, write_result
 
 HEADING = {"kind": "demo", "settings": {"seed": 1, "out": Path("a")}, "model": None, "seconds": 1.5}
 

@@ -10,7 +10,7 @@ from lrc_tl.passes.answers import ExpectedAnswer
 
 def decoded_alone(model, prompt, objects=()):
     """As many tokens as the longest object needs that the answer may be, and two more; a word is a token."""
-    tokens = lrc.tokenize_prompt(model, prompt)
+    tokens = lrc.relations.tokenize_prompt(model, prompt)
     ids = list(tokens.text_ids)
     longest = max(len(name.split()) for name in (prompt.object, *objects) if name.startswith(prompt.object))
     for _ in range(longest + 2):
@@ -81,7 +81,7 @@ def test_a_sample_is_balanced_over_objects():
     prompts = tuple(
         lrc.Prompt(text=f"s{n} is", subject=f"s{n}", object="rare" if n < 3 else "common") for n in range(30)
     )
-    known = lrc.KnownPrompts(prompts=prompts, dropped=())
+    known = lrc.passes.KnownPrompts(prompts=prompts, dropped=())
     sample = known.sample(6, seed=1)
     assert [prompt.object for prompt in sample].count("rare") == 3
     assert sample == known.sample(6, seed=1) != known.sample(6, seed=2)
@@ -92,7 +92,7 @@ def test_a_sample_is_balanced_over_objects():
 
 def test_nothing_known_is_an_error_that_shows_what_the_model_said():
     prompt = lrc.Prompt(text="Lyon is in", subject="Lyon", object="France")
-    known = lrc.KnownPrompts(prompts=(), dropped=(lrc.DroppedPrompt(prompt=prompt, answer="Spain"),))
+    known = lrc.passes.KnownPrompts(prompts=(), dropped=(lrc.passes.DroppedPrompt(prompt=prompt, answer="Spain"),))
     with pytest.raises(
         ValueError, match=r"no known prompts.*'Lyon is in': wanted 'France', the model said 'Spain'"
     ):
@@ -114,25 +114,27 @@ def test_one_known_prompt_is_kept_of_each_fact_and_the_seed_decides_which(word_m
     # Fact 0 is known with its last template alone, fact 1 with none, the others with all.
     answers = ["y", "y", "x", "y", "y", "y", *["x"] * 30]
     monkeypatch.setattr("lrc_tl.passes.known_prompts._greedy_answers", lambda *args: answers)
-    kept = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=0))
+    kept = lrc.passes.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=0))
     assert sorted(prompt.subject for prompt in kept.prompts) == sorted({f"s{n}" for n in range(12)} - {"s1"})
     assert next(prompt.text for prompt in kept.prompts if prompt.subject == "s0") == "s0 is in in"
     assert len({prompt.text.count(" in") for prompt in kept.prompts}) == 3
     assert len(kept.dropped) == 5
-    other = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=1))
+    other = lrc.passes.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=1))
     assert set(kept.prompts) != set(other.prompts)
-    assert lrc.one_prompt_a_fact(kept) == kept
+    assert lrc.passes.one_prompt_a_fact(kept) == kept
 
 
 def test_a_subject_with_two_objects_is_two_facts():
     prompts = tuple(lrc.Prompt(text="a is", subject="a", object=name) for name in "xyx")
-    assert lrc.one_prompt_a_fact(lrc.KnownPrompts(prompts=prompts, dropped=())).prompts == prompts[:2]
+    assert (
+        lrc.passes.one_prompt_a_fact(lrc.passes.KnownPrompts(prompts=prompts, dropped=())).prompts == prompts[:2]
+    )
 
 
 def test_an_answer_may_still_become_an_object_of_which_it_is_the_beginning(word_model):
     """As where greedy decoding spells the object with other tokens than the tokenizer would."""
     prompt = lrc.Prompt(text="w0 is", subject="w0", object="w1 w2")
-    expected = ExpectedAnswer.of(word_model, lrc.tokenize_prompt(word_model, prompt), ())
+    expected = ExpectedAnswer.of(word_model, lrc.relations.tokenize_prompt(word_model, prompt), ())
     ids = word_model.tokenizer("w1 w2 w5", add_special_tokens=False)["input_ids"]
     assert [expected.verdict(word_model, ids[:n]) for n in (1, 2, 3)] == [None, None, True]
     assert expected.verdict(word_model, ids[1:]) is False

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.models.hooking import Block
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.models.hooking import Block
 
 pytestmark = pytest.mark.skipif(
     lrc.models.hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
 )
 
-AT = lrc.TokenizedPrompt(
+AT = lrc.relations.TokenizedPrompt(
     prompt=lrc.Prompt(text="cat is", subject="cat", object="x"),
     text_ids=(1, 7, 3, 22, 9, 4),
     object_ids=(5, 6),
@@ -83,7 +83,7 @@ def test_every_hook_in_a_layer_sees_what_it_always_sees(layer, monkeypatch):
     def run():
         seen.clear()
         with model.hooks(fwd_hooks=[(name, keep) for name in names]):
-            lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+            lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
         return list(seen)
 
     lean = run()
@@ -100,10 +100,10 @@ def test_a_hook_that_changes_the_norm_changes_the_jacobian_as_ever(monkeypatch):
 
     def run():
         with model.hooks(fwd_hooks=[("blocks.1.ln2.hook_scale", lambda scale, hook: scale.detach())]):
-            return lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2).jacobian
+            return lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2).jacobian
 
     frozen = run()
-    free = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2).jacobian
+    free = lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2).jacobian
     assert (frozen - free).norm() > 1e-3 * free.norm()
     plainly(monkeypatch)
     torch.testing.assert_close(frozen, run())

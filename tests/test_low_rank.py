@@ -15,7 +15,7 @@ def weight():
 def test_a_full_rank_solve_is_the_pseudo_inverse(weight):
     target = torch.randn(3, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected = target @ torch.linalg.pinv(weight).T
-    torch.testing.assert_close(lrc.solve_low_rank(weight, target, rank=5), expected)
+    torch.testing.assert_close(lrc.numerics.solve_low_rank(weight, target, rank=5), expected)
 
 
 def test_a_low_rank_solve_is_the_pseudo_inverse_of_the_truncated_weight(weight):
@@ -23,7 +23,7 @@ def test_a_low_rank_solve_is_the_pseudo_inverse_of_the_truncated_weight(weight):
     truncated = (u[:, :2] * s[:2]) @ vh[:2]
     target = torch.randn(7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected = torch.linalg.pinv(truncated, rtol=1e-10) @ target
-    torch.testing.assert_close(lrc.solve_low_rank(weight, target, rank=2), expected)
+    torch.testing.assert_close(lrc.numerics.solve_low_rank(weight, target, rank=2), expected)
 
 
 def test_a_ridge_is_the_regularised_least_squares_solution(weight):
@@ -49,4 +49,4 @@ def test_a_ridge_that_is_no_share_is_refused(weight, ridge):
 def test_a_rank_outside_the_numerical_rank_is_refused(weight, rank):
     rank_two = weight[:, :2] @ weight[:2]
     with pytest.raises(ValueError, match=f"rank {rank} is not allowed; .* give 1 to 2"):
-        lrc.solve_low_rank(rank_two, torch.ones(7, dtype=torch.float64), rank=rank)
+        lrc.numerics.solve_low_rank(rank_two, torch.ones(7, dtype=torch.float64), rank=rank)

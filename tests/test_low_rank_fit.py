@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.numerics.direction_error import angles
 from lrc_tl.lre.jacobian_products import JacobianProducts
+from lrc_tl.numerics.direction_error import angles
 
 D_MODEL = 48
 PROMPTS = tuple(
@@ -45,7 +45,7 @@ def model(request, monkeypatch):
     def tokenize(model, prompt):
         row = PROMPTS.index(prompt)
         ids = torch.randint(0, 50, (9,), generator=torch.Generator().manual_seed(row)).tolist()
-        return lrc.TokenizedPrompt(
+        return lrc.relations.TokenizedPrompt(
             prompt=prompt, text_ids=tuple(ids[:6]), object_ids=tuple(ids[6 : 7 + row]), subject_position=row + 1
         )
 
@@ -109,7 +109,7 @@ def test_products_are_counted_for_each_prompt(model, monkeypatch):
 
 def test_more_dimensions_and_more_rounds_come_nearer_to_the_exact_directions(model):
     exact = fit(model)
-    acts = lrc.object_activations(model, PROMPTS, layer=2)
+    acts = lrc.passes.object_activations(model, PROMPTS, layer=2)
 
     def worst(**options):
         return float(angles(low_rank(model, **options).invert(acts, rank=4), exact.invert(acts, rank=4)).max())
@@ -158,7 +158,7 @@ def test_a_sketch_as_dear_as_the_jacobian_is_an_exact_fit(model, monkeypatch):
 def test_ranks_up_to_the_one_asked_for_are_accepted_and_no_more(model):
     found = low_rank(model)
     assert found.numerical_rank == found.rank_limit == 4
-    acts = lrc.object_activations(model, PROMPTS, layer=2)
+    acts = lrc.passes.object_activations(model, PROMPTS, layer=2)
     expected = (acts - found.bias) @ found.svd.u[:, :3] / found.svd.s[:3] @ found.svd.vh[:3]
     torch.testing.assert_close(found.invert(acts, rank=3), expected)
     for ask in (found.invert, lambda acts, rank: found.concepts(model, PROMPTS, rank=rank)):
@@ -175,7 +175,7 @@ def test_a_saved_low_rank_lre_comes_back_with_what_made_it(model, tmp_path):
     for field in ("method", "rank_limit", "n_products", "direction_errors"):
         assert getattr(again, field) == getattr(found, field)
     assert again.numerical_rank == 4
-    acts = lrc.object_activations(model, PROMPTS, layer=2)
+    acts = lrc.passes.object_activations(model, PROMPTS, layer=2)
     torch.testing.assert_close(again.invert(acts, rank=4), found.invert(acts, rank=4), rtol=1e-4, atol=1e-6)
 
 
@@ -259,7 +259,7 @@ def test_bad_options_are_refused_before_the_model_runs(model, options, message):
     ran = []
     hooks = [("blocks.0.hook_resid_post", lambda residual, hook: ran.append(1))]
     ignored = model.hooks(fwd_hooks=hooks)
-    fingerprint = lrc.ModelFingerprint.of(model)  # runs the model, once
+    fingerprint = lrc.models.ModelFingerprint.of(model)  # runs the model, once
     assert fingerprint is not None
     with ignored, pytest.raises(ValueError, match=message):
         low_rank(model, **options)

@@ -29,7 +29,7 @@ def model(monkeypatch):
     def tokenize(model, prompt):
         row = PROMPTS.index(prompt)
         ids = torch.randint(0, 50, (9,), generator=torch.Generator().manual_seed(row)).tolist()
-        return lrc.TokenizedPrompt(
+        return lrc.relations.TokenizedPrompt(
             prompt=prompt,
             text_ids=tuple(ids[:6]),
             object_ids=tuple(ids[6 : 7 + row % 3]),
@@ -52,7 +52,7 @@ def test_an_lre_of_one_prompt_reproduces_its_own_object(model, aggregation):
     for prompt in PROMPTS:
         lre = fit(model, [prompt], object_aggregation=aggregation)
         subject = lrc.subject_activations(model, [prompt], layer=0)
-        expected = lrc.object_activations(model, [prompt], layer=2, object_aggregation=aggregation)
+        expected = lrc.passes.object_activations(model, [prompt], layer=2, object_aggregation=aggregation)
         torch.testing.assert_close(lre.predict(subject), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_a_concept_is_the_unit_mean_of_the_inverted_objects(model):
     lre = fit(model)
     concepts = lre.concepts(model, PROMPTS, rank=5)
     assert list(concepts) == ["pet", "tree"]
-    objects = lrc.object_activations(model, PROMPTS, layer=2)
+    objects = lrc.passes.object_activations(model, PROMPTS, layer=2)
     u, s, vh = torch.linalg.svd(lre.weight)
     inverted = (objects - lre.bias) @ u[:, :5] @ torch.diag(1 / s[:5]) @ vh[:5]
     expected = inverted[2:].mean(0) / inverted[2:].mean(0).norm()
@@ -97,7 +97,7 @@ def test_a_concept_is_the_unit_mean_of_the_inverted_objects(model):
 
 def test_a_ridge_needs_no_rank_and_is_kept_with_the_concepts(model):
     lre = fit(model)
-    objects = lrc.object_activations(model, PROMPTS, layer=2)
+    objects = lrc.passes.object_activations(model, PROMPTS, layer=2)
     found = lre.invert(objects, ridge=0.2)
     length = 0.2 * lre.singular_values[0]
     normal = lre.weight.T @ lre.weight + length**2 * torch.eye(12, dtype=lre.weight.dtype)
@@ -143,14 +143,14 @@ def test_a_file_that_is_no_lre_or_of_another_model_is_refused(model, tmp_path):
     concepts = lre.concepts(model, PROMPTS, rank=2)
     path = tmp_path / "file.safetensors"
     concepts.save(path)
-    with pytest.raises(lrc.ArtifactError, match="lre"):
+    with pytest.raises(lrc.errors.ArtifactError, match="lre"):
         lrc.LinearRelationalEmbedding.load(path)
     lre.save(path)
     with torch.no_grad():
         next(iter(model.parameters())).mul_(1.5)
-    with pytest.raises(lrc.FingerprintMismatch, match="this LRE was made on another model"):
+    with pytest.raises(lrc.errors.FingerprintMismatch, match="this LRE was made on another model"):
         lrc.LinearRelationalEmbedding.load(path, model=model)
-    with pytest.raises(lrc.FingerprintMismatch, match="this LRE was made on another model"):
+    with pytest.raises(lrc.errors.FingerprintMismatch, match="this LRE was made on another model"):
         lre.concepts(model, PROMPTS, rank=2)
 
 

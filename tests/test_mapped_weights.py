@@ -76,7 +76,7 @@ def test_mapped_weights_are_the_plain_ones_to_the_last_bit_and_in_the_same_layou
     ids = one.to_tokens("w1 w2 w30 w4 w1")
     assert torch.equal(ids, other.to_tokens("w1 w2 w30 w4 w1"))
     assert torch.equal(one(ids), other(ids))
-    assert lrc.ModelFingerprint.of(one) == lrc.ModelFingerprint.of(other)
+    assert lrc.models.ModelFingerprint.of(one) == lrc.models.ModelFingerprint.of(other)
 
 
 def test_the_unembedding_is_the_hugging_face_models_own_memory_and_the_rest_is_not(given):

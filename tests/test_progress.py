@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import torch
+from public_names import public_objects
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
@@ -56,12 +57,12 @@ def concepts():
 
 
 def jobs(model):
-    edits = lrc.counterfactual_edits(PROMPTS)
+    edits = lrc.evaluation.counterfactual_edits(PROMPTS)
     differences = torch.eye(D_MODEL)[[0] * len(edits)]
     fits = {"subject_layer": 0, "object_layer": 2}
     low_rank = {"method": "low_rank", "rank": 2, "oversample": 0, "power_iterations": 0}
     fit, swap = lrc.LinearRelationalEmbedding.fit, lrc.swap_at_subject(model, concepts())
-    pairs = lrc.unrelated_pairs(edits, PROMPTS, n=3)
+    pairs = lrc.evaluation.unrelated_pairs(edits, PROMPTS, n=3)
     limits = lrc.Limits(repetition=None)
     return {
         "filter_known": lambda **o: lrc.filter_known(model, PROMPTS, **o),
@@ -72,8 +73,8 @@ def jobs(model):
         ),
         "fit_concepts": lambda **o: lrc.fit_concepts(model, PROMPTS, **fits, **o),
         "evaluate": lambda **o: lrc.evaluate(model, concepts(), PROMPTS, elsewhere=PROMPTS[:1], **o),
-        "causality_curve": lambda **o: lrc.causality_curve(model, edits, differences, betas=[0.1], **o),
-        "side_effects": lambda **o: lrc.side_effects(model, pairs, {"": differences}, betas=[0.1], **o),
+        "causality_curve": lambda **o: lrc.evaluation.causality_curve(model, edits, differences, betas=[0.1], **o),
+        "side_effects": lambda **o: lrc.evaluation.side_effects(model, pairs, {"": differences}, betas=[0.1], **o),
         "calibrate_strength": lambda **o: lrc.calibrate_strength(
             model, swap, edits[:2], neutral_texts=["w1 w2 w3 w4 w5"], limits=limits, refinements=1, **o
         ),
@@ -91,7 +92,7 @@ def test_everything_that_takes_long_shows_one_bar_on_a_terminal_and_is_silent_el
 
 
 def test_every_public_function_that_takes_progress_takes_it_alike():
-    functions = {name: getattr(lrc, name) for name in lrc.__all__ if inspect.isfunction(getattr(lrc, name))}
+    functions = {name: value for name, value in public_objects().items() if inspect.isfunction(value)}
     functions["fit"] = lrc.LinearRelationalEmbedding.fit
     parameters = {
         name: inspect.signature(function).parameters["progress"]
@@ -148,10 +149,10 @@ def test_a_bar_is_gone_when_a_job_fails_in_the_middle_of_its_items(word_model, s
 
     def job():
         monkeypatch.setattr("lrc_tl.evaluation.causality.wide_of", lambda logits: 1 / 0)
-        edits = lrc.counterfactual_edits(PROMPTS)
+        edits = lrc.evaluation.counterfactual_edits(PROMPTS)
         differences = torch.eye(D_MODEL)[[0] * len(edits)]
         with pytest.raises(ZeroDivisionError) as caught:
-            lrc.causality_curve(word_model, edits, differences, betas=[0.1])
+            lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.1])
         kept.append(caught)
 
     assert shown(job, terminal=True).rstrip().endswith("\x1b[2K")

@@ -46,7 +46,7 @@ def test_the_subject_is_the_last_whole_word_of_the_text(text, subject, start):
 @pytest.mark.parametrize("text", ["The category is", "Cat is\nThe dog says", "concat is", "cat\u0301 is"])
 def test_a_subject_that_is_not_there_as_a_word_is_an_error_that_shows_the_text(text):
     with pytest.raises(
-        lrc.PositionError, match=r"'cat' is not in the text '[^']*' as a whole word; .*subject_start"
+        lrc.errors.PositionError, match=r"'cat' is not in the text '[^']*' as a whole word; .*subject_start"
     ):
         lrc.Prompt(text=text, subject="cat", object="x")
 
@@ -62,7 +62,7 @@ def test_a_subject_start_overrides_the_rule_and_is_checked():
     assert replace(prompt, subject_start=None).subject_span() == (23, 29)
     for start in (1, -6, 200):
         with pytest.raises(
-            lrc.PositionError, match=f"subject_start is {start}, but the subject 'letter' does not"
+            lrc.errors.PositionError, match=f"subject_start is {start}, but the subject 'letter' does not"
         ):
             replace(prompt, subject_start=start)
 
@@ -150,13 +150,13 @@ def test_every_template_can_be_asked_for():
 
 @pytest.mark.parametrize("count", range(1, 13))
 def test_a_balanced_draw_gives_each_object_as_often_as_every_other_as_far_as_they_go(count):
-    items = [lrc.Fact(f"s{i}", "abcc"[min(i // 2, 3)]) for i in range(12)]  # two a, two b, eight c
-    chosen = lrc.spread_over_objects(items, count, random.Random(count))
+    items = [lrc.relations.Fact(f"s{i}", "abcc"[min(i // 2, 3)]) for i in range(12)]  # two a, two b, eight c
+    chosen = lrc.relations.spread_over_objects(items, count, random.Random(count))
     assert len(set(chosen)) == count
     counts = Counter(fact.object for fact in chosen)
     for object_, available in (("a", 2), ("b", 2), ("c", 8)):
         assert counts[object_] == available or counts[object_] >= max(counts.values()) - 1
-    assert sorted(lrc.spread_over_objects(items, 13, random.Random(0))) == sorted(items)
+    assert sorted(lrc.relations.spread_over_objects(items, 13, random.Random(0))) == sorted(items)
 
 
 def test_more_shots_than_other_facts_is_an_error():
@@ -169,7 +169,7 @@ def test_more_shots_than_other_facts_is_an_error():
 @pytest.mark.parametrize("subject", ["Paris", "São Paulo", "東京", "Llanfairpwll"])
 def test_gemma_positions_give_back_the_subject_and_the_object(gemma, subject):
     prompt = lrc.Prompt(text=f"{subject}, the city, is in", subject=subject, object="the United Kingdom")
-    tokens = lrc.tokenize_prompt(gemma, prompt)
+    tokens = lrc.relations.tokenize_prompt(gemma, prompt)
     decode = gemma.tokenizer.decode
     assert tokens.text_ids[0] == gemma.tokenizer.bos_token_id
     assert decode(tokens.text_ids[1 : tokens.subject_position + 1]) == subject
@@ -180,9 +180,11 @@ def test_gemma_positions_give_back_the_subject_and_the_object(gemma, subject):
 
 def test_an_error_about_a_long_text_shows_its_end_alone(word_model):
     text = " ".join(f"w{number % 40}" for number in range(5000))
-    with pytest.raises(lrc.PositionError, match=r"fill the model's context of 64, so shorten the text") as caught:
-        lrc.tokenize_prompt(word_model, lrc.Prompt(text=text, subject="w3", object="w5"))
+    with pytest.raises(
+        lrc.errors.PositionError, match=r"fill the model's context of 64, so shorten the text"
+    ) as caught:
+        lrc.relations.tokenize_prompt(word_model, lrc.Prompt(text=text, subject="w3", object="w5"))
     assert len(str(caught.value)) < 1000
-    with pytest.raises(lrc.PositionError, match="does not begin at that character") as caught:
+    with pytest.raises(lrc.errors.PositionError, match="does not begin at that character") as caught:
         lrc.Prompt(text=text, subject="w3", object="w5", subject_start=0)
     assert len(str(caught.value)) < 1000

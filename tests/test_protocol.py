@@ -9,8 +9,8 @@ from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.control_tasks import random_weights
-from lrc_tl.experiments.run import run_protocol
 from lrc_tl.experiments.one_relation import splittable_sample
+from lrc_tl.experiments.run import run_protocol
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_every_figure_is_what_the_pieces_give_by_hand(word_model, relations, who
             train, test = relation.split(seed=seed)
             known = lrc.filter_known(word_model, train.prompts(shots=0, seed=seed), seed=seed)
             asked = test.prompts(shots=0, seed=seed, templates="all")
-            unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=seed))
+            unseen = lrc.passes.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=seed))
             sets = lrc.fit_baselines(word_model, known.prompts, layer=0, methods=("svm", "mean"), seed=seed)
             for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
                 lre = lrc.LinearRelationalEmbedding.fit(
@@ -82,7 +82,7 @@ def test_a_curve_is_made_of_the_figures_of_single_betas_on_the_same_edits(word_m
 def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_methods(
     word_model, relations, monkeypatch
 ):
-    read = lrc.prompt_activations
+    read = lrc.passes.prompt_activations
     passes = []
     for module in ("relation_benchmark", "method_fitting"):
         monkeypatch.setattr(
@@ -155,7 +155,9 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
     (record,) = result.records
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42))
+    unseen = lrc.passes.one_prompt_a_fact(
+        lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42)
+    )
     sample = known.sample(max(4, len({p.object for p in known.prompts})), seed=42)
     for method in BY_OBJECT:
         made = {}
@@ -180,7 +182,9 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word
     assert len(grids) == 2
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42))
+    unseen = lrc.passes.one_prompt_a_fact(
+        lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42)
+    )
     sets = []
     for layer, aggregation in ((1, "mean"), (2, "mean"), (-1, "first_token")):
         lre = lrc.LinearRelationalEmbedding.fit(
@@ -209,7 +213,8 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
 
     kinds = []
     monkeypatch.setattr(
-        "lrc_tl.lre.embedding.fit_pair", lambda *args, **options: kinds.append(options) or fit_pair(*args, **options)
+        "lrc_tl.lre.embedding.fit_pair",
+        lambda *args, **options: kinds.append(options) or fit_pair(*args, **options),
     )
     settings = {**SETTINGS, "rank": 2, "n_side_effects": 0, "seeds": (1,), "methods": ("lrc", "lrc-final", "svm")}
     found = run_protocol(word_model, relations[:1], fit_method="low_rank", **settings)
@@ -218,7 +223,7 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
     train, test = relations[0].split(seed=1)
     known = lrc.filter_known(word_model, train.prompts(shots=0, seed=1), seed=1)
     asked = test.prompts(shots=0, seed=1, templates="all")
-    unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=1))
+    unseen = lrc.passes.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=1))
     for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
         lre = lrc.LinearRelationalEmbedding.fit(
             word_model, known.sample(4, seed=1), subject_layer=0, object_layer=layer,
@@ -270,30 +275,36 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     found = record["methods"]["mean"]
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.one_prompt_a_fact(lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42))
+    unseen = lrc.passes.one_prompt_a_fact(
+        lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42)
+    )
     concepts = lrc.mean_concepts(word_model, known.prompts, layer=0)
     acts = lrc.subject_activations(word_model, unseen.prompts, layer=0)
     actual = [prompt.object for prompt in unseen.prompts]
     centre = lrc.subject_activations(word_model, train.prompts(seed=42), layer=0).mean(0)
-    centred = lrc.classify_activations(concepts, acts, actual, centre=centre)
+    centred = lrc.evaluation.classify_activations(concepts, acts, actual, centre=centre)
     assert found["accuracy_centred"] == centred.accuracy
     facts = train.prompts(seed=42)
     plain = lrc.subject_activations(word_model, facts, layer=0) - centre
     inside = [row for row, prompt in enumerate(facts) if prompt.object in concepts]
     ready = concepts.calibrate(plain[inside], [facts[row].object for row in inside], multiclass="standardised")
-    calibrated = lrc.classify_activations(ready, acts, actual, centre=centre, calibrated=True)
+    calibrated = lrc.evaluation.classify_activations(ready, acts, actual, centre=centre, calibrated=True)
     assert found["accuracy_calibrated"] == calibrated.accuracy
-    random = lrc.classify_activations(lrc.random_concepts(concepts, seed=42), acts, actual)
+    random = lrc.evaluation.classify_activations(lrc.evaluation.random_concepts(concepts, seed=42), acts, actual)
     assert found["control_random"] == random.accuracy
     assert 0 <= found["control_shuffled"] <= 1
     with random_weights(word_model, seed=42):
         untrained = lrc.mean_concepts(word_model, known.prompts, layer=0)
         read = lrc.subject_activations(word_model, unseen.prompts, layer=0)
-        assert found["control_random_model"] == lrc.classify_activations(untrained, read, actual).accuracy
+        assert (
+            found["control_random_model"] == lrc.evaluation.classify_activations(untrained, read, actual).accuracy
+        )
     assert found["control_random_model"] != found["accuracy"]
-    edits = lrc.counterfactual_edits([p for p in unseen.prompts if p.object in concepts], seed=42)
+    edits = lrc.evaluation.counterfactual_edits([p for p in unseen.prompts if p.object in concepts], seed=42)
     differences = torch.stack([concepts[e.target].vector - concepts[e.prompt.object].vector for e in edits])
-    (single,) = lrc.causality_curve(word_model, edits, differences, betas=[0.6], layers=[0], generated=True)
+    (single,) = lrc.evaluation.causality_curve(
+        word_model, edits, differences, betas=[0.6], layers=[0], generated=True
+    )
     assert found["curve_single_layer"][0]["success"] == single.success.tolist()
     assert found["curve_single_layer"][0]["hard_success"] == single.generated.tolist()
     assert found["curve"][0]["mean_log_odds_change"] != found["curve_single_layer"][0]["mean_log_odds_change"]

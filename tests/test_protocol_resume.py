@@ -15,8 +15,8 @@ from spoken import spoken_relations
 from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS, without_times
 
 import lrc_tl as lrc
-from lrc_tl.storage.json_results import _checksum
 from lrc_tl.experiments.run import run_protocol
+from lrc_tl.storage.json_results import _checksum
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,13 @@ def test_a_finished_run_is_resumed_without_running_anything(word_model, relation
     ],
 )
 def test_results_of_other_settings_are_refused(word_model, relations, folder, whole, changes, message):
-    with pytest.raises(lrc.ResumeError, match=message):
+    with pytest.raises(lrc.errors.ResumeError, match=message):
         resumed(word_model, relations, folder, **changes)
 
 
 def test_results_of_other_facts_are_refused(word_model, relations, folder, whole):
     changed = lrc.Relation.from_pairs("r0", [("w3", "w4"), ("w5", "w4")], templates=list(relations[0].templates))
-    with pytest.raises(lrc.ResumeError, match=r"has changed .the relation's facts or templates"):
+    with pytest.raises(lrc.errors.ResumeError, match=r"has changed .the relation's facts or templates"):
         resumed(word_model, [changed], folder)
 
 
@@ -77,7 +77,7 @@ def test_results_of_another_model_are_refused(word_model, relations, folder, who
     try:
         with torch.no_grad():
             weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
-        with pytest.raises(lrc.ResumeError, match=r"made on another model .*residuals of a fixed prompt"):
+        with pytest.raises(lrc.errors.ResumeError, match=r"made on another model .*residuals of a fixed prompt"):
             resumed(word_model, relations, folder)
     finally:
         with torch.no_grad():
@@ -128,7 +128,7 @@ def test_results_of_another_schema_version_or_dtype_are_refused(
     word_model, relations, folder, part, change, message
 ):
     rewrite(part, change, sealed=True)
-    with pytest.raises(lrc.ResumeError, match=message) as refused:
+    with pytest.raises(lrc.errors.ResumeError, match=message) as refused:
         resumed(word_model, relations, folder)
     assert str(part) in str(refused.value)
 
@@ -136,10 +136,12 @@ def test_results_of_another_schema_version_or_dtype_are_refused(
 def test_a_changed_or_cut_part_is_refused_by_its_checksum(word_model, relations, folder, part):
     whole_text = part.read_text()
     rewrite(part, lambda data: data["record"].update(chance=0.5), sealed=False)
-    with pytest.raises(lrc.ResumeError, match=r"does not match its checksum, so it was changed .*; delete it"):
+    with pytest.raises(
+        lrc.errors.ResumeError, match=r"does not match its checksum, so it was changed .*; delete it"
+    ):
         resumed(word_model, relations, folder)
     part.write_text(whole_text[: len(whole_text) // 2])
-    with pytest.raises(lrc.ResumeError, match=r"json is damaged or no stored result .*; delete it"):
+    with pytest.raises(lrc.errors.ResumeError, match=r"json is damaged or no stored result .*; delete it"):
         resumed(word_model, relations, folder)
 
 
@@ -155,7 +157,7 @@ def test_what_is_no_part_is_one_line_that_names_the_file(word_model, relations, 
     else:
         part.write_bytes(content)
     try:
-        with pytest.raises(lrc.ResumeError) as refused:
+        with pytest.raises(lrc.errors.ResumeError) as refused:
             resumed(word_model, relations, folder)
         assert str(part) in str(refused.value)
         assert "\n" not in str(refused.value)
@@ -186,7 +188,7 @@ def test_a_run_that_does_not_resume_leaves_finished_parts_alone(word_model, rela
     monkeypatch.setattr("lrc_tl.experiments.plan.ModelFingerprint", None)  # refused before the model is run
     for changes in ({}, {"rank": 3}):
         options = {"methods": METHODS, "beta": BETAS, "seeds": SEEDS, **SETTINGS, **changes}
-        with pytest.raises(lrc.ResumeError) as refused:
+        with pytest.raises(lrc.errors.ResumeError) as refused:
             run_protocol(word_model, relations, out=place, **options)
         message = str(refused.value)
         assert f"{place} holds 4 finished results of an earlier run" in message
@@ -215,19 +217,23 @@ def test_parts_of_two_processes_make_one_result(word_model, relations, folder, w
     with pytest.warns(UserWarning, match="device cuda:1 against cpu"):
         assert lrc.ProtocolResult.load(tmp_path).to_dict() == whole.to_dict()
     rewrite(first, lambda data: data["settings"].update(ranks=[3]), sealed=True)
-    with pytest.raises(lrc.ResumeError, match=r"belong to different runs .settings: ranks \[3\], now \[4\]"):
+    with pytest.raises(
+        lrc.errors.ResumeError, match=r"belong to different runs .settings: ranks \[3\], now \[4\]"
+    ):
         lrc.ProtocolResult.load(tmp_path)
 
 
 def test_what_is_no_stored_result_is_not_loaded(word_model, whole, tmp_path):
-    with pytest.raises(lrc.ResumeError, match="holds no results of a benchmark"):
+    with pytest.raises(lrc.errors.ResumeError, match="holds no results of a benchmark"):
         lrc.ProtocolResult.load(tmp_path)
-    with pytest.raises(lrc.ResumeError, match="there is no such file"):
+    with pytest.raises(lrc.errors.ResumeError, match="there is no such file"):
         lrc.ProtocolResult.load(tmp_path / "none.json")
     target = tmp_path / "whole.json"
     whole.save(target)
     rewrite(target, lambda data: data["records"][0].update(left_out=3), sealed=True)
-    with pytest.raises(lrc.ResumeError, match=r"whole.json is no stored result: record\['left_out'\] cannot be 3"):
+    with pytest.raises(
+        lrc.errors.ResumeError, match=r"whole.json is no stored result: record\['left_out'\] cannot be 3"
+    ):
         lrc.ProtocolResult.load(target)
 
 
@@ -243,7 +249,7 @@ def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, r
         raise ArithmeticError("broken")
 
     with monkeypatch.context() as patch:
-        real = lrc.classify_activations
+        real = lrc.evaluation.classify_activations
         calls = []
         patch.setattr(
             "lrc_tl.experiments.one_relation.classify_activations",

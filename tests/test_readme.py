@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from public_names import TOP, WINGS, public_objects
 
 import lrc_tl as lrc
 from lrc_tl.cli.main import app
@@ -18,8 +19,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 TEXT = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
 OURS, TRANSFORMER_LENS = TEXT.split("## Where TransformerLens is wrong")
-CLASSES = [value for name in lrc.__all__ if inspect.isclass(value := getattr(lrc, name))]
-FUNCTIONS = [value for name in lrc.__all__ if inspect.isfunction(value := getattr(lrc, name))]
+PUBLIC = public_objects()
+CLASSES = [value for value in PUBLIC.values() if inspect.isclass(value)]
+FUNCTIONS = [value for value in PUBLIC.values() if inspect.isfunction(value)]
 WHERE = ("all", "prompt", "generated")
 OTHERS = {"linear-relational", ".venv", "lrc_tl", "-1", "5", "{layer: vector}", "beta |h| (v_new - v_old)"}
 """Spans that name nothing of the library: packages, folders, values, formulas."""
@@ -40,7 +42,7 @@ def command_options():
 
 def attributes(name):
     """What a name may mean: something public, something of a public class, or a parameter of either."""
-    found = [getattr(lrc, name)] if name in lrc.__all__ else []
+    found = [PUBLIC[name]] if name in PUBLIC else []
     for cls in CLASSES:
         if hasattr(cls, name) or name in getattr(cls, "__dataclass_fields__", {}):
             found.append(getattr(cls, name, None))
@@ -59,12 +61,11 @@ def resolve(dotted):
     """`lrc.x`, `x`, `Class.x`, or `variable.x` with a variable of the README's code."""
     first, *rest = dotted.split(".")
     if first == "lrc":
-        assert len(rest) == 1
-        return rest[0] in lrc.__all__
+        return rest[0] in TOP or (len(rest) == 2 and rest[0] in WINGS and hasattr(getattr(lrc, rest[0]), rest[1]))
     if not rest:
         return bool(attributes(first))
-    if first in lrc.__all__:
-        return all(hasattr(getattr(lrc, first), name) for name in rest[:1])
+    if first in PUBLIC:
+        return all(hasattr(PUBLIC[first], name) for name in rest[:1])
     is_variable = any(re.search(rf"\b{first} = ", block) for block in BLOCKS)
     return is_variable and any(hasattr(cls, rest[0]) for cls in CLASSES)
 
@@ -110,7 +111,7 @@ def test_every_block_of_the_readme_runs(gemma, tmp_path, monkeypatch, capsys):
     assert "('France'," in printed.splitlines()[0]
     assert (tmp_path / "city_in_country.safetensors").is_file()
     for call in calls():
-        assert eval(call, {**{name: getattr(lrc, name) for name in lrc.__all__}, **names}) is not None
+        assert eval(call, {**PUBLIC, **names}) is not None
 
 
 @pytest.mark.parametrize("span", spans(OURS))

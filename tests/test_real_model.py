@@ -29,7 +29,7 @@ def test_a_one_prompt_lre_reproduces_its_own_object(gemma, fitted):
     prompt = fitted[3][0]
     lre = lrc.LinearRelationalEmbedding.fit(gemma, [prompt], subject_layer=8, object_layer=9, progress=False)
     subject = lrc.subject_activations(gemma, [prompt], layer=8)
-    expected = lrc.object_activations(gemma, [prompt], layer=9)
+    expected = lrc.passes.object_activations(gemma, [prompt], layer=9)
     assert (lre.predict(subject) - expected).norm() / expected.norm() < 1e-5
 
 
@@ -51,12 +51,12 @@ def test_steered_text_is_the_same_with_and_without_the_cache(gemma, fitted):
 
 def test_reusing_the_prefix_gives_the_jacobian_of_the_whole_sequence(gemma, fitted, monkeypatch):
     train = fitted[2]
-    tokens = lrc.tokenize_prompt(gemma, train.prompts(shots=1)[0])
+    tokens = lrc.relations.tokenize_prompt(gemma, train.prompts(shots=1)[0])
     assert tokens.subject_position > 5
     layers = {"subject_layer": 10, "object_layer": 12}
-    reused = lrc.subject_object_jacobian(gemma, tokens, **layers)
+    reused = lrc.lre.subject_object_jacobian(gemma, tokens, **layers)
     monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **kwargs: None)
-    whole = lrc.subject_object_jacobian(gemma, tokens, **layers)
+    whole = lrc.lre.subject_object_jacobian(gemma, tokens, **layers)
     for got, expected in ((reused.jacobian, whole.jacobian), (reused.object, whole.object)):
         assert (got - expected).norm() / expected.norm() < 1e-5
 

@@ -23,7 +23,7 @@ def test_a_key_that_comes_twice_is_refused_wherever_it_stands(tmp_path):
         ),
     ):
         path.write_text(text)
-        with pytest.raises(lrc.RelationError, match=rf"r\.json: the key '{key}' stands more than once"):
+        with pytest.raises(lrc.errors.RelationError, match=rf"r\.json: the key '{key}' stands more than once"):
             lrc.load_relation(path)
 
 
@@ -51,12 +51,14 @@ def test_a_key_that_nothing_reads_is_warned_of_with_the_near_key_and_is_an_error
         relations, errors = lrc.load_relations(tmp_path)
     assert set(relations) == {"pet sound"}
     assert not errors
-    with pytest.raises(lrc.RelationError, match=message.replace("; they are ignored", "; rename or remove them")):
+    with pytest.raises(
+        lrc.errors.RelationError, match=message.replace("; they are ignored", "; rename or remove them")
+    ):
         lrc.load_relation(path, strict=True)
 
 
 def test_a_mistyped_needed_key_is_named_beside_the_missing_one(tmp_path):
-    with pytest.raises(lrc.RelationError, match=r"field 'samples' is missing; is it 'sample'\?"):
+    with pytest.raises(lrc.errors.RelationError, match=r"field 'samples' is missing; is it 'sample'\?"):
         lrc.load_relation(write(tmp_path, samples=None, sample=[]))
 
 
@@ -70,7 +72,7 @@ def test_a_mistyped_needed_key_is_named_beside_the_missing_one(tmp_path):
     ],
 )
 def test_an_odd_kind_is_not_taken_for_factual(tmp_path, changes, message):
-    with pytest.raises(lrc.RelationError, match=message):
+    with pytest.raises(lrc.errors.RelationError, match=message):
         lrc.load_relation(write(tmp_path, **changes))
 
 
@@ -99,7 +101,7 @@ def test_a_pipe_a_long_number_and_a_folder_that_cannot_be_listed_are_errors_and_
     assert "is a named pipe or a device; give an ordinary file" in errors[pipe]
     assert "holds a number that is too long" in errors[number]
     assert "Permission denied" in errors[closed]
-    with pytest.raises(lrc.RelationError, match="is a named pipe or a device"):
+    with pytest.raises(lrc.errors.RelationError, match="is a named pipe or a device"):
         lrc.load_relation(pipe)
 
 

@@ -115,7 +115,7 @@ def test_a_mistyped_name_shows_near_names():
     ],
 )
 def test_a_malformed_file_is_an_error_that_names_file_and_field(tmp_path, changes, message):
-    with pytest.raises(lrc.RelationError, match=rf"r\.json.*{message}"):
+    with pytest.raises(lrc.errors.RelationError, match=rf"r\.json.*{message}"):
         lrc.load_relation(write(tmp_path, **changes))
 
 
@@ -131,7 +131,7 @@ def test_a_malformed_file_is_an_error_that_names_file_and_field(tmp_path, change
 )
 def test_a_file_that_is_no_json_object_says_so(tmp_path, raw, message):
     (tmp_path / "r.json").write_bytes(raw)
-    with pytest.raises(lrc.RelationError, match=message):
+    with pytest.raises(lrc.errors.RelationError, match=message):
         lrc.load_relation(tmp_path / "r.json")
 
 
@@ -148,10 +148,12 @@ def test_repeated_facts_are_kept_once_and_a_subject_with_two_objects_is_dropped(
     with pytest.warns(UserWarning, match="relation 'pet sound': 2 facts are left out.*'fox' -> 'yip'") as caught:
         relation = lrc.load_relation(path)
     assert [warning.filename for warning in caught] == [__file__]
-    assert relation.facts == (lrc.Fact("dog", "woof"), lrc.Fact("cat", "meow"))
-    assert relation.duplicates == (lrc.Fact("dog", "woof"),)
-    assert relation.ambiguous == (lrc.Fact("fox", "yip"), lrc.Fact("fox", "ring"))
-    with pytest.raises(lrc.RelationError, match="1 repeated facts and 2 facts of subjects with two objects"):
+    assert relation.facts == (lrc.relations.Fact("dog", "woof"), lrc.relations.Fact("cat", "meow"))
+    assert relation.duplicates == (lrc.relations.Fact("dog", "woof"),)
+    assert relation.ambiguous == (lrc.relations.Fact("fox", "yip"), lrc.relations.Fact("fox", "ring"))
+    with pytest.raises(
+        lrc.errors.RelationError, match="1 repeated facts and 2 facts of subjects with two objects"
+    ):
         lrc.load_relation(path, strict=True)
 
 
@@ -164,8 +166,8 @@ def test_a_frame_gives_the_same_relation_as_its_pairs():
     with pytest.warns(UserWarning, match="2 facts are left out") as caught_too:
         assert relation == lrc.Relation.from_pairs("pet sound", pairs, **options)
     assert [warning.filename for warning in (*caught, *caught_too)] == [__file__, __file__]
-    assert relation.facts == (lrc.Fact("dog", "woof"), lrc.Fact("cat", "meow"))
-    with pytest.raises(lrc.RelationError, match="1 repeated facts"):
+    assert relation.facts == (lrc.relations.Fact("dog", "woof"), lrc.relations.Fact("cat", "meow"))
+    with pytest.raises(lrc.errors.RelationError, match="1 repeated facts"):
         lrc.Relation.from_frame(frame, name="r", subject="animal", object="sound", strict=True, **options)
 
 
@@ -191,7 +193,7 @@ def test_a_frame_gives_the_same_relation_as_its_pairs():
     ],
 )
 def test_a_frame_that_does_not_hold_facts_is_refused(frame, message):
-    with pytest.raises(lrc.RelationError, match=f"relation 'r'.*{message}"):
+    with pytest.raises(lrc.errors.RelationError, match=f"relation 'r'.*{message}"):
         lrc.Relation.from_frame(frame, name="r", templates=["{} is"])
 
 
@@ -201,8 +203,10 @@ def test_what_is_no_frame_is_refused():
 
 
 def test_white_space_around_pairs_is_dropped_and_a_line_break_inside_is_refused():
-    assert lrc.Relation.from_pairs("r", [(" a\n", "x ")], templates=["{} is"]).facts == (lrc.Fact("a", "x"),)
-    with pytest.raises(lrc.RelationError, match=r"pair 0: subject must be one line of text, not 'a\\nb'"):
+    assert lrc.Relation.from_pairs("r", [(" a\n", "x ")], templates=["{} is"]).facts == (
+        lrc.relations.Fact("a", "x"),
+    )
+    with pytest.raises(lrc.errors.RelationError, match=r"pair 0: subject must be one line of text, not 'a\\nb'"):
         lrc.Relation.from_pairs("r", [("a\nb", "x")], templates=["{} is"])
 
 
@@ -210,7 +214,7 @@ def test_a_mapping_gives_the_relation_of_its_items():
     capitals = {"France": "Paris", "CU": "Havana"}
     relation = lrc.Relation.from_pairs("r", capitals, templates=["{} is"])
     assert relation == lrc.Relation.from_pairs("r", capitals.items(), templates=["{} is"])
-    assert relation.facts == (lrc.Fact("France", "Paris"), lrc.Fact("CU", "Havana"))
+    assert relation.facts == (lrc.relations.Fact("France", "Paris"), lrc.relations.Fact("CU", "Havana"))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ def test_a_mapping_gives_the_relation_of_its_items():
     ],
 )
 def test_what_is_no_pair_is_refused(pair, message):
-    with pytest.raises(lrc.RelationError, match=message):
+    with pytest.raises(lrc.errors.RelationError, match=message):
         lrc.Relation.from_pairs("r", [("a", "b"), pair], templates=["{} is"])
 
 
@@ -315,7 +319,7 @@ def test_an_object_with_one_fact_goes_to_training():
 
 
 def test_a_one_to_one_relation_cannot_be_split():
-    with pytest.raises(lrc.RelationError, match="one fact for each of its 2 objects"):
+    with pytest.raises(lrc.errors.RelationError, match="one fact for each of its 2 objects"):
         lrc.Relation.from_pairs("r", [("a", "x"), ("b", "y")], templates=["{} is"]).split(seed=0)
 
 

@@ -8,8 +8,8 @@ from tiny_benchmark import METHODS, SETTINGS
 
 import lrc_tl as lrc
 from lrc_tl.experiments.record import require_record
-from lrc_tl.experiments.run import run_protocol
 from lrc_tl.experiments.resuming import part_files, part_path, read_part
+from lrc_tl.experiments.run import run_protocol
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_damaged_part_is_refused_or_is_exactly_what_was_stored(stored, tmp_pat
         path.write_bytes(damage(data, generator))
         try:
             part = read(path)
-        except lrc.ResumeError as error:
+        except lrc.errors.ResumeError as error:
             refused += 1
             message = str(error)
             assert str(path) in message

@@ -166,7 +166,7 @@ def test_every_figure_is_that_of_its_own_function(word_model, relation):
             for name in sorted({prompt.object for prompt in prompts})
         }
     )  # fmt: skip
-    edits = lrc.counterfactual_edits(prompts, per_object=2)
+    edits = lrc.evaluation.counterfactual_edits(prompts, per_object=2)
     elsewhere = [lrc.Prompt(text="w30 w2 w31", subject="w30 w2", object="w6")]
     betas = [0.05, 0.4]
     trials = BetaTrials(word_model, {"": concepts}, edits, elsewhere, seed=0, progress=False)

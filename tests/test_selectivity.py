@@ -36,7 +36,9 @@ def make(method):
 
 
 def test_what_there_is_to_find_is_found_and_the_controls_are_near_chance(word_model, train, tested_prompts):
-    found = [lrc.selectivity(word_model, train, tested_prompts, make("svm"), seed=seed) for seed in range(6)]
+    found = [
+        lrc.evaluation.selectivity(word_model, train, tested_prompts, make("svm"), seed=seed) for seed in range(6)
+    ]
     assert found[0].chance == 0.25
     assert found[0].accuracy > 2 * found[0].chance
     assert len({one.accuracy for one in found}) == 1
@@ -48,7 +50,7 @@ def test_what_there_is_to_find_is_found_and_the_controls_are_near_chance(word_mo
 
 def test_an_untrained_model_holds_the_words_too(word_model, train, tested_prompts):
     """The control that a probe of the words themselves cannot pass: random weights keep them apart."""
-    found = lrc.selectivity(word_model, train, tested_prompts, make("centred-mean"))
+    found = lrc.evaluation.selectivity(word_model, train, tested_prompts, make("centred-mean"))
     assert found.random_model > found.chance
 
 
@@ -63,20 +65,20 @@ def compare(drawn, before):
 
 def test_random_weights_keep_the_scale_and_are_gone_afterwards(word_model):
     before = [parameter.clone() for parameter in word_model.parameters()]
-    fingerprint = lrc.ModelFingerprint.of(word_model)
-    with pytest.raises(ArithmeticError), lrc.random_weights(word_model, seed=1):
+    fingerprint = lrc.models.ModelFingerprint.of(word_model)
+    with pytest.raises(ArithmeticError), lrc.evaluation.random_weights(word_model, seed=1):
         compare(list(word_model.parameters()), before)
     assert all(torch.equal(a, b) for a, b in zip(word_model.parameters(), before, strict=True))
-    lrc.ModelFingerprint.of(word_model).require_match(fingerprint)
+    lrc.models.ModelFingerprint.of(word_model).require_match(fingerprint)
 
 
 def test_random_directions_are_unit_vectors_at_the_same_place(word_model, train):
     real = make("mean")(word_model, train)
-    drawn = lrc.random_concepts(real, seed=0)
+    drawn = lrc.evaluation.random_concepts(real, seed=0)
     assert list(drawn) == list(real)
     assert drawn.hook_name == real.hook_name
     torch.testing.assert_close(drawn.vectors.norm(dim=-1), real.vectors.norm(dim=-1))
-    assert torch.equal(drawn.vectors, lrc.random_concepts(real, seed=0).vectors)
+    assert torch.equal(drawn.vectors, lrc.evaluation.random_concepts(real, seed=0).vectors)
     assert drawn.vectors.shape == (4, D_MODEL)
     assert (drawn.vectors @ real.vectors.T).abs().max() < 0.95
 
@@ -91,4 +93,4 @@ def test_shuffling_keeps_every_object_as_often_as_it_was(train):
 
 def test_no_prompts_are_refused(word_model, train):
     with pytest.raises(ValueError, match="24 training and 0 test prompts were given"):
-        lrc.selectivity(word_model, train, [], make("mean"))
+        lrc.evaluation.selectivity(word_model, train, [], make("mean"))

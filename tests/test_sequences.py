@@ -9,8 +9,8 @@ import torch
 from test_activations import random_prompts
 
 import lrc_tl as lrc
-from lrc_tl.storage.artifacts import prompts_hash
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.relations.prompts import prompts_hash
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -21,7 +21,7 @@ def made(word_model):
     generator = torch.Generator().manual_seed(0)
     prompts = [lrc.Prompt(text=f"w{n} w{n + 1} w20", subject=f"w{n}", object=f"w{n % 3 + 30}") for n in range(12)]
     concepts = lrc.mean_concepts(word_model, prompts, layer=1)
-    edits = lrc.counterfactual_edits(prompts, per_object=1)
+    edits = lrc.evaluation.counterfactual_edits(prompts, per_object=1)
     return {
         "prompts": prompts,
         "objects": [prompt.object for prompt in prompts],
@@ -38,9 +38,11 @@ def made(word_model):
 # For each entry point: the name of the argument, its list, and the call with it.
 PROMPTS = {
     "filter_known": lambda m, d, given: lrc.filter_known(m, given).report(),
-    "prompt_activations": lambda m, d, given: lrc.prompt_activations(m, given, subject_layers=[1]).subject[1],
+    "prompt_activations": lambda m, d, given: lrc.passes.prompt_activations(m, given, subject_layers=[1]).subject[
+        1
+    ],
     "subject_activations": lambda m, d, given: lrc.subject_activations(m, given, layer=1),
-    "object_activations": lambda m, d, given: lrc.object_activations(m, given, layer=1),
+    "object_activations": lambda m, d, given: lrc.passes.object_activations(m, given, layer=1),
     "fit": lambda m, d, given: _told(
         lrc.LinearRelationalEmbedding.fit(m, given, subject_layer=0, object_layer=1, progress=False)
     ),
@@ -57,21 +59,23 @@ PROMPTS = {
     "fit_baselines": lambda m, d, given: lrc.fit_baselines(m, given, layer=1)["svm"].vectors,
     "mean_concepts": lambda m, d, given: lrc.mean_concepts(m, given, layer=1).vectors,
     "evaluate": lambda m, d, given: repr(lrc.evaluate(m, d["concepts"], given)),
-    "counterfactual_edits": lambda m, d, given: lrc.counterfactual_edits(given),
+    "counterfactual_edits": lambda m, d, given: lrc.evaluation.counterfactual_edits(given),
     "edits_towards": lambda m, d, given: lrc.edits_towards(given, "w30"),
-    "lre_faithfulness": lambda m, d, given: lrc.lre_faithfulness(m, d["lre"], given),
-    "lre_causality": lambda m, d, given: lrc.lre_causality(m, d["lre"], d["edits"], given, rank=2).edited,
-    "unrelated_pairs": lambda m, d, given: lrc.unrelated_pairs(d["edits"], given, n=5),
-    "same_subject_pairs": lambda m, d, given: lrc.same_subject_pairs(d["edits"], given),
+    "lre_faithfulness": lambda m, d, given: lrc.evaluation.lre_faithfulness(m, d["lre"], given),
+    "lre_causality": lambda m, d, given: (
+        lrc.evaluation.lre_causality(m, d["lre"], d["edits"], given, rank=2).edited
+    ),
+    "unrelated_pairs": lambda m, d, given: lrc.evaluation.unrelated_pairs(d["edits"], given, n=5),
+    "same_subject_pairs": lambda m, d, given: lrc.evaluation.same_subject_pairs(d["edits"], given),
     "prompts_hash": lambda m, d, given: prompts_hash(given),
 }
 EDITS = {
-    "causality_curves": lambda m, d, given: lrc.causality_curves(m, given, {"a": d["differences"]}, betas=[0.1])[
+    "causality_curves": lambda m, d, given: lrc.evaluation.causality_curves(m, given, {"a": d["differences"]}, betas=[0.1])[
         "a"
     ][0].edited,
-    "lre_causality": lambda m, d, given: lrc.lre_causality(m, d["lre"], given, d["prompts"], rank=2).edited,
-    "unrelated_pairs": lambda m, d, given: lrc.unrelated_pairs(given, d["prompts"], n=5),
-    "same_subject_pairs": lambda m, d, given: lrc.same_subject_pairs(given, d["prompts"]),
+    "lre_causality": lambda m, d, given: lrc.evaluation.lre_causality(m, d["lre"], given, d["prompts"], rank=2).edited,
+    "unrelated_pairs": lambda m, d, given: lrc.evaluation.unrelated_pairs(given, d["prompts"], n=5),
+    "same_subject_pairs": lambda m, d, given: lrc.evaluation.same_subject_pairs(given, d["prompts"]),
     "calibrate_strength": lambda m, d, given: lrc.calibrate_strength(
         m, d["concepts"]["w30"].add(strength=1.0), given, strengths=[0.1, 0.2], refinements=0,
         neutral_texts=["w1 w2 w3 w4 w5 w6"],
@@ -82,11 +86,13 @@ OBJECTS = {
         d["lre"].concepts_from_activations(d["acts"], given, rank=2).vectors
     ),
     "baseline_concepts": lambda m, d, given: (
-        lrc.baseline_concepts(d["acts"], given, method="svm", hook_name=HOOK).vectors
+        lrc.methods.baseline_concepts(d["acts"], given, method="svm", hook_name=HOOK).vectors
     ),
     "calibrate": lambda m, d, given: repr(d["concepts"].calibrate(d["acts"], given).calibration),
     "report": lambda m, d, given: d["concepts"].report(d["acts"], given).to_dict(),
-    "classify_activations": lambda m, d, given: lrc.classify_activations(d["concepts"], d["acts"], given).ranks,
+    "classify_activations": lambda m, d, given: (
+        lrc.evaluation.classify_activations(d["concepts"], d["acts"], given).ranks
+    ),
 }
 TEXTS = {
     "generate": lambda m, d, given: [one.text for one in lrc.generate(m, given, max_new_tokens=2)],
@@ -95,19 +101,21 @@ TEXTS = {
 }
 LAYERS = {
     "steering": lambda m, d, given: _steered(m, d["concepts"]["w30"].add(strength=0.5).at(layers=given)),
-    "prompt_activations": lambda m, d, given: lrc.prompt_activations(
+    "prompt_activations": lambda m, d, given: lrc.passes.prompt_activations(
         m, d["prompts"], subject_layers=given
     ).subject[2],
     "fit_layer_grid": lambda m, d, given: _told(
         *lrc.fit_layer_grid(m, d["prompts"], subject_layers=given, object_layers=[2], progress=False).values()
     ),
     "causality_curves": lambda m, d, given: (
-        lrc.causality_curves(m, d["edits"], {"a": d["differences"]}, betas=[0.1, 0.2], layers=given)["a"][1].edited
+        lrc.evaluation.causality_curves(m, d["edits"], {"a": d["differences"]}, betas=[0.1, 0.2], layers=given)[
+            "a"
+        ][1].edited
     ),
     "side_effects": lambda m, d, given: (
-        lrc.side_effects(
+        lrc.evaluation.side_effects(
             m,
-            lrc.unrelated_pairs(d["edits"], d["prompts"], n=4),
+            lrc.evaluation.unrelated_pairs(d["edits"], d["prompts"], n=4),
             {"a": d["differences"]},
             betas=[0.1],
             layers=given,
@@ -117,9 +125,9 @@ LAYERS = {
 }
 NUMBERS = {
     "betas": lambda m, d, given: (
-        lrc.causality_curves(m, d["edits"], {"a": d["differences"], "b": d["differences"]}, betas=given)["b"][
-            1
-        ].edited
+        lrc.evaluation.causality_curves(
+            m, d["edits"], {"a": d["differences"], "b": d["differences"]}, betas=given
+        )["b"][1].edited
     ),
     "strengths": lambda m, d, given: [
         one.text
@@ -212,7 +220,7 @@ def test_items_of_another_class_are_named_with_their_place():
     with pytest.raises(TypeError, match="prompts is one Prompt; give a list"):
         as_tuple(lrc.Prompt(text="a is", subject="a", object="b"), "prompts", lrc.Prompt)
     with pytest.raises(TypeError, match=r"prompts is of the type KnownPrompts, .*; give its \.prompts$"):
-        as_tuple(lrc.KnownPrompts(prompts=(), dropped=()), "prompts", lrc.Prompt)
+        as_tuple(lrc.passes.KnownPrompts(prompts=(), dropped=()), "prompts", lrc.Prompt)
     with pytest.raises(TypeError, match=r"prompts is of the type Relation, .*; give its \.prompts\(\)$"):
         as_tuple(lrc.load_relation("animal_class"), "prompts", lrc.Prompt)
     with pytest.raises(TypeError, match="layers is of the type int, which holds no items; give a list"):
@@ -231,7 +239,7 @@ def test_arrays_and_series_give_plain_items(given):
 def test_a_method_given_as_one_string_is_not_taken_for_its_letters(word_model):
     relation = lrc.load_relation("animal_class")
     with pytest.raises(TypeError, match="methods"):
-        lrc.require_methods("lrc")
+        lrc.methods.require_methods("lrc")
     for options in (
         {"methods": "lrc"},
         {"compare": "lrc"},
@@ -277,10 +285,10 @@ def test_steerings_sets_and_both_sides_of_a_selectivity_may_be_generators(word_m
     def make(model, train):
         return lrc.mean_concepts(model, train, layer=1)
 
-    told = lrc.selectivity(word_model, iter(prompts), iter(prompts), make)
-    assert told == lrc.selectivity(word_model, prompts, prompts, make)
+    told = lrc.evaluation.selectivity(word_model, iter(prompts), iter(prompts), make)
+    assert told == lrc.evaluation.selectivity(word_model, prompts, prompts, make)
     with pytest.raises(TypeError, match="test is one Prompt"):
-        lrc.selectivity(word_model, prompts, prompts[0], make)
+        lrc.evaluation.selectivity(word_model, prompts, prompts[0], make)
 
 
 def test_random_prompts_keep_their_order():

@@ -64,8 +64,8 @@ def test_shots_of_a_large_relation_are_distinct_seeded_and_name_neither_subject_
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 11])
 def test_a_lazy_draw_is_balanced_and_as_likely_to_show_each_fact_as_a_whole_shuffle(count):
     """Two objects of two facts, one of eight; one fact of the eight names the subject."""
-    facts = [lrc.Fact(f"s{i}", "abcc"[min(i // 2, 3)]) for i in range(12)]
-    hidden = lrc.Fact("red Tested", "c")
+    facts = [lrc.relations.Fact(f"s{i}", "abcc"[min(i // 2, 3)]) for i in range(12)]
+    hidden = lrc.relations.Fact("red Tested", "c")
     counts = {}
     for whole in (0, 100):
         pool = ShotPool([*facts, hidden], shuffled_whole=whole)
@@ -81,7 +81,10 @@ def test_a_lazy_draw_is_balanced_and_as_likely_to_show_each_fact_as_a_whole_shuf
 
 
 def test_too_few_facts_of_a_large_relation_are_counted():
-    facts = [lrc.Fact(f"tested {i}", "x") for i in range(2000)] + [lrc.Fact("a", "x"), lrc.Fact("b", "y")]
+    facts = [lrc.relations.Fact(f"tested {i}", "x") for i in range(2000)] + [
+        lrc.relations.Fact("a", "x"),
+        lrc.relations.Fact("b", "y"),
+    ]
     assert len(ShotPool(facts).draw("tested", 5, random.Random(0))) == 2
     pairs = [("tested", "z"), *((fact.subject, fact.object) for fact in facts)]
     with pytest.raises(

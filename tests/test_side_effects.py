@@ -18,7 +18,7 @@ def prompts():
 
 @pytest.fixture
 def edits(prompts):
-    return [lrc.Edit(prompt=prompt, target="w30") for prompt in prompts[:4]]
+    return [lrc.evaluation.Edit(prompt=prompt, target="w30") for prompt in prompts[:4]]
 
 
 def noise(rows, seed=0):
@@ -26,8 +26,8 @@ def noise(rows, seed=0):
 
 
 def test_no_edit_has_no_side_effects(word_model, edits, prompts):
-    pairs = lrc.unrelated_pairs(edits, prompts[4:], n=12)
-    ((found,),) = lrc.side_effects(word_model, pairs, {"m": noise(4)}, betas=[0.0]).values()
+    pairs = lrc.evaluation.unrelated_pairs(edits, prompts[4:], n=12)
+    ((found,),) = lrc.evaluation.side_effects(word_model, pairs, {"m": noise(4)}, betas=[0.0]).values()
     assert found.mean_kl == pytest.approx(0, abs=1e-6)
     assert found.share_kept == 1
     assert found.log_prob_change.abs().max() < 1e-4
@@ -35,12 +35,12 @@ def test_no_edit_has_no_side_effects(word_model, edits, prompts):
 
 @pytest.mark.parametrize("layers", [None, [1]])
 def test_the_divergence_is_that_of_two_runs_written_out(word_model, edits, prompts, layers):
-    pairs = lrc.unrelated_pairs(edits, prompts[4:], n=7)
+    pairs = lrc.evaluation.unrelated_pairs(edits, prompts[4:], n=7)
     differences = {"a": noise(4), "b": noise(4, seed=1)}
-    found = lrc.side_effects(word_model, pairs, differences, betas=[0.2, 0.6], layers=layers)
+    found = lrc.evaluation.side_effects(word_model, pairs, differences, betas=[0.2, 0.6], layers=layers)
     for name, beta, place in (("a", 0.2, 0), ("b", 0.6, 1)):
         for row, (number, prompt) in enumerate(pairs):
-            tokens = lrc.tokenize_prompt(word_model, prompt)
+            tokens = lrc.relations.tokenize_prompt(word_model, prompt)
             vector, at = differences[name][number], tokens.subject_position
 
             def add(residual, hook, vector=vector, at=at, beta=beta):
@@ -65,14 +65,14 @@ def test_the_divergence_is_that_of_two_runs_written_out(word_model, edits, promp
 
 
 def test_pairs_use_every_edit_and_statement_evenly_and_none_twice(edits, prompts):
-    pairs = lrc.unrelated_pairs(edits, prompts[4:8], n=12)  # 4 edits, 4 statements
+    pairs = lrc.evaluation.unrelated_pairs(edits, prompts[4:8], n=12)  # 4 edits, 4 statements
     assert len(set(pairs)) == 12
     for number in range(4):
         assert sum(pair[0] == number for pair in pairs) == 3
         assert sum(pair[1] == prompts[4 + number] for pair in pairs) == 3
-    assert len(lrc.unrelated_pairs(edits, prompts[4:6], n=100)) == 8
+    assert len(lrc.evaluation.unrelated_pairs(edits, prompts[4:6], n=100)) == 8
     with pytest.raises(ValueError, match="4 edits, 0 prompts and n = 3 were given"):
-        lrc.unrelated_pairs(edits, [], n=3)
+        lrc.evaluation.unrelated_pairs(edits, [], n=3)
 
 
 def test_other_facts_are_those_about_the_edited_subject():
@@ -80,22 +80,22 @@ def test_other_facts_are_those_about_the_edited_subject():
     others = [
         lrc.Prompt(text=f"{name} lies on the", subject=name, object="y") for name in ("Bonn", "Oslo", "Bonn")
     ]
-    edits = [lrc.Edit(prompt=first, target="z"), lrc.Edit(prompt=second, target="z")]
-    assert lrc.same_subject_pairs(edits, others) == ((1, others[0]), (1, others[2]))
+    edits = [lrc.evaluation.Edit(prompt=first, target="z"), lrc.evaluation.Edit(prompt=second, target="z")]
+    assert lrc.evaluation.same_subject_pairs(edits, others) == ((1, others[0]), (1, others[2]))
 
 
 def test_nothing_to_look_at_is_no_number(word_model):
-    ((found,),) = lrc.side_effects(word_model, [], {"m": noise(4)}, betas=[0.2]).values()
+    ((found,),) = lrc.evaluation.side_effects(word_model, [], {"m": noise(4)}, betas=[0.2]).values()
     assert found.n_pairs == 0
     assert math.isnan(found.mean_kl)
     assert math.isnan(found.share_kept)
 
 
 def test_bad_input_is_refused(word_model, edits, prompts):
-    pairs = lrc.unrelated_pairs(edits, prompts[4:], n=3)
+    pairs = lrc.evaluation.unrelated_pairs(edits, prompts[4:], n=3)
     with pytest.raises(ValueError, match="beta is nan"):
-        lrc.side_effects(word_model, pairs, {"m": noise(4)}, betas=[math.nan])
+        lrc.evaluation.side_effects(word_model, pairs, {"m": noise(4)}, betas=[math.nan])
     with pytest.raises(ValueError, match="'m' has 1 differences, but a pair names a later edit"):
-        lrc.side_effects(word_model, pairs, {"m": noise(1)}, betas=[0.1])
+        lrc.evaluation.side_effects(word_model, pairs, {"m": noise(1)}, betas=[0.1])
     with pytest.raises(ValueError, match="layers is empty; give the layers to edit"):
-        lrc.side_effects(word_model, pairs, {"m": noise(4)}, betas=[0.1], layers=[])
+        lrc.evaluation.side_effects(word_model, pairs, {"m": noise(4)}, betas=[0.1], layers=[])

@@ -33,7 +33,7 @@ def test_a_text_with_its_own_beginning_token_runs_as_the_text_without(model):
     assert ids.count(1) == 1
     assert model.to_tokens(TOLD)[0].tolist() == [1, *ids]  # TransformerLens runs two
     assert token_ids(model, TOLD) == token_ids(model, TEXT) == ids
-    one, other = (lrc.tokenize_prompt(model, prompt(text)) for text in (TEXT, TOLD))
+    one, other = (lrc.relations.tokenize_prompt(model, prompt(text)) for text in (TEXT, TOLD))
     assert (one.text_ids, one.object_ids, one.subject_position) == (
         other.text_ids, other.object_ids, other.subject_position,
     )  # fmt: skip
@@ -44,7 +44,7 @@ def test_every_entry_point_that_takes_text_uses_that_one_token(model):
     one, other = (
         {
             "subject": lrc.subject_activations(model, [prompt(text)], layer=1),
-            "object": lrc.object_activations(model, [prompt(text)], layer=2),
+            "object": lrc.passes.object_activations(model, [prompt(text)], layer=2),
             "read": direction().read(model, text).scores,
             "mean": direction().pool_texts(model, [text], by="mean"),
             "mean with special tokens": direction().pool_texts(model, [text], by="mean", bos=True),
@@ -65,7 +65,7 @@ def test_every_entry_point_that_takes_text_uses_that_one_token(model):
 def test_two_beginning_tokens_are_refused_by_every_entry_point(model):
     twice = f"<bos>{TOLD}"
     for use in (
-        lambda: lrc.tokenize_prompt(model, prompt(twice)),
+        lambda: lrc.relations.tokenize_prompt(model, prompt(twice)),
         lambda: direction().read(model, twice),
         lambda: direction().pool_texts(model, [TEXT, twice], by="max"),
         lambda: lrc.generate(model, twice),
@@ -87,7 +87,7 @@ def test_a_model_that_puts_none_runs_the_texts_own(class_of_model, tmp_path):
     model.cfg.default_prepend_bos = False
     assert token_ids(model, TEXT) == [5, 6, 7, 8]
     assert token_ids(model, TOLD) == [1, 5, 6, 7, 8]
-    assert lrc.tokenize_prompt(model, prompt(TOLD)).subject_position == 2
+    assert lrc.relations.tokenize_prompt(model, prompt(TOLD)).subject_position == 2
     with adding(strength=50.0).on(model):
         read = direction().read(model, TOLD)
     assert read.special == (0,)
@@ -175,7 +175,7 @@ def test_a_tokenizer_that_ends_every_text_is_refused_where_transformer_lens_woul
         lambda: lrc.generate(model, "w1 w2", max_new_tokens=1),
         lambda: concept.pool_texts(model, ["w1 w2"], by="mean"),
         lambda: concept.read(model, "w1 w2"),
-        lambda: lrc.tokenize_prompt(model, lrc.Prompt(text="w1 w2", subject="w1", object="w3")),
+        lambda: lrc.relations.tokenize_prompt(model, lrc.Prompt(text="w1 w2", subject="w1", object="w3")),
         lambda: lrc.last_subject_token(model, "w1 w2", subject="w1"),
     ]
     for call in calls:

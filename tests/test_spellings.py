@@ -26,7 +26,9 @@ def concepts(*names):
 @pytest.mark.parametrize("spelling", SPELLINGS, ids=ascii)
 def test_a_prompt_and_an_edit_name_their_object_in_one_way(spelling):
     assert prompt(1, spelling) == prompt(1, LETTER)
-    assert lrc.Edit(prompt=prompt(1, "w5"), target=spelling) == lrc.Edit(prompt=prompt(1, "w5"), target=LETTER)
+    assert lrc.evaluation.Edit(prompt=prompt(1, "w5"), target=spelling) == lrc.evaluation.Edit(
+        prompt=prompt(1, "w5"), target=LETTER
+    )
     with pytest.raises(ValueError, match="none of the 1 prompts has another object"):
         lrc.edits_towards([prompt(1, LETTER)], spelling)
 
@@ -62,8 +64,8 @@ def test_right_objects_in_another_spelling_are_the_right_ones(spelling):
     found = concepts(LETTER, "w5", "w6")
     activations, right = torch.stack([unit(seed) for seed in (0, 1, 2, 0, 1, 2)]), [LETTER, "w5", "w6"] * 2
     spelt = [spelling if name == LETTER else f"{name} " for name in right]
-    assert lrc.classify_activations(found, activations, spelt).actual == tuple(right)
-    assert lrc.classify_activations(found, activations, spelt).accuracy == 1
+    assert lrc.evaluation.classify_activations(found, activations, spelt).actual == tuple(right)
+    assert lrc.evaluation.classify_activations(found, activations, spelt).accuracy == 1
     one, other = found.calibrate(activations, spelt), found.calibrate(activations, right)
     assert one.report(activations, spelt) == other.report(activations, right)
     assert [d.threshold for d in one.values()] == [d.threshold for d in other.values()]

@@ -147,7 +147,7 @@ def test_layers_see_the_edits_of_the_layers_before(model):
 
     with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", edit(layer)) for layer in (0, 1, 2)]):
         expected = model(TOKENS)
-    operation = lrc.Add(vector=vector, strength=0.3)
+    operation = lrc.steering.Add(vector=vector, strength=0.3)
     for layers in ("all", range(3), [-1, 0, 1]):
         with lrc.Steering(operation=operation, hook_name=HOOK, layers=layers).on(model):
             torch.testing.assert_close(model(TOKENS), expected, rtol=1e-4, atol=1e-4)
@@ -217,7 +217,7 @@ def test_a_gate_edits_only_where_its_score_fires_before_the_edit(model, above, g
 
 
 def test_steerings_act_in_the_order_given(model):
-    clamp = lrc.Steering(operation=lrc.Clamp(vector=unit(), value=2.0), hook_name=HOOK)
+    clamp = lrc.Steering(operation=lrc.steering.Clamp(vector=unit(), value=2.0), hook_name=HOOK)
     for order, expected in (([adding(), clamp], 2.0), ([clamp, adding()], 11.0)):
         with lrc.steer(model, order):
             steered = residuals(model, TOKENS)

@@ -18,7 +18,7 @@ def concepts(gemma):
     wanted = ("France", "Japan", "Italy")
     prompts = [prompt for prompt in relation.prompts() if prompt.object in wanted]
     acts = lrc.subject_activations(gemma, prompts, layer=9)
-    fingerprint = lrc.ModelFingerprint.of(gemma)
+    fingerprint = lrc.models.ModelFingerprint.of(gemma)
 
     def mean(name):
         rows = [index for index, prompt in enumerate(prompts) if prompt.object == name]

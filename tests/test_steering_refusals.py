@@ -38,7 +38,7 @@ def test_places_that_do_not_exist_are_refused(model, where, message):
 
 @pytest.mark.parametrize("where", [2.0, [1.5], [[1]], None])
 def test_places_that_are_no_positions_are_refused(model, where):
-    steering = lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name=HOOK, where=where)
+    steering = lrc.Steering(operation=lrc.steering.Reflect(vector=unit()), hook_name=HOOK, where=where)
     with (
         pytest.raises(TypeError, match="give a word, an int, a slice, one int a row, a mask or"),
         steering.on(model),
@@ -161,7 +161,9 @@ def test_steerings_that_do_not_fit_the_model_are_refused_before_it_runs(model, p
 
 def test_a_gate_after_the_edit_in_the_same_layer_is_refused(model):
     gate = lrc.Gate(vector=unit(), hook_name="blocks.1.hook_resid_post", threshold=0.0)
-    steering = lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name="blocks.1.hook_resid_pre", gate=gate)
+    steering = lrc.Steering(
+        operation=lrc.steering.Reflect(vector=unit()), hook_name="blocks.1.hook_resid_pre", gate=gate
+    )
     with pytest.raises(ValueError, match="gate on a hook point before the edit's"), steering.on(model):
         model(TOKENS)
 
@@ -177,7 +179,7 @@ def test_other_bad_input_is_refused(model):
     wide = torch.eye(13)[0]
     with (
         pytest.raises(ValueError, match="the steering's vector has width 13, but the model's d_model is 12"),
-        lrc.Steering(operation=lrc.Reflect(vector=wide), hook_name=HOOK).on(model),
+        lrc.Steering(operation=lrc.steering.Reflect(vector=wide), hook_name=HOOK).on(model),
     ):
         pass
     with pytest.raises(ValueError, match="no steerings"), lrc.steer(model, []):
@@ -188,7 +190,7 @@ def test_other_bad_input_is_refused(model):
     ):
         model(TOKENS)
     with pytest.raises(ValueError, match="'hook_embed' is not in a block"):
-        lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name="hook_embed").hook_names(model)
+        lrc.Steering(operation=lrc.steering.Reflect(vector=unit()), hook_name="hook_embed").hook_names(model)
     with pytest.raises(ValueError, match="over 0 steps"):
         lrc.Schedule(kind="first", steps=0)
     with pytest.raises(ValueError, match="the gate's threshold is nan"):

@@ -22,12 +22,12 @@ def unit(seed=0):
 
 
 def adding(seed=0, strength=0.0, **place):
-    return lrc.Steering(operation=lrc.Add(vector=unit(seed), strength=strength), hook_name=HOOK, **place)
+    return lrc.Steering(operation=lrc.steering.Add(vector=unit(seed), strength=strength), hook_name=HOOK, **place)
 
 
 def edit(number=0, target="w7"):
     text = f"w{number + 10} w3 w41"
-    return lrc.Edit(prompt=lrc.Prompt(text=text, subject=f"w{number + 10}", object="w5"), target=target)
+    return lrc.evaluation.Edit(prompt=lrc.Prompt(text=text, subject=f"w{number + 10}", object="w5"), target=target)
 
 
 def calibrate(model, success, *, edits=None, **options):
@@ -158,7 +158,7 @@ def log_odds(model, text, objects, change, places):
 
 def test_the_curve_of_an_added_concept_is_that_of_passes_edited_by_hand(word_model):
     edits = [edit(number) for number in range(3)]
-    found = calibrate(word_model, lrc.target_beats_object, edits=edits, refinements=0)
+    found = calibrate(word_model, lrc.tuning.target_beats_object, edits=edits, refinements=0)
     for point in (found.unsteered, *found.points):
         by_hand = [
             log_odds(word_model, one.prompt.text, ("w5", "w7"), point.strength * unit(), (1, 2, 3))
@@ -200,7 +200,7 @@ def test_a_subject_that_stands_twice_is_edited_where_its_prompt_says(word_model)
         prompt = lrc.Prompt(text=text, subject="w10", object="w5", subject_start=start)
         (one,) = lrc.edits_towards([prompt], "w7")
         for steering_of in (
-            lrc.at_subject(word_model, adding()),
+            lrc.tuning.at_subject(word_model, adding()),
             lrc.swap_at_subject(word_model, concept_set()),
         ):
             assert steering_of(one).where.position == place
@@ -213,8 +213,8 @@ PLACES = ["all", "prompt", "generated", -1, slice(1, 3), lambda chunk: chunk.ind
 def test_strengths_as_rows_give_what_they_give_one_at_a_time(word_model, where):
     steering, strengths = adding(where=where), [0.0, 0.2, 0.7]
     long = edit(target="w7 w8")
-    together = lrc.target_beats_object(word_model, long, steering, strengths)
-    alone = [lrc.target_beats_object(word_model, long, steering, [strength])[0] for strength in strengths]
+    together = lrc.tuning.target_beats_object(word_model, long, steering, strengths)
+    alone = [lrc.tuning.target_beats_object(word_model, long, steering, [strength])[0] for strength in strengths]
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
     assert together[0] != together[2] or where == "generated"
     rows = neutral_effects(word_model, [steering], NEUTRAL, strengths=strengths)
@@ -230,9 +230,9 @@ def test_strengths_as_rows_give_what_they_give_one_at_a_time(word_model, where):
 
 def test_many_strengths_run_in_several_batches_with_their_own_rows(word_model, monkeypatch):
     strengths = [0.1, 0.3, 0.9]
-    together = lrc.target_beats_object(word_model, edit(), adding(), strengths)
+    together = lrc.tuning.target_beats_object(word_model, edit(), adding(), strengths)
     monkeypatch.setattr("lrc_tl.tuning.strength_batches._MAX_LOGIT_POSITIONS", 2)
-    apart = lrc.target_beats_object(word_model, edit(), adding(), strengths)
+    apart = lrc.tuning.target_beats_object(word_model, edit(), adding(), strengths)
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
 
 
@@ -329,7 +329,7 @@ def test_an_unsteered_model_that_is_not_finite_is_refused_before_any_strength_is
         tried.extend(strengths)
         return torch.full((len(strengths),), math.nan)
 
-    with pytest.raises(lrc.NotFiniteError, match=r"without steering the margins of (\d+) of \1 edits"):
+    with pytest.raises(lrc.errors.NotFiniteError, match=r"without steering the margins of (\d+) of \1 edits"):
         calibrate(word_model, success)
     assert set(tried) == {0.0}
 
@@ -392,13 +392,13 @@ def test_free_texts_are_judged_by_what_the_model_says_unless_told_otherwise(word
     assert others.success == "target_beats_object"
 
 
-@pytest.mark.parametrize("success", [None, lrc.target_beats_object])
+@pytest.mark.parametrize("success", [None, lrc.tuning.target_beats_object])
 def test_targets_that_are_to_beat_themselves_are_refused_before_any_pass(success):
     edits = [edit(), *lrc.free_text_edits(["w1 w2"], "w7")]
     with pytest.raises(ValueError, match=r"1 of 2 edits have .* 'w7' for 'w1 w2', and cannot beat it; give"):
         lrc.calibrate_strength(NoModel(), adding(), edits, success=success)
     with pytest.raises(ValueError, match="cannot beat it"):
-        lrc.calibrate_strength(NoModel(), adding(), [edit(target=" w5 ")], success=lrc.target_beats_object)
+        lrc.calibrate_strength(NoModel(), adding(), [edit(target=" w5 ")], success=lrc.tuning.target_beats_object)
 
 
 class NoModel:
@@ -434,12 +434,12 @@ def good(model, edit, steering, strengths):
         (adding(where=[1]), {}, "`where` is given row by row"),
         (adding(when=lrc.Schedule(kind="first", steps=2)), {}, "a steering with a schedule has no one strength"),
         (
-            lrc.Steering(operation=lrc.Reflect(vector=unit()), hook_name=HOOK),
+            lrc.Steering(operation=lrc.steering.Reflect(vector=unit()), hook_name=HOOK),
             {},
             "Reflect has no strength to choose",
         ),
         (
-            lrc.Steering(operation=lrc.Add(vector=unit(), strength=1.0, unit="absolute"), hook_name=HOOK),
+            lrc.Steering(operation=lrc.steering.Add(vector=unit(), strength=1.0, unit="absolute"), hook_name=HOOK),
             {},
             "strengths in residual-stream units depend on the model",
         ),
@@ -475,7 +475,7 @@ def test_gemma_needs_some_strength_to_swap_a_country_and_not_much(gemma):
     edits = lrc.edits_towards([prompt for prompt in prompts if prompt.object != "Italy"][::4], "Japan")
     found = lrc.calibrate_strength(
         gemma, lrc.swap_at_subject(gemma, concepts), edits[:4], strengths=[0.01, 0.1, 0.4], refinements=1,
-        limits=lrc.Limits(repetition=None), neutral_texts=lrc.NEUTRAL_TEXTS[:2], wanted=0.75,
+        limits=lrc.Limits(repetition=None), neutral_texts=lrc.tuning.NEUTRAL_TEXTS[:2], wanted=0.75,
     )  # fmt: skip
     assert found.unsteered.success_rate == 0
     assert 0.01 < found.strength <= 0.4

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(
     lrc.models.hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
 )
 
-AT = lrc.TokenizedPrompt(
+AT = lrc.relations.TokenizedPrompt(
     prompt=lrc.Prompt(text="cat is", subject="cat", object="x"),
     text_ids=(1, 7, 3, 22, 9, 4),
     object_ids=(5, 6),
@@ -41,9 +41,9 @@ def model_of(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_jacobian_over_a_cached_prefix_is_that_of_the_whole_sequence(kind, monkeypatch):
     model = model_of(kind)
-    spared = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    spared = lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **kwargs: None)
-    whole = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    whole = lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert whole.jacobian.norm() > 0.01
     torch.testing.assert_close(spared.jacobian, whole.jacobian)
     torch.testing.assert_close(spared.object, whole.object)
@@ -58,12 +58,13 @@ def test_hooks_in_the_attention_see_what_they_always_see(monkeypatch):
 
     names = [f"blocks.1.attn.{name}" for name in ("hook_rot_k", "hook_attn_scores", "hook_pattern", "hook_z")]
     with model.hooks(fwd_hooks=[(name, keep) for name in names]):
-        lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+        lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
         spared, seen = seen, []
         monkeypatch.setattr(
-            "lrc_tl.passes.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
+            "lrc_tl.passes.prefix_cache.suffix_gradients",
+            lambda model, cache, layers: suffix_gradients(model, cache, []),
         )
-        lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+        lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert [name for name, _ in spared] == [name for name, _ in seen] == names * 2  # the prefix, then the rest
     for (_, ours), (_, theirs) in zip(spared, seen, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -81,13 +82,14 @@ def test_a_hook_that_changes_the_keys_changes_the_jacobian_as_ever(in_place, mon
 
     def run():
         with model.hooks(fwd_hooks=[("blocks.1.attn.hook_rot_k", halve)]):
-            return lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+            return lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
 
     spared = run()
-    free = lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+    free = lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert (spared.object - free.object).norm() > 1e-3
     monkeypatch.setattr(
-        "lrc_tl.passes.prefix_cache.suffix_gradients", lambda model, cache, layers: suffix_gradients(model, cache, [])
+        "lrc_tl.passes.prefix_cache.suffix_gradients",
+        lambda model, cache, layers: suffix_gradients(model, cache, []),
     )
     whole = run()
     torch.testing.assert_close(spared.jacobian, whole.jacobian)
@@ -107,7 +109,7 @@ def test_nothing_is_left_behind_after_an_error():
         model.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", fail)]),
         pytest.raises(RuntimeError, match="user failed"),
     ):
-        lrc.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
+        lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     cache = TransformerLensKeyValueCache.init_cache(model.cfg, torch.device("cpu"))
     with suffix_gradients(model, cache, [1]):
         assert "apply_rotary" in model.blocks[1].attn.__dict__

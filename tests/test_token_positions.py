@@ -188,7 +188,7 @@ def test_the_last_subject_token_is_the_one_that_holds_the_subjects_last_byte(mak
     model = model_of(make, policy, side="left" if policy == "id" else "right")
     for prompt, start in some_prompts(40, seed=f"{make}{policy}"):
         assert prompt.subject_span() == (start, start + len(prompt.subject))
-        tokens = lrc.tokenize_prompt(model, prompt)
+        tokens = lrc.relations.tokenize_prompt(model, prompt)
         text, whole = prompt.text.rstrip(), f"{prompt.text.rstrip()} {prompt.object}"
         assert [*tokens.text_ids, *tokens.object_ids] == model.to_tokens(whole)[0].tolist()
         ends = byte_ends(model.tokenizer, [*tokens.text_ids, *tokens.object_ids], whole)
@@ -203,7 +203,7 @@ def test_the_last_subject_token_is_the_one_that_holds_the_subjects_last_byte(mak
 def test_decoding_up_to_the_subject_position_ends_with_the_subject(make, policy):
     model = model_of(make, policy)
     for prompt, start in some_prompts(20, seed=make):
-        tokens = lrc.tokenize_prompt(model, prompt)
+        tokens = lrc.relations.tokenize_prompt(model, prompt)
         text, end = prompt.text, start + len(prompt.subject)
         upto, before = (
             model.tokenizer.decode(tokens.text_ids[:stop], skip_special_tokens=True).lstrip()
@@ -220,7 +220,7 @@ def test_word_pieces_of_the_text_up_to_the_subject_are_its_first_tokens(policy):
     """Lower-cased and without accents, so neither bytes nor decoding help; but no word sees what follows it."""
     model = model_of("word piece", policy)
     for prompt, start in some_prompts(40, seed=policy):
-        tokens = lrc.tokenize_prompt(model, prompt)
+        tokens = lrc.relations.tokenize_prompt(model, prompt)
         beginning = model.to_tokens(prompt.text[: start + len(prompt.subject)])[0].tolist()
         assert tokens.subject_position == len(beginning) - 1
         assert list(tokens.text_ids[: len(beginning)]) == beginning
@@ -239,7 +239,7 @@ def test_where_decoding_gives_another_text_the_offsets_are_those_of_the_models_o
         )
     model = FakeModel(tokenizer, policy)
     for text in ("PARIS is in the", "The capital PARIS", "Of PARIS, the capital is"):
-        tokens = lrc.tokenize_prompt(model, lrc.Prompt(text=text, subject="PARIS", object="FRANCE"))
+        tokens = lrc.relations.tokenize_prompt(model, lrc.Prompt(text=text, subject="PARIS", object="FRANCE"))
         ends = byte_ends(tokenizer, tokens.text_ids, text.lower())
         wanted = text.index("PARIS") + len("PARIS")
         assert tokens.subject_position == next(i for i, end in enumerate(ends) if end >= wanted)
@@ -280,18 +280,18 @@ class Characters(PreTrainedTokenizer):
 def test_a_tokenizer_without_offsets_is_exact_where_it_decodes_to_the_text(policy):
     model = FakeModel(Characters(), policy)
     for prompt, start in some_prompts(30, seed=policy):
-        tokens = lrc.tokenize_prompt(model, prompt)
+        tokens = lrc.relations.tokenize_prompt(model, prompt)
         assert tokens.subject_position == start + len(prompt.subject) - 1 + (policy != "none")
 
 
 def test_a_tokenizer_that_neither_decodes_to_the_text_nor_knows_offsets_is_an_error_that_shows_the_tokens():
     prompt = lrc.Prompt(text="The Cat is", subject="Cat", object="x")
     with pytest.raises(
-        lrc.PositionError,
+        lrc.errors.PositionError,
         match=r"subject 'Cat' of 'The Cat is x' cannot be located among the tokens \['t', 'h', 'e', ' ', 'c'.*"
         "do not decode to the text, and Characters gives no offsets",
     ):
-        lrc.tokenize_prompt(FakeModel(Characters(lower=True), "none"), prompt)
+        lrc.relations.tokenize_prompt(FakeModel(Characters(lower=True), "none"), prompt)
 
 
 def test_offsets_that_hold_no_characters_are_not_believed():
@@ -310,19 +310,19 @@ def test_offsets_that_hold_no_characters_are_not_believed():
             return encoded
 
     for prompt, _ in some_prompts(10, seed=0):
-        expected = lrc.tokenize_prompt(model, prompt)
-        assert lrc.tokenize_prompt(FakeModel(NoWidth(model.tokenizer), "none"), prompt) == expected
+        expected = lrc.relations.tokenize_prompt(model, prompt)
+        assert lrc.relations.tokenize_prompt(FakeModel(NoWidth(model.tokenizer), "none"), prompt) == expected
 
 
 def test_a_text_whose_tokens_change_when_the_object_follows_is_an_error_that_shows_both():
     model = FakeModel(sentencepiece_bpe(merged="s▁"), "none")
     prompt = lrc.Prompt(text="The cat is", subject="cat", object="et")
     with pytest.raises(
-        lrc.PositionError,
+        lrc.errors.PositionError,
         match=r"the text change when object 'et' follows it: \[.*'i', 's'\] against \[.*'s ', 'e', 't'\]; end the",
     ):
-        lrc.tokenize_prompt(model, prompt)
-    assert lrc.tokenize_prompt(model, replace(prompt, text="The cat is in")).object_ids
+        lrc.relations.tokenize_prompt(model, prompt)
+    assert lrc.relations.tokenize_prompt(model, replace(prompt, text="The cat is in")).object_ids
 
 
 @pytest.fixture(scope="module")
@@ -359,12 +359,14 @@ def test_the_tokens_of_transformer_lens_models_are_understood(lens_classes, tmp_
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     prompt = lrc.Prompt(text="The cafe\u0301's capital", subject="cafe\u0301", object="東京 é")
     for model in lens_classes(tokenizer).values():
-        tokens = lrc.tokenize_prompt(model, prompt)
+        tokens = lrc.relations.tokenize_prompt(model, prompt)
         assert tokens.text_ids[0] == tokenizer.bos_token_id
         assert tokens.text_ids.count(tokenizer.bos_token_id) == 1
         upto = tokenizer.decode(tokens.text_ids[1 : tokens.subject_position + 1])
         assert upto.lstrip() == "The cafe\u0301"
         assert tokenizer.decode(tokens.object_ids).lstrip() == "東京 é"
         long = lrc.Prompt(text="The cat and " * 30 + "the cat is", subject="cat", object="x")
-        with pytest.raises(lrc.PositionError, match="they fill the model's context of 40, so shorten the text"):
-            lrc.tokenize_prompt(model, long)
+        with pytest.raises(
+            lrc.errors.PositionError, match="they fill the model's context of 40, so shorten the text"
+        ):
+            lrc.relations.tokenize_prompt(model, long)

@@ -12,14 +12,14 @@ PROMPTS = [
 ]
 CALLS = {
     "mean_concepts": lambda model: lrc.mean_concepts(model, PROMPTS, layer=1),
-    "prompt_activations": lambda model: lrc.prompt_activations(model, PROMPTS, subject_layers=[1]),
+    "prompt_activations": lambda model: lrc.passes.prompt_activations(model, PROMPTS, subject_layers=[1]),
     "filter_known": lambda model: lrc.filter_known(model, PROMPTS, progress=False),
     "fit": lambda model: lrc.LinearRelationalEmbedding.fit(
         model, PROMPTS, subject_layer=0, object_layer=2, progress=False
     ),
     "generate": lambda model: lrc.generate(model, "w1 w2", max_new_tokens=2),
     "generate, steered": lambda model: lrc.generate(model, "w1 w2", steering=adding(), max_new_tokens=2),
-    "fingerprint": lambda model: lrc.ModelFingerprint.of(model),
+    "fingerprint": lambda model: lrc.models.ModelFingerprint.of(model),
 }
 
 
@@ -33,7 +33,7 @@ def made(name, tmp_path):
 def test_a_model_with_dropout_is_refused_in_training_mode(tmp_path, call, part):
     model = made("GPT-2", tmp_path)
     (model if part == "model" else model.original_model).train()
-    with pytest.raises(lrc.ModelError, match=r"training mode.*Dropout.*0\.1.*call model\.eval\(\)"):
+    with pytest.raises(lrc.errors.ModelError, match=r"training mode.*Dropout.*0\.1.*call model\.eval\(\)"):
         call(model)
     model.eval()
     call(model)
@@ -45,7 +45,7 @@ def test_dropout_that_attention_code_keeps_as_a_number_is_seen(tmp_path):
     lrc.generate(model, "w1 w2", max_new_tokens=2)  # a Llama drops nothing
     attention = next(part for part in model.original_model.modules() if hasattr(part, "attention_dropout"))
     attention.attention_dropout = 0.25
-    with pytest.raises(lrc.ModelError, match=r"a share of 0\.25"):
+    with pytest.raises(lrc.errors.ModelError, match=r"a share of 0\.25"):
         lrc.generate(model, "w1 w2", max_new_tokens=2)
 
 

@@ -13,9 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lrc_tl as lrc
-from lrc_tl.passes.batches import right_padded, run
-from lrc_tl.models.mapped_weights import store_by_output
 from lrc_tl.models.loading import hooked_transformer
+from lrc_tl.models.mapped_weights import store_by_output
+from lrc_tl.passes.batches import right_padded, run
 
 HOOK = "blocks.1.hook_resid_post"
 MAJOR = int(version("transformer-lens").split(".")[0])
@@ -182,7 +182,7 @@ def test_an_unknown_hook_name_is_ignored_by_the_bridge_of_3_9(word_model):
         with pytest.raises(KeyError, match="hook_resid_pots"):
             word_model.run_with_hooks(ALONE, fwd_hooks=wrong)
     with pytest.raises(LookupError, match=r"no hook point 'blocks\.1\.hook_resid_pots'; near names: .*resid_post"):
-        lrc.require_hook(word_model, wrong[0][0])
+        lrc.models.require_hook(word_model, wrong[0][0])
 
 
 def test_inside_a_hook_of_the_bridge_the_hook_point_has_another_name(word_model):
@@ -203,8 +203,8 @@ def test_a_text_that_is_longer_than_the_context_is_cut_without_a_word(word_model
     ids = word_model.to_tokens(text)
     assert ids.shape[1] == word_model.cfg.n_ctx == 64
     assert word_model.tokenizer.convert_tokens_to_ids("w2") not in ids[0]
-    with pytest.raises(lrc.PositionError, match="fill the model's context of 64"):
-        lrc.tokenize_prompt(word_model, lrc.Prompt(text=text, subject="w2", object="w3"))
+    with pytest.raises(lrc.errors.PositionError, match="fill the model's context of 64"):
+        lrc.relations.tokenize_prompt(word_model, lrc.Prompt(text=text, subject="w2", object="w3"))
     with pytest.raises(ValueError, match="fills the model's context of 64 tokens; shorten it"):
         direction().pool_texts(word_model, [text], by="max")
     with pytest.raises(ValueError, match="fills the model's context of 64 tokens; shorten it"):

@@ -69,7 +69,7 @@ def test_one_wrong_item_of_a_list_is_refused_wherever_it_stands(place):
 
 
 def test_checks_leave_the_global_random_state_alone():
-    read = lrc.baseline_concepts  # what is imported at first use may draw
+    read = lrc.methods.baseline_concepts  # what is imported at first use may draw
     random.seed(5)
     np.random.seed(5)
     torch.manual_seed(5)

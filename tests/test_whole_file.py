@@ -72,7 +72,7 @@ def test_writing_onto_what_is_no_file_is_refused_and_leaves_it(tmp_path, write):
         ("to_device", "a device"),
         ("loop", "a link that leads back to itself"),
     ):
-        with pytest.raises(lrc.ArtifactError, match=f"{name}.* is {kind}; give the name of a file"):
+        with pytest.raises(lrc.errors.ArtifactError, match=f"{name}.* is {kind}; give the name of a file"):
             write(tmp_path / name)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
@@ -112,7 +112,7 @@ def test_a_block_that_fails_leaves_the_old_file_behind_a_link(tmp_path):
 
 def test_a_target_that_is_no_file_is_refused_before_a_run(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(lrc.ArtifactError, match="is a named pipe; give the name of a file"):
+    with pytest.raises(lrc.errors.ArtifactError, match="is a named pipe; give the name of a file"):
         check_target(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "none" / "r.json")
     check_target(tmp_path / "link")  # makes nothing: the folder that it leads to is made when it is written
@@ -126,6 +126,6 @@ def test_a_target_that_is_no_file_is_refused_before_a_run(tmp_path):
 )
 def test_a_name_that_no_file_can_have_is_refused(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(lrc.ArtifactError, match=message), whole_file(name):
+    with pytest.raises(lrc.errors.ArtifactError, match=message), whole_file(name):
         raise AssertionError("the block is not entered")
     assert list(tmp_path.iterdir()) == []

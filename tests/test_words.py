@@ -6,7 +6,15 @@ import unicodedata
 
 import pytest
 
-from lrc_tl.relations.words import answer_verdict, caseless, find_word, is_answer, last_word, longer_names, mentions
+from lrc_tl.relations.words import (
+    answer_verdict,
+    caseless,
+    find_word,
+    is_answer,
+    last_word,
+    longer_names,
+    mentions,
+)
 
 ANSWERS = [
     ("France", "France", True),

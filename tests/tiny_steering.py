@@ -18,7 +18,7 @@ def unit(seed=0, dtype=torch.float64):
 
 def adding(strength=9.0, **place):
     return lrc.Steering(
-        operation=lrc.Add(vector=unit(), strength=strength, unit="absolute"), hook_name=HOOK, **place
+        operation=lrc.steering.Add(vector=unit(), strength=strength, unit="absolute"), hook_name=HOOK, **place
     )
 
 

@@ -27,8 +27,8 @@ from operations import matrix_product_gflops, minimum_gflop
 from peer import RESULTS, Peer, forget_peak, plain, relative
 
 import lrc_tl as lrc
-from lrc_tl.storage.json_results import peak_rss_bytes, write_result
 from lrc_tl.models.packaged import PACKAGED, packaged_folder
+from lrc_tl.storage.json_results import peak_rss_bytes, write_result
 
 RESULT = RESULTS / "head_to_head.json"
 ONE_PAIR = [(6, 12)]
@@ -122,13 +122,13 @@ def compare_low_rank(
 def compare_activations(model: Any, peer: Peer, prompts: list[lrc.Prompt], repeats: int) -> Any:
     """Subject activations of all prompts at all layers, in turn."""
     layers = list(range(int(model.cfg.n_layers)))
-    tokenized = [lrc.tokenize_prompt(model, prompt) for prompt in prompts]
+    tokenized = [lrc.relations.tokenize_prompt(model, prompt) for prompt in prompts]
     places = [{"text": one.prompt.text, "position": one.subject_position} for one in tokenized]
     forget_peak()
     ours, theirs, difference = [], [], 0.0
     for _ in range(repeats):
         started = time.perf_counter()
-        found = lrc.prompt_activations(model, prompts, subject_layers=layers).subject
+        found = lrc.passes.prompt_activations(model, prompts, subject_layers=layers).subject
         ours.append(time.perf_counter() - started)
         with tempfile.TemporaryDirectory() as folder:
             answer = peer.ask("activations", prompts=places, n_layers=len(layers), save=f"{folder}/peer.npy")
@@ -183,7 +183,7 @@ def main() -> None:
     model = lrc.load_model("packaged:gemma-3-270m")
     shown = list(lrc.load_relation("city_in_country").prompts(shots=4, seed=0))
     prompts = shown[: given.prompts]
-    tokenized = [lrc.tokenize_prompt(model, prompt) for prompt in prompts]
+    tokenized = [lrc.relations.tokenize_prompt(model, prompt) for prompt in prompts]
     loading = peak_rss_bytes()
     forget_peak()
     peer = Peer(given.peer_python, packaged_folder(PACKAGED["packaged:gemma-3-270m"]))
@@ -234,7 +234,7 @@ def main() -> None:
             "peer_attention": "eager",
             "peer_cache": "copied before each forward pass",
         },
-        model=lrc.ModelFingerprint.of(model).to_dict(),
+        model=lrc.models.ModelFingerprint.of(model).to_dict(),
         seconds=time.perf_counter() - started,
     )
     print("| work | prompts | lrc_tl, s | linear-relational, s | times faster | peak GiB, ours | the peer's |")

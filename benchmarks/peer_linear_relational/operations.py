@@ -21,7 +21,7 @@ def matrix_product_gflops() -> float:
     return 20 * 2 * 512 * 2048 * 640 / best / 1e9
 
 
-def minimum_gflop(model: Any, tokens: lrc.TokenizedPrompt, subject: int, object_: int) -> float:
+def minimum_gflop(model: Any, tokens: lrc.relations.TokenizedPrompt, subject: int, object_: int) -> float:
     """Products that the reverse pass from one layer to another needs at least, for all d_model rows.
 
     In the topmost layer only the object positions take part but for keys and values, in the lowest only the

@@ -42,8 +42,8 @@ from protocol_runs import (
 from protocol_tables import summary, tables
 
 import lrc_tl as lrc
-from lrc_tl.storage.json_results import write_result
 from lrc_tl.models.packaged import PACKAGED, packaged_folder
+from lrc_tl.storage.json_results import write_result
 
 RESULT = RESULTS / "peer_protocol.json"
 RELATIONS = (
@@ -128,7 +128,7 @@ def main() -> None:
             "peer_cache": "copied before each forward pass; in `peer_shipped` not",
             "peer_gradients": "off around its validation, which leaves them on",
         },
-        model=lrc.ModelFingerprint.of(model).to_dict(),
+        model=lrc.models.ModelFingerprint.of(model).to_dict(),
         seconds=time.perf_counter() - started,
     )
     print(tables(used, results))

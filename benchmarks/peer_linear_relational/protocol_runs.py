@@ -16,9 +16,9 @@ import lrc_tl as lrc
 from lrc_tl.evaluation.causality import Edit, causality_curves, counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.storage.json_results import peak_rss_bytes
-from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
 from lrc_tl.experiments.one_relation import MIN_TEST_FACTS, splittable_sample
+from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
+from lrc_tl.storage.json_results import peak_rss_bytes
 
 MODEL = "packaged:gemma-3-270m"
 SUBJECT_LAYER, OBJECT_LAYER, RANK, BETA = 9, 13, 64, 0.1
@@ -57,7 +57,7 @@ class Measured:
 class Chosen:
     """What both libraries go on with."""
 
-    known: lrc.KnownPrompts
+    known: lrc.passes.KnownPrompts
     sample: tuple[lrc.Prompt, ...]
     """Of the known training prompts, those for the LREs."""
     test: tuple[lrc.Prompt, ...]
@@ -68,7 +68,7 @@ def fit_ours(model: Any, chosen: Chosen, relation: str, method: Any) -> tuple[di
     """Directions of every method, and the LREs, from one pass over the known prompts and one fit an LRE."""
     prompts = chosen.known.prompts
     names = [prompt.object for prompt in prompts]
-    read = lrc.prompt_activations(
+    read = lrc.passes.prompt_activations(
         model,
         prompts,
         subject_layers=[SUBJECT_LAYER],
@@ -90,7 +90,7 @@ def fit_ours(model: Any, chosen: Chosen, relation: str, method: Any) -> tuple[di
         sets[name] = lres[name].concepts_from_activations(read.object[layer], names, rank=RANK)
     for name in METHODS:
         if name not in sets:
-            sets[name] = lrc.baseline_concepts(
+            sets[name] = lrc.methods.baseline_concepts(
                 read.subject[SUBJECT_LAYER],
                 names,
                 method=name,
@@ -123,7 +123,7 @@ def evaluate_ours(model: Any, chosen: Chosen, sets: dict[str, Any], measured: Me
     """Accuracy and causality of every method, without the benchmark's controls, which the peer has not."""
     actual = [prompt.object for prompt in chosen.test]
     with measured.stage("accuracy"):
-        subjects = lrc.prompt_activations(model, chosen.test, subject_layers=[SUBJECT_LAYER]).subject
+        subjects = lrc.passes.prompt_activations(model, chosen.test, subject_layers=[SUBJECT_LAYER]).subject
         predicted = {
             method: classify_activations(own, subjects[SUBJECT_LAYER], actual).predicted
             for method, own in sets.items()
@@ -165,7 +165,7 @@ def evaluate_peer(
     elsewhere = [
         prompt.text
         for prompt, position in zip(chosen.test, answer["positions"], strict=True)
-        if lrc.tokenize_prompt(model, prompt).subject_position != position
+        if lrc.relations.tokenize_prompt(model, prompt).subject_position != position
     ]
     edits = [{**plain([edit.prompt])[0], "target": edit.target} for edit in chosen.edits]
     swapped = measured.answered("causality", peer.ask("swap", edits=edits, beta=BETA))
@@ -248,7 +248,7 @@ def shipped(model: Any, peer: Peer, record: dict[str, Any], arrays: Path) -> dic
     known, sample = prompts("known"), prompts("sample")
     by_content = {(one.text, one.object): one for one in known}
     chosen = Chosen(
-        known=lrc.KnownPrompts(prompts=known, dropped=()),
+        known=lrc.passes.KnownPrompts(prompts=known, dropped=()),
         sample=tuple(by_content[one.text, one.object] for one in sample),
         test=prompts("test"),
         edits=tuple(
@@ -276,7 +276,7 @@ def shipped(model: Any, peer: Peer, record: dict[str, Any], arrays: Path) -> dic
     return record
 
 
-def disagreement(asked: Sequence[lrc.Prompt], kept: lrc.KnownPrompts, theirs: list[bool]) -> dict[str, Any]:
+def disagreement(asked: Sequence[lrc.Prompt], kept: lrc.passes.KnownPrompts, theirs: list[bool]) -> dict[str, Any]:
     """How the two filters judge the same prompts; the prompts that they judge differently."""
     ours = {id(prompt) for prompt in kept.prompts}
     answers = {id(entry.prompt): entry.answer for entry in kept.dropped}
@@ -313,7 +313,7 @@ def warm_up(model: Any, peer: Peer, relation: lrc.Relation) -> None:
     prompts = relation.prompts(shots=SHOTS, seed=SEED)[:8]
     filter_known(model, prompts, whole_answers=False)
     peer.ask("filter", lists=[plain(prompts)])
-    known = lrc.KnownPrompts(prompts=tuple(prompts), dropped=())
+    known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
     chosen = Chosen(known=known, sample=tuple(prompts[:1]), test=tuple(prompts[:2]))
     sets, _ = fit_ours(model, chosen, relation.name, "exact")
     evaluate_ours(model, chosen, sets, Measured())

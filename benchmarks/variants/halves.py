@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 import lrc_tl as lrc
+from lrc_tl.errors import RelationError
+from lrc_tl.experiments.one_relation import splittable_sample
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import one_prompt_a_fact
-from lrc_tl.experiments.one_relation import splittable_sample
-from lrc_tl.relations.relation import RelationError
 
 SPLIT_SEED, MAX_FACTS, SHOTS, FEWEST = 0, 80, 4, 3
 PLACES = {"gemma-3-270m": (9, 13), "smollm2-135m": (16, 20)}
@@ -26,11 +26,11 @@ class TrainingHalf:
 
     fit: lrc.Relation
     """The facts that directions are made from."""
-    shown: lrc.KnownPrompts
+    shown: lrc.passes.KnownPrompts
     """Few-shot prompts of these."""
-    plain: lrc.KnownPrompts
+    plain: lrc.passes.KnownPrompts
     """Zero-shot prompts of these."""
-    judged: lrc.KnownPrompts
+    judged: lrc.passes.KnownPrompts
     """Zero-shot prompts of the other part."""
 
 
@@ -43,7 +43,7 @@ def training_half(model: Any, relation: lrc.Relation, seed: int) -> TrainingHalf
     half = splittable_sample(relation.split(seed=SPLIT_SEED)[0], MAX_FACTS, seed=seed)
     fit, held_out = half.split(seed=seed)
 
-    def known(part: lrc.Relation) -> lrc.KnownPrompts:
+    def known(part: lrc.Relation) -> lrc.passes.KnownPrompts:
         asked = part.prompts(seed=seed, templates="all")
         return one_prompt_a_fact(lrc.filter_known(model, asked, seed=seed, whole_answers=False))
 

@@ -20,12 +20,12 @@ from halves import PLACES, Record, options_of, training_half
 from report import run_study
 
 import lrc_tl as lrc
-from lrc_tl.passes.activations import prompt_activations
-from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.evaluation.causality import causality_curves, counterfactual_edits
 from lrc_tl.evaluation.collateral import side_effects
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.experiments.statements import side_effect_pairs
+from lrc_tl.methods.baselines import baseline_concepts
+from lrc_tl.passes.activations import prompt_activations
 
 RIDGE, N_LRE_PROMPTS, N_SIDE_EFFECTS, MOST_EDITS = 0.2, 6, 16, 30
 BETAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)

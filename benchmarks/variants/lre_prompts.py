@@ -20,8 +20,8 @@ from report import run_study
 from torch import Tensor
 
 import lrc_tl as lrc
-from lrc_tl.passes.batches import logits_at
 from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.passes.batches import logits_at
 
 MOST, DRAWS, FOLDS = 20, 5, 5
 RANK, RIDGE = 64, 0.2
@@ -40,7 +40,7 @@ INVERSES: dict[str, Setting] = {"rank": {"rank": RANK}, "ridge": {"rank": None, 
 
 def certainty(model: Any, prompts: Sequence[lrc.Prompt]) -> list[float]:
     """Log-probability of each prompt's object, its least token."""
-    tokens = [lrc.tokenize_prompt(model, prompt) for prompt in prompts]
+    tokens = [lrc.relations.tokenize_prompt(model, prompt) for prompt in prompts]
     ids, places = [one.input_ids for one in tokens], [one.object_positions for one in tokens]
     found = [0.0] * len(prompts)
     for number, logits in logits_at(model, ids, places):

@@ -1,1 +1,1 @@
-"""."""
+"""The command line `lrc-tl`; no logic of its own."""

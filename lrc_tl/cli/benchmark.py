@@ -8,10 +8,10 @@ import typer
 
 import lrc_tl as lrc
 from lrc_tl.cli.common import Device, Json, Model, Run, bad_usage, print_text, read_files, say
-from lrc_tl.storage.json_results import check_folder
+from lrc_tl.cli.ranges import parse_integers, parse_numbers
 from lrc_tl.experiments.presets import benchmark_settings
 from lrc_tl.experiments.tables import benchmark_markdown
-from lrc_tl.cli.ranges import parse_integers, parse_numbers
+from lrc_tl.storage.json_results import check_folder
 
 # Options of benchmark that are settings as they stand.
 _GIVEN_AS_THEY_ARE = (
@@ -107,7 +107,7 @@ def benchmark(
             **{name: run.settings[name] for name in _GIVEN_AS_THEY_ARE},
         }
         settings = benchmark_settings(given, model=model, preset=preset, select=select)
-        lrc.require_methods(settings["methods"])
+        lrc.methods.require_methods(settings["methods"])
         from lrc_tl.lre.low_rank_fit import require_fit_method  # imports torch
 
         require_fit_method(settings["fit_method"], name="--fit-method")
@@ -140,9 +140,9 @@ def benchmark(
         chosen = [lrc.find_relation(found, name) for name in only.split(",")]
         found, errors = {relation.name: relation for relation in chosen}, {}
     run.require_apart({"--relations": [Path(relation.source) for relation in found.values()] if folder else None})
-    from lrc_tl.experiments.run import run_plan  # imports torch
     from lrc_tl.experiments.plan import plan_protocol
     from lrc_tl.experiments.resuming import ResumeError
+    from lrc_tl.experiments.run import run_plan  # imports torch
 
     if folder is not None and out is not None and out.resolve() == folder.resolve():
         raise typer.BadParameter(
@@ -157,5 +157,5 @@ def benchmark(
     print_text(benchmark_markdown(data))
     run.finish(data, model=loaded)
     if plots is not None:
-        for path in lrc.save_plots(result, plots):
+        for path in lrc.views.save_plots(result, plots):
             say(f"wrote {path}")

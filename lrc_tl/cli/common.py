@@ -18,9 +18,9 @@ from rich.text import Text
 
 import lrc_tl as lrc
 from lrc_tl.errors import in_one_line
+from lrc_tl.markup.printable import printable
 from lrc_tl.storage.file_roles import require_distinct_files
 from lrc_tl.storage.json_results import check_target, write_result
-from lrc_tl.markup.printable import printable
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
 Model = Annotated[
@@ -68,7 +68,7 @@ class Run:
                 kind=self.kind,
                 results=results,
                 settings=self.settings,
-                model=None if model is None else lrc.ModelFingerprint.of(model).to_dict(),
+                model=None if model is None else lrc.models.ModelFingerprint.of(model).to_dict(),
                 seconds=time.perf_counter() - self.started,
             )
 

@@ -29,8 +29,8 @@ from lrc_tl.cli.common import (
     say,
     write_whatever_can_be_shown,
 )
-from lrc_tl.storage.json_results import check_target
 from lrc_tl.relations.prompts import find_subject
+from lrc_tl.storage.json_results import check_target
 
 app = typer.Typer(
     help="Linear Relational Concepts on TransformerLens (arXiv:2311.08968).",
@@ -127,7 +127,9 @@ def demo(
     facts = lrc.load_relation(relation)
     facts.split(seed=seed)  # one that cannot be split fails before the model is loaded
     loaded = lrc.load_model(model, device=device)
-    result = lrc.run_demo(loaded, facts, seed=seed, say=print_text, progress=sys.stderr.isatty())
+    from lrc_tl.demo import run_demo  # imports torch
+
+    result = run_demo(loaded, facts, seed=seed, say=print_text, progress=sys.stderr.isatty())
     run.finish(result.to_dict(), model=loaded)
 
 

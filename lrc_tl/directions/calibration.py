@@ -15,8 +15,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.directions.probe_metrics import ProbeReport
 
 Criterion = Literal["balanced_accuracy", "f1", "false_positive_rate"]
 ProbabilityMethod = Literal["platt", "isotonic"]

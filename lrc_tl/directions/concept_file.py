@@ -9,10 +9,10 @@ from torch import Tensor
 
 from lrc_tl.directions.calibration import Calibration
 from lrc_tl.directions.concept_direction import ConceptDirection
-from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.storage.json_fields import checked_fields
-from lrc_tl.steering.places import hook_layer
 from lrc_tl.directions.probe_metrics import ProbeReport
+from lrc_tl.models.fingerprint import ModelFingerprint
+from lrc_tl.steering.places import hook_layer
+from lrc_tl.storage.json_fields import checked_fields
 
 DIRECTION_FIELDS = ("relation", "method", "norm", "offset", "threshold", "slope", "intercept", "knots")
 CALIBRATION_FIELDS = ("by", "rate", "probabilities", "multiclass")

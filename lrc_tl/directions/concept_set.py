@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.passes.activations import text_activation
-from lrc_tl.storage.artifacts import read_artifact, write_artifact
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.beta import BETA_KEY, beta_or_stored
 from lrc_tl.directions.calibration import (
     Calibration,
@@ -34,19 +35,18 @@ from lrc_tl.directions.concept_file import (
     checked_header,
     directions_of,
 )
-from lrc_tl.steering.operations import Amount, Swap
+from lrc_tl.directions.hub import OnHub
+from lrc_tl.directions.pooling import Pooling
+from lrc_tl.directions.probe_metrics import ProbeReport, probe_report
 from lrc_tl.errors import ArtifactError
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.directions.hub import OnHub
 from lrc_tl.models.loading import HookedModel
-from lrc_tl.arguments.no_booleans import no_booleans
-from lrc_tl.directions.pooling import Pooling
-from lrc_tl.steering.places import hook_layer, last_subject_token
-from lrc_tl.directions.probe_metrics import ProbeReport, probe_report
-from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.steering.steering import Steering
-from lrc_tl.arguments.typechecking import checked
+from lrc_tl.passes.activations import text_activation
 from lrc_tl.relations.words import as_spelled, same_name
+from lrc_tl.steering.operations import Amount, Swap
+from lrc_tl.steering.places import hook_layer, last_subject_token
+from lrc_tl.steering.steering import Steering
+from lrc_tl.storage.artifacts import read_artifact, write_artifact
 
 __all__ = ["ConceptDirection", "ConceptSet"]
 

@@ -8,17 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from lrc_tl.storage.artifacts import read_artifact
+from lrc_tl.errors import HubError
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.storage.artifacts import read_artifact
 
 FILE_NAME = "concepts.safetensors"
 """The file of a repository that holds the set."""
 _CARD = "README.md"
 _MAX_NAMES = 50
-
-
-class HubError(RuntimeError):
-    """The Hub did not give or take a set; the text says why, in one line."""
 
 
 class OnHub(ABC):

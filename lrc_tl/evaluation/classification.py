@@ -8,11 +8,11 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.directions.concept_set import ConceptSet
-from lrc_tl.errors import NotFiniteError
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.relations.words import as_spelled
 
 

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
-from lrc_tl.steering.operations import wide_of
-from lrc_tl.evaluation.causality import Edit
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.plain_numbers import real_numbers
-from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.evaluation.causality import Edit
+from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
+from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.relations.prompts import Prompt, tokenize_prompt
+from lrc_tl.steering.operations import wide_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from lrc_tl.passes.activations import subject_activations
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.models.hooking import Block, Session, inside, without_gradients
 from lrc_tl.models.loading import HookedModel
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
-from lrc_tl.arguments.sequences import as_tuple
 
 MakeConcepts = Callable[[HookedModel, Sequence[Prompt]], ConceptSet]
 """Directions from a model and its training prompts, by any method."""

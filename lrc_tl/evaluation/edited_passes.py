@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrc_tl.steering.operations import Unit, wide_of
-from lrc_tl.passes.finite import LogitsCheck
-from lrc_tl.passes.batches import MAX_TOKENS, Hooks, length_batches, picked_before_unembedding, right_padded
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooking import hooked_pass
 from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.passes.batches import MAX_TOKENS, Hooks, length_batches, picked_before_unembedding, right_padded
+from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import prefix_cache
-from lrc_tl.arguments.typechecking import checked
+from lrc_tl.steering.operations import Unit, wide_of
 
 EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
 """Layers to edit, or the share of the edit that each of them gets."""

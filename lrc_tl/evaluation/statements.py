@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from lrc_tl.passes.known_prompts import filter_known
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.arguments.no_booleans import no_booleans
-from lrc_tl.relations.prompts import PositionError, Prompt, tokenize_prompt
-from lrc_tl.relations.relation_files import built_in_relations, load_relation
+from lrc_tl.errors import PositionError
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.passes.known_prompts import filter_known
+from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.relations.relation import Relation
+from lrc_tl.relations.relation_files import built_in_relations, load_relation
 
 _ASKED_OF_EACH = 4
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.passes.activations import subject_activations
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.beta import BetaSource, beta_or_stored
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
@@ -16,9 +17,8 @@ from lrc_tl.evaluation.classification import Classification, classify_activation
 from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_pairs
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.loading import HookedModel
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
-from lrc_tl.arguments.sequences import as_tuple
 
 _PAIRS = 60
 

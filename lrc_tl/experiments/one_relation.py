@@ -11,29 +11,24 @@ from typing import Any
 
 from torch import Tensor
 
-from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.directions.calibration import fit_multiclass, multiclass_probabilities
 from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.errors import PositionError, RelationError, UnfitError
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curves, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations, classify_scores
-from lrc_tl.evaluation.control_tasks import random_concepts, random_weights
 from lrc_tl.evaluation.collateral import SideEffects, side_effects
+from lrc_tl.evaluation.control_tasks import random_concepts, random_weights
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
+from lrc_tl.experiments.statements import side_effect_pairs
 from lrc_tl.lre.low_rank_fit import FitMethod
-from lrc_tl.methods.fitting import (
-    FittedMethod,
-    TrainingActivations,
-    UnfitError,
-    fit_methods,
-    training_activations,
-)
+from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
 from lrc_tl.methods.method import MethodVariant, method_variants
 from lrc_tl.models.loading import HookedModel
-from lrc_tl.relations.prompts import PositionError, Prompt, spread_over_objects, tokenize_prompt
-from lrc_tl.relations.relation import Relation, RelationError
+from lrc_tl.passes.activations import prompt_activations
+from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
+from lrc_tl.relations.prompts import Prompt, spread_over_objects, tokenize_prompt
+from lrc_tl.relations.relation import Relation
 from lrc_tl.tuning.selection import RANKS, select_settings
-from lrc_tl.experiments.statements import side_effect_pairs
 
 MIN_TEST_FACTS = 5
 

@@ -6,19 +6,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lrc_tl.experiments.record import require_record
+from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.beta import DEFAULT_BETA
-from lrc_tl.models.fingerprint import ModelFingerprint
+from lrc_tl.experiments.one_relation import BenchmarkSettings
+from lrc_tl.experiments.record import require_record
+from lrc_tl.experiments.resuming import ResultParts, part_path, read_part, require_no_parts
 from lrc_tl.lre.jacobian import check_layers
-from lrc_tl.storage.json_results import check_folder
 from lrc_tl.lre.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.methods.method import require_exact_fit, require_methods
+from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, layer_number
-from lrc_tl.experiments.one_relation import BenchmarkSettings
-from lrc_tl.relations.relation_files import built_in_relations, load_relation
 from lrc_tl.relations.relation import Relation
-from lrc_tl.experiments.resuming import ResultParts, part_path, read_part, require_no_parts
-from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.relations.relation_files import built_in_relations, load_relation
+from lrc_tl.storage.json_results import check_folder
 
 PART_KIND = "benchmark_part"
 N_SIDE_EFFECTS = 16

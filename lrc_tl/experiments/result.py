@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from lrc_tl.experiments.record import require_record
+from lrc_tl.errors import ResultFileError, ResumeError
 from lrc_tl.experiments.comparison import compare
-from lrc_tl.numerics.statistics import bootstrap_interval, mean_and_std
-from lrc_tl.storage.json_results import ResultFileError, read_sealed_result, write_result
+from lrc_tl.experiments.record import require_record
+from lrc_tl.experiments.resuming import part_files, read_part, require_one_run
 from lrc_tl.experiments.tables import benchmark_markdown
-from lrc_tl.experiments.resuming import ResumeError, part_files, read_part, require_one_run
+from lrc_tl.numerics.statistics import bootstrap_interval, mean_and_std
+from lrc_tl.storage.json_results import read_sealed_result, write_result
 
 _KIND = "protocol_result"
 Figure = Callable[[dict[str, Any]], float | None]

@@ -13,19 +13,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lrc_tl.errors import FingerprintMismatch
-from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.storage.json_results import ResultFileError, read_sealed_result, write_result
 from lrc_tl.arguments.plain_numbers import as_python
+from lrc_tl.errors import FingerprintMismatch, ResultFileError, ResumeError
+from lrc_tl.models.fingerprint import ModelFingerprint
+from lrc_tl.storage.json_results import read_sealed_result, write_result
 
 SCHEMA_VERSION = 2
 """Pieces of version 1 had no checksum; they are refused, since nothing tells whether they are whole."""
 _MOST_NAME_BYTES = 80
 """File systems allow names of 255 bytes; a digest, an ending and a prefix while it is written come on top."""
-
-
-class ResumeError(ValueError):
-    """A stored piece is damaged, belongs to another run, or is in the way; the text says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)

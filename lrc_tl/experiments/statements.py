@@ -6,11 +6,11 @@ from random import Random
 
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.collateral import Pair, same_subject_pairs, unrelated_pairs
-from lrc_tl.passes.known_prompts import filter_known
+from lrc_tl.evaluation.statements import plain_name, readable_prompts
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation
-from lrc_tl.evaluation.statements import plain_name, readable_prompts
 
 _UNRELATED_PROMPTS = 4
 """Few, so that many edits share one: what lies before its subject is then run once."""

@@ -11,15 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.passes.activations import object_activations
-from lrc_tl.storage.artifacts import prompts_hash, read_artifact, write_artifact
-from lrc_tl.markup.caller_warnings import warn_caller
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
 from lrc_tl.errors import ArtifactError
-from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.lre.jacobian import ObjectAggregation, check_layers, jacobian_grid, layer_pairs
-from lrc_tl.storage.json_fields import checked_fields
-from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.lre.jacobian import check_layers, jacobian_grid, layer_pairs
 from lrc_tl.lre.low_rank_fit import (
     FitMethod,
     LowRankFit,
@@ -29,12 +26,15 @@ from lrc_tl.lre.low_rank_fit import (
     fit_pair,
     low_rank_settings,
 )
-from lrc_tl.models.loading import HookedModel
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, tokenize_prompt
-from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.arguments.typechecking import checked
+from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.passes.activations import object_activations
+from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt, prompts_hash, tokenize_prompt
+from lrc_tl.storage.artifacts import read_artifact, write_artifact
+from lrc_tl.storage.json_fields import checked_fields
 
 _KIND = "lre"
 _NOT_PLAIN = ("weight", "bias", "fingerprint")

@@ -3,23 +3,21 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.models.hooking import hooked_pass, inside
-from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
-from lrc_tl.models.loading import HookedModel, hook_name, layer_number
 from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.models.hooking import hooked_pass, inside
+from lrc_tl.models.loading import HookedModel, hook_name, layer_number
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
-from lrc_tl.relations.prompts import TokenizedPrompt
-from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt, object_positions
 from lrc_tl.turns import turn
-
-ObjectAggregation = Literal["mean", "first_token"]
 
 _ROWS_AT_ONCE = 128
 """Rows of a Jacobian in one reverse pass on a CPU: few enough for the cache, enough for full matrix products."""
@@ -68,12 +66,6 @@ def layer_pairs(
             "object layer must be a subject layer or lie above one"
         )
     return pairs
-
-
-def object_positions(tokens: TokenizedPrompt, aggregation: ObjectAggregation) -> list[int]:
-    """Positions that are averaged: all object positions, or the first alone."""
-    positions = list(tokens.object_positions)
-    return positions if aggregation == "mean" else positions[:1]
 
 
 @no_booleans

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.numerics.direction_error import direction_errors
-from lrc_tl.lre.jacobian import ObjectAggregation, checked_positions, rows_at_once
+from lrc_tl.lre.jacobian import checked_positions, rows_at_once
 from lrc_tl.lre.jacobian_products import JacobianProducts
-from lrc_tl.numerics.low_rank import Factors
-from lrc_tl.models.loading import HookedModel
-from lrc_tl.passes.prefix_cache import prefix_caches
 from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.relations.prompts import TokenizedPrompt
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.direction_error import direction_errors
+from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.numerics.sketching import BlockKrylov, factors_of
+from lrc_tl.passes.prefix_cache import prefix_caches
+from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 
 FitMethod = Literal["exact", "low_rank"]
 Pair = tuple[int, int]

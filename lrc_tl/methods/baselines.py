@@ -20,14 +20,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from lrc_tl.passes.activations import subject_activations
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, hook_name
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
-from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.arguments.typechecking import checked
 
 _Array = npt.NDArray[np.float64]
 _PCA_SHARE = 0.9

@@ -5,15 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from lrc_tl.passes.activations import PromptActivations, prompt_activations
-from lrc_tl.methods.baselines import BASELINES, baseline_concepts
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
-from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.lre.jacobian import ObjectAggregation
-from lrc_tl.passes.known_prompts import KnownPrompts
-from lrc_tl.lre.low_rank_fit import FitMethod, require_fit_method
+from lrc_tl.errors import UnfitError
 from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined, fit_layer_grid
+from lrc_tl.lre.low_rank_fit import FitMethod, require_fit_method
+from lrc_tl.methods.baselines import BASELINES, baseline_concepts
 from lrc_tl.methods.method import (
     BY_OBJECT,
     COMBINED,
@@ -23,10 +22,11 @@ from lrc_tl.methods.method import (
     require_exact_fit,
     require_methods,
 )
+from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.loading import HookedModel, hook_name, layer_number
-from lrc_tl.arguments.no_booleans import no_booleans
-from lrc_tl.relations.prompts import Prompt
-from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.passes.activations import PromptActivations, prompt_activations
+from lrc_tl.passes.known_prompts import KnownPrompts
+from lrc_tl.relations.prompts import ObjectAggregation, Prompt
 
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
@@ -36,10 +36,6 @@ WITHOUT_RANK = (RIDGE, COMBINED, *BASELINES)
 _LAST_OR_NONE = ("lrc-final", *BASELINES)
 """Methods whose object layer is the last, or that have none."""
 _WAYS: tuple[Literal["mean"], Literal["first_token"]] = ("mean", "first_token")
-
-
-class UnfitError(ValueError):
-    """A method has no directions on these prompts; the text says which, and why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from lrc_tl.methods.baselines import BASELINES
-from lrc_tl.lre.jacobian import ObjectAggregation
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.methods.baselines import BASELINES
+from lrc_tl.relations.prompts import ObjectAggregation
 
 BY_OBJECT = ("lrc-same-object", "lrc-other-objects")
 """Each direction from an LRE of its own: from prompts with its object alone, or from all but these."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from lrc_tl.errors import FingerprintMismatch
-from lrc_tl.passes.batches import run
-from lrc_tl.storage.json_fields import checked_fields
+from lrc_tl.models.hooking import hooked_pass
 from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.storage.json_fields import checked_fields
 from lrc_tl.turns import turn
 
 _TEXT = "The river runs past Lyon, 3 old mills and a café; nobody counts them."
@@ -248,7 +248,7 @@ def _behaviour(model: HookedModel, ids: torch.Tensor) -> dict[str, list[float]]:
         return hook_function
 
     hooks = [(hook_name(model, layer), keep(layer)) for layer in layers]
-    run(model, ids, lengths=[ids.shape[1]], fwd_hooks=hooks, stop_at_layer=n_layers)
+    hooked_pass(model, ids, fwd_hooks=hooks, stop_at_layer=n_layers, attention_mask=torch.ones_like(ids))
     # RandomState's stream is frozen across NumPy versions.
     gaussians = torch.from_numpy(np.random.RandomState(0).standard_normal((_N_PROJECTIONS, d_model)))
     return {

@@ -12,13 +12,13 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 
+from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.errors import ModelError, in_one_line
 from lrc_tl.models.mapped_weights import (
     mapped_hooked_transformer,
     plain_hooked_transformer,
     store_by_output,
 )
-from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.models.packaged import PACKAGED, gguf_folder, packaged_folder
 
 Backend = Literal["auto", "hooked_transformer", "bridge"]

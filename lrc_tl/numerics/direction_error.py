@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.numerics.sketching import BlockKrylov
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.numerics.sketching import BlockKrylov
 
 BOUND_FACTOR = 2.7
 """Bound over estimate: what held in 95 % of the calibration cases (`benchmarks/low_rank_error.py`)."""

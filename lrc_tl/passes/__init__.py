@@ -1,1 +1,5 @@
-"""."""
+"""Forward passes: batches, positions, and what is read on the way."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

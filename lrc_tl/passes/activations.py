@@ -8,14 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.passes.finite import require_finite_residuals
-from lrc_tl.passes.batches import MAX_TOKENS, length_batches, right_padded, run
-from lrc_tl.lre.jacobian import ObjectAggregation, object_positions
-from lrc_tl.models.loading import HookedModel, hook_name
 from lrc_tl.arguments.no_booleans import no_booleans
-from lrc_tl.relations.prompts import Prompt, subject_token, tokenize_prompt
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.passes.batches import MAX_TOKENS, length_batches, right_padded, run
+from lrc_tl.passes.finite import require_finite_residuals
 from lrc_tl.passes.tracking import is_steered
+from lrc_tl.relations.prompts import ObjectAggregation, Prompt, object_positions, subject_token, tokenize_prompt
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lrc_tl.passes.batches import length_batches, right_padded
 from lrc_tl.models.hooking import Block, hooked_pass
 from lrc_tl.models.loading import HookedModel, hooked_transformer
+from lrc_tl.passes.batches import length_batches, right_padded
 from lrc_tl.passes.suffix_attention import suffix_gradients
 from lrc_tl.passes.tracking import is_steered
 

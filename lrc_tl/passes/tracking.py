@@ -22,8 +22,8 @@ from torch import Tensor
 from lrc_tl.models.following import Generation, follow_generation, generation_of
 from lrc_tl.models.hooking import Session
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.padding import looks_padded, own_tokens, told_lengths
-from lrc_tl.steering.places import Chunk
 from lrc_tl.turns import turn
 
 _tracked: ContextVar[tuple[tuple[Session, HookedModel], ...]] = ContextVar("lrc_tl_tracked", default=())

@@ -1,19 +1,22 @@
 """Prompts with exact subject and object token positions, on any tokenizer. Needs no torch."""
 
+import hashlib
+import json
 import random
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.errors import PositionError
 from lrc_tl.relations.special_tokens import Tokenizing, token_ids
 from lrc_tl.relations.words import UNFINISHED, find_word, name_end, nfc
 
-
-class PositionError(ValueError):
-    """A subject or object could not be located among the tokens; the text shows them."""
+ObjectAggregation: TypeAlias = Literal["mean", "first_token"]
+"""How an object of several tokens is read: at all their positions, or at the first."""
 
 
 @no_booleans
@@ -302,3 +305,20 @@ def _position_by_offsets(model: Tokenizing, text: str, ids: list[int], span: tup
         ]
         return covering[-1] + more if covering else None
     return None
+
+
+def object_positions(tokens: TokenizedPrompt, aggregation: ObjectAggregation) -> list[int]:
+    """Positions that are averaged: all object positions, or the first alone."""
+    positions = list(tokens.object_positions)
+    return positions if aggregation == "mean" else positions[:1]
+
+
+def prompts_hash(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 of the prompts, in their order."""
+    prompts = as_tuple(prompts, "prompts", Prompt)
+    rows = [
+        # The joint of most prompts is left out, so that hashes in older files stay theirs.
+        [prompt.text, prompt.subject, prompt.object, prompt.relation, *([] if prompt.joint else [""])]
+        for prompt in prompts
+    ]
+    return hashlib.sha256(json.dumps(rows).encode("utf-8")).hexdigest()

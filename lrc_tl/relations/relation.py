@@ -7,19 +7,16 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.errors import RelationError
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.relations.facts import Fact, cleaned, in_letters, lookalikes, name_flaw, template_flaw
-from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.relations.prompts import Prompt, spread_over_objects
-from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.relations.shots import ShotPool
 from lrc_tl.relations.words import find_word
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
-
-
-class RelationError(ValueError):
-    """A relation file or a relation's content is not usable; the text says where and why."""
 
 
 @dataclass(frozen=True, kw_only=True)

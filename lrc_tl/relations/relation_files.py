@@ -19,10 +19,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from lrc_tl.errors import RelationError
 from lrc_tl.markup.caller_warnings import warn_caller
-from lrc_tl.relations.facts import name_flaw
 from lrc_tl.markup.printable import printable
-from lrc_tl.relations.relation import Relation, RelationError
+from lrc_tl.relations.facts import name_flaw
+from lrc_tl.relations.relation import Relation
 
 _KEYS = ("name", "prompt_templates", "prompt_templates_zs", "kind", "properties", "samples", "domain", "range")
 _PROPERTIES = ("relation_type", "domain_name", "range_name", "symmetric", "fn_type", "disambiguating")

@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.passes.activations import subject_activations
-from lrc_tl.steering.operations import Erase
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, hook_name
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
-from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.steering.operations import Erase
 from lrc_tl.steering.steering import Steering
-from lrc_tl.arguments.typechecking import checked
 
 _TOLERANCE = 1e-6
 

@@ -13,14 +13,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.steering.operations import Add, Clamp, Operation, Reflect, Swap, check_vector, rescaled, swap_edit, unit_of, wide_of
+from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooking import Block, Session
 from lrc_tl.models.loading import HookedModel, require_hook
-from lrc_tl.arguments.no_booleans import no_booleans
-from lrc_tl.steering.places import Chunk, Where, hook_layer, select
-from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.tracking import track_positions
+from lrc_tl.steering.operations import (
+    Add,
+    Clamp,
+    Operation,
+    Reflect,
+    Swap,
+    check_vector,
+    rescaled,
+    swap_edit,
+    unit_of,
+    wide_of,
+)
+from lrc_tl.steering.places import Where, hook_layer, select
 
 __all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer", "swap_edit"]
 

@@ -4,9 +4,8 @@ Never pickle: reading a file runs no code.
 """
 
 import hashlib
-import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,8 +17,6 @@ from torch import Tensor
 
 from lrc_tl.errors import ArtifactError
 from lrc_tl.storage.json_fields import as_text, conforms, parsed
-from lrc_tl.relations.prompts import Prompt
-from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.storage.whole_file import whole_file, written_file
 
 SCHEMA_NAME = "lrc_tl.artifact"
@@ -47,17 +44,6 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def prompts_hash(prompts: Sequence[Prompt]) -> str:
-    """SHA-256 of the prompts, in their order."""
-    prompts = as_tuple(prompts, "prompts", Prompt)
-    rows = [
-        # The joint of most prompts is left out, so that hashes in older files stay theirs.
-        [prompt.text, prompt.subject, prompt.object, prompt.relation, *([] if prompt.joint else [""])]
-        for prompt in prompts
-    ]
-    return hashlib.sha256(json.dumps(rows).encode("utf-8")).hexdigest()
 
 
 def write_artifact(

@@ -12,13 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lrc_tl.errors import ResultFileError
 from lrc_tl.storage.whole_file import whole_file, written_file
 
 HEAD = ("schema", "lrc_tl", "model", "settings", "seconds", "peak_rss_bytes")
-
-
-class ResultFileError(ValueError):
-    """A result file cannot be read back; the text names it and says why."""
 
 
 def check_target(path: Path) -> None:

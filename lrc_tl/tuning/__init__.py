@@ -1,1 +1,5 @@
-"""."""
+"""Choosing layers, rank and strength on training facts."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,14 +8,14 @@ from random import Random
 from torch import Tensor
 
 from lrc_tl.directions.concept_set import ConceptSet
-from lrc_tl.steering.operations import Swap
 from lrc_tl.evaluation.causality import Edit, causality_curves
 from lrc_tl.evaluation.collateral import side_effects, unrelated_pairs
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.models.loading import HookedModel
-from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, neutral_effects
 from lrc_tl.relations.prompts import Prompt
+from lrc_tl.steering.operations import Swap
 from lrc_tl.steering.steering import Steering
+from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, neutral_effects
 
 MOST_KL_ELSEWHERE = 0.7
 """Nats, on known statements of other relations."""

@@ -6,20 +6,20 @@ from typing import Any
 
 import pandas as pd
 
-from lrc_tl.passes.activations import prompt_activations
-from lrc_tl.tuning.beta_choice import BetaTrials, search_betas
-from lrc_tl.evaluation.causality import counterfactual_edits
-from lrc_tl.evaluation.classification import classify_activations
-from lrc_tl.models.fingerprint import fingerprints_once
-from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
-from lrc_tl.lre.embedding import fit_layer_grid
-from lrc_tl.models.loading import HookedModel, layer_number
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.plain_numbers import real_numbers
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.evaluation.causality import counterfactual_edits
+from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.evaluation.statements import known_statements
+from lrc_tl.lre.embedding import fit_layer_grid
+from lrc_tl.models.fingerprint import fingerprints_once
+from lrc_tl.models.loading import HookedModel, layer_number
+from lrc_tl.passes.activations import prompt_activations
+from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation
-from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.evaluation.statements import known_statements
+from lrc_tl.tuning.beta_choice import BetaTrials, search_betas
 
 RANKS = (16, 32, 64, 128, 192)
 _FEWEST = 5

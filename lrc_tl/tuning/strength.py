@@ -11,24 +11,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.directions.concept_set import ConceptSet
-from lrc_tl.steering.operations import Add, Swap
-from lrc_tl.errors import NotFiniteError
-from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
-from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.steering.generation import generate
-from lrc_tl.models.loading import HookedModel
-from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.plain_numbers import real_numbers
-from lrc_tl.steering.places import LastTokenOf, last_subject_token
-from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.steering.steering import Steering
-from lrc_tl.tuning.strength_result import Limits, StrengthCalibration, StrengthPoint
-from lrc_tl.tuning.strength_batches import map_logits, require_adjustable
+from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.errors import NotFiniteError
+from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
+from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.relations.words import last_word, mentions, same_name
+from lrc_tl.steering.generation import generate
+from lrc_tl.steering.operations import Add, Swap
+from lrc_tl.steering.places import LastTokenOf, last_subject_token
+from lrc_tl.steering.steering import Steering
+from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
+from lrc_tl.tuning.strength_batches import map_logits, require_adjustable
+from lrc_tl.tuning.strength_result import Limits, StrengthCalibration, StrengthPoint
 
 _STEPS_IN_TEN = 4
 

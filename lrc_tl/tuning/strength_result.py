@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.models.fingerprint import ModelFingerprint
 
 
 @no_booleans

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.storage.whole_file import whole_file
 
 _COLOURS = ("#0b6e99", "#d1711f", "#5b8c3a", "#8a4fa3", "#7a7a7a", "#b3a125")

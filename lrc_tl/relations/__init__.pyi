@@ -1,0 +1,10 @@
+from .facts import Fact as Fact
+from .prompts import Prompt as Prompt
+from .prompts import TokenizedPrompt as TokenizedPrompt
+from .prompts import spread_over_objects as spread_over_objects
+from .prompts import tokenize_prompt as tokenize_prompt
+from .relation import Relation as Relation
+from .relation_files import built_in_relations as built_in_relations
+from .relation_files import find_relation as find_relation
+from .relation_files import load_relation as load_relation
+from .relation_files import load_relations as load_relations

@@ -1,0 +1,16 @@
+from .erasure import fit_erasure as fit_erasure
+from .erasure import leace as leace
+from .generation import Generated as Generated
+from .generation import generate as generate
+from .operations import Add as Add
+from .operations import Clamp as Clamp
+from .operations import Erase as Erase
+from .operations import Reflect as Reflect
+from .operations import Swap as Swap
+from .operations import swap_edit as swap_edit
+from .places import Chunk as Chunk
+from .places import last_subject_token as last_subject_token
+from .steering import Gate as Gate
+from .steering import Schedule as Schedule
+from .steering import Steering as Steering
+from .steering import steer as steer

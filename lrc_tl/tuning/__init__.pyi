@@ -1,0 +1,12 @@
+from .neutral_effects import NEUTRAL_TEXTS as NEUTRAL_TEXTS
+from .selection import Settings as Settings
+from .selection import select_settings as select_settings
+from .strength import at_subject as at_subject
+from .strength import calibrate_strength as calibrate_strength
+from .strength import edits_towards as edits_towards
+from .strength import free_text_edits as free_text_edits
+from .strength import object_named as object_named
+from .strength import swap_at_subject as swap_at_subject
+from .strength import target_beats_object as target_beats_object
+from .strength_result import Limits as Limits
+from .strength_result import StrengthCalibration as StrengthCalibration
