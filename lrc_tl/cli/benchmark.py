@@ -140,8 +140,8 @@ def benchmark(
         chosen = [lrc.find_relation(found, name) for name in only.split(",")]
         found, errors = {relation.name: relation for relation in chosen}, {}
     run.require_apart({"--relations": [Path(relation.source) for relation in found.values()] if folder else None})
+    from lrc_tl.errors import ResumeError
     from lrc_tl.experiments.plan import plan_protocol
-    from lrc_tl.experiments.resuming import ResumeError
     from lrc_tl.experiments.run import run_plan  # imports torch
 
     if folder is not None and out is not None and out.resolve() == folder.resolve():

@@ -214,10 +214,10 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
 
         Give held-out activations and the object of each; objects that are not in the set are negatives alone.
         `by` (and `rate`, a false-positive rate) choose the thresholds of `predict`, `probabilities` the map of
-        `probability`, `multiclass` that of `probabilities`; see `lrc_tl.directions.calibration`. With `missing="skip"` a
-        concept of which no sample is given stays without threshold and `probability`, is listed in
-        `calibration.report.left_out`, and still takes part in `probabilities`. `calibration` keeps all of it with
-        a report, and `save` writes it.
+        `probability`, `multiclass` that of `probabilities`; see `lrc_tl.directions.calibration`. With
+        `missing="skip"` a concept of which no sample is given stays without threshold and `probability`, is listed
+        in `calibration.report.left_out`, and still takes part in `probabilities`. `calibration` keeps all of it
+        with a report, and `save` writes it.
 
         Raises:
             ValueError: an unknown option, not one object an activation, a concept without samples of both kinds
@@ -399,8 +399,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
         (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject: the last
         occurrence of it as a whole word, or the one at character `subject_start`.
-        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.directions.beta.DEFAULT_BETA`; the paper's
-        is 0.1.
+        Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.directions.beta.DEFAULT_BETA`;
+        the paper's is 0.1.
 
         Raises:
             KeyError: no such concept.

@@ -62,7 +62,8 @@ def run_protocol(
     Args:
         relations: one for each name.
         beta: factor of eq. 7; several give a causality curve, headed by the first. None: with `select` the one
-            that it chooses, else `lrc_tl.directions.beta.DEFAULT_BETA`. The paper's is 0.1, which its presets have.
+            that it chooses, else `lrc_tl.directions.beta.DEFAULT_BETA`. The paper's is 0.1, which its presets
+            have.
         max_lre_prompts: prompts for each LRE, balanced over objects; baselines use all known training prompts.
         max_facts: facts used of each relation, drawn with the seed: two of each object as far as they go, then
             evenly.

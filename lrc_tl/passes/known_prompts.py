@@ -67,8 +67,8 @@ class KnownPrompts:
     def report(self) -> str:
         """How many prompts were kept for each object, and what was said to the dropped ones.
 
-        Also what the rule for word ends (`lrc_tl.relations.words`) changed against a plain one, by which the object's word
-        ends where no letter, digit or underscore follows.
+        Also what the rule for word ends (`lrc_tl.relations.words`) changed against a plain one, by which the
+        object's word ends where no letter, digit or underscore follows.
         """
         kept = Counter(prompt.object for prompt in self.prompts)
         dropped = Counter(entry.prompt.object for entry in self.dropped)
@@ -116,11 +116,11 @@ def filter_known(
 ) -> KnownPrompts:
     """The prompts whose greedy continuation is their object, and where the word ends there.
 
-    The answer begins with the object, the word ends behind it (`lrc_tl.relations.words`: "Guinea-Bissau" is not "Guinea"),
-    and no longer object of the relation is said. The relation's objects are those of the given prompts with the
-    same `relation`, and their `relation_objects`. Case counts; white space around and the way in which an accent
-    is spelled do not. As many tokens are decoded as the longest object needs that the answer may be, and two more,
-    or fewer where fewer tell.
+    The answer begins with the object, the word ends behind it (`lrc_tl.relations.words`: "Guinea-Bissau" is not
+    "Guinea"), and no longer object of the relation is said. The relation's objects are those of the given prompts
+    with the same `relation`, and their `relation_objects`. Case counts; white space around and the way in which an
+    accent is spelled do not. As many tokens are decoded as the longest object needs that the answer may be, and
+    two more, or fewer where fewer tell.
 
     A first batched pass runs each prompt with its object behind it, which gives the greedy token at every object
     position as long as the tokens agree; only prompts that fail there, or that it leaves open, are decoded on,

@@ -80,7 +80,8 @@ def spelled_as_object(name: str, joint: str) -> str:
 
 
 def find_subject(text: str, subject: str) -> tuple[int, int]:
-    """Character range of the last whole-word occurrence of `subject` in `text`; see `lrc_tl.relations.words.find_word`.
+    """Character range of the last whole-word occurrence of `subject` in `text`; see
+    `lrc_tl.relations.words.find_word`.
 
     White space around `subject` is ignored.
 

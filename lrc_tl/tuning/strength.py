@@ -84,8 +84,8 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
     """Success for free text: the greedy continuation names the target within `within` tokens.
 
     Margins are 1 and -1. `words` holds, for a target, further words that count as naming it. A name counts as a
-    whole word, in the case given (`lrc_tl.relations.words.mentions`). The default success of `calibrate_strength` for
-    `free_text_edits`.
+    whole word, in the case given (`lrc_tl.relations.words.mentions`). The default success of `calibrate_strength`
+    for `free_text_edits`.
 
     Raises:
         ValueError: `within` is below 1; or, when it is used, below the number of tokens of every such name.

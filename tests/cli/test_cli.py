@@ -219,7 +219,9 @@ def calls(monkeypatch):
     monkeypatch.setattr(lrc, "LinearRelationalEmbedding", Embedding)
     monkeypatch.setattr(lrc, "ConceptSet", Concepts)
     fingerprint = SimpleNamespace(to_dict=lambda: {"name": "m"})
-    monkeypatch.setattr(lrc.models, "ModelFingerprint", SimpleNamespace(of=lambda given: given is model and fingerprint))
+    monkeypatch.setattr(
+        lrc.models, "ModelFingerprint", SimpleNamespace(of=lambda given: given is model and fingerprint)
+    )
     return made
 
 

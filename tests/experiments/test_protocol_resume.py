@@ -308,7 +308,7 @@ def test_a_run_killed_ten_times_gives_the_same_result_bit_for_bit(tmp_path):
     kind = "hooked" if version("transformer-lens").startswith("3.") else "bridge"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", KILLED, kind, str(tmp_path)],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

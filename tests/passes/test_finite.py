@@ -60,7 +60,8 @@ def test_a_broken_model_is_refused_by_evaluate_and_by_every_measure_of_edits(las
     model, differences = last_layer_is_nan, noise(len(edits))
     lre = lrc.LinearRelationalEmbedding(
         weight=torch.eye(D_MODEL), bias=torch.zeros(D_MODEL), subject_layer=0, object_layer=2, relation="r",
-        object_aggregation="first_token", n_prompts=1, prompts_hash="", fingerprint=lrc.models.ModelFingerprint.of(model),
+        object_aggregation="first_token", n_prompts=1, prompts_hash="",
+        fingerprint=lrc.models.ModelFingerprint.of(model),
     )  # fmt: skip
     calls = {
         "evaluate": lambda: lrc.evaluate(model, concepts(prompts), prompts),

@@ -11,7 +11,7 @@ import pytest
 
 import lrc_tl as lrc
 
-DATASET = Path(os.environ.get("LRC_TL_LRE_DATA") or Path(__file__).parents[2] / "shared" / "data" / "lre")
+DATASET = Path(os.environ.get("LRC_TL_LRE_DATA") or Path(__file__).parents[3] / "shared" / "data" / "lre")
 
 
 def write(folder, file="r.json", **changes):

@@ -78,7 +78,8 @@ def wholes(model, relation, other):
     fit = lrc.LinearRelationalEmbedding.fit
     erasure = lrc.fit_erasure(model, prompts, layer=1)
     calibrated = lrc.calibrate_strength(
-        model, lrc.tuning.at_subject(model, direction().add(strength=1.0)), edits, strengths=[0.2, 2.0], refinements=1,
+        model, lrc.tuning.at_subject(model, direction().add(strength=1.0)), edits,
+        strengths=[0.2, 2.0], refinements=1,
         neutral_texts=NEUTRAL, **quiet,
     )  # fmt: skip
     evaluation = lrc.evaluate(

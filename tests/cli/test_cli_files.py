@@ -233,8 +233,8 @@ def test_a_terminal_without_the_letters_gets_escapes_in_place_of_a_failure(tmp_p
     data = {"name": "São", "prompt_templates": ["{} is"], "samples": pairs}
     (tmp_path / "r.json").write_text(json.dumps(data))
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from lrc_tl.cli.main import main; sys.exit(main())", "relations", tmp_path],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", "from lrc_tl.cli.main import main; raise SystemExit(main())", "relations",
+        tmp_path], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "S\\xe3o" in done.stdout

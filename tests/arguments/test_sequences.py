@@ -70,17 +70,25 @@ PROMPTS = {
     "prompts_hash": lambda m, d, given: prompts_hash(given),
 }
 EDITS = {
-    "causality_curves": lambda m, d, given: lrc.evaluation.causality_curves(m, given, {"a": d["differences"]}, betas=[0.1])[
-        "a"
-    ][0].edited,
-    "lre_causality": lambda m, d, given: lrc.evaluation.lre_causality(m, d["lre"], given, d["prompts"], rank=2).edited,
+    "causality_curves": lambda m, d, given: (
+        lrc.evaluation.causality_curves(m, given, {"a": d["differences"]}, betas=[0.1])["a"][0].edited
+    ),
+    "lre_causality": lambda m, d, given: (
+        lrc.evaluation.lre_causality(m, d["lre"], given, d["prompts"], rank=2).edited
+    ),
     "unrelated_pairs": lambda m, d, given: lrc.evaluation.unrelated_pairs(given, d["prompts"], n=5),
     "same_subject_pairs": lambda m, d, given: lrc.evaluation.same_subject_pairs(given, d["prompts"]),
-    "calibrate_strength": lambda m, d, given: lrc.calibrate_strength(
-        m, d["concepts"]["w30"].add(strength=1.0), given, strengths=[0.1, 0.2], refinements=0,
-        neutral_texts=["w1 w2 w3 w4 w5 w6"],
-    ).points,
-}  # fmt: skip
+    "calibrate_strength": lambda m, d, given: (
+        lrc.calibrate_strength(
+            m,
+            d["concepts"]["w30"].add(strength=1.0),
+            given,
+            strengths=[0.1, 0.2],
+            refinements=0,
+            neutral_texts=["w1 w2 w3 w4 w5 w6"],
+        ).points
+    ),
+}
 OBJECTS = {
     "concepts_from_activations": lambda m, d, given: (
         d["lre"].concepts_from_activations(d["acts"], given, rank=2).vectors

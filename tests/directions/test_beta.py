@@ -15,7 +15,7 @@ from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.experiments.presets import PRESETS
 
 HOOK = "blocks.1.hook_resid_post"
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 @pytest.fixture
