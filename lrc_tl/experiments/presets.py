@@ -32,7 +32,8 @@ _DEFAULTS: dict[str, Any] = {
 }
 _PAPER_BETA = 0.1
 """Of the paper's edits (arXiv:2311.08968); heads every preset. The default elsewhere is in
-`lrc_tl.directions.beta`.""" _FULL: dict[str, Any] = {"beta": (_PAPER_BETA,), "seeds": (42, 43, 44, 45, 46)}
+`lrc_tl.directions.beta`."""
+_FULL: dict[str, Any] = {"beta": (_PAPER_BETA,), "seeds": (42, 43, 44, 45, 46)}
 _SMALL: dict[str, Any] = {"beta": (_PAPER_BETA,), "seeds": (42,), "max_lre_prompts": 10, "max_facts": 60}
 _CURVE: dict[str, Any] = {"beta": (_PAPER_BETA, 0.01, 0.05, 0.2, 0.4), "seeds": (42, 43, 44)}
 _PAIR: dict[str, Any] = {"methods": ("lrc", "svm")}
