@@ -84,7 +84,7 @@ def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_met
 ):
     read = lrc.passes.prompt_activations
     passes = []
-    for module in ("relation_benchmark", "method_fitting"):
+    for module in ("experiments.one_relation", "methods.fitting"):
         monkeypatch.setattr(
             f"lrc_tl.{module}.prompt_activations",
             lambda model, prompts, **options: passes.append(len(prompts)) or read(model, prompts, **options),
@@ -119,7 +119,7 @@ def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model
 
 
 def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_model, relations, monkeypatch):
-    from lrc_tl.lre.embedding import fit_layer_grid
+    from lrc_tl.lre.layer_grid import fit_layer_grid
 
     grids = []
     monkeypatch.setattr(
@@ -213,7 +213,7 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
 
     kinds = []
     monkeypatch.setattr(
-        "lrc_tl.lre.embedding.fit_pair",
+        "lrc_tl.lre.layer_grid.fit_pair",
         lambda *args, **options: kinds.append(options) or fit_pair(*args, **options),
     )
     settings = {**SETTINGS, "rank": 2, "n_side_effects": 0, "seeds": (1,), "methods": ("lrc", "lrc-final", "svm")}
@@ -238,7 +238,7 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
 
 
 def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relations, monkeypatch):
-    from lrc_tl.lre.embedding import fit_layer_grid
+    from lrc_tl.lre.layer_grid import fit_layer_grid
 
     grids = []
     monkeypatch.setattr(
