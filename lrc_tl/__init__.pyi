@@ -46,8 +46,8 @@ from .steering.steering import Steering as Steering
 from .steering.steering import steer as steer
 from .tuning.selection import select_settings as select_settings
 from .tuning.strength import calibrate_strength as calibrate_strength
-from .tuning.strength import edits_towards as edits_towards
-from .tuning.strength import free_text_edits as free_text_edits
-from .tuning.strength import object_named as object_named
-from .tuning.strength import swap_at_subject as swap_at_subject
+from .tuning.strength_edits import edits_towards as edits_towards
+from .tuning.strength_edits import free_text_edits as free_text_edits
+from .tuning.strength_edits import swap_at_subject as swap_at_subject
 from .tuning.strength_result import Limits as Limits
+from .tuning.success import object_named as object_named
