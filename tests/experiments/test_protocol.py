@@ -9,8 +9,8 @@ from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.control_tasks import random_weights
-from lrc_tl.experiments.one_relation import splittable_sample
 from lrc_tl.experiments.run import run_protocol
+from lrc_tl.relations.sampling import splittable_sample
 
 
 @pytest.fixture(scope="module")
