@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import pytest
 import tiny_models
-from entry_points import LAYERS, NEUTRAL, WHOLE, close, direction
+from entry_point_rows import LAYERS, NEUTRAL, close, direction
+from entry_points import WHOLE
 from spoken import has_enough
 from tiny_benchmark import SETTINGS
 

@@ -10,19 +10,8 @@ from contextlib import nullcontext
 import pytest
 import tiny_models
 import torch
-from entry_points import (
-    BATCHES,
-    ENTRIES,
-    EXCEPTIONS,
-    PROMPTS,
-    ROWS,
-    TEXTS,
-    WHOLE,
-    close,
-    continuation,
-    padded_ids,
-    taking_a_model,
-)
+from entry_point_rows import BATCHES, PROMPTS, ROWS, TEXTS, close, continuation, padded_ids
+from entry_points import ENTRIES, EXCEPTIONS, WHOLE, taking_a_model
 from reference.finite_differences import central_differences
 from tiny_steering import adding
 
