@@ -24,8 +24,9 @@ from peer_linear_relational.operations import matrix_product_gflops, minimum_gfl
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import lrc_tl as lrc
+from lrc_tl.lre.fit_settings import LowRankSettings
 from lrc_tl.lre.jacobian import jacobian_grid
-from lrc_tl.lre.low_rank_fit import LowRankSettings, fit_pair
+from lrc_tl.lre.low_rank_fit import fit_pair
 from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"

@@ -108,7 +108,7 @@ def benchmark(
         }
         settings = benchmark_settings(given, model=model, preset=preset, select=select)
         lrc.methods.require_methods(settings["methods"])
-        from lrc_tl.lre.low_rank_fit import require_fit_method  # imports torch
+        from lrc_tl.lre.fit_settings import require_fit_method  # imports torch
 
         require_fit_method(settings["fit_method"], name="--fit-method")
     # A method at several settings has commas in its name: lrc@object=12,rank=64.

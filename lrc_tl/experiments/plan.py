@@ -11,8 +11,8 @@ from lrc_tl.directions.beta import DEFAULT_BETA
 from lrc_tl.experiments.record import require_record
 from lrc_tl.experiments.resuming import ResultParts, part_path, read_part, require_no_parts
 from lrc_tl.experiments.settings import BenchmarkSettings
+from lrc_tl.lre.fit_settings import FitMethod, require_fit_method
 from lrc_tl.lre.jacobian import check_layers
-from lrc_tl.lre.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.methods.method import require_exact_fit, require_methods
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, layer_number

@@ -12,7 +12,7 @@ from lrc_tl.experiments.one_relation import benchmark_relation
 from lrc_tl.experiments.plan import N_SIDE_EFFECTS, ProtocolPlan, method_names, part_name, plan_protocol
 from lrc_tl.experiments.presets import TABLE_METHODS
 from lrc_tl.experiments.result import ProtocolResult
-from lrc_tl.lre.low_rank_fit import FitMethod
+from lrc_tl.lre.fit_settings import FitMethod
 from lrc_tl.markup.printable import printable
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.loading import HookedModel

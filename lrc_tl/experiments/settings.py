@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lrc_tl.lre.low_rank_fit import FitMethod
+from lrc_tl.lre.fit_settings import FitMethod
 from lrc_tl.methods.method import MethodVariant, method_variants
 
 

@@ -17,8 +17,8 @@ from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import ArtifactError
+from lrc_tl.lre.fit_settings import FitMethod, low_rank_settings
 from lrc_tl.lre.jacobian import check_layers
-from lrc_tl.lre.low_rank_fit import FitMethod, low_rank_settings
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.numerics.low_rank import Factors

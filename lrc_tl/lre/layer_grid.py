@@ -7,16 +7,9 @@ from torch import Tensor
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
+from lrc_tl.lre.fit_settings import FitMethod, LowRankSettings, low_rank_settings
 from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
-from lrc_tl.lre.low_rank_fit import (
-    FitMethod,
-    LowRankFit,
-    LowRankSettings,
-    exact_is_cheaper,
-    fit_grid,
-    fit_pair,
-    low_rank_settings,
-)
+from lrc_tl.lre.low_rank_fit import LowRankFit, exact_is_cheaper, fit_grid, fit_pair
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
