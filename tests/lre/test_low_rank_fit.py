@@ -7,6 +7,7 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.lre.jacobian_products import JacobianProducts
+from lrc_tl.models import loading
 from lrc_tl.numerics.direction_error import angles
 
 D_MODEL = 48
@@ -32,7 +33,7 @@ def bridge():
 
 @pytest.fixture(scope="module")
 def hooked():
-    if lrc.models.hooked_transformer() is None:
+    if loading.hooked_transformer() is None:
         pytest.skip("this TransformerLens has no HookedTransformer")
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
