@@ -4,9 +4,9 @@ Adding a vector during generation follows Turner et al. 2023 (arXiv:2308.10248);
 Chanin et al. 2024 (arXiv:2311.08968).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -163,6 +163,8 @@ class Add:
         ValueError: `strength` is not finite, or `vector` is not a unit vector.
     """
 
+    kind: ClassVar[str] = "Add"
+    has_strength: ClassVar[bool] = True
     vector: Float[Tensor, " d_model"]
     strength: Amount
     """A share of `|h|` at each position, or residual-stream units with `unit="absolute"`; one, or one a row."""
@@ -173,6 +175,16 @@ class Add:
         _check_amount(self.strength, "strength")
         if self.unit not in ("share", "absolute"):
             raise ValueError(f"unit is {self.unit!r}; allowed are 'share' and 'absolute'")
+
+    @property
+    def amount(self) -> Amount:
+        """Its strength."""
+        return self.strength
+
+    @no_booleans
+    def with_amount(self, amount: Amount) -> "Add":
+        """The same with another strength."""
+        return replace(self, strength=amount)
 
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
@@ -189,9 +201,13 @@ class Swap:
         ValueError: `beta` is not finite, or a vector is not a unit vector.
     """
 
+    kind: ClassVar[str] = "Swap"
+    has_strength: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "share"
     remove: Float[Tensor, " d_model"]
     add: Float[Tensor, " d_model"]
     beta: Amount
+    """A share of `|h|` at each position; one, or one a row."""
 
     def __post_init__(self) -> None:
         check_vector(self.remove, "remove")
@@ -204,8 +220,18 @@ class Swap:
 
     @property
     def vector(self) -> Tensor:
-        """The direction that goes out, whose width must fit the model."""
-        return self.remove
+        """The direction that comes in."""
+        return self.add
+
+    @property
+    def amount(self) -> Amount:
+        """Its beta."""
+        return self.beta
+
+    @no_booleans
+    def with_amount(self, amount: Amount) -> "Swap":
+        """The same with another beta."""
+        return replace(self, beta=amount)
 
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
@@ -222,26 +248,59 @@ class Clamp:
         ValueError: `value` is not finite, or `vector` is not a unit vector.
     """
 
+    kind: ClassVar[str] = "Clamp"
+    has_strength: ClassVar[bool] = False
+    unit: ClassVar[Unit] = "absolute"
     vector: Float[Tensor, " d_model"]
     value: Amount
+    """The score that comes out, in residual-stream units; one, or one a row."""
 
     def __post_init__(self) -> None:
         check_vector(self.vector, "vector")
         _check_amount(self.value, "value")
+
+    @property
+    def amount(self) -> Amount:
+        """Its value."""
+        return self.value
+
+    @no_booleans
+    def with_amount(self, amount: Amount) -> "Clamp":
+        """The same with another value."""
+        return replace(self, value=amount)
 
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
         return _clamp_shift(h, self.vector, _rows(self.value, h))
 
 
+class _WithoutAmount:
+    """What an operation is that has nothing to choose."""
+
+    kind: ClassVar[str]
+    has_strength: ClassVar[bool] = False
+    unit: ClassVar[None] = None
+    amount: ClassVar[None] = None
+
+    @no_booleans
+    def with_amount(self, amount: Amount) -> NoReturn:
+        """Always refused.
+
+        Raises:
+            ValueError: it has no amount.
+        """
+        raise ValueError(f"{self.kind} has no amount, and was given {amount}; give it none")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reflect:
+class Reflect(_WithoutAmount):
     """`reflect_edit` as an operation of a `Steering`.
 
     Raises:
         ValueError: `vector` is not a unit vector.
     """
 
+    kind: ClassVar[str] = "Reflect"
     vector: Float[Tensor, " d_model"]
 
     def __post_init__(self) -> None:
@@ -253,7 +312,7 @@ class Reflect:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Erase:
+class Erase(_WithoutAmount):
     """`h - (h - m) R^T L^T`: an affine projection along the columns of L, as LEACE makes; the mean `m` stays.
 
     With `R L = I` it is a projection, so doing it twice is doing it once. `lrc_tl.steering.erasure` fits it.
@@ -263,6 +322,7 @@ class Erase:
             identity to 1e-4.
     """
 
+    kind: ClassVar[str] = "Erase"
     left: Float[Tensor, "d_model rank"]
     right: Float[Tensor, "rank d_model"]
     mean: Float[Tensor, " d_model"]
@@ -289,6 +349,14 @@ class Erase:
 
 
 Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
+"""Each has, beside the fields of its own:
+
+- `shift(h)`: what is added to residuals of shape `batch pos d_model`, in their dtype.
+- `vector`: the unit vector along which it writes and its score is read.
+- `amount`, `with_amount(...)`: how much, in `unit`, and the same operation with another; None where it has none.
+- `has_strength`: whether its shift grows in proportion to its amount, so that strengths can be tried in its place.
+- `kind`: its name in results and messages.
+"""
 
 
 def _rows(amount: Amount, h: Tensor) -> Amount:

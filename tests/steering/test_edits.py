@@ -1,5 +1,7 @@
 """Laws of the edits, in float32 and float64."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +151,47 @@ def test_vectors_that_are_not_unit_vectors_or_do_not_fit_are_refused():
         edits.Add(vector=unit(1), strength=torch.zeros(2, 2))
     with pytest.raises(ValueError, match="unit is 'metres'; allowed are 'share' and 'absolute'"):
         edits.Add(vector=unit(1), strength=1.0, unit="metres")
+
+
+@pytest.mark.parametrize(
+    ("operation", "field"),
+    [
+        (edits.Add(vector=unit(1), strength=0.5, unit="absolute"), "strength"),
+        (edits.Swap(remove=unit(1), add=unit(2), beta=0.5), "beta"),
+        (edits.Clamp(vector=unit(1), value=0.5), "value"),
+    ],
+    ids=lambda one: getattr(one, "kind", one),
+)
+@pytest.mark.parametrize("amount", [-3.0, torch.tensor([0.25, 2.0])], ids=["one", "by row"])
+def test_another_amount_is_what_the_operation_was_made_with_and_all_else_stays(operation, field, amount):
+    other = operation.with_amount(amount)
+    assert operation.amount == 0.5
+    assert other.amount is amount
+    given = {one.name: getattr(operation, one.name) for one in fields(operation)}
+    assert all(getattr(other, name) is (amount if name == field else value) for name, value in given.items())
+    with pytest.raises(ValueError, match=f"{field} is nan; it must be a finite number"):
+        operation.with_amount(float("nan"))
+
+
+def test_what_has_a_strength_shifts_in_proportion_to_it_and_what_has_none_does_not(h):
+    erase = edits.Erase(left=unit(1)[:, None], right=unit(1)[None], mean=torch.zeros(24))
+    for operation, proportional in (
+        (edits.Add(vector=unit(1), strength=0.5), True),
+        (edits.Add(vector=unit(1), strength=0.5, unit="absolute"), True),
+        (edits.Swap(remove=unit(1), add=unit(2), beta=0.5), True),
+        (edits.Clamp(vector=unit(1), value=0.5), False),
+        (edits.Reflect(vector=unit(1)), False),
+        (erase, False),
+    ):
+        assert operation.has_strength == proportional
+        if operation.amount is None:
+            with pytest.raises(ValueError, match=rf"{operation.kind} has no amount, and was given 1\.0"):
+                operation.with_amount(1.0)
+            continue
+        assert operation.with_amount(0.0).shift(h).any() != proportional
+        difference = operation.with_amount(1.5).shift(h) - 3 * operation.shift(h)
+        assert bool((difference.norm(dim=-1) <= within(h)).all()) == proportional
+
+
+def test_a_swap_is_read_along_the_direction_that_comes_in():
+    assert torch.equal(edits.Swap(remove=unit(1), add=unit(2), beta=0.1).vector, unit(2))
