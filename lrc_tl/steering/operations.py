@@ -1,7 +1,7 @@
-"""Edits of a residual stream: pure functions of it, and the same as operations that a `Steering` holds.
+"""Operations that a `Steering` holds: what is added to a residual stream.
 
-Adding a vector during generation follows Turner et al. 2023 (arXiv:2308.10248); `swap_edit` is eq. 7 of
-Chanin et al. 2024 (arXiv:2311.08968).
+Adding a vector during generation follows Turner et al. 2023 (arXiv:2308.10248); `Swap` is eq. 7 of
+Chanin et al. 2024 (arXiv:2311.08968). They are given residuals in float32 or wider.
 """
 
 from dataclasses import dataclass, replace
@@ -13,11 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.no_booleans import no_booleans
-from lrc_tl.arguments.typechecking import checked
 
 Unit = Literal["share", "absolute"]
 Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
-"""One number, or one for each leading index of the residual."""
+"""One number, or one for each row of the batch."""
 
 
 def wide_of(tensor: Tensor) -> Tensor:
@@ -37,14 +36,13 @@ def _column(amount: Amount, like: Tensor) -> Tensor | float:
     return amount.to(like).unsqueeze(-1) if isinstance(amount, Tensor) else amount
 
 
-def _add_shift(h: Tensor, vector: Tensor, strength: Amount, unit: Unit) -> Tensor:
+def shift_along(h: Tensor, vector: Tensor, amount: Amount, unit: Unit = "share") -> Tensor:
+    """`amount |h| v`, or `amount v` with `unit="absolute"`, for vectors of any length.
+
+    With a difference of two unit vectors it is eq. 7 of Chanin et al. 2024 (arXiv:2311.08968).
+    """
     scale: Any = h.norm(dim=-1, keepdim=True) if unit == "share" else 1.0
-    shift: Tensor = _column(strength, h) * scale * unit_of(vector, h).expand_as(h)
-    return shift
-
-
-def _swap_shift(h: Tensor, remove: Tensor, add: Tensor, beta: Amount) -> Tensor:
-    shift: Tensor = _column(beta, h) * h.norm(dim=-1, keepdim=True) * (add.to(h) - remove.to(h))
+    shift: Tensor = _column(amount, h) * scale * vector
     return shift
 
 
@@ -55,82 +53,12 @@ def _clamp_shift(h: Tensor, vector: Tensor, value: Amount) -> Tensor:
     return shift
 
 
-@no_booleans
-@checked
-def add_edit(
-    h: Float[Tensor, "*batch d_model"],
-    vector: Float[Tensor, " d_model"],
-    *,
-    strength: Amount,
-    unit: Unit = "share",
-) -> Float[Tensor, "*batch d_model"]:
-    """`h + strength |h| v`, or `h + strength v` with `unit="absolute"`, which moves the score by `strength`.
-
-    Computed in float32 or wider, returned in the dtype of `h`, as every operation here.
-    """
-    wide = wide_of(h)
-    return (wide + _add_shift(wide, vector, strength, unit)).to(h.dtype)
-
-
-@no_booleans
-@checked
-def swap_edit(
-    h: Float[Tensor, "*batch d_model"],
-    remove: Float[Tensor, "*#batch d_model"],
-    add: Float[Tensor, "*#batch d_model"],
-    *,
-    beta: Amount,
-) -> Float[Tensor, "*batch d_model"]:
-    """`h + beta |h| (v_add - v_remove)`: one concept for another (arXiv:2311.08968, eq. 7).
-
-    `remove` and `add` are taken as they are (unit vectors in the paper), one for all rows of `h` or one for each.
-    """
-    wide = wide_of(h)
-    return (wide + _swap_shift(wide, remove, add, beta)).to(h.dtype)
-
-
-@no_booleans
-@checked
-def clamp_edit(
-    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"], *, value: Amount
-) -> Float[Tensor, "*batch d_model"]:
-    """`h + (value - v.h) v`: the nearest residual whose score is `value`."""
-    wide = wide_of(h)
-    return (wide + _clamp_shift(wide, vector, value)).to(h.dtype)
-
-
-@checked
-def ablate_edit(
-    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"]
-) -> Float[Tensor, "*batch d_model"]:
-    """`h - (v.h) v`: the direction projected out; its score is 0."""
-    edited: Tensor = clamp_edit(h, vector, value=0.0)
-    return edited
-
-
-@checked
-def reflect_edit(
-    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"]
-) -> Float[Tensor, "*batch d_model"]:
-    """`h - 2 (v.h) v`: the score changes its sign, the norm stays."""
-    wide = wide_of(h)
-    return (wide + 2 * _clamp_shift(wide, vector, 0.0)).to(h.dtype)
-
-
 def rescaled(edited: Tensor, h: Tensor) -> Tensor:
-    """`keep_norm` without checks, for hooks."""
+    """`edited |h| / |edited|`: the direction of the edit with the length of `h`; a zero vector stays zero."""
     wide = wide_of(edited)
     length = wide.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
     kept: Tensor = (wide / length) * wide_of(h).norm(dim=-1, keepdim=True)
     return kept.to(h.dtype)
-
-
-@checked
-def keep_norm(
-    edited: Float[Tensor, "*batch d_model"], h: Float[Tensor, "*batch d_model"]
-) -> Float[Tensor, "*batch d_model"]:
-    """`edited |h| / |edited|`: the direction of the edit with the length of `h`; a zero vector stays zero."""
-    return rescaled(edited, h)
 
 
 def _check_amount(amount: Amount, name: str) -> None:
@@ -156,7 +84,7 @@ def check_vector(vector: Tensor, name: str) -> None:
 @no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Add:
-    """`add_edit` as an operation of a `Steering`.
+    """`h + strength |h| v`, or `h + strength v` with `unit="absolute"`, which moves the score by `strength`.
 
     Raises:
         TypeError: `strength` is neither a number nor a tensor.
@@ -188,13 +116,13 @@ class Add:
 
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
-        return _add_shift(h, self.vector, _rows(self.strength, h), self.unit)
+        return shift_along(h, unit_of(self.vector, h).expand_as(h), _rows(self.strength, h), self.unit)
 
 
 @no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Swap:
-    """`swap_edit` as an operation of a `Steering`.
+    """`h + beta |h| (add - remove)`: one concept for another (arXiv:2311.08968, eq. 7).
 
     Raises:
         TypeError: `beta` is neither a number nor a tensor.
@@ -235,13 +163,13 @@ class Swap:
 
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
-        return _swap_shift(h, self.remove, self.add, _rows(self.beta, h))
+        return shift_along(h, self.add.to(h) - self.remove.to(h), _rows(self.beta, h))
 
 
 @no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clamp:
-    """`clamp_edit` as an operation of a `Steering`; `value=0.0` is ablation.
+    """`h + (value - v.h) v`: the nearest residual whose score is `value`; `value=0.0` is ablation.
 
     Raises:
         TypeError: `value` is neither a number nor a tensor.
@@ -294,7 +222,7 @@ class _WithoutAmount:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reflect(_WithoutAmount):
-    """`reflect_edit` as an operation of a `Steering`.
+    """`h - 2 (v.h) v`: the score changes its sign, the norm stays.
 
     Raises:
         ValueError: `vector` is not a unit vector.

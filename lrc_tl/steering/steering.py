@@ -28,13 +28,12 @@ from lrc_tl.steering.operations import (
     Swap,
     check_vector,
     rescaled,
-    swap_edit,
     unit_of,
     wide_of,
 )
 from lrc_tl.steering.places import Where, hook_layer, select
 
-__all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer", "swap_edit"]
+__all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer"]
 
 Hook: TypeAlias = Callable[..., Tensor]
 
