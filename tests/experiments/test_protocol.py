@@ -84,7 +84,7 @@ def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_met
 ):
     read = lrc.passes.prompt_activations
     passes = []
-    for module in ("relation_benchmark", "method_fitting"):
+    for module in ("experiments.one_relation", "methods.fitting"):
         monkeypatch.setattr(
             f"lrc_tl.{module}.prompt_activations",
             lambda model, prompts, **options: passes.append(len(prompts)) or read(model, prompts, **options),

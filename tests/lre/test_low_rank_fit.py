@@ -49,7 +49,7 @@ def model(request, monkeypatch):
             prompt=prompt, text_ids=tuple(ids[:6]), object_ids=tuple(ids[6 : 7 + row]), subject_position=row + 1
         )
 
-    for module in ("lre", "activations"):
+    for module in ("lre.embedding", "passes.activations"):
         monkeypatch.setattr(f"lrc_tl.{module}.tokenize_prompt", tokenize)
     return request.getfixturevalue(request.param)
 
