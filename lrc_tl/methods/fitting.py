@@ -65,6 +65,7 @@ def fit_concepts(
     `"lrc"` is the paper's (arXiv:2311.08968, eqs. 4 and 5), `"lrc-final"` the original LRE inverted; `"lrc-ridge"`
     has a ridge in place of the rank, and `"lrc-combined"` joins three such, of two object layers and of the first
     object token at the last (`benchmarks/README.md` compares them). Baselines such as `"svm"` go by their names.
+    `lrc_tl.methods.METHODS` says of every method what it is.
 
     Args:
         prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on at most

@@ -33,6 +33,7 @@ def test_a_method_reads_objects_exactly_if_it_inverts_an_lre(entry):
     assert (entry.object_layer is None) == (entry.inverse is None) == entry.is_baseline
     assert not (entry.is_baseline and (entry.combines or entry.lre_for_each or entry.needs_rank or entry.ridge))
     assert not (entry.needs_rank and entry.ridge)
+    assert entry.object_layer != "half_way"  # for parts of another method alone
 
 
 def test_a_baseline_has_a_function_or_shuffles_the_objects_of_one_that_has():
@@ -69,5 +70,6 @@ def test_a_method_of_pieces_that_are_there_needs_an_entry_and_no_more(word_model
         word_model, used, **places, object_aggregation="first_token", progress=False
     )
     torch.testing.assert_close(made.vectors, lre.concepts(word_model, prompts, ridge=0.2).vectors)
+    assert {direction.method for direction in made.values()} <= set(METHODS)
     with pytest.raises(ValueError, match="lrc-first-ridge needs all singular values"):
         lrc.fit_concepts(word_model, prompts, method=entry.name, **places, fit_method="low_rank")
