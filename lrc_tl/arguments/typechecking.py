@@ -27,6 +27,7 @@ _CONFIGURATION = BeartypeConf(
     hint_overrides=FrozenDict({int: Annotated[Integral, _NO_BOOLEAN], float: Annotated[Real, _NO_BOOLEAN]}),
 )
 
+
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """The function with every argument and its result checked, in some ten microseconds a call.
 
