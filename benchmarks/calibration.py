@@ -23,10 +23,10 @@ import numpy.typing as npt
 import lrc_tl as lrc
 from lrc_tl.directions.probe_metrics import calibration_error
 from lrc_tl.errors import RelationError
-from lrc_tl.experiments.one_relation import splittable_sample
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.passes.known_prompts import one_prompt_a_fact
 from lrc_tl.relations.relation_files import load_relations
+from lrc_tl.relations.sampling import splittable_sample
 from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"

@@ -24,7 +24,7 @@ from .evaluation.summary import evaluate as evaluate
 from .experiments.result import ProtocolResult as ProtocolResult
 from .experiments.run import run_protocol as run_protocol
 from .lre.embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
-from .lre.embedding import fit_layer_grid as fit_layer_grid
+from .lre.layer_grid import fit_layer_grid as fit_layer_grid
 from .methods.baselines import fit_baselines as fit_baselines
 from .methods.baselines import mean_concepts as mean_concepts
 from .methods.fitting import fit_concepts as fit_concepts
@@ -46,8 +46,8 @@ from .steering.steering import Steering as Steering
 from .steering.steering import steer as steer
 from .tuning.selection import select_settings as select_settings
 from .tuning.strength import calibrate_strength as calibrate_strength
-from .tuning.strength import edits_towards as edits_towards
-from .tuning.strength import free_text_edits as free_text_edits
-from .tuning.strength import object_named as object_named
-from .tuning.strength import swap_at_subject as swap_at_subject
+from .tuning.strength_edits import edits_towards as edits_towards
+from .tuning.strength_edits import free_text_edits as free_text_edits
+from .tuning.strength_edits import swap_at_subject as swap_at_subject
 from .tuning.strength_result import Limits as Limits
+from .tuning.success import object_named as object_named

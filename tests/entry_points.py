@@ -49,7 +49,6 @@ EXCEPTIONS = {
     "last_subject_token": ONE_TEXT,
     "random_weights": NO_PASS,
     "require_hook": NO_PASS,
-    "run_demo": "a chain of entry points that are listed",
     "tokenize_prompt": ONE_TEXT,
 }
 

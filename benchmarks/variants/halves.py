@@ -10,9 +10,9 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.errors import RelationError
-from lrc_tl.experiments.one_relation import splittable_sample
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import one_prompt_a_fact
+from lrc_tl.relations.sampling import splittable_sample
 
 SPLIT_SEED, MAX_FACTS, SHOTS, FEWEST = 0, 80, 4, 3
 PLACES = {"gemma-3-270m": (9, 13), "smollm2-135m": (16, 20)}

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
+from lrc_tl.directions.concept_direction import ConceptDirection
+from lrc_tl.directions.concept_set import ConceptSet
 
 
 def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined") -> ConceptSet:

@@ -1,4 +1,4 @@
-"""What the file of a concept set says, as directions and a calibration: every field checked, nothing left over."""
+"""The file of a concept set: its header and tensors, and back, every field checked and nothing left over."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.steering.places import hook_layer
 from lrc_tl.storage.json_fields import checked_fields
 
-DIRECTION_FIELDS = ("relation", "method", "norm", "offset", "threshold", "slope", "intercept", "knots")
-CALIBRATION_FIELDS = ("by", "rate", "probabilities", "multiclass")
+KIND = "concepts"
+_DIRECTION_FIELDS = ("relation", "method", "norm", "offset", "threshold", "slope", "intercept", "knots")
+_CALIBRATION_FIELDS = ("by", "rate", "probabilities", "multiclass")
 _HEADER = {
     "relation": str | None,
     "hook_name": str,
@@ -27,7 +28,51 @@ _HEADER = {
 }
 
 
-def checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
+def file_content(
+    directions: Mapping[str, ConceptDirection], *, settings: Mapping[str, Any], calibration: Calibration | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of the file of a set, from which `content_of` makes the set again."""
+    first = next(iter(directions.values()))
+    header: dict[str, Any] = {
+        "relation": first.relation,
+        "hook_name": first.hook_name,
+        "layer": hook_layer(first.hook_name),
+        "objects": [
+            {"name": name, **{field: getattr(direction, field) for field in _DIRECTION_FIELDS}}
+            for name, direction in directions.items()
+        ],
+        "fingerprint": None if first.fingerprint is None else first.fingerprint.to_dict(),
+        "settings": settings,
+    }
+    tensors = {"vectors": torch.stack([direction.vector for direction in directions.values()])}
+    if calibration is not None:
+        header["calibration"] = {
+            "report": calibration.report.to_dict(),
+            **{field: getattr(calibration, field) for field in _CALIBRATION_FIELDS},
+        }
+        if calibration.weight is not None and calibration.bias is not None:
+            tensors |= {"weight": calibration.weight, "bias": calibration.bias}
+    return tensors, header
+
+
+def content_of(
+    tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> tuple[dict[str, ConceptDirection], dict[str, Any], Calibration | None]:
+    """Directions, settings and calibration of the set whose file has these tensors and this header.
+
+    Raises:
+        ValueError: a tensor or field is missing, unknown or does not fit the others.
+    """
+    fields = _checked_header(header)
+    if unknown := sorted(set(tensors) - {"vectors", "weight", "bias"}):
+        raise ValueError(f"the tensors {unknown} are none of a set's")
+    if "vectors" not in tensors:
+        raise ValueError("it has no vectors")
+    directions = _directions_of(fields, tensors["vectors"])
+    return directions, fields["settings"], _calibration_of(fields, tensors.get("weight"), tensors.get("bias"))
+
+
+def _checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
     """The header of a set's file, with fields of their types and objects of different names.
 
     Raises:
@@ -39,7 +84,7 @@ def checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
     fields = checked_fields(header, _HEADER, what="header", defaults=absent)
     if fields["layer"] not in (None, hook_layer(fields["hook_name"])):
         raise ValueError(f"its layer is {fields['layer']}, and its hook point {fields['hook_name']!r}")
-    hints = {"name": str, **{name: get_type_hints(ConceptDirection)[name] for name in DIRECTION_FIELDS}}
+    hints = {"name": str, **{name: get_type_hints(ConceptDirection)[name] for name in _DIRECTION_FIELDS}}
     fields["objects"] = [
         checked_fields(entry, hints, what=f"direction {number}", defaults={"offset": 0.0, "knots": None})
         for number, entry in enumerate(fields["objects"])
@@ -50,7 +95,7 @@ def checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, ConceptDirection]:
+def _directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, ConceptDirection]:
     """The directions that a checked header describes, with the rows of `vectors`.
 
     Raises:
@@ -66,7 +111,7 @@ def directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, Conce
     fingerprint = None if header["fingerprint"] is None else ModelFingerprint.from_dict(header["fingerprint"])
     directions = {}
     for entry, vector in zip(objects, vectors, strict=True):
-        fields = {name: entry[name] for name in DIRECTION_FIELDS}
+        fields = {name: entry[name] for name in _DIRECTION_FIELDS}
         if fields["knots"] is not None:
             fields["knots"] = tuple((score, probability) for score, probability in fields["knots"])
         directions[entry["name"]] = ConceptDirection(
@@ -81,7 +126,7 @@ def directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, Conce
     return directions
 
 
-def calibration_of(header: Mapping[str, Any], weight: Tensor | None, bias: Tensor | None) -> Calibration | None:
+def _calibration_of(header: Mapping[str, Any], weight: Tensor | None, bias: Tensor | None) -> Calibration | None:
     """The calibration that a checked header describes; None: the set is not calibrated.
 
     Raises:
@@ -94,7 +139,7 @@ def calibration_of(header: Mapping[str, Any], weight: Tensor | None, bias: Tenso
     hints = get_type_hints(Calibration)
     fields = checked_fields(
         header["calibration"],
-        {"report": dict[str, Any], **{name: hints[name] for name in CALIBRATION_FIELDS}},
+        {"report": dict[str, Any], **{name: hints[name] for name in _CALIBRATION_FIELDS}},
         what="calibration",
     )
     n = len(header["objects"])

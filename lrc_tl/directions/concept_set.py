@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,23 +21,14 @@ from lrc_tl.directions.calibration import (
     Missing,
     MulticlassMethod,
     ProbabilityMethod,
-    best_threshold,
-    fit_isotonic,
-    fit_multiclass,
-    fit_platt,
     multiclass_probabilities,
 )
 from lrc_tl.directions.concept_direction import ConceptDirection, require_width
-from lrc_tl.directions.concept_file import (
-    CALIBRATION_FIELDS,
-    DIRECTION_FIELDS,
-    calibration_of,
-    checked_header,
-    directions_of,
-)
+from lrc_tl.directions.concept_file import KIND, content_of, file_content
 from lrc_tl.directions.hub import OnHub
 from lrc_tl.directions.pooling import Pooling
-from lrc_tl.directions.probe_metrics import ProbeReport, probe_report
+from lrc_tl.directions.probe_metrics import ProbeReport
+from lrc_tl.directions.set_calibration import calibrated_set, require_options, set_report
 from lrc_tl.errors import ArtifactError
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel
@@ -47,10 +38,6 @@ from lrc_tl.steering.operations import Amount, Swap
 from lrc_tl.steering.places import hook_layer, last_subject_token
 from lrc_tl.steering.steering import Steering
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
-
-__all__ = ["ConceptDirection", "ConceptSet"]
-
-_KIND = "concepts"
 
 
 class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
@@ -224,49 +211,18 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
                 (but see `missing`), no concept with both, a rate without its criterion, or too few samples for
                 isotonic regression or for `multiclass`.
         """
-        for option, value, allowed in (
-            ("by", by, Criterion),
-            ("probabilities", probabilities, ProbabilityMethod),
-            ("multiclass", multiclass, MulticlassMethod),
-            ("missing", missing, Missing),
-        ):
-            if value not in get_args(allowed):
-                raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(allowed))}")
+        require_options(by=by, probabilities=probabilities, multiclass=multiclass, missing=missing)
         objects = as_spelled(as_tuple(objects, "objects", str), self)
-        scores = self._checked_scores(acts, objects)
-        numbers = scores.double().cpu().numpy()
-        made: dict[str, ConceptDirection] = {}
-        for column, (name, direction) in enumerate(self.items()):
-            positive = torch.tensor([other == name for other in objects])
-            if missing == "skip" and not bool(positive.any()):
-                made[name] = replace(direction, threshold=None, slope=None, intercept=None, knots=None)
-                continue
-            own = numbers[:, column]
-            try:
-                threshold = best_threshold(scores[:, column].cpu(), positive, by=by, rate=rate)
-                if probabilities == "isotonic":
-                    made[name] = direction.calibrated(
-                        threshold=threshold, knots=fit_isotonic(own, positive.numpy())
-                    )
-                else:
-                    slope, intercept = fit_platt(own, positive.numpy())
-                    made[name] = direction.calibrated(threshold=threshold, slope=slope, intercept=intercept)
-            except ValueError as error:
-                raise ValueError(f"concept {name!r}: {error}") from error
-        weight, bias, shares = None, None, None
-        if len(self) > 1:
-            inside = [row for row, name in enumerate(objects) if name in self._directions]
-            labels = [list(self).index(objects[row]) for row in inside]
-            weight, bias = fit_multiclass(numbers[inside], labels, method=multiclass)
-            shares = multiclass_probabilities(scores, weight, bias)
-        calibration = Calibration(
-            weight=weight,
-            bias=bias,
+        made, calibration = calibrated_set(
+            self,
+            self._checked_scores(acts, objects),
+            objects,
             by=by,
             rate=rate,
             probabilities=probabilities,
             multiclass=multiclass,
-            report=_report(made, scores, objects, shares, n_bins),
+            missing=missing,
+            n_bins=n_bins,
         )
         return ConceptSet(made, settings=self.settings, calibration=calibration)
 
@@ -306,7 +262,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         made, shares = self.calibration, None
         if made is not None and made.weight is not None and made.bias is not None:
             shares = multiclass_probabilities(scores, made.weight, made.bias)
-        return _report(self, scores, objects, shares, n_bins)
+        return set_report(self, scores, objects, shares, n_bins)
 
     def _checked_scores(self, acts: Tensor, objects: Sequence[str]) -> Tensor:
         if len(objects) != acts.shape[0]:
@@ -422,27 +378,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         Raises:
             ArtifactError: the folder is missing, or `settings` holds something that is not JSON.
         """
-        fingerprint = self.fingerprint
-        header = {
-            "relation": self.relation,
-            "hook_name": self.hook_name,
-            "layer": self.layer,
-            "objects": [
-                {"name": name, **{field: getattr(direction, field) for field in DIRECTION_FIELDS}}
-                for name, direction in self.items()
-            ],
-            "fingerprint": None if fingerprint is None else fingerprint.to_dict(),
-            "settings": self.settings,
-        }
-        tensors = {"vectors": self.vectors}
-        if self.calibration is not None:
-            header["calibration"] = {
-                "report": self.calibration.report.to_dict(),
-                **{field: getattr(self.calibration, field) for field in CALIBRATION_FIELDS},
-            }
-            if self.calibration.weight is not None and self.calibration.bias is not None:
-                tensors |= {"weight": self.calibration.weight, "bias": self.calibration.bias}
-        write_artifact(path, kind=_KIND, tensors=tensors, header=header)
+        tensors, header = file_content(self, settings=self.settings, calibration=self.calibration)
+        write_artifact(path, kind=KIND, tensors=tensors, header=header)
 
     @classmethod
     def load(cls, path: str | Path, *, model: HookedModel | None = None) -> "ConceptSet":
@@ -452,42 +389,12 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             ArtifactError: the file is missing, damaged, changed, or no concept set of a known version.
             FingerprintMismatch: the set was made on another model.
         """
-        tensors, header = read_artifact(path, kind=_KIND)
+        tensors, header = read_artifact(path, kind=KIND)
         try:
-            fields = checked_header(header)
-            if unknown := sorted(set(tensors) - {"vectors", "weight", "bias"}):
-                raise ValueError(f"the tensors {unknown} are none of a set's")
-            if "vectors" not in tensors:
-                raise ValueError("it has no vectors")
-            concepts = cls(
-                directions_of(fields, tensors["vectors"]),
-                settings=fields["settings"],
-                calibration=calibration_of(fields, tensors.get("weight"), tensors.get("bias")),
-            )
+            directions, settings, calibration = content_of(tensors, header)
+            concepts = cls(directions, settings=settings, calibration=calibration)
         except ValueError as error:
             raise ArtifactError(f"{path}: its header does not describe a set of concepts: {error}") from error
         if model is not None:
             concepts.require_model(model)
         return concepts
-
-
-def _report(
-    directions: Mapping[str, ConceptDirection],
-    scores: Tensor,
-    objects: Sequence[str],
-    shares: Tensor | None,
-    n_bins: int,
-) -> ProbeReport:
-    def own(column: int, direction: ConceptDirection) -> Any:
-        if direction.slope is None and direction.knots is None:
-            return None
-        return direction.probability_at(scores[:, column].double()).cpu().numpy()
-
-    return probe_report(
-        scores.double().cpu().numpy(),
-        objects,
-        list(directions),
-        probabilities=[own(column, direction) for column, direction in enumerate(directions.values())],
-        multiclass=None if shares is None else shares.cpu().numpy(),
-        n_bins=n_bins,
-    )

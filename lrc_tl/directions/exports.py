@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
+from lrc_tl.directions.concept_direction import ConceptDirection
+from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import ArtifactError
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.storage.artifacts import file_bytes

@@ -13,7 +13,8 @@ import torch
 
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
+from lrc_tl.directions.concept_direction import ConceptDirection
+from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.models.hooking import Block, Session, inside, without_gradients
 from lrc_tl.models.loading import HookedModel

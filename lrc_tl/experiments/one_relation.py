@@ -5,8 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from random import Random
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -14,58 +13,25 @@ from torch import Tensor
 from lrc_tl.directions.calibration import fit_multiclass, multiclass_probabilities
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import PositionError, RelationError, UnfitError
-from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curves, counterfactual_edits
+from lrc_tl.evaluation.causality import Edit, causality_curves, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations, classify_scores
-from lrc_tl.evaluation.collateral import SideEffects, side_effects
+from lrc_tl.evaluation.collateral import side_effects
 from lrc_tl.evaluation.control_tasks import random_concepts, random_weights
 from lrc_tl.evaluation.summary import swap_differences
+from lrc_tl.experiments.record import curve_point, side_effect_fields
+from lrc_tl.experiments.settings import BenchmarkSettings
 from lrc_tl.experiments.statements import side_effect_pairs
-from lrc_tl.lre.low_rank_fit import FitMethod
 from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
-from lrc_tl.methods.method import MethodVariant, method_variants
+from lrc_tl.methods.method import MethodVariant
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
-from lrc_tl.relations.prompts import Prompt, spread_over_objects, tokenize_prompt
+from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.relations.relation import Relation
+from lrc_tl.relations.sampling import splittable_sample
 from lrc_tl.tuning.selection import RANKS, select_settings
 
 MIN_TEST_FACTS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkSettings:
-    """What the result of one relation and seed depends on, beside these two and the model."""
-
-    methods: tuple[str, ...]
-    subject_layers: tuple[int, ...]
-    object_layers: tuple[int, ...]
-    ranks: tuple[int, ...]
-    betas: tuple[float, ...] | None
-    max_lre_prompts: int
-    max_facts: int | None
-    shots: int
-    select: bool
-    single_layer: bool = False
-    """Also edit the subject layer alone."""
-    random_model: bool = False
-    """Also the accuracy of every method made in the model with random weights."""
-    n_side_effects: int = 0
-    """(edit, statement) pairs for the side effects of each kind."""
-    fit_method: FitMethod = "exact"
-    """How the LREs of the methods that have one are fitted."""
-    split_seed: int | None = None
-    """Split by this seed whatever that of the run, before facts are drawn; None: by the run's, afterwards."""
-
-    def variants(self, n_layers: int) -> tuple[MethodVariant, ...]:
-        """Every method at every layer and rank."""
-        return method_variants(
-            self.methods,
-            n_layers=n_layers,
-            subject_layers=self.subject_layers,
-            object_layers=self.object_layers,
-            ranks=self.ranks,
-        )
 
 
 class _LeftOut(Exception):
@@ -89,26 +55,6 @@ def benchmark_relation(
         return {**head, "left_out": None, **_Evaluated(model, relation, seed, settings, others).record()}
     except _LeftOut as reason:
         return {**head, "left_out": str(reason)}
-
-
-def splittable_sample(relation: Relation, n: int, *, seed: int) -> Relation:
-    """The relation with at most `n` of its facts: two of each object as far as they go, then evenly over objects.
-
-    Two facts of an object are what a split needs to test it; a plain balanced sample of a relation with many
-    objects would hold one of each.
-    """
-    if n >= len(relation.facts):
-        return relation
-    generator = Random(seed)
-    counts = Counter(fact.object for fact in relation.facts)
-    objects = sorted(name for name, count in counts.items() if count > 1)
-    chosen = set(generator.sample(objects, min(len(objects), n // 2)))
-    pool = [fact for fact in relation.facts if fact.object in chosen]
-    facts = spread_over_objects(pool, min(2 * len(chosen), n), generator)
-    taken = set(facts)
-    rest = [fact for fact in relation.facts if fact not in taken]
-    taken.update(spread_over_objects(rest, n - len(facts), generator))
-    return replace(relation, facts=tuple(fact for fact in relation.facts if fact in taken))
 
 
 class _Evaluated:
@@ -400,7 +346,9 @@ class _Evaluated:
             beside = side_effects(self.model, same, differences, betas=betas, progress=False)
         for name, own in figures.items():
             own["curve"] = [
-                _point(result) | _side("unrelated", away) | _side("same_subject", near)
+                curve_point(result)
+                | side_effect_fields("unrelated", away)
+                | side_effect_fields("same_subject", near)
                 for result, away, near in zip(curves[name], elsewhere[name], beside[name], strict=True)
             ]
         if settings.single_layer:
@@ -417,7 +365,7 @@ class _Evaluated:
                         progress=False,
                     )
                 for name, results in single.items():
-                    figures[name]["curve_single_layer"] = [_point(result) for result in results]
+                    figures[name]["curve_single_layer"] = [curve_point(result) for result in results]
         return {"n_unrelated": len(unrelated), "n_same_subject": len(same)}
 
 
@@ -425,27 +373,3 @@ def _require_many_to_one(relation: Relation, reason: str) -> None:
     counts = Counter(fact.object for fact in relation.facts)
     if sum(count > 1 for count in counts.values()) < 2:
         raise _LeftOut(f"{reason}: fewer than two objects have two facts or more")
-
-
-def _point(result: CausalityResult) -> dict[str, Any]:
-    assert result.generated is not None
-    return {
-        "beta": result.beta,
-        "success": result.success.tolist(),
-        "causality": result.causality,
-        "hard_success": result.generated.tolist(),
-        "hard_causality": result.hard_causality,
-        "edit_share": result.edit_share,
-        "mean_log_odds_change": float(result.log_odds_change.mean()),
-        "wrong_way": result.wrong_way,
-    }
-
-
-def _side(kind: str, found: SideEffects) -> dict[str, float | None]:
-    if not found.n_pairs:
-        return {f"{kind}_{figure}": None for figure in ("kl", "kept", "log_prob_change")}
-    return {
-        f"{kind}_kl": found.mean_kl,
-        f"{kind}_kept": found.share_kept,
-        f"{kind}_log_prob_change": float(found.log_prob_change.mean()),
-    }

@@ -8,9 +8,9 @@ from typing import Any
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.beta import DEFAULT_BETA
-from lrc_tl.experiments.one_relation import BenchmarkSettings
 from lrc_tl.experiments.record import require_record
 from lrc_tl.experiments.resuming import ResultParts, part_path, read_part, require_no_parts
+from lrc_tl.experiments.settings import BenchmarkSettings
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.lre.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.methods.method import require_exact_fit, require_methods

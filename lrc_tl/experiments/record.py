@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from lrc_tl.evaluation.causality import CausalityResult
+from lrc_tl.evaluation.collateral import SideEffects
+
 _Check: TypeAlias = Callable[[Any], bool]
 
 
@@ -111,6 +114,32 @@ _SHARES = {
     "accuracy_calibrated": "correct_calibrated",
 }
 """Figures that are the share of true outcomes in a list beside them."""
+
+
+def curve_point(result: CausalityResult) -> dict[str, Any]:
+    """One beta of a causality curve, as plain values; its continuations must have been generated."""
+    assert result.generated is not None
+    return {
+        "beta": result.beta,
+        "success": result.success.tolist(),
+        "causality": result.causality,
+        "hard_success": result.generated.tolist(),
+        "hard_causality": result.hard_causality,
+        "edit_share": result.edit_share,
+        "mean_log_odds_change": float(result.log_odds_change.mean()),
+        "wrong_way": result.wrong_way,
+    }
+
+
+def side_effect_fields(kind: str, found: SideEffects) -> dict[str, float | None]:
+    """Mean side effects of one kind at one beta, for the curve's point; None where nothing was measured."""
+    if not found.n_pairs:
+        return {f"{kind}_{figure}": None for figure in ("kl", "kept", "log_prob_change")}
+    return {
+        f"{kind}_kl": found.mean_kl,
+        f"{kind}_kept": found.share_kept,
+        f"{kind}_log_prob_change": float(found.log_prob_change.mean()),
+    }
 
 
 def require_record(record: Any) -> None:

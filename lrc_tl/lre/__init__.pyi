@@ -1,5 +1,5 @@
 from .embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
-from .embedding import fit_layer_grid as fit_layer_grid
 from .jacobian import SubjectObjectJacobian as SubjectObjectJacobian
 from .jacobian import subject_object_jacobian as subject_object_jacobian
 from .jacobian import subject_object_jacobians as subject_object_jacobians
+from .layer_grid import fit_layer_grid as fit_layer_grid

@@ -10,7 +10,8 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
-from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined, fit_layer_grid
+from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined
+from lrc_tl.lre.layer_grid import fit_layer_grid
 from lrc_tl.lre.low_rank_fit import FitMethod, require_fit_method
 from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.methods.method import (

@@ -12,7 +12,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.statements import known_statements
-from lrc_tl.lre.embedding import fit_layer_grid
+from lrc_tl.lre.layer_grid import fit_layer_grid
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.loading import HookedModel, layer_number
 from lrc_tl.passes.activations import prompt_activations

@@ -2,10 +2,9 @@
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import pairwise
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,21 +13,17 @@ from torch import Tensor
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import NotFiniteError
-from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
+from lrc_tl.evaluation.causality import Edit
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.loading import HookedModel
-from lrc_tl.relations.prompts import Prompt, tokenize_prompt
-from lrc_tl.relations.words import last_word, mentions, same_name
-from lrc_tl.steering.generation import generate
-from lrc_tl.steering.operations import Swap
-from lrc_tl.steering.places import LastTokenOf, last_subject_token
 from lrc_tl.steering.steering import Steering
 from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
-from lrc_tl.tuning.strength_batches import map_logits, require_adjustable
+from lrc_tl.tuning.strength_batches import require_adjustable
+from lrc_tl.tuning.strength_edits import SteeringOf
 from lrc_tl.tuning.strength_result import Limits, StrengthCalibration, StrengthPoint
+from lrc_tl.tuning.success import Success, success_for
 
 _STEPS_IN_TEN = 4
 
@@ -42,152 +37,6 @@ STRENGTHS = tuple(_steps(0, 12))
 """0.001 to 1 in steps of a factor 1.78: shares of |h|, or betas."""
 _FURTHER_DOWN, _FURTHER_UP = (_steps(-4, -1), _steps(-8, -5)), (_steps(13, 16),)
 """What is tried beyond them, in this order, where the answer does not lie inside: down to 1e-5 and up to 10."""
-
-Success: TypeAlias = Callable[[HookedModel, Edit, Steering, Sequence[float]], Float[Tensor, " strength"]]
-"""Margins of one edit at each of some strengths: above 0 is success, and below the margin at strength 0 (which is
-always asked for too) is the wrong way. Batched strengths must give what single ones would."""
-SteeringOf: TypeAlias = Callable[[Edit], Steering]
-"""Makes the steering of each edit, where it depends on the edit's text or objects."""
-
-
-@no_booleans
-def target_beats_object(
-    model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
-) -> Float[Tensor, " strength"]:
-    """log p(o') - log p(o) after the edit's text, in nats: above 0 the target is the more probable.
-
-    Each object is teacher-forced, its least probable token stands for it, and `where` sees its tokens as generated
-    ones. The default success of `calibrate_strength` where the targets are not the texts' own objects.
-    """
-    least = {}
-    for name in (edit.prompt.object, edit.target):
-        tokens = tokenize_prompt(model, replace(edit.prompt, object=name))
-        wanted = torch.tensor(tokens.object_ids)
-
-        def smallest(log_probs: Tensor, wanted: Tensor = wanted) -> Tensor:
-            index = wanted.to(log_probs.device)[None, :, None].expand(len(log_probs), -1, 1)
-            return log_probs.gather(-1, index).amin(dim=(1, 2))
-
-        least[name] = map_logits(
-            model,
-            steering,
-            tokens.input_ids,
-            n_prompt=len(tokens.text_ids),
-            strengths=strengths,
-            reduce=smallest,
-        ).double()
-    return least[edit.target] - least[edit.prompt.object]
-
-
-@no_booleans
-def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None = None) -> Success:
-    """Success for free text: the greedy continuation names the target within `within` tokens.
-
-    Margins are 1 and -1. `words` holds, for a target, further words that count as naming it. A name counts as a
-    whole word, in the case given (`lrc_tl.relations.words.mentions`). The default success of `calibrate_strength`
-    for `free_text_edits`.
-
-    Raises:
-        ValueError: `within` is below 1; or, when it is used, below the number of tokens of every such name.
-    """
-    if within < 1:
-        raise ValueError(f"within is {within}; give 1 token or more")
-    further = {target: as_tuple(names, f"words[{target!r}]", str) for target, names in (words or {}).items()}
-
-    def named(
-        model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
-    ) -> Float[Tensor, " strength"]:
-        names = [edit.target, *further.get(edit.target, ())]
-        least = min(_n_tokens(model, name) for name in names)
-        if least > within:
-            raise ValueError(
-                f"{edit.target!r} has {least} tokens and can never be named within {within}; give a larger number"
-            )
-        made = generate(
-            model, edit.prompt.text, steering=steering, strengths=list(strengths), max_new_tokens=within
-        )
-        return torch.tensor([1.0 if any(mentions(one.text, name) for name in names) else -1.0 for one in made])
-
-    named.__name__ = f"object_named(within={within})"
-    return named
-
-
-def _n_tokens(model: HookedModel, name: str) -> int:
-    """Tokens that it takes to say a name, with a space before it or without, whichever is less."""
-    spellings = (name.strip(), f" {name.strip()}")
-    return min(len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in spellings)
-
-
-def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
-    """Each prompt from its own object to `target`; prompts whose object that is already are left out.
-
-    Raises:
-        ValueError: no prompt is left.
-    """
-    prompts = as_tuple(prompts, "prompts", Prompt)
-    edits = tuple(
-        Edit(prompt=prompt, target=target) for prompt in prompts if same_name(prompt.object) != same_name(target)
-    )
-    if not edits:
-        raise ValueError(f"none of the {len(prompts)} prompts has another object than {target!r}")
-    return edits
-
-
-def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
-    """Texts to be continued, with the object that should be named: for `object_named`, which is then the default.
-
-    The last word of a text stands for its subject, and the target for its object. A text that ends in white space
-    is taken as final: what is generated follows directly.
-
-    Raises:
-        ValueError: a text has no word in its last line.
-    """
-    edits = []
-    for text in as_tuple(texts, "texts", str):
-        span = last_word(text)
-        if span is None or "\n" in text[span[1] :].rstrip():
-            raise ValueError(f"the text {text!r} has no word in its last line; give a text to be continued")
-        prompt = Prompt(
-            text=text,
-            subject=text[slice(*span)],
-            object=target,
-            subject_start=span[0],
-            joint="" if text[-1].isspace() else " ",
-        )
-        edits.append(Edit(prompt=prompt, target=target))
-    return tuple(edits)
-
-
-def at_subject(model: HookedModel, steering: Steering) -> SteeringOf:
-    """The same steering at the last subject token of each edit's text."""
-    return lambda edit: steering.at(where=_subject_token(model, edit.prompt))
-
-
-def _subject_token(model: HookedModel, prompt: Prompt) -> LastTokenOf:
-    return last_subject_token(model, prompt.text, subject=prompt.subject, subject_start=prompt.subject_start)
-
-
-def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
-    """Each edit's own object for its target at the last subject token, in all layers (arXiv:2311.08968, eq. 7).
-
-    With the set's own beta (`ConceptSet.beta`), which `calibrate_strength` replaces.
-
-    Raises:
-        KeyError: when it is used on an edit whose object or target has no direction.
-    """
-
-    def swap(edit: Edit) -> Steering:
-        return Steering(
-            operation=Swap(
-                remove=concepts[edit.prompt.object].vector, add=concepts[edit.target].vector, beta=concepts.beta
-            ),
-            hook_name=concepts.hook_name,
-            layers="all",
-            where=_subject_token(model, edit.prompt),
-            fingerprint=concepts.fingerprint,
-        )
-
-    return swap
 
 
 @no_booleans
@@ -237,7 +86,7 @@ def calibrate_strength(
     neutral_texts = as_tuple(neutral_texts, "neutral_texts", str)
     strengths = None if strengths is None else as_tuple(strengths, "strengths")
     limits = limits or Limits()
-    success = _success_for(edits, success)
+    success = success_for(edits, success)
     made = [steering if isinstance(steering, Steering) else steering(edit) for edit in edits]
     grid = _checked_grid(made, strengths)
     if not 0 < wanted <= 1 or refinements < 0:
@@ -281,20 +130,6 @@ def calibrate_strength(
         seed=seed,
         fingerprint=ModelFingerprint.of(model),
     )
-
-
-def _success_for(edits: Sequence[Edit], given: Success | None) -> Success:
-    """The success that is given, or that the kind of edit calls for."""
-    own = aimed_at_their_own(edits)
-    if given is None and own and len(own) == len(edits):
-        return object_named()
-    if own and given in (None, target_beats_object):
-        raise ValueError(
-            f"{len(own)} of {len(edits)} edits have their text's own object as target, such as {own[0].target!r} "
-            f"for {own[0].prompt.text!r}, and cannot beat it; give success=object_named() to look for it in the "
-            "continuation, or edits towards other objects alone"
-        )
-    return given or target_beats_object
 
 
 def _checked_grid(made: Sequence[Steering], strengths: Sequence[float] | None) -> list[float]:

@@ -9,8 +9,8 @@ from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.control_tasks import random_weights
-from lrc_tl.experiments.one_relation import splittable_sample
 from lrc_tl.experiments.run import run_protocol
+from lrc_tl.relations.sampling import splittable_sample
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model
 
 
 def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_model, relations, monkeypatch):
-    from lrc_tl.lre.embedding import fit_layer_grid
+    from lrc_tl.lre.layer_grid import fit_layer_grid
 
     grids = []
     monkeypatch.setattr(
@@ -213,7 +213,7 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
 
     kinds = []
     monkeypatch.setattr(
-        "lrc_tl.lre.embedding.fit_pair",
+        "lrc_tl.lre.layer_grid.fit_pair",
         lambda *args, **options: kinds.append(options) or fit_pair(*args, **options),
     )
     settings = {**SETTINGS, "rank": 2, "n_side_effects": 0, "seeds": (1,), "methods": ("lrc", "lrc-final", "svm")}
@@ -238,7 +238,7 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
 
 
 def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relations, monkeypatch):
-    from lrc_tl.lre.embedding import fit_layer_grid
+    from lrc_tl.lre.layer_grid import fit_layer_grid
 
     grids = []
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ import torch
 from reference.hugging_face_jacobian import subject_object_jacobian as hugging_face_jacobian
 
 import lrc_tl as lrc
-from lrc_tl.models import loading
+from lrc_tl.models.loading import hooked_transformer
 from lrc_tl.models.packaged import PACKAGED, packaged_folder
 
 pytestmark = pytest.mark.real_model
@@ -62,7 +62,7 @@ def test_the_bridge_gives_the_weight_and_bias_of_hugging_face(bridge, reference)
 
 
 def test_hooked_transformer_gives_the_weight_and_bias_of_hugging_face(request, reference):
-    if loading.hooked_transformer() is None:
+    if hooked_transformer() is None:
         pytest.skip("this TransformerLens has no HookedTransformer")
     assert_matches(request.getfixturevalue("gemma"), reference)
 

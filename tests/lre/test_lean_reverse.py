@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.lre import jacobian
+from lrc_tl.lre.jacobian import jacobian_grid
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
-from lrc_tl.models import loading
 from lrc_tl.models.hooking import Block
+from lrc_tl.models.loading import hooked_transformer
 
 pytestmark = pytest.mark.skipif(
-    loading.hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
+    hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
 )
 
 AT = lrc.relations.TokenizedPrompt(
@@ -61,10 +61,10 @@ def plainly(monkeypatch):
 def test_the_jacobian_is_that_of_the_plain_reverse_pass(kind, aggregation, start, monkeypatch):
     model, at = model_of(kind), replace(AT, subject_position=start)
     pairs = [(0, 2), (1, 2), (0, 1), (2, 2)], [(0, 2)]
-    lean = [dict(jacobian.jacobian_grid(model, at, some, object_aggregation=aggregation)) for some in pairs]
+    lean = [dict(jacobian_grid(model, at, some, object_aggregation=aggregation)) for some in pairs]
     plainly(monkeypatch)
     for found, some in zip(lean, pairs, strict=True):
-        plain = dict(jacobian.jacobian_grid(model, at, some, object_aggregation=aggregation))
+        plain = dict(jacobian_grid(model, at, some, object_aggregation=aggregation))
         for pair in some:
             expected = plain[pair].jacobian
             assert pair == (2, 2) or expected.norm() > 1e-4

@@ -7,7 +7,7 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.lre.jacobian_products import JacobianProducts
-from lrc_tl.models import loading
+from lrc_tl.models.loading import hooked_transformer
 from lrc_tl.numerics.direction_error import angles
 
 D_MODEL = 48
@@ -33,7 +33,7 @@ def bridge():
 
 @pytest.fixture(scope="module")
 def hooked():
-    if loading.hooked_transformer() is None:
+    if hooked_transformer() is None:
         pytest.skip("this TransformerLens has no HookedTransformer")
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -50,7 +50,7 @@ def model(request, monkeypatch):
             prompt=prompt, text_ids=tuple(ids[:6]), object_ids=tuple(ids[6 : 7 + row]), subject_position=row + 1
         )
 
-    for module in ("lre.embedding", "passes.activations"):
+    for module in ("lre.layer_grid", "passes.activations"):
         monkeypatch.setattr(f"lrc_tl.{module}.tokenize_prompt", tokenize)
     return request.getfixturevalue(request.param)
 

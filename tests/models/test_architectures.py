@@ -9,7 +9,7 @@ from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.passes.batches import logits_at
-from lrc_tl.tuning.strength import target_beats_object
+from lrc_tl.tuning.success import target_beats_object
 
 NAMES = ("GPT-2", "GPT-J", "GPT-Neo", "GPT-BigCode", "GPT-NeoX", "Llama")
 SEQUENCES = ([1, 5, 6, 7], [1, 9, 8, 7, 6, 5, 4], [1, 11])

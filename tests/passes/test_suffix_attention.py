@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.models import loading
+from lrc_tl.models.loading import hooked_transformer
 from lrc_tl.passes.suffix_attention import suffix_gradients
 
 pytestmark = pytest.mark.skipif(
-    loading.hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
+    hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"
 )
 
 AT = lrc.relations.TokenizedPrompt(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import lrc_tl as lrc
 from lrc_tl.errors import ArtifactError
+from lrc_tl.relations.prompts import prompts_hash
 from lrc_tl.storage import artifacts
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
 
@@ -227,9 +228,9 @@ def test_settings_with_keys_that_json_makes_strings_of_are_read_again(tmp_path, 
 def test_the_hash_of_prompts_sees_every_field_and_the_order():
     one = lrc.Prompt(text="A is in", subject="A", object="x", relation="r")
     other = lrc.Prompt(text="A is in", subject="A", object="y", relation="r")
-    hashes = [artifacts.prompts_hash(prompts) for prompts in ([one, other], [other, one], [one], [])]
+    hashes = [prompts_hash(prompts) for prompts in ([one, other], [other, one], [one], [])]
     assert len(set(hashes)) == 4
-    assert hashes[0] == artifacts.prompts_hash([one, other])
+    assert hashes[0] == prompts_hash([one, other])
 
 
 def test_a_set_is_checked_against_the_model_it_is_loaded_for(word_model, tmp_path):

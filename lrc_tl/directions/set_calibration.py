@@ -1,0 +1,123 @@
+"""Calibration of a set: each concept against the rest, all of them together, and a report on both."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from lrc_tl.directions.calibration import (
+    Calibration,
+    Criterion,
+    Missing,
+    MulticlassMethod,
+    ProbabilityMethod,
+    best_threshold,
+    fit_isotonic,
+    fit_multiclass,
+    fit_platt,
+    multiclass_probabilities,
+)
+from lrc_tl.directions.concept_direction import ConceptDirection
+from lrc_tl.directions.probe_metrics import ProbeReport, probe_report
+
+_OPTIONS = {
+    "by": Criterion,
+    "probabilities": ProbabilityMethod,
+    "multiclass": MulticlassMethod,
+    "missing": Missing,
+}
+
+
+def require_options(**given: str) -> None:
+    """Raise ValueError for an option of `ConceptSet.calibrate` that is none of its allowed words."""
+    for option, value in given.items():
+        if value not in get_args(_OPTIONS[option]):
+            raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(_OPTIONS[option]))}")
+
+
+def calibrated_set(
+    directions: Mapping[str, ConceptDirection],
+    scores: Tensor,
+    objects: Sequence[str],
+    *,
+    by: Criterion,
+    rate: float | None,
+    probabilities: ProbabilityMethod,
+    multiclass: MulticlassMethod,
+    missing: Missing,
+    n_bins: int,
+) -> tuple[dict[str, ConceptDirection], Calibration]:
+    """The directions with thresholds and probabilities, and the calibration of all together.
+
+    `scores` has a row for each sample and a column for each direction; see `ConceptSet.calibrate`.
+
+    Raises:
+        ValueError: a concept without samples of both kinds, no concept with both, a rate without its criterion, or
+            too few samples for isotonic regression or for `multiclass`.
+    """
+    numbers = scores.double().cpu().numpy()
+    made: dict[str, ConceptDirection] = {}
+    for column, (name, direction) in enumerate(directions.items()):
+        positive = torch.tensor([other == name for other in objects])
+        if missing == "skip" and not bool(positive.any()):
+            made[name] = replace(direction, threshold=None, slope=None, intercept=None, knots=None)
+            continue
+        own = numbers[:, column]
+        try:
+            threshold = best_threshold(scores[:, column].cpu(), positive, by=by, rate=rate)
+            if probabilities == "isotonic":
+                made[name] = direction.calibrated(threshold=threshold, knots=fit_isotonic(own, positive.numpy()))
+            else:
+                slope, intercept = fit_platt(own, positive.numpy())
+                made[name] = direction.calibrated(threshold=threshold, slope=slope, intercept=intercept)
+        except ValueError as error:
+            raise ValueError(f"concept {name!r}: {error}") from error
+    weight, bias, shares = None, None, None
+    if len(directions) > 1:
+        names = list(directions)
+        inside = [row for row, name in enumerate(objects) if name in made]
+        labels = [names.index(objects[row]) for row in inside]
+        weight, bias = fit_multiclass(numbers[inside], labels, method=multiclass)
+        shares = multiclass_probabilities(scores, weight, bias)
+    calibration = Calibration(
+        weight=weight,
+        bias=bias,
+        by=by,
+        rate=rate,
+        probabilities=probabilities,
+        multiclass=multiclass,
+        report=set_report(made, scores, objects, shares, n_bins),
+    )
+    return made, calibration
+
+
+def set_report(
+    directions: Mapping[str, ConceptDirection],
+    scores: Tensor,
+    objects: Sequence[str],
+    shares: Tensor | None,
+    n_bins: int,
+) -> ProbeReport:
+    """How well scores, and the probabilities that there are, tell the objects apart.
+
+    `shares` are the probabilities over all concepts; None: there are none.
+
+    Raises:
+        ValueError: no concept with samples of both kinds.
+    """
+
+    def own(column: int, direction: ConceptDirection) -> Any:
+        if direction.slope is None and direction.knots is None:
+            return None
+        return direction.probability_at(scores[:, column].double()).cpu().numpy()
+
+    return probe_report(
+        scores.double().cpu().numpy(),
+        objects,
+        list(directions),
+        probabilities=[own(column, direction) for column, direction in enumerate(directions.values())],
+        multiclass=None if shares is None else shares.cpu().numpy(),
+        n_bins=n_bins,
+    )

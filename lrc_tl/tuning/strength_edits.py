@@ -1,0 +1,89 @@
+"""Edits to choose a strength by, and the steering of each of them."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.evaluation.causality import Edit
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.relations.prompts import Prompt
+from lrc_tl.relations.words import last_word, same_name
+from lrc_tl.steering.operations import Swap
+from lrc_tl.steering.places import LastTokenOf, last_subject_token
+from lrc_tl.steering.steering import Steering
+
+SteeringOf: TypeAlias = Callable[[Edit], Steering]
+"""Makes the steering of each edit, where it depends on the edit's text or objects."""
+
+
+def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
+    """Each prompt from its own object to `target`; prompts whose object that is already are left out.
+
+    Raises:
+        ValueError: no prompt is left.
+    """
+    prompts = as_tuple(prompts, "prompts", Prompt)
+    edits = tuple(
+        Edit(prompt=prompt, target=target) for prompt in prompts if same_name(prompt.object) != same_name(target)
+    )
+    if not edits:
+        raise ValueError(f"none of the {len(prompts)} prompts has another object than {target!r}")
+    return edits
+
+
+def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
+    """Texts to be continued, with the object that should be named: for `object_named`, which is then the default.
+
+    The last word of a text stands for its subject, and the target for its object. A text that ends in white space
+    is taken as final: what is generated follows directly.
+
+    Raises:
+        ValueError: a text has no word in its last line.
+    """
+    edits = []
+    for text in as_tuple(texts, "texts", str):
+        span = last_word(text)
+        if span is None or "\n" in text[span[1] :].rstrip():
+            raise ValueError(f"the text {text!r} has no word in its last line; give a text to be continued")
+        prompt = Prompt(
+            text=text,
+            subject=text[slice(*span)],
+            object=target,
+            subject_start=span[0],
+            joint="" if text[-1].isspace() else " ",
+        )
+        edits.append(Edit(prompt=prompt, target=target))
+    return tuple(edits)
+
+
+def at_subject(model: HookedModel, steering: Steering) -> SteeringOf:
+    """The same steering at the last subject token of each edit's text."""
+    return lambda edit: steering.at(where=_subject_token(model, edit.prompt))
+
+
+def _subject_token(model: HookedModel, prompt: Prompt) -> LastTokenOf:
+    return last_subject_token(model, prompt.text, subject=prompt.subject, subject_start=prompt.subject_start)
+
+
+def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
+    """Each edit's own object for its target at the last subject token, in all layers (arXiv:2311.08968, eq. 7).
+
+    With the set's own beta (`ConceptSet.beta`), which `calibrate_strength` replaces.
+
+    Raises:
+        KeyError: when it is used on an edit whose object or target has no direction.
+    """
+
+    def swap(edit: Edit) -> Steering:
+        return Steering(
+            operation=Swap(
+                remove=concepts[edit.prompt.object].vector, add=concepts[edit.target].vector, beta=concepts.beta
+            ),
+            hook_name=concepts.hook_name,
+            layers="all",
+            where=_subject_token(model, edit.prompt),
+            fingerprint=concepts.fingerprint,
+        )
+
+    return swap
