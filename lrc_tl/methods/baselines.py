@@ -24,7 +24,7 @@ from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
-from lrc_tl.directions.concept_set import ConceptDirection, ConceptSet
+from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.methods.method import BASELINES, METHODS
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, hook_name
