@@ -169,5 +169,5 @@ def test_the_readme_names_only_commands_that_exist():
 
 @pytest.mark.parametrize("beginning", re.findall(r"\| `(\w+)\.\.\.` \|", TRANSFORMER_LENS))
 def test_every_defect_of_transformer_lens_has_its_test(beginning):
-    tests = (ROOT / "tests" / "test_transformer_lens_defects.py").read_text(encoding="utf-8")
+    tests = (ROOT / "tests" / "models" / "test_transformer_lens_defects.py").read_text(encoding="utf-8")
     assert f"def test_{beginning}" in tests

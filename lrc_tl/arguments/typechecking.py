@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from beartype import BeartypeConf, FrozenDict, beartype
+from beartype import BeartypeConf, FrozenDict
 from beartype.door import is_bearable
 from beartype.vale import Is
 from jaxtyping import jaxtyped
@@ -26,8 +26,6 @@ _CONFIGURATION = BeartypeConf(
     is_random=False,
     hint_overrides=FrozenDict({int: Annotated[Integral, _NO_BOOLEAN], float: Annotated[Real, _NO_BOOLEAN]}),
 )
-typechecker = beartype(conf=_CONFIGURATION)
-"""For jaxtyping's import hook: `pytest --jaxtyping-packages=lrc_tl,lrc_tl.arguments.typechecking.typechecker`."""
 
 
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 import lrc_tl as lrc
-from lrc_tl.cli.common import Device, Json, Model, Run, bad_usage, print_text, read_files, say
+from lrc_tl.cli.common import METHODS_AT_LAST, Device, Json, Model, Run, bad_usage, print_text, read_files, say
 from lrc_tl.cli.ranges import parse_integers, parse_numbers
 from lrc_tl.experiments.presets import benchmark_settings
 from lrc_tl.experiments.tables import benchmark_markdown
+from lrc_tl.methods.method import require_methods
 from lrc_tl.storage.json_results import check_folder
 
 # Options of benchmark that are settings as they stand.
@@ -33,12 +34,10 @@ def benchmark(
         Path | None,
         typer.Option("--relations", exists=True, file_okay=False, metavar="DIR", help="Else the built-in ones."),
     ] = None,
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="lrc, lrc-final, and baselines such as svm, logistic, mean.")
-    ] = None,
+    methods: Annotated[str | None, typer.Option("--methods", metavar="NAME,...", help="Of those below.")] = None,
     subject_layer: Annotated[int | None, typer.Option("--subject-layer")] = None,
     object_layer: Annotated[
-        int | None, typer.Option("--object-layer", help="Of lrc; lrc-final has the last.")
+        int | None, typer.Option("--object-layer", help=f"Of LREs; {METHODS_AT_LAST} has the last.")
     ] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
     subject_layers: Annotated[
@@ -107,7 +106,7 @@ def benchmark(
             **{name: run.settings[name] for name in _GIVEN_AS_THEY_ARE},
         }
         settings = benchmark_settings(given, model=model, preset=preset, select=select)
-        lrc.methods.require_methods(settings["methods"])
+        require_methods(settings["methods"])
         from lrc_tl.lre.fit_settings import require_fit_method  # imports torch
 
         require_fit_method(settings["fit_method"], name="--fit-method")

@@ -19,6 +19,7 @@ from rich.text import Text
 import lrc_tl as lrc
 from lrc_tl.errors import in_one_line
 from lrc_tl.markup.printable import printable
+from lrc_tl.methods.method import METHODS
 from lrc_tl.storage.file_roles import require_distinct_files
 from lrc_tl.storage.json_results import check_target, write_result
 
@@ -30,6 +31,9 @@ Concepts = Annotated[
     Path, typer.Option("--concepts", exists=True, dir_okay=False, help="A file that fit has written.")
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
+METHODS_LISTED = "\b\nMethods:\n" + "\n".join(f"  {name:18}{method.summary}" for name, method in METHODS.items())
+"""For the end of a command's help; `\\b` keeps the lines as they are."""
+METHODS_AT_LAST = ", ".join(name for name, method in METHODS.items() if method.object_layer == "last")
 
 
 class Run:

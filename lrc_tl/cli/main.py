@@ -16,6 +16,8 @@ import typer
 import lrc_tl as lrc
 from lrc_tl.cli.benchmark import benchmark
 from lrc_tl.cli.common import (
+    METHODS_AT_LAST,
+    METHODS_LISTED,
     Concepts,
     Device,
     Json,
@@ -29,6 +31,7 @@ from lrc_tl.cli.common import (
     say,
     write_whatever_can_be_shown,
 )
+from lrc_tl.methods.method import METHODS, require_methods
 from lrc_tl.relations.prompts import find_subject
 from lrc_tl.storage.json_results import check_target
 
@@ -133,18 +136,19 @@ def demo(
     run.finish(result.to_dict(), model=loaded)
 
 
-@app.command()
+@app.command(epilog=METHODS_LISTED)
 def fit(
     model: Model,
     relation: Annotated[str, typer.Option("--relation", help="A built-in name, or a JSON file.")],
     subject_layer: Annotated[int, typer.Option("--subject-layer", help="Negative layers count from the end.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="Where to save the concepts.")],
     object_layer: Annotated[
-        int | None, typer.Option("--object-layer", help="Above the subject layer; lrc-final has the last.")
+        int | None,
+        typer.Option("--object-layer", help=f"Above the subject layer; {METHODS_AT_LAST} has the last."),
     ] = None,
     method: Annotated[
         str,
-        typer.Option("--method", help="lrc, lrc-final, lrc-ridge, lrc-combined, or a baseline: svm."),
+        typer.Option("--method", help="One of those below."),
     ] = "lrc",
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
     ridge: Annotated[
@@ -168,23 +172,25 @@ def fit(
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
     run = Run("fit", locals(), outputs={"--out": out}, inputs=read_files(relation, model))
     from lrc_tl.methods.fitting import (  # imports torch
-        WITHOUT_RANK,
         lre_prompts,
         require_layer_order,
         require_method_options,
         require_places,
     )
 
-    if method == "lrc" and rank is None and not ridge:
+    with bad_usage():
+        require_methods([method])
+    asked = METHODS[method]
+    if asked.open_settings and rank is None and not ridge:
         raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
-    if method != "lrc" and (ridge or first_token):
-        raise typer.BadParameter(f"--ridge and --first-token belong to --method lrc, not to {method}")
-    if rank is not None and method in WITHOUT_RANK:
+    if not asked.open_settings and (ridge or first_token):
+        theirs = ", ".join(other.name for other in METHODS.values() if other.open_settings)
+        raise typer.BadParameter(f"--ridge and --first-token belong to --method {theirs}, not to {method}")
+    if rank is not None and not asked.needs_rank:
         raise typer.BadParameter(f"--rank: {method} has none; leave it out")
     with bad_usage():
-        inverse = "lrc-ridge" if ridge else method  # with a ridge no rank is needed
-        require_method_options(inverse, object_layer=object_layer, rank=rank, fit_method="exact")
-        require_layer_order(method, subject_layer=subject_layer, object_layer=object_layer)
+        require_method_options(asked, object_layer=object_layer, rank=rank, ridge=ridge, fit_method="exact")
+        require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
     require_finite("--ridge", ridge)
     check_target(out)
     facts = lrc.load_relation(relation)
@@ -192,12 +198,11 @@ def fit(
     plain = facts.prompts(seed=seed)
     loaded = lrc.load_model(model, device=device)
     with bad_usage():
-        checked = inverse if rank is None else method
-        require_places(loaded, checked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
+        require_places(loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = lrc.filter_known(loaded, prompts)
     known.require_some()
-    used = lre_prompts(known, method, most=max_lre_prompts, seed=seed)
-    if method == "lrc":
+    used = lre_prompts(known, asked, most=max_lre_prompts, seed=seed)
+    if asked.open_settings:
         assert object_layer is not None
         lre = lrc.LinearRelationalEmbedding.fit(
             loaded,
@@ -294,7 +299,7 @@ def steer(
     run.finish({"text_unsteered": unsteered, "text_steered": steered}, model=loaded)
 
 
-app.command()(benchmark)
+app.command(epilog=METHODS_LISTED)(benchmark)
 
 
 # What typer raises for every kind of bad usage; it has no public name.

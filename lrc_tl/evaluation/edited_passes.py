@@ -22,7 +22,7 @@ from lrc_tl.passes.batches import MAX_TOKENS, Hooks, length_batches, picked_befo
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import prefix_cache
-from lrc_tl.steering.operations import Unit, wide_of
+from lrc_tl.steering.operations import Unit, shift_along, wide_of
 
 EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
 """Layers to edit, or the share of the edit that each of them gets."""
@@ -147,11 +147,8 @@ def _run(
 
     def edit(residual: Tensor, hook: Any, *, share: float) -> Tensor:
         h = wide_of(residual[row, at])
-        shift = share * own.to(h)
-        if unit == "share":
-            shift = h.norm(dim=-1, keepdim=True) * shift
         changed = residual.clone()
-        changed[row, at] = (h + shift).to(residual.dtype)
+        changed[row, at] = (h + shift_along(h, own.to(h), share, unit)).to(residual.dtype)
         overflowed.logical_or_(~wide_of(changed[row, at]).norm(dim=-1).isfinite())
         return changed
 

@@ -25,6 +25,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.methods.method import BASELINES, METHODS
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, hook_name
 from lrc_tl.passes.activations import subject_activations
@@ -119,16 +120,17 @@ def baseline_concepts(
     if not bool(torch.isfinite(activations).all()):
         raise ValueError("the activations are not finite; load the model in float32")
     labels = list(objects)
-    if method.startswith("shuffled-"):
+    baseline = METHODS[method]
+    if baseline.shuffles:
         random.Random(seed).shuffle(labels)
     names = list(dict.fromkeys(objects))
-    if len(names) < 2 and method not in ("mean", "random"):
+    if len(names) < 2 and baseline.compares_objects:
         raise ValueError(
             f"{method} compares objects, but all {len(labels)} prompts have the object {names[0]!r}; give prompts "
             "of two objects or more"
         )
     places = {name: place for place, name in enumerate(names)}
-    found = _METHODS[method](
+    found = _FUNCTIONS[baseline.shuffles or method](
         activations.detach().double().cpu().numpy(), np.array([places[label] for label in labels]), names, seed
     )
     wide = torch.promote_types(activations.dtype, torch.float32)
@@ -290,7 +292,7 @@ def _random(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
     return np.random.RandomState(seed % 2**32).standard_normal((len(names), x.shape[1]))
 
 
-_METHODS: dict[str, Callable[[_Array, _Array, list[str], int], _Array]] = {
+_FUNCTIONS: dict[str, Callable[[_Array, _Array, list[str], int], _Array]] = {
     "mean": _means,
     "centred-mean": _centred_means,
     "mean-difference": _mean_differences,
@@ -299,8 +301,5 @@ _METHODS: dict[str, Callable[[_Array, _Array, list[str], int], _Array]] = {
     "lda": _lda,
     "pca": _pca,
     "random": _random,
-    "shuffled-mean": _means,
-    "shuffled-svm": _svms,
 }
-BASELINES = tuple(_METHODS)
-"""Names of all baselines."""
+"""Of every baseline but those that shuffle the objects of another."""

@@ -13,11 +13,10 @@ from lrc_tl.errors import UnfitError
 from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined
 from lrc_tl.lre.fit_settings import FitMethod, require_fit_method
 from lrc_tl.lre.layer_grid import fit_layer_grid
-from lrc_tl.methods.baselines import BASELINES, baseline_concepts
+from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.methods.method import (
-    BY_OBJECT,
-    COMBINED,
-    RIDGE,
+    METHODS,
+    Method,
     MethodVariant,
     method_variants,
     require_exact_fit,
@@ -33,9 +32,6 @@ MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
 _Grid: TypeAlias = dict[tuple[int, int], LinearRelationalEmbedding]
 TrainingActivations: TypeAlias = dict[ObjectAggregation, PromptActivations]
-WITHOUT_RANK = (RIDGE, COMBINED, *BASELINES)
-_LAST_OR_NONE = ("lrc-final", *BASELINES)
-"""Methods whose object layer is the last, or that have none."""
 _WAYS: tuple[Literal["mean"], Literal["first_token"]] = ("mean", "first_token")
 
 
@@ -56,7 +52,7 @@ def fit_concepts(
     model: HookedModel,
     prompts: Sequence[Prompt],
     *,
-    method: str = COMBINED,
+    method: str = "lrc-combined",
     subject_layer: int,
     object_layer: int | None = None,
     rank: int | None = None,
@@ -70,6 +66,7 @@ def fit_concepts(
     `"lrc"` is the paper's (arXiv:2311.08968, eqs. 4 and 5), `"lrc-final"` the original LRE inverted; `"lrc-ridge"`
     has a ridge in place of the rank, and `"lrc-combined"` joins three such, of two object layers and of the first
     object token at the last (`benchmarks/README.md` compares them). Baselines such as `"svm"` go by their names.
+    `lrc_tl.methods.METHODS` says of every method what it is.
 
     Args:
         prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on at most
@@ -83,12 +80,14 @@ def fit_concepts(
         ValueError: no prompts, an unknown method, a layer or rank that is missing, or what fitting refuses.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
-    require_method_options(method, object_layer=object_layer, rank=rank, fit_method=fit_method)
+    require_methods([method])
+    asked = METHODS[method]
+    require_method_options(asked, object_layer=object_layer, rank=rank, fit_method=fit_method)
     if not prompts:
         raise ValueError("no prompts to make concepts from; give at least one for each object")
     if max_lre_prompts < 1:
         raise ValueError(f"max_lre_prompts is {max_lre_prompts}; it must be 1 or more")
-    variant = require_places(model, method, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
+    variant = require_places(model, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = KnownPrompts(prompts=prompts, dropped=())
     fitted = fit_methods(
         model,
@@ -104,33 +103,38 @@ def fit_concepts(
     return fitted[variant.name].concepts
 
 
-def require_method_options(method: str, *, object_layer: int | None, rank: int | None, fit_method: str) -> None:
-    """Raise ValueError unless a method is known, and has the layer, rank and way of fitting that it needs."""
-    require_methods([method])
+def require_method_options(
+    method: Method, *, object_layer: int | None, rank: int | None, ridge: float = 0.0, fit_method: str
+) -> None:
+    """Raise ValueError unless a method has the layer, rank and way of fitting that it needs.
+
+    With a `ridge` of the caller's own, no rank is needed.
+    """
     require_fit_method(fit_method, name="fit_method")
-    if rank is None and method not in WITHOUT_RANK:
-        raise ValueError(f"{method} needs a rank; give one, such as 64, or take {RIDGE}, which has none")
-    if object_layer is None and method not in _LAST_OR_NONE:
-        raise ValueError(f"{method} needs an object layer above the subject layer")
-    require_exact_fit([method], fit_method)
+    if method.needs_rank and rank is None and not ridge:
+        without = next(other.name for other in METHODS.values() if other.inverse == "ridge")
+        raise ValueError(f"{method.name} needs a rank; give one, such as 64, or take {without}, which has none")
+    if method.needs_object_layer and object_layer is None:
+        raise ValueError(f"{method.name} needs an object layer above the subject layer")
+    require_exact_fit([method.name], fit_method)
 
 
-def require_layer_order(method: str, *, subject_layer: int, object_layer: int | None) -> None:
+def require_layer_order(method: Method, *, subject_layer: int, object_layer: int | None) -> None:
     """Raise ValueError where, without a model, an object layer is seen not to lie above its subject layer.
 
     That is so for layers that are counted from the same end.
     """
-    if object_layer is None or method in _LAST_OR_NONE or (subject_layer < 0) != (object_layer < 0):
+    if object_layer is None or not method.needs_object_layer or (subject_layer < 0) != (object_layer < 0):
         return
     if object_layer <= subject_layer:
         raise ValueError(
-            f"{method}: object layer {object_layer} is not above subject layer {subject_layer}; "
+            f"{method.name}: object layer {object_layer} is not above subject layer {subject_layer}; "
             "take an earlier subject layer or a later object layer"
         )
 
 
 def require_places(
-    model: HookedModel, method: str, *, subject_layer: int, object_layer: int | None, rank: int | None
+    model: HookedModel, method: Method, *, subject_layer: int, object_layer: int | None, rank: int | None
 ) -> MethodVariant:
     """The method at these layers and rank, checked against the model before it runs.
 
@@ -138,18 +142,20 @@ def require_places(
         ValueError: a layer outside the model, an object layer that is not above the subject layer, or a rank
             outside 1 to the model's width.
     """
-    layers = [] if method in _LAST_OR_NONE or object_layer is None else [layer_number(model, object_layer)]
+    layers = []
+    if method.needs_object_layer and object_layer is not None:
+        layers = [layer_number(model, object_layer)]
     (variant,) = method_variants(
-        [method],
+        [method.name],
         n_layers=int(model.cfg.n_layers),
         subject_layers=[layer_number(model, subject_layer)],
         object_layers=layers,
-        ranks=[] if rank is None else [rank],
+        ranks=[rank],
     )
     if variant.object_layer is not None and variant.object_layer <= variant.subject_layer:
         raise ValueError(
-            f"{method}: object layer {variant.object_layer} is not above subject layer {variant.subject_layer}; "
-            "take an earlier subject layer or a later object layer"
+            f"{method.name}: object layer {variant.object_layer} is not above subject layer "
+            f"{variant.subject_layer}; take an earlier subject layer or a later object layer"
         )
     d_model = int(model.cfg.d_model)
     if variant.rank is not None and not 1 <= variant.rank <= d_model:
@@ -157,14 +163,14 @@ def require_places(
     return variant
 
 
-def lre_prompts(known: KnownPrompts, method: str, *, most: int, seed: int) -> tuple[Prompt, ...]:
+def lre_prompts(known: KnownPrompts, method: Method, *, most: int, seed: int) -> tuple[Prompt, ...]:
     """The known prompts that a method's LREs are fitted on, balanced over objects; none for a baseline.
 
     At most `most`, but at least one of each object for methods with an LRE for each object.
     """
-    if method in BASELINES:
+    if method.is_baseline:
         return ()
-    if method in BY_OBJECT:
+    if method.lre_for_each:
         most = max(most, len({prompt.object for prompt in known.prompts}))
     return known.sample(most, seed=seed)
 
@@ -183,10 +189,10 @@ def training_activations(
         if variant.object_layer is None:
             continue
         for layers in passes:
-            if layers.setdefault(variant.object_layer, variant.aggregation) == variant.aggregation:
+            if layers.setdefault(variant.object_layer, variant.method.aggregation) == variant.method.aggregation:
                 break
         else:
-            passes.append({variant.object_layer: variant.aggregation})
+            passes.append({variant.object_layer: variant.method.aggregation})
     found: TrainingActivations = {way: PromptActivations(subject={}, object={}) for way in _WAYS}
     for number, layers in enumerate(passes):
         read = prompt_activations(
@@ -227,14 +233,12 @@ def fit_methods(
     fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed, fit_method, progress)
     groups: dict[object, list[MethodVariant]] = {}
     for variant in _components(model, variants):
-        alone = variant.method in (*BASELINES, "lrc-final")
-        key = variant.method if alone else (variant.aggregation, variant.method in BY_OBJECT)
-        groups.setdefault(key, []).append(variant)
+        groups.setdefault(_shared_work(variant.method), []).append(variant)
     names = [prompt.object for prompt in known.prompts]
     made: dict[str, FittedMethod] = {}
     for group in groups.values():
         started = time.perf_counter()
-        grids = {} if group[0].method in BASELINES else fitting.grids(group)
+        grids = {} if group[0].method.is_baseline else fitting.grids(group)
         fitted: dict[str, tuple[ConceptSet, MakeByLabels]] = {}
         for variant in group:
             try:
@@ -256,16 +260,24 @@ def _components(model: HookedModel, variants: Sequence[MethodVariant]) -> list[M
     return [part for variant in variants for part in variant.components(int(model.cfg.n_layers))]
 
 
+def _shared_work(method: Method) -> object:
+    """A key that methods have in common if their LREs come from the same passes; each baseline has its own."""
+    if method.is_baseline:
+        return method.name
+    return method.object_layer == "last", method.aggregation, method.lre_for_each is not None
+
+
 def _combined(parts: Sequence[FittedMethod], variant: MethodVariant) -> FittedMethod:
-    if variant.method != COMBINED:
+    if not variant.method.combines:
         return parts[0]
+    method = variant.method.name
 
     def make(names: Sequence[str]) -> ConceptSet:
-        return combine_concepts([part.make(names) for part in parts], method=COMBINED)
+        return combine_concepts([part.make(names) for part in parts], method=method)
 
     started = time.perf_counter()
     try:
-        concepts = combine_concepts([part.concepts for part in parts], method=COMBINED)
+        concepts = combine_concepts([part.concepts for part in parts], method=method)
     except ValueError as error:
         raise UnfitError(f"{variant.name}: {error}") from error
     seconds = sum(part.seconds for part in parts) + time.perf_counter() - started
@@ -290,6 +302,7 @@ class _Fitting:
 
     def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
         """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
+        method = group[0].method
         subjects = sorted({variant.subject_layer for variant in group})
         objects = sorted({v.object_layer for v in group if v.object_layer is not None})
         rank = None
@@ -302,14 +315,14 @@ class _Fitting:
                 prompts,
                 subject_layers=subjects,
                 object_layers=objects,
-                object_aggregation=group[0].aggregation,
+                object_aggregation=method.aggregation,
                 method=self.fit_method,
                 rank=rank,
                 progress=self.progress,
             )
 
-        sample = lre_prompts(self.known, group[0].method, most=self.max_lre_prompts, seed=self.seed)
-        if group[0].method not in BY_OBJECT:
+        sample = lre_prompts(self.known, method, most=self.max_lre_prompts, seed=self.seed)
+        if not method.lre_for_each:
             return {"": fit(sample)}
         names = dict.fromkeys(prompt.object for prompt in self.known.prompts)
         return {name: fit([prompt for prompt in sample if prompt.object == name]) for name in names}
@@ -319,16 +332,16 @@ class _Fitting:
         if variant.object_layer is None:
             return self._baseline(variant)
         pair, rank = (variant.subject_layer, variant.object_layer), variant.rank
-        objects = self.shown[variant.aggregation].object[variant.object_layer]
+        objects = self.shown[variant.method.aggregation].object[variant.object_layer]
         own = {name: grid[pair] for name, grid in grids.items()}
-        if variant.method == "lrc-other-objects":
+        if variant.method.lre_for_each == "other_objects":
             own = {name: combined([own[other] for other in own if other != name]) for name in own}
         for lre in own.values():
             if rank is not None and lre.numerical_rank < rank:
                 raise UnfitError(
                     f"{variant.name}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}"
                 )
-        if variant.method not in BY_OBJECT:
+        if not variant.method.lre_for_each:
             return lambda names: own[""].concepts_from_activations(
                 objects, list(names), rank=rank, ridge=variant.ridge
             )
@@ -337,8 +350,10 @@ class _Fitting:
             made = {}
             for name, lre in own.items():
                 rows = [row for row, other in enumerate(names) if other == name]
-                made[name] = lre.concepts_from_activations(objects[rows], [name] * len(rows), rank=rank)[name]
-            return ConceptSet(made, settings={"rank": rank, "method": variant.method})
+                made[name] = lre.concepts_from_activations(
+                    objects[rows], [name] * len(rows), rank=rank, ridge=variant.ridge
+                )[name]
+            return ConceptSet(made, settings={"rank": rank, "method": variant.method.name})
 
         return by_object
 
@@ -351,7 +366,7 @@ class _Fitting:
             return baseline_concepts(
                 activations,
                 list(names),
-                method=variant.method,
+                method=variant.method.name,
                 hook_name=place,
                 relation=self.relation,
                 fingerprint=fingerprint,

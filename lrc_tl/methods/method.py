@@ -1,24 +1,149 @@
-"""The methods of the benchmark by name, and the layers and ranks that each runs at."""
+"""The methods of the benchmark in one table, and the layers and ranks that each runs at. Needs no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Literal
 
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.methods.baselines import BASELINES
 from lrc_tl.relations.prompts import ObjectAggregation
 
-BY_OBJECT = ("lrc-same-object", "lrc-other-objects")
-"""Each direction from an LRE of its own: from prompts with its object alone, or from all but these."""
-RIDGE, COMBINED = "lrc-ridge", "lrc-combined"
-"""`lrc` with a ridge in place of the rank; and three such in one (`combine_concepts`): from the object layer, from
-the layer half way to it (where there is one), and from the first object token at the final layer."""
 RIDGE_SHARE = 0.2
 """Of the largest singular value; see `LinearRelationalEmbedding.invert`."""
-METHODS = ("lrc", "lrc-final", "lrc-first", RIDGE, COMBINED, *BY_OBJECT, *BASELINES)
-"""Names of all methods: LRC as in the paper; from the first object token at the final layer (the original LRE,
-inverted), or at the object layer; with a ridge, and several of these in one; with an LRE for each object; and the
-baselines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to make directions: what a caller must give for it, and what `lrc_tl.methods.fitting` does with that.
+
+    A method has an LRE, or is a baseline, which is made from subject activations and objects alone.
+    """
+
+    name: str
+    summary: str
+    """What it is, in one sentence."""
+    object_layer: Literal["given", "half_way", "last"] | None = None
+    """Where its LRE reads the object: at the layer given, half way from the subject layer to that, or at the last
+    layer. None: it has no LRE."""
+    aggregation: ObjectAggregation = "mean"
+    """How its LRE reads an object of several tokens."""
+    inverse: Literal["rank", "ridge"] | None = None
+    """What keeps the inverse of its LRE from blowing up noise: a rank that is given, or a ridge of `RIDGE_SHARE`.
+    None: it has no LRE."""
+    lre_for_each: Literal["same_object", "other_objects"] | None = None
+    """Each direction has an LRE of its own, from prompts with its object alone or from all but these. None: all
+    share one."""
+    combines: tuple["Method", ...] = ()
+    """Its directions are those of these methods, combined (`combine_concepts`), each with the rank or ridge of the
+    whole. What reads half way is left out where no layer lies there."""
+    open_settings: bool = False
+    """`lrc-tl fit` may give it a ridge, and another way to read objects."""
+    compares_objects: bool = True
+    """It needs at least two objects (asked of baselines; `combine_concepts` asks by itself)."""
+    shuffles: str | None = None
+    """It is the baseline of this name with the objects permuted among the prompts."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it has no LRE, so that it needs no object layer and no rank."""
+        return self.inverse is None
+
+    @property
+    def needs_rank(self) -> bool:
+        """Whether a rank must be given."""
+        return self.inverse == "rank"
+
+    @property
+    def needs_object_layer(self) -> bool:
+        """Whether an object layer must be given."""
+        return self.object_layer == "given"
+
+    @property
+    def ridge(self) -> float:
+        """Of its inverse, as a share of the largest singular value; 0 where it has none."""
+        return RIDGE_SHARE if self.inverse == "ridge" else 0.0
+
+
+_FINAL = Method(
+    name="lrc-final",
+    summary="lrc from the first object token at the last layer.",
+    object_layer="last",
+    aggregation="first_token",
+    inverse="rank",
+)
+_RIDGE = Method(
+    name="lrc-ridge",
+    summary="lrc with a ridge in place of the rank.",
+    object_layer="given",
+    inverse="ridge",
+)
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            Method(
+                name="lrc",
+                summary="The paper's: an LRE inverted at a rank.",
+                object_layer="given",
+                inverse="rank",
+                open_settings=True,
+            ),
+            _FINAL,
+            Method(
+                name="lrc-first",
+                summary="lrc from the first object token.",
+                object_layer="given",
+                aggregation="first_token",
+                inverse="rank",
+            ),
+            _RIDGE,
+            Method(
+                name="lrc-combined",
+                summary="Two lrc-ridge and an lrc-final with a ridge, combined.",
+                object_layer="given",
+                inverse="ridge",
+                combines=(replace(_RIDGE, object_layer="half_way"), _RIDGE, _FINAL),
+            ),
+            Method(
+                name="lrc-same-object",
+                summary="lrc, each direction from prompts with its object only.",
+                object_layer="given",
+                inverse="rank",
+                lre_for_each="same_object",
+            ),
+            Method(
+                name="lrc-other-objects",
+                summary="lrc, each direction from prompts with other objects only.",
+                object_layer="given",
+                inverse="rank",
+                lre_for_each="other_objects",
+            ),
+            Method(name="mean", summary="The object's mean subject activation.", compares_objects=False),
+            Method(name="centred-mean", summary="mean, less the mean of all objects' means."),
+            Method(name="mean-difference", summary="mean, less the mean of all other activations."),
+            Method(name="svm", summary="A linear SVM, the object against the rest."),
+            Method(name="logistic", summary="Logistic regression, the object against the rest."),
+            Method(name="lda", summary="Linear discriminant analysis with shrinkage."),
+            Method(name="pca", summary="centred-mean on its first principal components."),
+            Method(name="random", summary="Gaussian directions, a control.", compares_objects=False),
+            Method(
+                name="shuffled-mean",
+                summary="mean with the objects permuted, a control.",
+                shuffles="mean",
+            ),
+            Method(
+                name="shuffled-svm",
+                summary="svm with the objects permuted, a control.",
+                shuffles="svm",
+            ),
+        )
+    }
+)
+"""Every method by its name. A new one is an entry here and, for a baseline, its function in
+`lrc_tl.methods.baselines`."""
+BASELINES = tuple(method.name for method in METHODS.values() if method.is_baseline)
+"""Names of all baselines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +152,7 @@ class MethodVariant:
 
     name: str
     """The method's own where nothing is swept."""
-    method: str
+    method: Method
     subject_layer: int
     object_layer: int | None
     rank: int | None
@@ -36,22 +161,20 @@ class MethodVariant:
 
     def components(self, n_layers: int) -> tuple["MethodVariant", ...]:
         """The variants whose directions are combined; itself, where it combines none."""
-        if self.method != COMBINED:
+        if not self.method.combines:
             return (self,)
         assert self.object_layer is not None
-        half = (self.subject_layer + self.object_layer) // 2
-        places = [(RIDGE, self.object_layer), ("lrc-final", n_layers - 1)]
-        if half > self.subject_layer:
-            places.insert(0, (RIDGE, half))
-        return tuple(
-            replace(self, name=f"{self.name} of layer {layer}, {method}", method=method, object_layer=layer)
-            for method, layer in places
-        )
-
-    @property
-    def aggregation(self) -> ObjectAggregation:
-        """How the method reads objects of several tokens."""
-        return "first_token" if self.method in ("lrc-final", "lrc-first") else "mean"
+        half_way = (self.subject_layer + self.object_layer) // 2
+        layers = {"half_way": half_way, "given": self.object_layer, "last": n_layers - 1}
+        parts: list[MethodVariant] = []
+        for method in self.method.combines:
+            assert method.object_layer is not None
+            layer = layers[method.object_layer]
+            if method.object_layer == "half_way" and layer <= self.subject_layer:
+                continue
+            name = f"{self.name} of layer {layer}, {method.name}"
+            parts.append(replace(self, name=name, method=method, object_layer=layer))
+        return tuple(parts)
 
 
 def method_variants(
@@ -60,63 +183,66 @@ def method_variants(
     n_layers: int,
     subject_layers: Sequence[int],
     object_layers: Sequence[int],
-    ranks: Sequence[int],
+    ranks: Sequence[int | None],
 ) -> tuple[MethodVariant, ...]:
     """Every method at every setting that matters to it; more than one of a kind are named in the variant's name.
 
-    Layers count from the start. Object layers at or below a subject layer are left out.
+    Layers count from the start. Object layers at or below a subject layer are left out. The rank None is for a
+    caller who brings a ridge.
 
     Raises:
-        ValueError: nothing is left of a method.
+        ValueError: nothing is left of a method, or no ranks where it needs one.
     """
-    made: list[MethodVariant] = []
-    for method in methods:
-        objects: Sequence[int | None] = object_layers
-        own_ranks: Sequence[int | None] = ranks
-        ridge = RIDGE_SHARE if method in (RIDGE, COMBINED) else 0.0
-        if ridge:
-            own_ranks = [None]
-        if method in BASELINES:
-            objects, own_ranks = [None], [None]
-        elif method == "lrc-final":
-            objects = [n_layers - 1]
-        before = len(made)
-        for subject in subject_layers:
-            for object_ in objects:
-                if object_ is not None and object_ <= subject and len(subject_layers) * len(objects) > 1:
-                    continue
-                for rank in own_ranks:
-                    swept = [
-                        (what, value)
-                        for what, value, count in (
-                            ("subject", subject, len(subject_layers)),
-                            ("object", object_, len(objects)),
-                            ("rank", rank, len(own_ranks)),
-                        )
-                        if count > 1
-                    ]
-                    suffix = ",".join(f"{what}={value}" for what, value in swept)
-                    made.append(
-                        MethodVariant(
-                            name=f"{method}@{suffix}" if suffix else method,
-                            method=method,
-                            subject_layer=subject,
-                            object_layer=object_,
-                            rank=rank,
-                            ridge=ridge,
-                        )
-                    )
-        if len(made) == before:
+    variants: list[MethodVariant] = []
+    for method in (METHODS[name] for name in methods):
+        places: Mapping[str | None, Sequence[int | None]] = {
+            "given": object_layers,
+            "last": [n_layers - 1],
+            None: [None],
+        }
+        objects = places[method.object_layer]
+        own_ranks: Sequence[int | None] = ranks if method.needs_rank else [None]
+        if not own_ranks:
+            raise ValueError(f"{method.name} needs a rank, and none were given")
+        several_pairs = len(subject_layers) * len(objects) > 1
+        pairs = [
+            (subject, object_)
+            for subject in subject_layers
+            for object_ in objects
+            if object_ is None or object_ > subject or not several_pairs
+        ]
+        if not pairs:
             raise ValueError(
-                f"{method}: no object layer of {list(objects)} lies above a subject layer of "
+                f"{method.name}: no object layer of {list(objects)} lies above a subject layer of "
                 f"{list(subject_layers)}"
             )
-    return tuple(made)
+        for subject, object_ in pairs:
+            for rank in own_ranks:
+                swept = [
+                    f"{what}={value}"
+                    for what, value, count in (
+                        ("subject", subject, len(subject_layers)),
+                        ("object", object_, len(objects)),
+                        ("rank", rank, len(own_ranks)),
+                    )
+                    if count > 1
+                ]
+                variants.append(
+                    MethodVariant(
+                        name=f"{method.name}@{','.join(swept)}" if swept else method.name,
+                        method=method,
+                        subject_layer=subject,
+                        object_layer=object_,
+                        rank=rank,
+                        ridge=method.ridge,
+                    )
+                )
+    return tuple(variants)
 
 
 def require_exact_fit(methods: Sequence[str], fit_method: str) -> None:
     """Raise ValueError where a method needs all singular values, which a low-rank fit has not."""
-    if fit_method != "exact" and (ridged := [method for method in methods if method in (RIDGE, COMBINED)]):
+    if fit_method != "exact" and (ridged := [name for name in methods if METHODS[name].inverse == "ridge"]):
         raise ValueError(
             f"fit_method is {fit_method!r}, but {', '.join(ridged)} needs all singular values; use "
             "fit_method='exact', or other methods"

@@ -7,7 +7,6 @@ from .operations import Clamp as Clamp
 from .operations import Erase as Erase
 from .operations import Reflect as Reflect
 from .operations import Swap as Swap
-from .operations import swap_edit as swap_edit
 from .places import last_subject_token as last_subject_token
 from .steering import Gate as Gate
 from .steering import Schedule as Schedule

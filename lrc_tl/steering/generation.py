@@ -21,7 +21,7 @@ from lrc_tl.models.own_draws import OwnDraws
 from lrc_tl.passes.batches import logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
-from lrc_tl.steering.operations import Add, Swap, unit_of, wide_of
+from lrc_tl.steering.operations import unit_of, wide_of
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
 
@@ -91,7 +91,7 @@ def generate(
             "second a finite number from 0"
         )
     sequences = [whole_text_ids(model, text, n_more=max_new_tokens) for text in texts]
-    adjustable = [s for s in steerings if isinstance(s.operation, Add | Swap)]
+    adjustable = [s for s in steerings if s.operation.has_strength]
     if strengths is not None and (len(adjustable) != 1 or not len(strengths)):
         raise ValueError(
             f"{len(strengths)} strengths for {len(adjustable)} steerings that add or swap; give one or more, and "
@@ -116,19 +116,17 @@ _Row = tuple[int, float | None]
 def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) -> Steering:
     """The steering with what it gives by prompt, and the strengths, by row; `lengths` are the prompts'."""
     numbers = [number for number, _ in rows]
-    operation: Any = steering.operation
-    field = {"Add": "strength", "Swap": "beta", "Clamp": "value"}.get(type(operation).__name__)
-    if field is not None:
-        amount = getattr(operation, field)
+    operation, amount = steering.operation, steering.operation.amount
+    if amount is not None:
         if isinstance(amount, Tensor) and amount.ndim == 1:
             amount = _by_row(amount, numbers, len(lengths), "an amount of the steering")
-        if field != "value" and any(strength is not None for _, strength in rows):
+        if operation.has_strength and any(strength is not None for _, strength in rows):
             own = torch.as_tensor(amount, dtype=torch.float64).expand(len(rows)).tolist()
             amount = torch.tensor(
                 [kept if strength is None else strength for (_, strength), kept in zip(rows, own, strict=True)],
                 dtype=torch.float64,
             )
-        operation = replace(operation, **{field: amount})
+        operation = operation.with_amount(amount)
     where = steering.where
     if isinstance(where, Tensor):
         widest = max(lengths)
@@ -164,8 +162,7 @@ def _generate_batch(
     read: list[list[Tensor]] = [[] for _ in steerings]
 
     def reading(number: int) -> Any:
-        operation = steerings[number].operation
-        vector = operation.add if isinstance(operation, Swap) else operation.vector
+        vector = steerings[number].operation.vector
 
         # The last position of a pass is the newest token, with and without a cache.
         def read_score(residual: Tensor, hook: Any) -> None:

@@ -1,23 +1,22 @@
-"""Edits of a residual stream: pure functions of it, and the same as operations that a `Steering` holds.
+"""Operations that a `Steering` holds: what is added to a residual stream.
 
-Adding a vector during generation follows Turner et al. 2023 (arXiv:2308.10248); `swap_edit` is eq. 7 of
-Chanin et al. 2024 (arXiv:2311.08968).
+Adding a vector during generation follows Turner et al. 2023 (arXiv:2308.10248); `Swap` is eq. 7 of
+Chanin et al. 2024 (arXiv:2311.08968). They are given residuals in float32 or wider.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.no_booleans import no_booleans
-from lrc_tl.arguments.typechecking import checked
 
 Unit = Literal["share", "absolute"]
 Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
-"""One number, or one for each leading index of the residual."""
+"""One number, or one for each row of the batch."""
 
 
 def wide_of(tensor: Tensor) -> Tensor:
@@ -37,14 +36,13 @@ def _column(amount: Amount, like: Tensor) -> Tensor | float:
     return amount.to(like).unsqueeze(-1) if isinstance(amount, Tensor) else amount
 
 
-def _add_shift(h: Tensor, vector: Tensor, strength: Amount, unit: Unit) -> Tensor:
+def shift_along(h: Tensor, vector: Tensor, amount: Amount, unit: Unit = "share") -> Tensor:
+    """`amount |h| v`, or `amount v` with `unit="absolute"`, for vectors of any length.
+
+    With a difference of two unit vectors it is eq. 7 of Chanin et al. 2024 (arXiv:2311.08968).
+    """
     scale: Any = h.norm(dim=-1, keepdim=True) if unit == "share" else 1.0
-    shift: Tensor = _column(strength, h) * scale * unit_of(vector, h).expand_as(h)
-    return shift
-
-
-def _swap_shift(h: Tensor, remove: Tensor, add: Tensor, beta: Amount) -> Tensor:
-    shift: Tensor = _column(beta, h) * h.norm(dim=-1, keepdim=True) * (add.to(h) - remove.to(h))
+    shift: Tensor = _column(amount, h) * scale * vector
     return shift
 
 
@@ -55,82 +53,12 @@ def _clamp_shift(h: Tensor, vector: Tensor, value: Amount) -> Tensor:
     return shift
 
 
-@no_booleans
-@checked
-def add_edit(
-    h: Float[Tensor, "*batch d_model"],
-    vector: Float[Tensor, " d_model"],
-    *,
-    strength: Amount,
-    unit: Unit = "share",
-) -> Float[Tensor, "*batch d_model"]:
-    """`h + strength |h| v`, or `h + strength v` with `unit="absolute"`, which moves the score by `strength`.
-
-    Computed in float32 or wider, returned in the dtype of `h`, as every operation here.
-    """
-    wide = wide_of(h)
-    return (wide + _add_shift(wide, vector, strength, unit)).to(h.dtype)
-
-
-@no_booleans
-@checked
-def swap_edit(
-    h: Float[Tensor, "*batch d_model"],
-    remove: Float[Tensor, "*#batch d_model"],
-    add: Float[Tensor, "*#batch d_model"],
-    *,
-    beta: Amount,
-) -> Float[Tensor, "*batch d_model"]:
-    """`h + beta |h| (v_add - v_remove)`: one concept for another (arXiv:2311.08968, eq. 7).
-
-    `remove` and `add` are taken as they are (unit vectors in the paper), one for all rows of `h` or one for each.
-    """
-    wide = wide_of(h)
-    return (wide + _swap_shift(wide, remove, add, beta)).to(h.dtype)
-
-
-@no_booleans
-@checked
-def clamp_edit(
-    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"], *, value: Amount
-) -> Float[Tensor, "*batch d_model"]:
-    """`h + (value - v.h) v`: the nearest residual whose score is `value`."""
-    wide = wide_of(h)
-    return (wide + _clamp_shift(wide, vector, value)).to(h.dtype)
-
-
-@checked
-def ablate_edit(
-    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"]
-) -> Float[Tensor, "*batch d_model"]:
-    """`h - (v.h) v`: the direction projected out; its score is 0."""
-    edited: Tensor = clamp_edit(h, vector, value=0.0)
-    return edited
-
-
-@checked
-def reflect_edit(
-    h: Float[Tensor, "*batch d_model"], vector: Float[Tensor, " d_model"]
-) -> Float[Tensor, "*batch d_model"]:
-    """`h - 2 (v.h) v`: the score changes its sign, the norm stays."""
-    wide = wide_of(h)
-    return (wide + 2 * _clamp_shift(wide, vector, 0.0)).to(h.dtype)
-
-
 def rescaled(edited: Tensor, h: Tensor) -> Tensor:
-    """`keep_norm` without checks, for hooks."""
+    """`edited |h| / |edited|`: the direction of the edit with the length of `h`; a zero vector stays zero."""
     wide = wide_of(edited)
     length = wide.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
     kept: Tensor = (wide / length) * wide_of(h).norm(dim=-1, keepdim=True)
     return kept.to(h.dtype)
-
-
-@checked
-def keep_norm(
-    edited: Float[Tensor, "*batch d_model"], h: Float[Tensor, "*batch d_model"]
-) -> Float[Tensor, "*batch d_model"]:
-    """`edited |h| / |edited|`: the direction of the edit with the length of `h`; a zero vector stays zero."""
-    return rescaled(edited, h)
 
 
 def _check_amount(amount: Amount, name: str) -> None:
@@ -156,13 +84,15 @@ def check_vector(vector: Tensor, name: str) -> None:
 @no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Add:
-    """`add_edit` as an operation of a `Steering`.
+    """`h + strength |h| v`, or `h + strength v` with `unit="absolute"`, which moves the score by `strength`.
 
     Raises:
         TypeError: `strength` is neither a number nor a tensor.
         ValueError: `strength` is not finite, or `vector` is not a unit vector.
     """
 
+    kind: ClassVar[str] = "Add"
+    has_strength: ClassVar[bool] = True
     vector: Float[Tensor, " d_model"]
     strength: Amount
     """A share of `|h|` at each position, or residual-stream units with `unit="absolute"`; one, or one a row."""
@@ -174,24 +104,38 @@ class Add:
         if self.unit not in ("share", "absolute"):
             raise ValueError(f"unit is {self.unit!r}; allowed are 'share' and 'absolute'")
 
+    @property
+    def amount(self) -> Amount:
+        """Its strength."""
+        return self.strength
+
+    @no_booleans
+    def with_amount(self, amount: Amount) -> "Add":
+        """The same with another strength."""
+        return replace(self, strength=amount)
+
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
-        return _add_shift(h, self.vector, _rows(self.strength, h), self.unit)
+        return shift_along(h, unit_of(self.vector, h).expand_as(h), _rows(self.strength, h), self.unit)
 
 
 @no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Swap:
-    """`swap_edit` as an operation of a `Steering`.
+    """`h + beta |h| (add - remove)`: one concept for another (arXiv:2311.08968, eq. 7).
 
     Raises:
         TypeError: `beta` is neither a number nor a tensor.
         ValueError: `beta` is not finite, or a vector is not a unit vector.
     """
 
+    kind: ClassVar[str] = "Swap"
+    has_strength: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "share"
     remove: Float[Tensor, " d_model"]
     add: Float[Tensor, " d_model"]
     beta: Amount
+    """A share of `|h|` at each position; one, or one a row."""
 
     def __post_init__(self) -> None:
         check_vector(self.remove, "remove")
@@ -204,44 +148,87 @@ class Swap:
 
     @property
     def vector(self) -> Tensor:
-        """The direction that goes out, whose width must fit the model."""
-        return self.remove
+        """The direction that comes in."""
+        return self.add
+
+    @property
+    def amount(self) -> Amount:
+        """Its beta."""
+        return self.beta
+
+    @no_booleans
+    def with_amount(self, amount: Amount) -> "Swap":
+        """The same with another beta."""
+        return replace(self, beta=amount)
 
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
-        return _swap_shift(h, self.remove, self.add, _rows(self.beta, h))
+        return shift_along(h, self.add.to(h) - self.remove.to(h), _rows(self.beta, h))
 
 
 @no_booleans
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clamp:
-    """`clamp_edit` as an operation of a `Steering`; `value=0.0` is ablation.
+    """`h + (value - v.h) v`: the nearest residual whose score is `value`; `value=0.0` is ablation.
 
     Raises:
         TypeError: `value` is neither a number nor a tensor.
         ValueError: `value` is not finite, or `vector` is not a unit vector.
     """
 
+    kind: ClassVar[str] = "Clamp"
+    has_strength: ClassVar[bool] = False
+    unit: ClassVar[Unit] = "absolute"
     vector: Float[Tensor, " d_model"]
     value: Amount
+    """The score that comes out, in residual-stream units; one, or one a row."""
 
     def __post_init__(self) -> None:
         check_vector(self.vector, "vector")
         _check_amount(self.value, "value")
+
+    @property
+    def amount(self) -> Amount:
+        """Its value."""
+        return self.value
+
+    @no_booleans
+    def with_amount(self, amount: Amount) -> "Clamp":
+        """The same with another value."""
+        return replace(self, value=amount)
 
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
         return _clamp_shift(h, self.vector, _rows(self.value, h))
 
 
+class _WithoutAmount:
+    """What an operation is that has nothing to choose."""
+
+    kind: ClassVar[str]
+    has_strength: ClassVar[bool] = False
+    unit: ClassVar[None] = None
+    amount: ClassVar[None] = None
+
+    @no_booleans
+    def with_amount(self, amount: Amount) -> NoReturn:
+        """Always refused.
+
+        Raises:
+            ValueError: it has no amount.
+        """
+        raise ValueError(f"{self.kind} has no amount, and was given {amount}; give it none")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reflect:
-    """`reflect_edit` as an operation of a `Steering`.
+class Reflect(_WithoutAmount):
+    """`h - 2 (v.h) v`: the score changes its sign, the norm stays.
 
     Raises:
         ValueError: `vector` is not a unit vector.
     """
 
+    kind: ClassVar[str] = "Reflect"
     vector: Float[Tensor, " d_model"]
 
     def __post_init__(self) -> None:
@@ -253,7 +240,7 @@ class Reflect:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Erase:
+class Erase(_WithoutAmount):
     """`h - (h - m) R^T L^T`: an affine projection along the columns of L, as LEACE makes; the mean `m` stays.
 
     With `R L = I` it is a projection, so doing it twice is doing it once. `lrc_tl.steering.erasure` fits it.
@@ -263,6 +250,7 @@ class Erase:
             identity to 1e-4.
     """
 
+    kind: ClassVar[str] = "Erase"
     left: Float[Tensor, "d_model rank"]
     right: Float[Tensor, "rank d_model"]
     mean: Float[Tensor, " d_model"]
@@ -289,6 +277,14 @@ class Erase:
 
 
 Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
+"""Each has, beside the fields of its own:
+
+- `shift(h)`: what is added to residuals of shape `batch pos d_model`, in their dtype.
+- `vector`: the unit vector along which it writes and its score is read.
+- `amount`, `with_amount(...)`: how much, in `unit`, and the same operation with another; None where it has none.
+- `has_strength`: whether its shift grows in proportion to its amount, so that strengths can be tried in its place.
+- `kind`: its name in results and messages.
+"""
 
 
 def _rows(amount: Amount, h: Tensor) -> Amount:

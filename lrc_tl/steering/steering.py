@@ -28,13 +28,12 @@ from lrc_tl.steering.operations import (
     Swap,
     check_vector,
     rescaled,
-    swap_edit,
     unit_of,
     wide_of,
 )
 from lrc_tl.steering.places import Where, hook_layer, select
 
-__all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer", "swap_edit"]
+__all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer"]
 
 Hook: TypeAlias = Callable[..., Tensor]
 
@@ -116,6 +115,11 @@ class Steering:
     fingerprint: ModelFingerprint | None = None
     """The model that the vectors were made on; None: not recorded, and not checked."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.layers, str | int):
+            # A generator could be read only once.
+            object.__setattr__(self, "layers", as_tuple(self.layers, "layers"))
+
     @no_booleans
     def at(
         self,
@@ -136,35 +140,24 @@ class Steering:
         """`steer(model, [self])`."""
         return steer(model, [self])
 
-    def hook_names(self, model: HookedModel) -> list[str]:
-        """Where it acts in this model, earliest layer first.
+    def require_model(self, model: HookedModel) -> None:
+        """Refuse a model that it cannot act in.
 
         Raises:
             LookupError: the model has no such hook point.
             FingerprintMismatch: the vectors were made on another model.
             ValueError: a layer outside the model, a vector of another width, or a gate from a later layer.
         """
-        own = hook_layer(self.hook_name)
-        require_hook(model, self.hook_name)
-        n_layers = int(model.cfg.n_layers)
-        if isinstance(self.layers, str | int):
-            if self.layers not in ("own", "all"):
-                raise ValueError(f"layers is {self.layers!r}; give 'own', 'all' or layer numbers")
-            layers = [own] if self.layers == "own" else list(range(n_layers))
-        else:
-            given = as_tuple(self.layers, "layers")
-            outside = [layer for layer in given if not -n_layers <= layer < n_layers]
-            if outside or not given:
-                raise ValueError(
-                    f"layers {list(given)} are not all in the model; allowed: {-n_layers} to {n_layers - 1}"
-                )
-            layers = sorted({layer % n_layers for layer in given})
+        names = self.hook_names(model)
+        for name in (self.hook_name, *names):
+            require_hook(model, name)
         widths = {"the steering's vector": self.operation.vector}
         if self.gate is not None:
             require_hook(model, self.gate.hook_name)
-            if hook_layer(self.gate.hook_name) > layers[0]:
+            first = hook_layer(names[0])
+            if hook_layer(self.gate.hook_name) > first:
                 raise ValueError(
-                    f"the gate reads {self.gate.hook_name}, later than the edit at layer {layers[0]}; gate on the "
+                    f"the gate reads {self.gate.hook_name}, later than the edit at layer {first}; gate on the "
                     "same layer or an earlier one"
                 )
             widths["the gate's vector"] = self.gate.vector
@@ -174,15 +167,32 @@ class Steering:
                     f"{name} has width {vector.shape[0]}, but the model's d_model is {model.cfg.d_model}; use a "
                     "direction that was trained on this model"
                 )
-        suffix = self.hook_name.split(".", 2)[2]
-        names = [f"blocks.{layer}.{suffix}" for layer in layers]
-        for name in names:
-            require_hook(model, name)
         if self.fingerprint is not None:
             self.fingerprint.require_model(model, what="the steering's vectors were made")
-        return names
 
-    def pairs(self, model: HookedModel) -> list[tuple[str, Hook]]:
+    def hook_names(self, model: HookedModel) -> list[str]:
+        """Where it acts in a model of this many layers, earliest first; `require_model` checks that it can.
+
+        Raises:
+            ValueError: a layer outside the model, or a hook point that is in no layer.
+        """
+        own = hook_layer(self.hook_name)
+        n_layers = int(model.cfg.n_layers)
+        if isinstance(self.layers, str | int):
+            if self.layers not in ("own", "all"):
+                raise ValueError(f"layers is {self.layers!r}; give 'own', 'all' or layer numbers")
+            layers = [own] if self.layers == "own" else list(range(n_layers))
+        else:
+            outside = [layer for layer in self.layers if not -n_layers <= layer < n_layers]
+            if outside or not self.layers:
+                raise ValueError(
+                    f"layers {list(self.layers)} are not all in the model; allowed: {-n_layers} to {n_layers - 1}"
+                )
+            layers = sorted({layer % n_layers for layer in self.layers})
+        suffix = self.hook_name.split(".", 2)[2]
+        return [f"blocks.{layer}.{suffix}" for layer in layers]
+
+    def hooks(self, model: HookedModel) -> list[tuple[str, Hook]]:
         """`(hook_name, fn)` pairs for `add_hook`, `hooks` or `run_with_hooks`, acting on every position they see.
 
         Such a function cannot know where a chunk stands, so nothing that depends on it is allowed, and it acts on
@@ -190,6 +200,7 @@ class Steering:
 
         Raises:
             ValueError: the steering depends on positions, steps or a gate.
+            LookupError, FingerprintMismatch, ValueError: as `require_model`.
         """
         if (
             not isinstance(self.where, str)
@@ -202,6 +213,7 @@ class Steering:
                 "a plain hook does not know which positions it is given; use steer or lrc.generate for `where`, "
                 "`when` and `gate`, and bos=True to edit the beginning-of-sequence token too"
             )
+        self.require_model(model)
         return [(name, self.everywhere) for name in self.hook_names(model)]
 
     def everywhere(self, residual: Tensor, hook: Any) -> Tensor:
@@ -292,7 +304,9 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
         if not steerings:
             raise ValueError("no steerings; give at least one")
         with fingerprints_once():
-            names = [steering.hook_names(model) for steering in steerings]
+            for steering in steerings:
+                steering.require_model(model)
+        names = [steering.hook_names(model) for steering in steerings]
         gates = [steering.gate.hook_name for steering in steerings if steering.gate is not None]
         layers = sorted({hook_layer(name) for name in [*gates, *(name for group in names for name in group)]})
         chunk_of = track_positions(session, model, layers=layers)

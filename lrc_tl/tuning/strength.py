@@ -5,7 +5,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +18,6 @@ from lrc_tl.evaluation.causality import Edit
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.loading import HookedModel
-from lrc_tl.steering.operations import Add
 from lrc_tl.steering.steering import Steering
 from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
 from lrc_tl.tuning.strength_batches import require_adjustable
@@ -115,15 +113,14 @@ def calibrate_strength(
         if strengths is None:
             points = _extended(points, measure)
         extra, strength = _refined(points, lambda value: measure([value])[0], refinements)
-    operation: Any = made[0].operation
     return StrengthCalibration(
         strength=strength,
         points=tuple(sorted([*points, *extra], key=lambda point: point.strength)),
         unsteered=_point(0.0, base[:, 0], base[:, 0], quiet[0], quiet[0], wanted, limits),
         wanted=wanted,
         limits=limits,
-        operation=type(operation).__name__,
-        unit=getattr(operation, "unit", "share"),
+        operation=made[0].operation.kind,
+        unit=str(made[0].operation.unit),
         hook_name=made[0].hook_name,
         success=getattr(success, "__name__", type(success).__name__),
         n_edits=len(edits),
@@ -140,11 +137,11 @@ def _checked_grid(made: Sequence[Steering], strengths: Sequence[float] | None) -
         raise ValueError("no edits to calibrate on; give at least one text with the object that it should name")
     for one in made:
         require_adjustable(one)
-    kinds = {(type(one.operation).__name__, getattr(one.operation, "unit", "share")) for one in made}
+    kinds = {(one.operation.kind, one.operation.unit) for one in made}
     if len(kinds) > 1:
         raise ValueError(f"the edits are steered in different ways, {sorted(kinds)}; give one operation and unit")
     if strengths is None:
-        if isinstance(made[0].operation, Add) and made[0].operation.unit == "absolute":
+        if made[0].operation.unit == "absolute":
             raise ValueError("strengths in residual-stream units depend on the model; give `strengths`")
         strengths = STRENGTHS
     grid = sorted(set(real_numbers(strengths, "strengths")))

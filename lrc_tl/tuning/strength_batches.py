@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +13,7 @@ from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.batches import picked_before_unembedding, run
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.left_padded import generate_from
-from lrc_tl.steering.operations import Add, Swap, wide_of
+from lrc_tl.steering.operations import wide_of
 from lrc_tl.steering.places import LastTokenOf, Where, select
 from lrc_tl.steering.steering import Steering, steer
 
@@ -28,9 +27,9 @@ def require_adjustable(steering: Steering) -> None:
     Raises:
         ValueError: its operation has no strength, it follows a schedule, or its places are given by row.
     """
-    if not isinstance(steering.operation, Add | Swap):
+    if not steering.operation.has_strength:
         raise ValueError(
-            f"{type(steering.operation).__name__} has no strength to choose; give a steering that adds or swaps"
+            f"{steering.operation.kind} has no strength to choose; give a steering that adds or swaps"
         )
     if steering.when is not None:
         raise ValueError("a steering with a schedule has no one strength; calibrate it without `when`")
@@ -45,9 +44,7 @@ def require_adjustable(steering: Steering) -> None:
 def at_strengths(steering: Steering, strengths: Sequence[float]) -> Steering:
     """The steering with one strength (beta for a swap) for each row of a batch."""
     rows = torch.tensor(list(strengths), dtype=torch.float64)
-    field = "strength" if isinstance(steering.operation, Add) else "beta"
-    operation: Any = steering.operation
-    return replace(steering, operation=replace(operation, **{field: rows}))
+    return replace(steering, operation=steering.operation.with_amount(rows))
 
 
 def within_prompt(steering: Steering, n_prompt: int) -> Steering:

@@ -10,6 +10,7 @@ import pytest
 
 import lrc_tl as lrc
 from lrc_tl.cli.main import main
+from lrc_tl.methods.method import METHODS
 
 RELATION = {
     "name": "pet sound",
@@ -71,6 +72,15 @@ def test_no_command_shows_the_commands_and_is_bad_usage(capsys):
     assert main([]) == 2
     out = capsys.readouterr().out
     assert all(command in out for command in ("relations", "fit", "probe", "steer"))
+
+
+@pytest.mark.parametrize("command", ["fit", "benchmark"])
+def test_the_help_lists_every_method_with_its_sentence_on_a_line(command, capsys):
+    assert main([command, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    listed = [line.split(maxsplit=1) for line in lines[-len(METHODS) :]]
+    assert listed == [[name, method.summary] for name, method in METHODS.items()]
+    assert max(len(line) for line in lines) <= 80
 
 
 def test_a_failure_is_one_line_and_exit_code_1_and_debug_shows_the_traceback_wherever_it_stands(capsys, tmp_path):

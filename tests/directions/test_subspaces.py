@@ -64,12 +64,13 @@ def test_a_projection_is_idempotent_and_splits_an_activation_in_two_orthogonal_p
 
 
 def test_removing_one_direction_is_ablating_it():
-    from lrc_tl.steering.operations import ablate_edit
+    from lrc_tl.steering.operations import Clamp
 
     row = vectors(1)
     acts = vectors(5, seed=2)
     space = lrc.concept_subspace(concepts(row))
-    torch.testing.assert_close(space.remove(acts), ablate_edit(acts, row[0] / row[0].norm()))
+    ablation = Clamp(vector=row[0] / row[0].norm(), value=0.0)
+    torch.testing.assert_close(space.remove(acts), acts + ablation.shift(acts))
 
 
 def test_angles_are_those_that_the_planes_were_built_with():

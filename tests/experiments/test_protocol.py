@@ -146,11 +146,11 @@ def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_
 
 def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model, relations):
     from lrc_tl.lre.embedding import LinearRelationalEmbedding
-    from lrc_tl.methods.method import BY_OBJECT
 
+    methods = ("lrc-same-object", "lrc-other-objects")
     # Not at neighbouring layers: there W s vanishes for one prompt, since an RMS norm forgets the length of s.
     settings = {**SETTINGS, "object_layer": 2}
-    result = run_protocol(word_model, relations[:1], methods=BY_OBJECT, n_side_effects=0, **settings)
+    result = run_protocol(word_model, relations[:1], methods=methods, n_side_effects=0, **settings)
     (record,) = result.records
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
@@ -158,7 +158,7 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
         lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42)
     )
     sample = known.sample(max(4, len({p.object for p in known.prompts})), seed=42)
-    for method in BY_OBJECT:
+    for method in methods:
         made = {}
         for name in dict.fromkeys(prompt.object for prompt in known.prompts):
             own = [prompt for prompt in sample if (prompt.object == name) == (method == "lrc-same-object")]

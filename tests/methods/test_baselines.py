@@ -12,7 +12,8 @@ from sklearn.svm import LinearSVC
 from test_activations import random_prompts
 
 import lrc_tl as lrc
-from lrc_tl.methods.baselines import BASELINES, baseline_concepts, fit_baselines, mean_concepts
+from lrc_tl.methods.baselines import baseline_concepts, fit_baselines, mean_concepts
+from lrc_tl.methods.method import BASELINES
 
 HOOK = "blocks.1.hook_resid_post"
 

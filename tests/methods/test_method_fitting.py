@@ -6,6 +6,7 @@ from spoken import spoken_relations
 
 import lrc_tl as lrc
 from lrc_tl.methods.fitting import lre_prompts
+from lrc_tl.methods.method import METHODS
 
 PLACE = {"subject_layer": 0, "object_layer": -2}
 
@@ -64,9 +65,9 @@ def test_prompts_of_one_object_have_no_others_to_fit_on(word_model, prompts):
 def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_its_own(word_model, prompts):
     known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
     objects = {prompt.object for prompt in prompts}
-    assert lre_prompts(known, "svm", most=4, seed=3) == ()
-    assert lre_prompts(known, "lrc", most=1, seed=3) == known.sample(1, seed=3)
-    assert {prompt.object for prompt in lre_prompts(known, "lrc-same-object", most=1, seed=3)} == objects
+    assert lre_prompts(known, METHODS["svm"], most=4, seed=3) == ()
+    assert lre_prompts(known, METHODS["lrc"], most=1, seed=3) == known.sample(1, seed=3)
+    assert {prompt.object for prompt in lre_prompts(known, METHODS["lrc-same-object"], most=1, seed=3)} == objects
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_only_what_a_method_has_is_swept_for_it():
 
 def test_the_first_token_is_read_by_the_methods_that_say_so():
     found = method_variants(("lrc", "lrc-final", "lrc-first", "lrc-same-object"), **PLACE)
-    assert [one.aggregation for one in found] == ["mean", "first_token", "first_token", "mean"]
+    assert [one.method.aggregation for one in found] == ["mean", "first_token", "first_token", "mean"]
 
 
 def test_a_sweep_without_a_pair_of_layers_is_refused():
@@ -50,7 +50,7 @@ def test_the_combined_method_is_made_of_three_with_a_ridge():
     (found,) = method_variants(("lrc-combined",), **{**PLACE, "ranks": (8, 16)})
     assert (found.name, found.object_layer, found.rank, found.ridge) == ("lrc-combined", 3, None, 0.2)
     parts = found.components(6)
-    assert [(one.method, one.object_layer, one.aggregation, one.ridge) for one in parts] == [
+    assert [(one.method.name, one.object_layer, one.method.aggregation, one.ridge) for one in parts] == [
         ("lrc-ridge", 2, "mean", 0.2),
         ("lrc-ridge", 3, "mean", 0.2),
         ("lrc-final", 5, "first_token", 0.2),

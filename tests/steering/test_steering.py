@@ -260,12 +260,12 @@ def test_streamed_generation_knows_its_prompt(model, expected):
     assert torch.cat([piece.flatten() for piece in pieces]).tolist()[-N_NEW:] == expected["generated"][0][0]
 
 
-def test_plain_pairs_do_the_same_where_no_position_matters(model):
+def test_plain_hooks_do_the_same_where_no_position_matters(model):
     with adding(bos=True).on(model):
         expected = residuals(model, TOKENS)
-    pairs = adding(bos=True).pairs(model)
-    assert [name for name, _ in pairs] == [HOOK]
-    with model.hooks(fwd_hooks=pairs):
+    hooks = adding(bos=True).hooks(model)
+    assert [name for name, _ in hooks] == [HOOK]
+    with model.hooks(fwd_hooks=hooks):
         assert torch.equal(residuals(model, TOKENS), expected)
     for dependent in (
         adding(),
@@ -273,7 +273,7 @@ def test_plain_pairs_do_the_same_where_no_position_matters(model):
         adding(bos=True, when=lrc.Schedule(kind="first", steps=1)),
     ):
         with pytest.raises(ValueError, match=r"use steer or lrc\.generate"):
-            dependent.pairs(model)
+            dependent.hooks(model)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,14 @@
 """Steering refuses what it cannot do right: places, positions, padding, gates and layers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tiny_steering import HOOK, TOKENS, WORDS, adding, generate, unit
 
 import lrc_tl as lrc
+from lrc_tl.errors import FingerprintMismatch
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +193,25 @@ def test_other_bad_input_is_refused(model):
     ):
         model(TOKENS)
     with pytest.raises(ValueError, match="'hook_embed' is not in a block"):
-        lrc.Steering(operation=lrc.steering.Reflect(vector=unit()), hook_name="hook_embed").hook_names(model)
+        lrc.Steering(operation=lrc.steering.Reflect(vector=unit()), hook_name="hook_embed").require_model(model)
     with pytest.raises(ValueError, match="over 0 steps"):
         lrc.Schedule(kind="first", steps=0)
     with pytest.raises(ValueError, match="the gate's threshold is nan"):
         lrc.Gate(vector=unit(), hook_name=HOOK, threshold=float("nan"))
+
+
+def test_the_names_of_hook_points_are_no_check_and_all_that_puts_hooks_on_a_model_checks_it(model):
+    fingerprint = lrc.models.ModelFingerprint.of(model)
+    elsewhere = adding(bos=True, layers=iter([-1, 0]), fingerprint=replace(fingerprint, name="another"))
+    names = ["blocks.0.hook_resid_post", f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"]
+    assert elsewhere.hook_names(model) == names
+    for refused in (elsewhere.require_model, elsewhere.hooks, lambda model: elsewhere.on(model).__enter__()):
+        with pytest.raises(FingerprintMismatch, match="another"):
+            refused(model)
+    unknown = lrc.Steering(operation=lrc.steering.Reflect(vector=unit()), hook_name="blocks.1.hook_resid_pots")
+    assert unknown.hook_names(model) == ["blocks.1.hook_resid_pots"]
+    with pytest.raises(LookupError, match=r"no hook point 'blocks\.1\.hook_resid_pots'"):
+        unknown.require_model(model)
+    own = adding(bos=True, layers=[-1, 0], fingerprint=fingerprint)
+    own.require_model(model)
+    assert [name for name, _ in own.hooks(model)] == names
