@@ -211,8 +211,10 @@ def subject_token(
 
 
 def object_token_count(model: Tokenizing, tokens: TokenizedPrompt, name: str) -> int:
-    """How many tokens the object `name` would have behind the text of these tokens."""
-    return len(token_ids(model, _completed(tokens.prompt, name))) - len(tokens.text_ids)
+    """How many tokens the object `name`, spelled as it is, would have behind the text of these tokens."""
+    prompt = tokens.prompt
+    whole = f"{prompt.text}{prompt.joint}{name.strip() if prompt.joint else name.rstrip()}"
+    return len(token_ids(model, whole)) - len(tokens.text_ids)
 
 
 def _completed(prompt: Prompt, name: str) -> str:

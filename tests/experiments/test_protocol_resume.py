@@ -292,7 +292,7 @@ with tempfile.TemporaryDirectory() as place:
         if child == 0:
             run(out=folder, resume=True)
             os._exit(0)
-        time.sleep(random.Random(attempt).uniform(0, seconds / 4))
+        time.sleep(random.Random(attempt).uniform(0, seconds / 2))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         counts.append(len([name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."]))
