@@ -101,10 +101,11 @@ def test_no_output_takes_the_place_of_an_input_or_another_output(files, capsys, 
 def test_files_that_are_not_the_same_are_not_refused(tmp_path):
     (tmp_path / "in.json").write_text("")
     (tmp_path / "model").mkdir()
-    require_distinct_files(
-        {"--out": tmp_path / "model" / "new.json", "--json": tmp_path / "b.json", "--plots": None},
-        {"--relation": tmp_path / "in.json", "--model": tmp_path / "model", "--other": tmp_path / "none"},
-    )
+    outputs = {"--out": tmp_path / "model" / "new.json", "--json": tmp_path / "b.json", "--plots": None}
+    inputs = {"--relation": tmp_path / "in.json", "--model": tmp_path / "model", "--other": tmp_path / "none"}
+    require_distinct_files(outputs, inputs)
+    with pytest.raises(ValueError, match=r"in\.json"):  # so the same call does look at them
+        require_distinct_files({**outputs, "--json": tmp_path / "in.json"}, inputs)
 
 
 def test_a_hard_link_to_a_file_of_a_folder_is_a_file_of_it(tmp_path):

@@ -61,7 +61,7 @@ def padded(model, side):
     return ids, mask.long()
 
 
-def close(got, expected):
+def assert_same(got, expected):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -79,7 +79,7 @@ def test_a_steered_row_is_the_same_alone_and_in_a_batch(model, side, given, plac
     for row, text in enumerate(TEXTS):
         with adding(where=of_row(where, row)).on(model):
             alone = later_residuals(model, torch.tensor([ids_of(model, text)]))
-        close(got[row, mask[row].bool()], alone[0])
+        assert_same(got[row, mask[row].bool()], alone[0])
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -125,7 +125,7 @@ def test_texts_are_pooled_and_read_under_steering_as_they_are_alone(model):
             for by in ("max", "mean"):
                 together = direction().pool_texts(model, TEXTS, by=by)
                 alone = [direction().pool_texts(model, [text], by=by)[0] for text in TEXTS]
-                close(together, torch.stack(alone))
+                assert_same(together, torch.stack(alone))
             subjects = ["w1 w2", "w4", "w6"]
             by = "last_subject_token"
             together = direction().pool_texts(model, TEXTS, by=by, subjects=subjects)
@@ -133,7 +133,7 @@ def test_texts_are_pooled_and_read_under_steering_as_they_are_alone(model):
                 direction().pool_texts(model, [text], by=by, subjects=[subject])[0]
                 for text, subject in zip(TEXTS, subjects, strict=True)
             ]
-            close(together, torch.stack(alone))
+            assert_same(together, torch.stack(alone))
             for text in TEXTS:
                 read = direction().read(model, text)
                 words = [score for place, score in enumerate(read.scores.tolist()) if place not in read.special]
@@ -153,8 +153,8 @@ def test_logits_of_our_own_passes_are_those_of_each_row_alone(model):
             together = dict(logits_at(model, sequences, positions))
             shifted = dict(edited_logits(model, edited, many, shifts, layers=[0]))
             for row, own in enumerate(sequences):
-                close(together[row], model(torch.tensor([own]))[:, -1])
-                close(
+                assert_same(together[row], model(torch.tensor([own]))[:, -1])
+                assert_same(
                     shifted[row],
                     next(edited_logits(model, [edited[row]], many[:1], shifts[row : row + 1], layers=[0]))[1],
                 )
@@ -169,7 +169,7 @@ def test_a_text_is_continued_the_same_alone_and_in_a_batch(model, where):
         for one in (row, alone):
             decoded = decoded_by_hand(model, own, len(one.token_ids), where)
             assert one.token_ids.tolist() == decoded[0]
-            close(one.log_probs, decoded[1].to(one.log_probs))
+            assert_same(one.log_probs, decoded[1].to(one.log_probs))
 
 
 def decoded_by_hand(model, own, n_new, where):
