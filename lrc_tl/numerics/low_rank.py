@@ -63,6 +63,15 @@ class Factors:
         )
         return cls(u=u, s=s, vh=vh)
 
+    def leading(self, rank: int) -> "Factors":
+        """Those of the `rank` largest singular values.
+
+        Raises:
+            ValueError: `rank` is below 1 or above the numerical rank.
+        """
+        self._require_rank(rank)
+        return Factors(u=self.u[:, :rank], s=self.s[:rank], vh=self.vh[:rank])
+
     @property
     def numerical_rank(self) -> int:
         """The largest rank that `solve` accepts."""
@@ -78,6 +87,14 @@ class Factors:
         """
         if not (math.isfinite(ridge) and ridge >= 0):
             raise ValueError(f"ridge is {ridge}; it must be 0 or more, a share of the largest singular value")
+        self._require_rank(rank)
+        s = self.s[:rank]
+        inverse = s / (s**2 + (ridge * s[0]) ** 2) if ridge else 1 / s
+        coefficients = target.to(s.dtype) @ self.u[:, :rank] * inverse
+        solution: Tensor = (coefficients @ self.vh[:rank]).to(target.dtype)
+        return solution
+
+    def _require_rank(self, rank: int) -> None:
         if self.numerical_rank == 0:
             raise ValueError(
                 "the weight is zero: at these layers the object does not depend on the subject; take an object "
@@ -88,8 +105,3 @@ class Factors:
                 f"rank {rank} is not allowed; the numerical rank of this weight is {self.numerical_rank}, so give "
                 f"1 to {self.numerical_rank}"
             )
-        s = self.s[:rank]
-        inverse = s / (s**2 + (ridge * s[0]) ** 2) if ridge else 1 / s
-        coefficients = target.to(s.dtype) @ self.u[:, :rank] * inverse
-        solution: Tensor = (coefficients @ self.vh[:rank]).to(target.dtype)
-        return solution

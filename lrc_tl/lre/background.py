@@ -1,0 +1,112 @@
+"""The background that subject statistics are made from: which activations it gives, and where they come from."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.passes.activations import prompt_activations
+from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
+from lrc_tl.passes.finite import require_finite_residuals
+from lrc_tl.relations.prompts import Prompt
+from lrc_tl.relations.relation_files import built_in_relations, load_relation
+from lrc_tl.relations.special_tokens import special_ids
+
+Background: TypeAlias = Sequence[Prompt] | Sequence[str]
+"""Prompts, or plain texts."""
+_BLOCK = 256
+"""Prompts or texts between two steps of the progress bar."""
+
+
+def built_in_background() -> tuple[Prompt, ...]:
+    """A zero-shot prompt for each subject and template of all built-in relations."""
+    return tuple(
+        prompt for name in built_in_relations() for prompt in load_relation(name).prompts(templates="all")
+    )
+
+
+def background_rows(
+    model: HookedModel, background: Background, layers: Sequence[int], *, progress: bool
+) -> tuple[
+    Literal["subjects", "texts"],
+    tuple[str, ...],
+    Int[Tensor, " sample"],
+    dict[int, Float[Tensor, "sample d_model"]],
+]:
+    """Kind and names of the sources, the source of each activation, and the activations by layer, on the CPU.
+
+    Raises:
+        TypeError: the background holds something else than prompts alone or texts alone.
+        ValueError: no prompts and no texts, or a text that is empty or fills the model's context.
+        NotFiniteError: residuals that are not finite.
+    """
+    items: tuple[Any, ...] = as_tuple(cast(Sequence[Any], background), "background", (Prompt, str))
+    if not items:
+        raise ValueError("the background is empty; give prompts or texts, or None for the built-in relations")
+    if len({isinstance(item, str) for item in items}) > 1:
+        raise TypeError("the background mixes prompts and plain texts; give one kind")
+    with ProgressBar("subject statistics", total=len(items), progress=progress) as bar:
+        if isinstance(items[0], str):
+            return "texts", *_text_rows(model, items, layers, bar)
+        return "subjects", *_subject_rows(model, items, layers, bar)
+
+
+def _subject_rows(
+    model: HookedModel, prompts: tuple[Prompt, ...], layers: Sequence[int], bar: ProgressBar
+) -> tuple[tuple[str, ...], Tensor, dict[int, Tensor]]:
+    subjects = [prompt.subject.strip() for prompt in prompts]
+    numbers = {subject: number for number, subject in enumerate(dict.fromkeys(subjects))}
+    # Short prompts together, so that batches are full and little of them is padding.
+    order = sorted(range(len(prompts)), key=lambda row: prompts[row].subject_span()[1])
+    samples: dict[int, Tensor] = {}
+    for start in range(0, len(order), _BLOCK):
+        rows = order[start : start + _BLOCK]
+        residuals = prompt_activations(model, [prompts[row] for row in rows], subject_layers=layers).subject
+        for layer, residual in residuals.items():
+            if layer not in samples:
+                samples[layer] = torch.empty(len(prompts), residual.shape[1], dtype=residual.dtype)
+            samples[layer][rows] = residual.cpu()
+        bar.advance(len(rows))
+    return tuple(numbers), torch.tensor([numbers[subject] for subject in subjects]), samples
+
+
+def _text_rows(
+    model: HookedModel, texts: tuple[str, ...], layers: Sequence[int], bar: ProgressBar
+) -> tuple[tuple[str, ...], Tensor, dict[int, Tensor]]:
+    texts = tuple(dict.fromkeys(texts))
+    if empty := [number for number, text in enumerate(texts) if not text.strip()]:
+        raise ValueError(f"background[{empty[0]}] is an empty text; give at least one word")
+    special = special_ids(model.tokenizer)
+    sequences = [whole_text_ids(model, text, n_more=0) for text in texts]
+    positions = [[place for place, token in enumerate(ids) if token not in special] for ids in sequences]
+    residuals: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * len(texts) for layer in layers}
+    for rows in length_batches([len(ids) for ids in sequences]):
+        kept: dict[int, Tensor] = {}
+
+        def keep(layer: int, kept: dict[int, Tensor] = kept) -> Any:
+            def hook_function(residual: Tensor, hook: Any) -> None:
+                kept[layer] = residual.to(torch.promote_types(residual.dtype, torch.float32)).cpu()
+
+            return hook_function
+
+        run(
+            model,
+            right_padded(model, [sequences[row] for row in rows]),
+            lengths=[len(sequences[row]) for row in rows],
+            fwd_hooks=[(hook_name(model, layer), keep(layer)) for layer in layers],
+            stop_at_layer=max(layers) + 1,
+        )
+        for layer in layers:
+            for number, row in enumerate(rows):
+                residuals[layer][row] = kept[layer][number, positions[row]]
+        bar.advance(len(rows))
+    samples = {layer: torch.cat(residuals[layer]) for layer in layers}
+    source_of = torch.tensor([number for number, places in enumerate(positions) for _ in places])
+    for layer in layers:
+        require_finite_residuals(samples[layer], [texts[number] for number in source_of.tolist()], layer=layer)
+    return texts, source_of, samples
