@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.arguments.near_names import near_names
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
@@ -97,7 +97,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         if object_name not in self._directions and isinstance(object_name, str):
             object_name = self._spellings.get(same_name(object_name), object_name)
         if object_name not in self._directions:
-            near = get_close_matches(str(object_name), self._directions, n=3)
+            near = near_names(object_name, self._directions)
             hint = f"near names: {', '.join(near)}" if near else f"there are {', '.join(self._directions)}"
             raise KeyError(f"no concept {object_name!r}; {hint}")
         return self._directions[object_name]

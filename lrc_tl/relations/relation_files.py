@@ -13,12 +13,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from lrc_tl.arguments.near_names import did_you_mean, near_names
 from lrc_tl.errors import RelationError
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.printable import printable
@@ -50,7 +50,7 @@ def _parse(raw: bytes, source: str, *, strict: bool) -> Relation:
     unknown = _unknown_keys(data)
     for field in ("name", "prompt_templates", "samples"):
         if field not in data:
-            near = get_close_matches(field, set(data) - set(_KEYS), n=1)
+            near = near_names(field, set(data) - set(_KEYS), n=1)
             raise RelationError(f"{source}: field {field!r} is missing{f'; is it {near[0]!r}?' if near else ''}")
     if not isinstance(data["name"], str) or not data["name"].strip():
         raise RelationError(f"{source}: name must be a non-empty string")
@@ -123,7 +123,7 @@ def _unknown_keys(data: dict[str, Any]) -> str:
         )
         for key in keys
         if key not in known
-        for near in [get_close_matches(key, known, n=1)]
+        for near in [near_names(key, known, n=1)]
     ]
     named = ", ".join(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else "") for key, near in found)
     return f"unknown keys: {named}" if found else ""
@@ -174,7 +174,8 @@ def load_relation(name_or_path: str | Path, *, strict: bool = False) -> Relation
         raise IsADirectoryError(f"{path} is a folder; load all its relations with load_relations")
     if path.exists():
         return _read(path, strict=strict)
-    raise LookupError(f"no relation or file {str(name_or_path)!r}{_hint(key, built_in, 'built in are')}")
+    hint = did_you_mean(key, built_in, otherwise="built in are")
+    raise LookupError(f"no relation or file {str(name_or_path)!r}; {hint}")
 
 
 def load_relations(folder: str | Path, *, strict: bool = False) -> tuple[dict[str, Relation], dict[Path, str]]:
@@ -246,7 +247,7 @@ def find_relation(relations: Iterable[Relation] | Mapping[str, Relation], name: 
             raise LookupError(f"{len(found)} relations are called {name!r}: {sources}; give one by its name")
     known = {_canonical(relation.name): relation.name for relation in given}
     known |= {_canonical(Path(relation.source).stem): relation.name for relation in given if relation.source}
-    raise LookupError(f"no relation {name!r}{_hint(key, known, 'there are')}")
+    raise LookupError(f"no relation {name!r}; {did_you_mean(key, known)}")
 
 
 def _read(path: Path, *, strict: bool) -> Relation:
@@ -257,9 +258,3 @@ def _read(path: Path, *, strict: bool) -> Relation:
 
 def _shown(path: Path) -> str:
     return printable(str(path))
-
-
-def _hint(key: str, names: Iterable[str], otherwise: str) -> str:
-    names = list(names)
-    near = get_close_matches(key, names, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; {otherwise} {', '.join(names) or 'none'}"
