@@ -19,6 +19,7 @@ from lrc_tl.directions.token_scores import TokenScores, decoded
 from lrc_tl.errors import unprintable
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, require_hook
+from lrc_tl.numerics.precision import wide_of
 from lrc_tl.passes.batches import right_padded, run, whole_text_ids
 from lrc_tl.relations.special_tokens import special_ids
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect, Unit
@@ -107,7 +108,7 @@ class ConceptDirection(Pooling):
         Raises:
             ValueError: the vector is zero or not finite.
         """
-        wide = vector.to(torch.promote_types(vector.dtype, torch.float32))
+        wide = wide_of(vector)
         norm = float(wide.norm())
         if not (math.isfinite(norm) and norm > 0):
             raise ValueError(f"the vector for {object_name!r} has norm {norm}; it must be finite and not zero")

@@ -12,7 +12,7 @@ from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.numerics.low_rank import Factors
-from lrc_tl.steering.operations import wide_of
+from lrc_tl.numerics.precision import wide_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

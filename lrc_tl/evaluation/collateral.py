@@ -15,8 +15,8 @@ from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.precision import wide_of
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
-from lrc_tl.steering.operations import wide_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -28,6 +28,7 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.methods.method import BASELINES, METHODS
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.numerics.precision import wide_dtype
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 
@@ -133,8 +134,7 @@ def baseline_concepts(
     found = _FUNCTIONS[baseline.shuffles or method](
         activations.detach().double().cpu().numpy(), np.array([places[label] for label in labels]), names, seed
     )
-    wide = torch.promote_types(activations.dtype, torch.float32)
-    vectors = torch.from_numpy(found).to(activations.device, wide)
+    vectors = torch.from_numpy(found).to(activations.device, wide_dtype(activations.dtype))
     return ConceptSet(
         {
             name: ConceptDirection.from_unscaled(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.numerics.precision import wide_of
 
 
 @no_booleans
@@ -58,9 +59,7 @@ class Factors:
         """
         if not torch.isfinite(weight).all():
             raise ValueError("the weight is not finite; fit it again from finite activations")
-        u, s, vh = torch.linalg.svd(
-            weight.to(torch.promote_types(weight.dtype, torch.float32)), full_matrices=False
-        )
+        u, s, vh = torch.linalg.svd(wide_of(weight), full_matrices=False)
         return cls(u=u, s=s, vh=vh)
 
     @property

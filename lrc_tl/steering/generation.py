@@ -18,10 +18,10 @@ from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooking import Block, hooks_on, inside
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.models.own_draws import OwnDraws
+from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.batches import logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
-from lrc_tl.steering.operations import unit_of, wide_of
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
 

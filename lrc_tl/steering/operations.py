@@ -13,23 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.numerics.precision import unit_of, wide_of
 
 Unit = Literal["share", "absolute"]
 Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
 """One number, or one for each row of the batch."""
-
-
-def wide_of(tensor: Tensor) -> Tensor:
-    """The tensor in float32 or wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def unit_of(vector: Tensor, like: Tensor) -> Tensor:
-    """The vector in the dtype and on the device of `like`, of unit length there."""
-    # A unit vector that was stored in float32 is one only to 1e-7; in float64 that would show.
-    moved = vector.to(like)
-    unit: Tensor = moved / moved.norm(dim=-1, keepdim=True)
-    return unit
 
 
 def _column(amount: Amount, like: Tensor) -> Tensor | float:

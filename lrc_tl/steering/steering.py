@@ -18,6 +18,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooking import Block, Session
 from lrc_tl.models.loading import HookedModel, require_hook
+from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.tracking import track_positions
 from lrc_tl.steering.operations import (
@@ -28,8 +29,6 @@ from lrc_tl.steering.operations import (
     Swap,
     check_vector,
     rescaled,
-    unit_of,
-    wide_of,
 )
 from lrc_tl.steering.places import Where, hook_layer, select
 

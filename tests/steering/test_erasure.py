@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from spoken import spoken_relation
 
 import lrc_tl as lrc
-from lrc_tl.steering.operations import wide_of
+from lrc_tl.numerics.precision import wide_of
 
 HOOK = "blocks.1.hook_resid_post"
 
