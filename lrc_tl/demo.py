@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.directions.beta import BetaSource
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import causality_curve
@@ -77,7 +77,7 @@ class DemoResult:
         return asdict(self)
 
 
-@no_booleans
+@numbers_checked
 def run_demo(
     model: HookedModel,
     relation: Relation,

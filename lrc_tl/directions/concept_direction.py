@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.calibration import Knots, interpolated
 from lrc_tl.directions.pooling import Pooling
@@ -27,7 +27,7 @@ from lrc_tl.steering.places import Where, hook_layer
 from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConceptDirection(Pooling):
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
@@ -142,7 +142,7 @@ class ConceptDirection(Pooling):
         scores: Tensor = self.score(resid)
         return scores
 
-    @no_booleans
+    @numbers_checked
     def calibrated(
         self,
         *,
@@ -259,7 +259,7 @@ class ConceptDirection(Pooling):
     def _steering(self, operation: Operation) -> Steering:
         return Steering(operation=operation, hook_name=self.hook_name, fingerprint=self.fingerprint)
 
-    @no_booleans
+    @numbers_checked
     def add(self, *, strength: Amount, unit: Unit = "share") -> Steering:
         """Steering that adds the direction: `strength` is a share of `|h|`, or residual-stream units.
 
@@ -268,7 +268,7 @@ class ConceptDirection(Pooling):
         """
         return self._steering(Add(vector=self.vector, strength=strength, unit=unit))
 
-    @no_booleans
+    @numbers_checked
     def clamp(self, *, value: Amount) -> Steering:
         """Steering that sets the score to `value`.
 
@@ -286,7 +286,7 @@ class ConceptDirection(Pooling):
         """Steering that turns the sign of the projection, whatever the offset of the score."""
         return self._steering(Reflect(vector=self.vector))
 
-    @no_booleans
+    @numbers_checked
     def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:
         """A condition for steering: only where the score lies above (or below) `threshold`, by default its own.
 
@@ -300,7 +300,7 @@ class ConceptDirection(Pooling):
             )
         return Gate(vector=self.vector, hook_name=self.hook_name, threshold=used + self.offset, above=above)
 
-    @no_booleans
+    @numbers_checked
     def hook(self, *, strength: float, unit: Unit = "share") -> tuple[str, Hook]:
         """`(hook_name, fn)` that adds the direction at every position that it sees.
 
@@ -312,7 +312,7 @@ class ConceptDirection(Pooling):
         """
         return self.hook_name, self.add(strength=strength, unit=unit).everywhere
 
-    @no_booleans
+    @numbers_checked
     def steer(
         self,
         model: HookedModel,

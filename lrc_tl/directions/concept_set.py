@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.near_names import near_names
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.beta import BETA_KEY, beta_or_stored
@@ -184,7 +184,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         cosines: Tensor = vectors @ vectors.T
         return cosines
 
-    @no_booleans
+    @numbers_checked
     def calibrate(
         self,
         acts: Float[Tensor, "sample d_model"],
@@ -246,7 +246,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         shares: Tensor = multiclass_probabilities(scores, calibration.weight, calibration.bias).to(scores)
         return shares
 
-    @no_booleans
+    @numbers_checked
     def report(
         self, acts: Float[Tensor, "sample d_model"], objects: Sequence[str], *, n_bins: int = 5
     ) -> ProbeReport:
@@ -270,7 +270,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         scores: Tensor = self.scores(acts).detach()
         return scores
 
-    @no_booleans
+    @numbers_checked
     def classify(
         self, model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
     ) -> list[tuple[str, float]]:
@@ -296,7 +296,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         """The size of this set's swaps where no other is given: what `with_beta` stored, else `DEFAULT_BETA`."""
         return beta_or_stored(None, self.settings)[0]
 
-    @no_booleans
+    @numbers_checked
     def with_beta(self, beta: float) -> "ConceptSet":
         """The same set with the size that its swaps have where no other is given; `save` keeps it.
 
@@ -310,7 +310,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             self._directions, settings={**self.settings, BETA_KEY: float(beta)}, calibration=self.calibration
         )
 
-    @no_booleans
+    @numbers_checked
     def swap(
         self,
         model: HookedModel,
@@ -338,7 +338,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         )
         return steering.on(model)
 
-    @no_booleans
+    @numbers_checked
     def swap_steering(
         self,
         model: HookedModel,

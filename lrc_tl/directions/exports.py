@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
@@ -46,7 +46,7 @@ class ControlVector:
     """What the vectors are of; empty: not in the file."""
 
 
-@no_booleans
+@numbers_checked
 def layer_vectors(
     concepts: ConceptSet | Sequence[ConceptSet],
     concept: str,
@@ -82,7 +82,7 @@ def layer_vectors(
     return {layer: own[0].clone() for layer in sorted(set(layers))}
 
 
-@no_booleans
+@numbers_checked
 def concepts_by_layer(
     vectors: Mapping[str, Mapping[int, Tensor]],
     *,
@@ -124,7 +124,7 @@ def concepts_by_layer(
     }
 
 
-@no_booleans
+@numbers_checked
 def write_control_vector(
     path: str | Path, vectors: Mapping[int, Tensor], *, model_hint: str, name: str = ""
 ) -> None:

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
@@ -37,7 +37,7 @@ _PCA_SHARE = 0.9
 _MAX_ITERATIONS = 20_000
 
 
-@no_booleans
+@numbers_checked
 def fit_baselines(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -73,7 +73,7 @@ def fit_baselines(
     }
 
 
-@no_booleans
+@numbers_checked
 @checked
 def baseline_concepts(
     activations: Float[Tensor, "prompt d_model"],
@@ -151,7 +151,7 @@ def baseline_concepts(
     )
 
 
-@no_booleans
+@numbers_checked
 def mean_concepts(model: HookedModel, prompts: Sequence[Prompt], *, layer: int) -> ConceptSet:
     """For each object the mean subject activation of its prompts, scaled to unit length.
 

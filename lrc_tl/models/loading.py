@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 
 from lrc_tl.arguments.near_names import near_names
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.errors import ModelError, in_one_line
 from lrc_tl.models.mapped_weights import (
     mapped_hooked_transformer,
@@ -48,7 +48,7 @@ class HookedModel(Protocol):
         """Continue a prompt."""
 
 
-@no_booleans
+@numbers_checked
 def hook_name(model: HookedModel, layer: int) -> str:
     """`blocks.{layer}.hook_resid_post`; negative layers count from the end.
 

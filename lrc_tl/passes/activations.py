@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.models.loading import HookedModel, hook_name
 from lrc_tl.numerics.precision import wide_dtype, wide_of
@@ -28,7 +28,7 @@ class PromptActivations:
     """At the positions that predict the object: their mean, or the first."""
 
 
-@no_booleans
+@numbers_checked
 def prompt_activations(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -109,7 +109,7 @@ def prompt_activations(
     )
 
 
-@no_booleans
+@numbers_checked
 def subject_activations(
     model: HookedModel, prompts: Sequence[Prompt], *, layer: int
 ) -> Float[Tensor, "prompt d_model"]:
@@ -141,7 +141,7 @@ def text_activation(
     return kept[0]
 
 
-@no_booleans
+@numbers_checked
 def object_activations(
     model: HookedModel, prompts: Sequence[Prompt], *, layer: int, object_aggregation: ObjectAggregation = "mean"
 ) -> Float[Tensor, "prompt d_model"]:

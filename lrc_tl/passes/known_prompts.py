@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.loading import HookedModel
@@ -39,7 +39,7 @@ class KnownPrompts:
     answers: tuple[str, ...] = ()
     """What greedy decoding gave for each of `prompts`, as far as it had to be decoded; empty: not recorded."""
 
-    @no_booleans
+    @numbers_checked
     def sample(self, n: int, *, seed: int = 0) -> tuple[Prompt, ...]:
         """At most `n` prompts, each object as often as every other as far as they go.
 
@@ -104,7 +104,7 @@ def _plainly_answered(answer: str, name: str) -> bool:
     return re.match(re.escape(name.strip()) + r"(?!\w)", answer.strip()) is not None
 
 
-@no_booleans
+@numbers_checked
 def filter_known(
     model: HookedModel,
     prompts: Sequence[Prompt],

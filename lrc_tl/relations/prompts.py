@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import PositionError
 from lrc_tl.relations.special_tokens import Tokenizing, token_ids
@@ -19,7 +19,7 @@ ObjectAggregation: TypeAlias = Literal["mean", "first_token"]
 """How an object of several tokens is read: at all their positions, or at the first."""
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A text that ends where the object begins, and the subject that it is about.
@@ -123,7 +123,7 @@ class HasObject(Protocol):
 Item = TypeVar("Item", bound=HasObject)
 
 
-@no_booleans
+@numbers_checked
 def spread_over_objects(items: Iterable[Item], count: int, generator: random.Random) -> list[Item]:
     """At most `count` of the items in random order, each object as often as every other as far as they go."""
     by_object: dict[str, list[Item]] = defaultdict(list)

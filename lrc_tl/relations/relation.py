@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import RelationError
 from lrc_tl.markup.caller_warnings import warn_caller
@@ -226,7 +226,7 @@ class Relation:
         lines += [f"  differ by case or spacing only: {', '.join(map(repr, group))}" for group in self.lookalikes]
         return "\n".join(lines)
 
-    @no_booleans
+    @numbers_checked
     def split(self, *, seed: int, train_share: float = 0.5) -> tuple["Relation", "Relation"]:
         """Training and test relation, stratified by object.
 
@@ -258,7 +258,7 @@ class Relation:
         kept = tuple(fact for fact in self.facts if fact in train)
         return replace(self, facts=kept), replace(self, facts=test, shot_facts=kept)
 
-    @no_booleans
+    @numbers_checked
     def sample(self, n: int, *, seed: int) -> "Relation":
         """The relation with `n` of its facts, each object as often as every other as far as its facts go.
 
@@ -271,7 +271,7 @@ class Relation:
             )
         return replace(self, facts=tuple(spread_over_objects(self.facts, n, random.Random(seed))))
 
-    @no_booleans
+    @numbers_checked
     def prompts(
         self,
         *,

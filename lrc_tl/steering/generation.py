@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
@@ -49,7 +49,7 @@ class Generated:
     """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
 
 
-@no_booleans
+@numbers_checked
 @fingerprints_once()
 def generate(
     model: HookedModel,

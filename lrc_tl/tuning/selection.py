@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import counterfactual_edits
@@ -71,7 +71,7 @@ def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
     return subject, object_
 
 
-@no_booleans
+@numbers_checked
 @fingerprints_once()
 def select_settings(
     model: HookedModel,
