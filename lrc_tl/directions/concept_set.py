@@ -29,6 +29,7 @@ from lrc_tl.directions.hub import OnHub
 from lrc_tl.directions.pooling import Pooling
 from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.directions.set_calibration import calibrated_set, require_options, set_report
+from lrc_tl.directions.subspaces import Subspace
 from lrc_tl.errors import ArtifactError
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel
@@ -129,6 +130,13 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
     def require_model(self, model: HookedModel) -> None:
         """`ConceptDirection.require_model` for the set."""
         next(iter(self._directions.values())).require_model(model)
+
+    def subspace(self) -> Subspace:
+        """What the directions span, with the singular values that show how far they repeat each other.
+
+        Its rank is the numerical rank of `lrc_tl.directions.orthonormal_basis`, in the dtype of the set.
+        """
+        return Subspace.of(self.vectors, hook_name=self.hook_name, fingerprint=self.fingerprint)
 
     @property
     def vectors(self) -> Float[Tensor, "concept d_model"]:
