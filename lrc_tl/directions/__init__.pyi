@@ -9,6 +9,7 @@ from .exports import read_control_vector as read_control_vector
 from .exports import write_control_vector as write_control_vector
 from .pooling import pool_scores as pool_scores
 from .pooling import token_mask as token_mask
+from .score_calibration import ScoreCalibration as ScoreCalibration
 from .subspaces import Subspace as Subspace
 from .subspaces import orthonormal_basis as orthonormal_basis
 from .token_scores import TokenScores as TokenScores

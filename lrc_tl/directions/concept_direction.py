@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.directions.calibration import Knots, interpolated
 from lrc_tl.directions.pooling import Pooling
+from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, decoded
 from lrc_tl.errors import unprintable
 from lrc_tl.models.fingerprint import ModelFingerprint
@@ -33,8 +32,8 @@ class ConceptDirection(Pooling):
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
 
     Raises:
-        ValueError: it is not one finite vector of unit length in float32 or wider, a threshold or calibration is
-            not finite, or a name holds control characters.
+        ValueError: it is not one finite vector of unit length in float32 or wider, norm or offset is not finite,
+            or a name holds control characters.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -49,13 +48,8 @@ class ConceptDirection(Pooling):
     """Length before scaling; None: not recorded."""
     offset: float = 0.0
     """Subtracted from the projection to give the score: 0, or what `ConceptSet.centred` found."""
-    threshold: float | None = None
-    """Score above which `predict` says yes; None: not calibrated."""
-    slope: float | None = None
-    intercept: float | None = None
-    """`probability` is `sigmoid(slope * score + intercept)`; None: it is not."""
-    knots: Knots | None = None
-    """`probability` is linear between these (score, probability) pairs and constant outside; None: it is not."""
+    calibration: ScoreCalibration | None = None
+    """What `predict` and `probability` make of the score; None: not calibrated."""
     fingerprint: ModelFingerprint | None = None
     """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
@@ -81,16 +75,8 @@ class ConceptDirection(Pooling):
             raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
         if self.offset is None or not math.isfinite(self.offset):
             raise ValueError(f"the offset of {self.object_name!r} is {self.offset}; it must be a finite number")
-        for name in ("norm", "threshold", "slope", "intercept"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"the {name} of {self.object_name!r} is {value}; it must be a finite number")
-        if (self.slope is None) != (self.intercept is None):
-            raise ValueError("a calibration needs both slope and intercept, or neither")
-        if self.knots is not None:
-            _check_knots(self.knots)
-            if self.slope is not None:
-                raise ValueError("a calibration is either slope and intercept, or knots; both are given")
+        if self.norm is not None and not math.isfinite(self.norm):
+            raise ValueError(f"the norm of {self.object_name!r} is {self.norm}; it must be a finite number")
 
     @classmethod
     def from_unscaled(
@@ -127,16 +113,20 @@ class ConceptDirection(Pooling):
         """Layer of the hook point."""
         return hook_layer(self.hook_name)
 
+    @property
+    def threshold(self) -> float | None:
+        """Score above which `predict` says yes; None: not calibrated."""
+        return None if self.calibration is None else self.calibration.threshold
+
     @checked
-    def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+    def score(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """Dot product with the direction less `offset`, in residual-stream units; in the dtype of `vector`.
 
         Raises:
             ValueError: the activations are of another width.
         """
-        require_width(resid, self.vector)
-        scores: Tensor = resid.to(self.vector) @ self.vector - self.offset
-        return scores
+        require_width(acts, self.vector)
+        return acts.to(self.vector) @ self.vector - self.offset
 
     def _token_scores(self, resid: Tensor) -> Tensor:
         scores: Tensor = self.score(resid)
@@ -157,49 +147,41 @@ class ConceptDirection(Pooling):
             ValueError: a number is not finite, only one of slope and intercept is given, or they and knots; scores
                 of knots that do not grow, or probabilities outside 0 to 1.
         """
-        return replace(self, threshold=float(threshold), slope=slope, intercept=intercept, knots=knots)
+        try:
+            calibration = ScoreCalibration(
+                threshold=float(threshold), slope=slope, intercept=intercept, knots=knots
+            )
+        except ValueError as error:
+            raise ValueError(f"the calibration of {self.object_name!r}: {error}") from error
+        return replace(self, calibration=calibration)
 
     @checked
-    def predict(self, resid: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
+    def predict(self, acts: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
         """Whether the score lies above the threshold.
 
         Raises:
             ValueError: the direction has no threshold.
         """
-        if self.threshold is None:
+        if self.calibration is None:
             raise ValueError(
                 f"the direction of {self.object_name!r} has no threshold; use `.calibrated(threshold=...)`, or "
                 "`score` for the number itself"
             )
-        fires: Tensor = self.score(resid) > self.threshold
-        return fires
+        return self.calibration.fires(self.score(acts))
 
     @checked
-    def probability(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+    def probability(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """How likely it is that the concept is there, from the calibration of the score.
 
         Raises:
             ValueError: the direction is not calibrated.
         """
-        probabilities: Tensor = self.probability_at(self.score(resid))
-        return probabilities
-
-    @checked
-    def probability_at(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """`probability` from scores: `sigmoid(slope * score + intercept)`, or linear between the knots.
-
-        Raises:
-            ValueError: the direction is not calibrated.
-        """
-        if self.knots is not None:
-            return interpolated(scores, self.knots)
-        if self.slope is None or self.intercept is None:
+        if self.calibration is None or not self.calibration.has_probability:
             raise ValueError(
                 f"the direction of {self.object_name!r} has no calibration; use `ConceptSet.calibrate`, or "
                 "`.calibrated(threshold=..., slope=..., intercept=...)`"
             )
-        probabilities: Tensor = torch.sigmoid(self.slope * scores + self.intercept)
-        return probabilities
+        return self.calibration.probability(self.score(acts))
 
     def read(self, model: HookedModel, text: str) -> TokenScores:
         """The score of every token of `text`, special tokens included and marked.
@@ -344,14 +326,4 @@ def require_width(acts: Tensor, vectors: Tensor) -> None:
     if acts.shape[-1] != vectors.shape[-1]:
         raise ValueError(
             f"the activations have width {acts.shape[-1]}, the directions {vectors.shape[-1]}; they must be equal"
-        )
-
-
-def _check_knots(knots: Knots) -> None:
-    scores, probabilities = [score for score, _ in knots], [share for _, share in knots]
-    grow = all(low < high for low, high in pairwise(scores))
-    if not knots or not grow or not all(map(math.isfinite, scores)) or not all(0 <= p <= 1 for p in probabilities):
-        raise ValueError(
-            "the knots of a calibration must be pairs of growing, finite scores and probabilities from 0 to 1; "
-            f"given are {knots[:3]}..."
         )

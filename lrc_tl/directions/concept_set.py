@@ -19,8 +19,8 @@ from lrc_tl.directions.calibration import (
     Calibration,
     Criterion,
     Missing,
-    MulticlassMethod,
-    ProbabilityMethod,
+    MulticlassKind,
+    ProbabilityKind,
     multiclass_probabilities,
 )
 from lrc_tl.directions.concept_direction import ConceptDirection, require_width
@@ -175,12 +175,11 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         self.scores(acts)  # refuses what cannot be read
         vectors = self.vectors.double()
         offsets = (vectors @ acts.to(vectors).mean(0)).tolist()
-        cleared: dict[str, Any] = dict.fromkeys(("threshold", "slope", "intercept", "knots"))
-        made = {
-            name: replace(direction, offset=offset, **cleared)
+        directions = {
+            name: replace(direction, offset=offset, calibration=None)
             for (name, direction), offset in zip(self.items(), offsets, strict=True)
         }
-        return ConceptSet(made, settings={**self.settings, "centred_on": acts.shape[0]})
+        return ConceptSet(directions, settings={**self.settings, "centred_on": acts.shape[0]})
 
     def _token_scores(self, resid: Tensor) -> Tensor:
         scores: Tensor = self.scores(resid)
@@ -200,8 +199,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         *,
         by: Criterion = "balanced_accuracy",
         rate: float | None = None,
-        probabilities: ProbabilityMethod = "platt",
-        multiclass: MulticlassMethod = "temperature",
+        probabilities: ProbabilityKind = "platt",
+        multiclass: MulticlassKind = "temperature",
         missing: Missing = "error",
         n_bins: int = 5,
     ) -> "ConceptSet":

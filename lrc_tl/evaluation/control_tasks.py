@@ -113,13 +113,12 @@ def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
     Without offsets, thresholds and calibration, which are the real directions'. Where the set is centred, centre
     these on the same activations.
     """
-    plain: dict[str, Any] = {"offset": 0.0, **dict.fromkeys(("threshold", "slope", "intercept", "knots"))}
     generator = torch.Generator().manual_seed(seed)
     made: dict[str, ConceptDirection] = {}
     for name, direction in concepts.items():
         drawn = torch.randn(direction.vector.shape, generator=generator, dtype=torch.float64)
         unit = (drawn / drawn.norm()).to(direction.vector)
-        made[name] = replace(direction, vector=unit, method="random", **plain)
+        made[name] = replace(direction, vector=unit, method="random", offset=0.0, calibration=None)
     return ConceptSet(made, settings={"method": "random", "seed": seed})
 
 

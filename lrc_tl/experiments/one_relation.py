@@ -307,7 +307,7 @@ class _Evaluated:
         inside = [row for row, name in enumerate(plain_objects) if name in concepts]
         own = concepts.scores(plain[inside]).double().cpu().numpy()
         labels = [names.index(plain_objects[row]) for row in inside]
-        weight, bias = fit_multiclass(own, labels, method="standardised")
+        weight, bias = fit_multiclass(own, labels, kind="standardised")
         scores = multiclass_probabilities(concepts.scores(activations), weight, bias)
         return classify_scores(names, scores, actual)
 
