@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,15 +12,22 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.directions.pooling import Pooling
+from lrc_tl.directions.pooling import (
+    Pool,
+    Positions,
+    SupportsHookNames,
+    TokenMask,
+    cached_acts,
+    pool_acts,
+    pool_texts,
+)
+from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
-from lrc_tl.directions.token_scores import TokenScores, decoded
+from lrc_tl.directions.token_scores import TokenScores, token_scores
 from lrc_tl.errors import unprintable
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, require_hook
 from lrc_tl.numerics.precision import wide_of
-from lrc_tl.passes.batches import right_padded, run, whole_text_ids
-from lrc_tl.relations.special_tokens import special_ids
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect, Unit
 from lrc_tl.steering.places import Where, hook_layer
 from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
@@ -28,7 +35,7 @@ from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConceptDirection(Pooling):
+class ConceptDirection:
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
 
     Raises:
@@ -128,10 +135,6 @@ class ConceptDirection(Pooling):
         require_width(acts, self.vector)
         return acts.to(self.vector) @ self.vector - self.offset
 
-    def _token_scores(self, resid: Tensor) -> Tensor:
-        scores: Tensor = self.score(resid)
-        return scores
-
     @numbers_checked
     def calibrated(
         self,
@@ -192,32 +195,42 @@ class ConceptDirection(Pooling):
             ValueError: `text` is empty or fills the model's context, the model is of another width, or its
                 residuals are not finite.
         """
-        if not text.strip():
-            raise ValueError("the text is empty; give at least one word")
-        self.require_model(model)
-        ids = whole_text_ids(model, text)
-        kept: list[Tensor] = []
+        label = f"{self.relation}: {self.object_name} at {self.hook_name}"
+        return token_scores(self, self.score, model, text, label=label)
 
-        def keep(residual: Tensor, hook: Any) -> None:
-            kept.append(residual[0].detach())
+    def pool(
+        self,
+        acts: Float[Tensor, "batch pos d_model"],
+        *,
+        by: Pool,
+        mask: TokenMask | None = None,
+        positions: Positions | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """One score per row of stored residuals; options, units and errors are those of `pooling.pool_acts`."""
+        return pool_acts(self.score, acts, by=by, mask=mask, positions=positions)
 
-        run(
-            model,
-            right_padded(model, [ids]),
-            lengths=[len(ids)],
-            fwd_hooks=[(self.hook_name, keep)],
-            stop_at_layer=self.layer + 1,
-        )
-        scores = self.score(kept[0])
-        if not bool(torch.isfinite(scores).all()):
-            raise ValueError(f"the residuals at {self.hook_name} are not finite; load the model in float32")
-        special = special_ids(model.tokenizer)
-        return TokenScores(
-            label=f"{self.relation}: {self.object_name} at {self.hook_name}",
-            tokens=decoded(model.tokenizer, torch.tensor(ids)),
-            scores=scores.cpu(),
-            special=tuple(place for place, token in enumerate(ids) if token in special),
-        )
+    def pool_cache(
+        self,
+        cache: SupportsHookNames,
+        *,
+        by: Pool,
+        mask: TokenMask | None = None,
+        positions: Positions | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """`pool` of what a cache of `run_with_cache` (or a plain dict) holds at the hook point: `cached_acts`."""
+        return self.pool(cached_acts(cache, self.hook_name), by=by, mask=mask, positions=positions)
+
+    def pool_texts(
+        self,
+        model: HookedModel,
+        texts: Sequence[str],
+        *,
+        by: Pool,
+        subjects: Sequence[str] | None = None,
+        bos: bool = False,
+    ) -> Float[Tensor, " text"]:
+        """One score per text; options and errors are those of `pooling.pool_texts`."""
+        return pool_texts(self, self.score, model, texts, by=by, subjects=subjects, bos=bos)
 
     def require_model(self, model: HookedModel) -> None:
         """Check that the direction means something on this model.
@@ -319,11 +332,3 @@ class ConceptDirection(Pooling):
         """
         steering = self.add(strength=strength, unit=unit)
         return steering.at(where=where, bos=bos, layers=layers, when=when).on(model)
-
-
-def require_width(acts: Tensor, vectors: Tensor) -> None:
-    """Raise ValueError unless the activations are as wide as the vectors."""
-    if acts.shape[-1] != vectors.shape[-1]:
-        raise ValueError(
-            f"the activations have width {acts.shape[-1]}, the directions {vectors.shape[-1]}; they must be equal"
-        )
