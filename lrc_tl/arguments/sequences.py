@@ -30,6 +30,6 @@ def as_tuple(given: Iterable[Item], name: str, of: type | tuple[type, ...] = obj
     items = tuple(given if tolist is None else tolist())
     for number, item in enumerate(items):
         if not isinstance(item, of):
-            wanted = " or ".join(one.__name__ for one in (of if isinstance(of, tuple) else (of,)))
+            wanted = " or ".join(allowed.__name__ for allowed in (of if isinstance(of, tuple) else (of,)))
             raise TypeError(f"{name}[{number}] is {item!r:.60} ({type(item).__name__}); each must be a {wanted}")
     return items

@@ -10,7 +10,7 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.directions.subspaces import Subspace
 
 
-def principal_angles(one: ConceptSet | Subspace, other: ConceptSet | Subspace) -> Float[Tensor, " angle"]:
+def principal_angles(first: ConceptSet | Subspace, second: ConceptSet | Subspace) -> Float[Tensor, " angle"]:
     """Principal angles between what two sets span, smallest first, in radians; float64.
 
     As many as the smaller rank: 0 for a shared direction, pi / 2 for one that the other set has nothing of. From
@@ -20,18 +20,17 @@ def principal_angles(one: ConceptSet | Subspace, other: ConceptSet | Subspace) -
         ValueError: the two stand at different hook points or have different widths.
         FingerprintMismatch: they were made on different models.
     """
-    first, second = (item.subspace() if isinstance(item, ConceptSet) else item for item in (one, other))
-    if first.hook_name != second.hook_name:
+    left, right = (item.subspace() if isinstance(item, ConceptSet) else item for item in (first, second))
+    if left.hook_name != right.hook_name:
         raise ValueError(
-            f"one set stands at {first.hook_name}, the other at {second.hook_name}; angles mean something at one "
+            f"one set stands at {left.hook_name}, the other at {right.hook_name}; angles mean something at one "
             "hook point only"
         )
-    if first.basis.shape[1] != second.basis.shape[1]:
+    if left.basis.shape[1] != right.basis.shape[1]:
         raise ValueError(
-            f"one set has width {first.basis.shape[1]}, the other {second.basis.shape[1]}; they must be of one "
-            "model"
+            f"one set has width {left.basis.shape[1]}, the other {right.basis.shape[1]}; they must be of one model"
         )
-    if first.fingerprint is not None and second.fingerprint is not None:
-        first.fingerprint.require_match(second.fingerprint, what="the first set was made")
-    angles = subspace_angles(*(item.basis.double().cpu().numpy().T for item in (first, second)))
+    if left.fingerprint is not None and right.fingerprint is not None:
+        left.fingerprint.require_match(right.fingerprint, what="the first set was made")
+    angles = subspace_angles(*(item.basis.double().cpu().numpy().T for item in (left, right)))
     return torch.from_numpy(np.sort(angles))

@@ -31,7 +31,7 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
     if not sets:
         raise ValueError("no sets to combine; give at least one")
     first = sets[0]
-    fingerprint = next((one.fingerprint for one in sets if one.fingerprint is not None), None)
+    fingerprint = next((concepts.fingerprint for concepts in sets if concepts.fingerprint is not None), None)
     for other in sets:
         if set(other) != set(first):
             raise ValueError(f"the sets have different objects: {sorted(set(first) ^ set(other))} are not in all")
@@ -46,12 +46,12 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
         raise ValueError("a set of one object has nothing left without its mean; combine sets of two or more")
     names = list(first)
     vectors = _mean_without_shared(
-        [torch.stack([one[name].vector for name in names]).to(first.vectors) for one in sets]
+        [torch.stack([concepts[name].vector for name in names]).to(first.vectors) for concepts in sets]
     )
     offsets = _mean_without_shared(
-        [torch.tensor([one[name].offset for name in names], dtype=torch.float64) for one in sets]
+        [torch.tensor([concepts[name].offset for name in names], dtype=torch.float64) for concepts in sets]
     ).tolist()
-    made: dict[str, ConceptDirection] = {}
+    directions: dict[str, ConceptDirection] = {}
     for name, vector, offset in zip(names, vectors, offsets, strict=True):
         length = float(vector.norm())
         if length < 32 * torch.finfo(vector.dtype).eps:  # what is left is rounding
@@ -66,10 +66,11 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
             method=method,
             fingerprint=fingerprint,
         )
-        made[name] = replace(direction, offset=offset / length)
-    return ConceptSet(made, settings={"method": method, "combined": [one.settings for one in sets]})
+        directions[name] = replace(direction, offset=offset / length)
+    combined = [concepts.settings for concepts in sets]
+    return ConceptSet(directions, settings={"method": method, "combined": combined})
 
 
 def _mean_without_shared(sets: Sequence[Tensor]) -> Tensor:
-    """Over the sets, of what has one row an object, less its mean over the objects of each set."""
-    return torch.stack([one - one.mean(0) for one in sets]).mean(0)
+    """Mean over the sets, after subtracting each set's own mean row."""
+    return torch.stack([rows - rows.mean(0) for rows in sets]).mean(0)

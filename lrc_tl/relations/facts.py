@@ -27,7 +27,7 @@ def in_letters(text: str) -> str:
 
     Files of the LRE dataset hold such escapes, which were escaped once more when the files were written.
     """
-    return unicodedata.normalize("NFC", _ESCAPES.sub(lambda found: str(json.loads(f'"{found[0]}"')), text))
+    return unicodedata.normalize("NFC", _ESCAPES.sub(lambda escapes: str(json.loads(f'"{escapes[0]}"')), text))
 
 
 def cleaned(text: str) -> str:

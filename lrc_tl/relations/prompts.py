@@ -295,10 +295,10 @@ def _position_by_offsets(model: Tokenizing, text: str, ids: list[int], span: tup
         encoded = tokenizer(added + text, add_special_tokens=special, return_offsets_mapping=True)
         if "offset_mapping" not in encoded:  # a tokenizer in plain Python
             return None
-        own = encoded["input_ids"]
+        encoded_ids = encoded["input_ids"]
         # The model may have one token more or one less at the front, its beginning of sequence.
-        more = len(ids) - len(own)
-        if abs(more) > 1 or ids[max(more, 0) :] != own[max(-more, 0) :]:
+        more = len(ids) - len(encoded_ids)
+        if abs(more) > 1 or ids[max(more, 0) :] != encoded_ids[max(-more, 0) :]:
             continue
         start, end = (character + len(added) for character in span)
         covering = [

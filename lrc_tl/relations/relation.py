@@ -130,10 +130,10 @@ class Relation:
             objects_of[fact.subject].add(fact.object)
         ambiguous = tuple(fact for fact in counts if len(objects_of[fact.subject]) > 1)
         if strict and (duplicates or ambiguous):
-            shown = ", ".join(map(str, (*duplicates, *ambiguous)[:5]))
+            first_facts = ", ".join(map(str, (*duplicates, *ambiguous)[:5]))
             raise RelationError(
                 f"relation {name!r}: {len(duplicates)} repeated facts and {len(ambiguous)} facts of subjects "
-                f"with two objects (first: {shown}); remove them or load with strict=False"
+                f"with two objects (first: {first_facts}); remove them or load with strict=False"
             )
         relation = cls(
             name=name,
@@ -301,7 +301,7 @@ class Relation:
         if templates not in ("one", "all"):
             raise ValueError(f"templates is {templates!r}; it must be 'one' or 'all'")
         source = shots_from.facts if shots_from is not None else self.shot_facts or self.facts
-        shown = ShotPool(source if shots else ())
+        example_pool = ShotPool(source if shots else ())
         pool = self.templates if shots else self.zero_shot_templates
         prompts = []
         for fact in self.facts:
@@ -309,7 +309,7 @@ class Relation:
             generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
             chosen = pool if templates == "all" else [generator.choice(pool)]
             for template in chosen:
-                examples = shown.draw(fact.subject, shots, generator)
+                examples = example_pool.draw(fact.subject, shots, generator)
                 if len(examples) < shots:
                     raise ValueError(
                         f"{shots} shots were asked for, but relation {self.name!r} has only {len(examples)} facts "
@@ -365,17 +365,17 @@ def _filled(template: str, fact: Fact) -> str:
     return filled.rstrip() if _joint(template) else filled
 
 
-def _prompt(shown: str, template: str, fact: Fact, relation: Relation) -> Prompt:
-    text = shown + _filled(template, fact)
-    start = len(shown) + template.index("{}")
-    found = find_word(text, fact.subject)
+def _prompt(examples: str, template: str, fact: Fact, relation: Relation) -> Prompt:
+    text = examples + _filled(template, fact)
+    start = len(examples) + template.index("{}")
+    place = find_word(text, fact.subject)
     return Prompt(
         text=text,
         subject=fact.subject,
         object=fact.object,
         relation=relation.name,
         # Only where a template names the subject again or hides it from the rule, so that equal texts stay equal.
-        subject_start=None if found is not None and found[0] == start else start,
+        subject_start=None if place is not None and place[0] == start else start,
         joint=_joint(template),
         relation_objects=relation.all_objects,
     )

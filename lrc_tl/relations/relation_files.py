@@ -114,7 +114,7 @@ def _unknown_keys(data: dict[str, Any]) -> str:
     """What the file holds and nothing reads, with the key that may be meant; empty where there is no such key."""
     properties, samples = data.get("properties"), data.get("samples")
     in_samples = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
-    found = [
+    unknown = [
         (key, near)
         for keys, known in (
             (data, _KEYS),
@@ -125,8 +125,8 @@ def _unknown_keys(data: dict[str, Any]) -> str:
         if key not in known
         for near in [near_names(key, known, n=1)]
     ]
-    named = ", ".join(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else "") for key, near in found)
-    return f"unknown keys: {named}" if found else ""
+    named = ", ".join(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else "") for key, near in unknown)
+    return f"unknown keys: {named}" if unknown else ""
 
 
 def _pairs(samples: Any, source: str) -> list[tuple[str, str]]:
@@ -239,12 +239,12 @@ def find_relation(relations: Iterable[Relation] | Mapping[str, Relation], name: 
         [_canonical(relation.name) for relation in given],
         [_canonical(Path(relation.source).stem) for relation in given],
     ):
-        found = [relation for relation, its_name in zip(given, names, strict=True) if its_name == key]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            sources = ", ".join(f"{relation.name!r} ({relation.source or 'no file'})" for relation in found)
-            raise LookupError(f"{len(found)} relations are called {name!r}: {sources}; give one by its name")
+        matching = [relation for relation, its_name in zip(given, names, strict=True) if its_name == key]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            sources = ", ".join(f"{relation.name!r} ({relation.source or 'no file'})" for relation in matching)
+            raise LookupError(f"{len(matching)} relations are called {name!r}: {sources}; give one by its name")
     known = {_canonical(relation.name): relation.name for relation in given}
     known |= {_canonical(Path(relation.source).stem): relation.name for relation in given if relation.source}
     raise LookupError(f"no relation {name!r}; {did_you_mean(key, known)}")

@@ -144,7 +144,7 @@ def _occurrences(text: str, name: str) -> Iterator[tuple[int, int]]:
     """Character ranges of `name` in `text`, the last first."""
     if not name:
         return
-    if all(unicodedata.is_normalized("NFC", one) for one in (text, name)):
+    if all(unicodedata.is_normalized("NFC", written) for written in (text, name)):
         start = text.rfind(name)
         while start >= 0:
             yield start, start + len(name)
@@ -241,8 +241,8 @@ def _elided(text: str, start: int) -> bool:
     return text[first : start - 1].casefold() in _ELIDED
 
 
-def _same_sign(one: str, other: str) -> bool:
-    return one == other or any(one in kind and other in kind for kind in (_APOSTROPHES, _HYPHENS))
+def _same_sign(sign: str, other: str) -> bool:
+    return sign == other or any(sign in kind and other in kind for kind in (_APOSTROPHES, _HYPHENS))
 
 
 def _base(text: str, place: int) -> str:

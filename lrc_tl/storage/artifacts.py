@@ -37,13 +37,13 @@ _UPGRADES: dict[int, Callable[[Header], Header]] = {}
 
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that matter, where installed."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def write_artifact(
@@ -59,8 +59,8 @@ def write_artifact(
     """
     target = Path(path)
     written_file(target)  # refused before the work, not behind it
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _require_storable(target, own)
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    _require_storable(target, stored)
     document: Header = {
         "schema": {"name": SCHEMA_NAME, "version": SCHEMA_VERSION},
         "kind": kind,
@@ -70,11 +70,11 @@ def write_artifact(
     try:
         # As it will be read: JSON turns keys that are numbers into strings, and they sort in another order.
         document = parsed(as_text(document))
-        document["sha256"] = _digest(document, own)
+        document["sha256"] = _digest(document, stored)
         text = as_text(document)
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{target}: the header cannot be written as JSON: {error}") from error
-    data = save(own, metadata={_KEY: text})
+    data = save(stored, metadata={_KEY: text})
     with whole_file(target) as partial:
         partial.write_bytes(data)
 

@@ -49,8 +49,8 @@ def _takes_the_place_of(path: Path, source: Path) -> bool:
     )
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and os.path.samefile(one, other)
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and os.path.samefile(path, other)
 
 
 def _folded(path: Path) -> str:

@@ -91,7 +91,7 @@ def write_result(
         plain["checksum"] = _checksum(plain)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     # Half a surrogate pair, as in a file name that is not UTF-8, has no UTF-8 either; JSON writes it as an escape.
-    text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = re.sub("[\ud800-\udfff]", lambda surrogate: f"\\u{ord(surrogate[0]):04x}", text)
     check_target(path)
     written_file(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:

@@ -49,10 +49,10 @@ def damage(record: Path, *, belongs: Callable[[str], bool]) -> str | None:
     if different := sorted(set(files) ^ set(kept)):
         return f"{different[0]} is missing, or should not be there"
     try:
-        found = _hashes(files)
+        hashes = _hashes(files)
     except OSError as error:
         return f"{Path(str(error.filename)).name} cannot be read"
-    changed = [name for name in files if found[name] != kept[name]]
+    changed = [name for name in files if hashes[name] != kept[name]]
     return f"{changed[0]} is not what was written" if changed else None
 
 
