@@ -29,7 +29,7 @@ _Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """Probabilities over the concepts of a set, `softmax(weight @ scores + bias)`, and what `calibrate` was told.
+    """Probabilities over the concepts of a set, `softmax(weight @ scores + bias)`, and how they were fitted.
 
     Raises:
         ValueError: only one of weight and bias is given, or one is not finite.

@@ -1,4 +1,4 @@
-"""Directions of the same objects from several sources, made into one set."""
+"""One set of directions from several sets with the same objects."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,10 +12,10 @@ from lrc_tl.directions.concept_set import ConceptSet
 
 
 def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined") -> ConceptSet:
-    """For each object the mean of its directions in several sets at one hook point, each less its set's mean.
+    """For each object the mean of its directions in sets at one hook point, after subtracting each set's mean.
 
     LRCs of different object layers, LREs or ways to read the object (mean of its tokens, first token) err in
-    different ways; what they agree on is kept. The mean over a set's objects is taken off first, since it says
+    different ways; what they agree on is kept. The mean over a set's objects is subtracted first, since it says
     nothing about which object a subject has and would otherwise outweigh the rest. arXiv:2311.08968 names LRCs
     over several layers as future work.
 

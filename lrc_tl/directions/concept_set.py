@@ -120,7 +120,7 @@ class ConceptSet(OnHub, LinearProbe):
         with a report, and `save` writes it.
 
         Raises:
-            ValueError: an unknown option, not one object an activation, a concept without samples of both kinds
+            ValueError: an unknown option, not one object per activation, a concept without samples of both kinds
                 (but see `missing`), no concept with both, a rate without its criterion, or too few samples for
                 isotonic regression or for `multiclass`.
         """
@@ -167,7 +167,7 @@ class ConceptSet(OnHub, LinearProbe):
         Concepts without samples of both kinds have no metrics; `left_out` lists them.
 
         Raises:
-            ValueError: not one object an activation, or no concept with samples of both kinds.
+            ValueError: not one object per activation, or no concept with samples of both kinds.
         """
         objects = as_spelled(as_tuple(objects, "objects", str), self)
         scores = self._checked_scores(acts, objects)
@@ -204,12 +204,12 @@ class ConceptSet(OnHub, LinearProbe):
 
     @property
     def beta(self) -> float:
-        """The size of this set's swaps where no other is given: what `with_beta` stored, else `DEFAULT_BETA`."""
+        """The size of this set's swaps if no other is given: what `with_beta` stored, else `DEFAULT_BETA`."""
         return beta_or_stored(None, self.settings)[0]
 
     @numbers_checked
     def with_beta(self, beta: float) -> "ConceptSet":
-        """The same set with the size that its swaps have where no other is given; `save` keeps it.
+        """The same set with the size that its swaps have if no other is given; `save` keeps it.
 
         For a beta that was chosen for these directions, as `select_settings` does:
         `concepts.with_beta(settings.beta)`.

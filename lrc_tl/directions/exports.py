@@ -31,7 +31,7 @@ from lrc_tl.storage.whole_file import whole_file
 _ARCHITECTURE = "controlvector"
 _SUFFIX = "hook_resid_post"
 _SHA256 = "lrc_tl.sha256"
-"""Key of the content's hash; readers that do not know it, such as llama.cpp, pass over it."""
+"""Key of the content's hash; readers that do not know it, such as llama.cpp, skip it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

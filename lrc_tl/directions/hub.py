@@ -41,13 +41,13 @@ class OnHub(ABC):
     ) -> str:
         """Put the file that `save` writes, and a generated model card, into a model repository of the Hub.
 
-        The repository is made where there is none, `private` or not; then the two files go up as one commit to
-        the branch `revision`. What comes back is the commit's SHA-1, which `from_hub` takes as `revision`.
+        The repository is created if it does not exist, `private` or not; then the two files are uploaded as one
+        commit to the branch `revision`. Returns the commit's SHA-1, which `from_hub` takes as `revision`.
 
         Raises:
             ArtifactError: `settings` holds something that is not JSON.
             HubError: no such revision, no token or not the right one, or no network.
-            ValueError: `repo_id` is not one.
+            ValueError: `repo_id` is not a repository id.
         """
         with TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -75,14 +75,14 @@ class OnHub(ABC):
     ) -> Self:
         """The set that `push_to_hub` put into a repository, or that stands in a folder; checked as by `load`.
 
-        `repo_id` is a folder where there is one of that name. `revision` is a branch, a tag or a commit, and only
-        a commit is sure to stay the same. What was fetched before comes from the cache without a network.
+        If there is a folder of that name, `repo_id` means the folder. `revision` is a branch, a tag or a commit,
+        and only a commit is sure to stay the same. What was fetched before comes from the cache without a network.
 
         Raises:
             ArtifactError: the file is damaged, changed, or no concept set of a known version.
             FingerprintMismatch: the set was made on another model.
             HubError: no such repository, revision or file, or no network and nothing in the cache.
-            ValueError: `repo_id` is not one.
+            ValueError: `repo_id` is not a repository id.
         """
         return cls.load(_fetched(repo_id, revision, token), model=model)
 

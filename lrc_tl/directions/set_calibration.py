@@ -31,7 +31,7 @@ _OPTIONS = {
 
 
 def require_options(**given: str) -> None:
-    """Raise ValueError for an option of `ConceptSet.calibrate` that is none of its allowed words."""
+    """Raise ValueError unless each option of `ConceptSet.calibrate` is one of its allowed words."""
     for option, value in given.items():
         if value not in get_args(_OPTIONS[option]):
             raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(_OPTIONS[option]))}")
@@ -101,9 +101,9 @@ def set_report(
     shares: Tensor | None,
     n_bins: int,
 ) -> ProbeReport:
-    """How well scores, and the probabilities that there are, tell the objects apart.
+    """How well scores, and probabilities where there are any, tell the objects apart.
 
-    `shares` are the probabilities over all concepts; None: there are none.
+    `shares` are the probabilities over all concepts; None: the set has none.
 
     Raises:
         ValueError: no concept with samples of both kinds.

@@ -111,7 +111,7 @@ def _without_repeated_keys(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unknown_keys(data: dict[str, Any]) -> str:
-    """What the file holds and nothing reads, with the key that may be meant; empty where there is no such key."""
+    """The keys that nothing reads, each with the key that may be meant; empty: there are none."""
     properties, samples = data.get("properties"), data.get("samples")
     in_samples = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
     unknown = [
@@ -155,9 +155,9 @@ def built_in_relations() -> tuple[str, ...]:
 def load_relation(name_or_path: str | Path, *, strict: bool = False) -> Relation:
     """A built-in relation by name, or one from a JSON file in the LRE dataset's format.
 
-    Spaces, underscores and case are interchangeable in a built-in name. A key that nothing reads is warned of,
-    with the key that may be meant, and so are facts that are left out, as in `Relation.from_pairs`; with `strict`
-    both are errors, as is a repeated fact.
+    Spaces, underscores and case are interchangeable in a built-in name. A key that nothing reads gives a
+    warning with the key that may be meant, and so do facts that are left out, as in `Relation.from_pairs`; with
+    `strict` both are errors, and so is a repeated fact.
 
     Raises:
         LookupError: neither a built-in name nor an existing file; near names are shown.
@@ -181,7 +181,7 @@ def load_relation(name_or_path: str | Path, *, strict: bool = False) -> Relation
 def load_relations(folder: str | Path, *, strict: bool = False) -> tuple[dict[str, Relation], dict[Path, str]]:
     """Every relation below `folder` (searched recursively for `*.json`), and what was wrong with the others.
 
-    Links to folders are not followed. Each file is read, and warned of, as by `load_relation`.
+    Links to folders are not followed. Each file is read, with the same warnings, as by `load_relation`.
 
     Returns:
         The relations by their `name` field, and for each file that could not be loaded, and each folder that could
@@ -213,7 +213,7 @@ def load_relations(folder: str | Path, *, strict: bool = False) -> tuple[dict[st
 
 
 def _files_below(root: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Every `*.json` that is no folder, in order, and why folders could not be listed."""
+    """Every `*.json` that is not a folder, in order, and why folders could not be listed."""
     paths: list[Path] = []
     errors: dict[Path, str] = {}
 
@@ -231,7 +231,7 @@ def find_relation(relations: Iterable[Relation] | Mapping[str, Relation], name: 
     Spaces, underscores and case are interchangeable.
 
     Raises:
-        LookupError: there is none (near names are shown), or several files have this stem.
+        LookupError: no such relation (near names are shown), or several files have this stem.
     """
     given = list(relations.values()) if isinstance(relations, Mapping) else list(relations)
     key = _canonical(name)

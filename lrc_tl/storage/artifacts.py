@@ -31,7 +31,7 @@ _LIBRARIES = ("lrc-tl", "transformer-lens", "torch", "transformers", "safetensor
 Header: TypeAlias = dict[str, Any]
 """JSON values by name."""
 
-# For each older schema version, what makes its document one of the next version.
+# For each older schema version, the function that converts its document to the next version.
 _UPGRADES: dict[int, Callable[[Header], Header]] = {}
 
 
@@ -58,7 +58,7 @@ def write_artifact(
             JSON.
     """
     target = Path(path)
-    written_file(target)  # refused before the work, not behind it
+    written_file(target)  # refused before the work, not after it
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _require_storable(target, stored)
     document: Header = {
@@ -87,7 +87,7 @@ def read_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], He
             kind or a later schema version, changed after writing, or holds numbers that are not finite.
     """
     source = Path(path)
-    # All at once: what is checked is what is used, whatever becomes of the file.
+    # Read once: what is checked is what is used, even if the file changes meanwhile.
     data = file_bytes(source)
     try:
         tensors = load(data)
