@@ -24,7 +24,6 @@ import lrc_tl as lrc
 from lrc_tl.directions.probe_metrics import calibration_error
 from lrc_tl.errors import RelationError
 from lrc_tl.passes.activations import subject_activations
-from lrc_tl.passes.known_prompts import one_prompt_a_fact
 from lrc_tl.relations.relation_files import load_relations
 from lrc_tl.relations.sampling import splittable_sample
 from lrc_tl.storage.json_results import write_result
@@ -49,9 +48,7 @@ def relation_predictions(
     train, test = relation.split(seed=given.seed)
     fit_on, calibrate_on = train.split(seed=given.seed, train_share=2 / 3)
     unseen, held_out = (
-        one_prompt_a_fact(
-            lrc.filter_known(model, part.prompts(templates="all"), seed=given.seed, whole_answers=False)
-        )
+        lrc.filter_known(model, part.prompts(templates="all"), seed=given.seed, whole_answers=False).one_per_fact()
         for part in (test, calibrate_on)
     )
     known = lrc.filter_known(

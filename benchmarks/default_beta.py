@@ -48,7 +48,7 @@ def training_effects(
     fit_on, judge_on = train.split(seed=0)
     known = lrc.filter_known(model, fit_on.prompts(shots=4, seed=0), whole_answers=False)
     asked = judge_on.prompts(templates="all", seed=0)
-    judged = lrc.passes.one_prompt_a_fact(lrc.filter_known(model, asked, whole_answers=False)).prompts
+    judged = lrc.filter_known(model, asked, whole_answers=False).one_per_fact().prompts
     inside = [prompt for prompt in judged if prompt.object in {own.object for own in known.prompts}]
     if len(inside) < FEWEST_FACTS or len({prompt.object for prompt in inside}) < 2:
         return {"relation": relation.name, "left_out": f"{len(inside)} facts are known"}

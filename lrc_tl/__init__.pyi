@@ -18,7 +18,6 @@ from .directions.concept_direction import ConceptDirection as ConceptDirection
 from .directions.concept_set import ConceptSet as ConceptSet
 from .directions.exports import layer_vectors as layer_vectors
 from .directions.exports import write_control_vector as write_control_vector
-from .directions.subspaces import concept_subspace as concept_subspace
 from .evaluation.statements import known_statements as known_statements
 from .evaluation.summary import evaluate as evaluate
 from .experiments.result import ProtocolResult as ProtocolResult

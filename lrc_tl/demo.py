@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.directions.beta import BetaSource
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import causality_curve
@@ -18,7 +18,7 @@ from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.methods.baselines import mean_concepts
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.activations import subject_activations
-from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
+from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.relation import Relation
 from lrc_tl.steering.generation import generate
 from lrc_tl.tuning.selection import select_settings
@@ -77,7 +77,7 @@ class DemoResult:
         return asdict(self)
 
 
-@no_booleans
+@numbers_checked
 def run_demo(
     model: HookedModel,
     relation: Relation,
@@ -97,10 +97,10 @@ def run_demo(
     train, test = relation.split(seed=seed)
     say(f"1. What the model knows of {relation.name} ({len(train.facts)} training, {len(test.facts)} test facts)")
     known = filter_known(model, train.prompts(shots=shots, seed=seed), seed=seed, progress=progress)
-    known.require_some()
+    known.require_nonempty()
     asked = test.prompts(templates="all")
-    unseen = one_prompt_a_fact(filter_known(model, asked, seed=seed, progress=progress))
-    unseen.require_some()
+    unseen = filter_known(model, asked, seed=seed, progress=progress).one_per_fact()
+    unseen.require_nonempty()
     say(
         f"   {len(known.prompts)} training prompts ({shots}-shot) and {len(unseen.prompts)} test facts (zero-shot)"
     )

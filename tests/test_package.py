@@ -26,7 +26,6 @@ NAMES = [
     "built_in_relations",
     "calibrate_strength",
     "combine_concepts",
-    "concept_subspace",
     "edits_towards",
     "evaluate",
     "filter_known",

@@ -17,7 +17,7 @@ from lrc_tl.evaluation.causality import Edit, causality_curves, counterfactual_e
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.experiments.one_relation import MIN_TEST_FACTS
-from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
+from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.sampling import splittable_sample
 from lrc_tl.storage.json_results import peak_rss_bytes
 
@@ -186,7 +186,7 @@ def timed(model: Any, peer: Peer, relation: lrc.Relation, arrays: Path) -> dict[
         found = [filter_known(model, own, seed=SEED, whole_answers=False) for own in lists]
     runs["low_rank"].add("filter", runs["exact"].seconds["filter"], runs["exact"].peak_rss_bytes["filter"])
     theirs = runs["peer"].answered("filter", peer.ask("filter", lists=[plain(own) for own in lists]))
-    known, unseen = found[0], one_prompt_a_fact(found[1])
+    known, unseen = found[0], found[1].one_per_fact()
     counts = {
         "n_facts": len(relation.facts),
         "n_asked": [len(own) for own in lists],

@@ -11,7 +11,6 @@ import torch
 import lrc_tl as lrc
 from lrc_tl.errors import RelationError
 from lrc_tl.passes.activations import prompt_activations
-from lrc_tl.passes.known_prompts import one_prompt_a_fact
 from lrc_tl.relations.sampling import splittable_sample
 
 SPLIT_SEED, MAX_FACTS, SHOTS, FEWEST = 0, 80, 4, 3
@@ -45,7 +44,7 @@ def training_half(model: Any, relation: lrc.Relation, seed: int) -> TrainingHalf
 
     def known(part: lrc.Relation) -> lrc.passes.KnownPrompts:
         asked = part.prompts(seed=seed, templates="all")
-        return one_prompt_a_fact(lrc.filter_known(model, asked, seed=seed, whole_answers=False))
+        return lrc.filter_known(model, asked, seed=seed, whole_answers=False).one_per_fact()
 
     judged = known(held_out)
     if len(judged.prompts) < FEWEST:

@@ -1,1 +1,1 @@
-"""What is given: types, numbers and lists, checked before anything runs."""
+"""Checks of arguments before anything runs: types, numbers, lists, mistyped names."""

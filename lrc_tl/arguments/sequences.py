@@ -1,4 +1,4 @@
-"""Arguments that are lists: gone through more than once, in one order. Needs no torch."""
+"""Arguments that are lists: iterated more than once, always in the same order. Needs no torch."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -7,10 +7,10 @@ Item = TypeVar("Item")
 
 
 def as_tuple(given: Iterable[Item], name: str, of: type | tuple[type, ...] = object) -> tuple[Item, ...]:
-    """The items of the argument `name`, each of the class `of`, to be gone through as often as need be.
+    """The items of the argument `name`, each of the class `of`, as a tuple.
 
-    A list, an array, a generator: whatever holds items in an order. Without this a generator would be empty when
-    it is read again, and a string would be taken for the list of its characters.
+    A list, an array, a generator: anything with items in an order. Otherwise a generator would be empty when it is
+    read again, and a string would be taken for the list of its characters.
 
     Raises:
         TypeError: one string or another single thing, a mapping or a set, or an item of another class.
@@ -30,6 +30,6 @@ def as_tuple(given: Iterable[Item], name: str, of: type | tuple[type, ...] = obj
     items = tuple(given if tolist is None else tolist())
     for number, item in enumerate(items):
         if not isinstance(item, of):
-            wanted = " or ".join(one.__name__ for one in (of if isinstance(of, tuple) else (of,)))
+            wanted = " or ".join(allowed.__name__ for allowed in (of if isinstance(of, tuple) else (of,)))
             raise TypeError(f"{name}[{number}] is {item!r:.60} ({type(item).__name__}); each must be a {wanted}")
     return items

@@ -3,6 +3,9 @@
 It asks beartype and jaxtyping, and differs from their decorators in four ways. Nothing is drawn from Python's
 global random numbers. Every item of a sequence or mapping is looked at, where beartype looks at one. Whole numbers
 and NumPy's numbers count as numbers, and booleans do not. An error is a few lines that describe the argument.
+
+It is for functions that take or return tensors. `numbers_checked` is for single numbers: it also turns those of
+NumPy and torch into Python's, and costs less, since it looks at no other argument.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized

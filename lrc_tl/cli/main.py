@@ -200,7 +200,7 @@ def fit(
     with bad_usage():
         require_places(loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = lrc.filter_known(loaded, prompts)
-    known.require_some()
+    known.require_nonempty()
     used = lre_prompts(known, asked, most=max_lre_prompts, seed=seed)
     if asked.open_settings:
         assert object_layer is not None

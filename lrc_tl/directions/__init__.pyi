@@ -1,3 +1,4 @@
+from .angles import principal_angles as principal_angles
 from .combining import combine_concepts as combine_concepts
 from .concept_direction import ConceptDirection as ConceptDirection
 from .concept_set import ConceptSet as ConceptSet
@@ -8,8 +9,7 @@ from .exports import read_control_vector as read_control_vector
 from .exports import write_control_vector as write_control_vector
 from .pooling import pool_scores as pool_scores
 from .pooling import token_mask as token_mask
+from .score_calibration import ScoreCalibration as ScoreCalibration
 from .subspaces import Subspace as Subspace
-from .subspaces import concept_subspace as concept_subspace
 from .subspaces import orthonormal_basis as orthonormal_basis
-from .subspaces import principal_angles as principal_angles
 from .token_scores import TokenScores as TokenScores

@@ -9,7 +9,7 @@ from lrc_tl.arguments.plain_numbers import real_number
 DEFAULT_BETA = 0.005
 """Taken where no beta is given and none is stored with the concepts. Of the sizes with side effects within the
 limits of `lrc_tl.tuning.beta_choice`, the one after which two small models say the new object most often, on
-training facts of built-in relations (`benchmarks/default_beta.py`, with its results). It is no more than a start:
+training facts of built-in relations (`benchmarks/default_beta.py`, with its results). It is only a start:
 the right size depends on model, layers and rank, so let `select_settings` choose one. On Gemma 3 270M at README's
 settings it is this, at the presets' less than half of it; on SmolLM2 135M edits of this size do nothing yet. The
 paper's 0.1 (arXiv:2311.08968) is twenty times as large: on Gemma it makes the new object likelier than the old

@@ -1,9 +1,9 @@
-"""Thresholds and probabilities: what turns scores into yes or no, and into how sure a probe is."""
+"""How thresholds and probabilities are fitted to scores, and the calibration of a whole set."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +17,19 @@ from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.probe_metrics import ProbeReport
+from lrc_tl.directions.score_calibration import Knots
 
 Criterion = Literal["balanced_accuracy", "f1", "false_positive_rate"]
-ProbabilityMethod = Literal["platt", "isotonic"]
-MulticlassMethod = Literal["temperature", "standardised", "multinomial"]
+ProbabilityKind = Literal["platt", "isotonic"]
+MulticlassKind = Literal["temperature", "standardised", "multinomial"]
 Missing = Literal["error", "skip"]
-Knots: TypeAlias = tuple[tuple[float, float], ...]
-"""(score, probability) pairs of increasing scores; linear between them, constant outside."""
 MIN_ISOTONIC_SAMPLES = 200
 _Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """Probabilities over the concepts of a set, `softmax(weight @ scores + bias)`, and what `calibrate` was told.
+    """Probabilities over the concepts of a set, `softmax(weight @ scores + bias)`, and how they were fitted.
 
     Raises:
         ValueError: only one of weight and bias is given, or one is not finite.
@@ -41,8 +40,8 @@ class Calibration:
     bias: Float[Tensor, " concept"] | None
     by: Criterion
     rate: float | None
-    probabilities: ProbabilityMethod
-    multiclass: MulticlassMethod
+    probabilities: ProbabilityKind
+    multiclass: MulticlassKind
     report: ProbeReport
     """On the samples that calibrated the set, so its probabilities look a little better than they are; make
     another with `ConceptSet.report` on other samples."""
@@ -142,14 +141,8 @@ def fit_isotonic(scores: _Array, positive: npt.NDArray[np.bool_]) -> Knots:
     return tuple(zip(fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist(), strict=True))
 
 
-def interpolated(scores: Tensor, knots: Knots) -> Tensor:
-    """Probabilities of scores from knots, in the dtype of the scores."""
-    found = np.interp(scores.detach().double().cpu().numpy(), *np.array(knots).T)
-    return torch.as_tensor(found).to(scores)
-
-
 def fit_multiclass(
-    scores: _Array, labels: Sequence[int], *, method: MulticlassMethod
+    scores: _Array, labels: Sequence[int], *, kind: MulticlassKind
 ) -> tuple[Float[Tensor, "concept concept"], Float[Tensor, " concept"]]:
     """Weight and bias for `softmax(weight @ scores + bias)` from scores of shape `sample concept`.
 
@@ -162,26 +155,26 @@ def fit_multiclass(
     Raises:
         ValueError: no samples, or for `"multinomial"` a concept without any.
     """
-    own = np.asarray(labels)
+    concept_of = np.asarray(labels)
     n, k = scores.shape
     if n == 0:
         raise ValueError("no sample has an object of the set; give samples of its concepts")
     middle, scale = scores.mean(0), scores.std(0)
     scale = np.where(scale > 0, scale, 1.0)
-    if method == "multinomial":
-        if absent := sorted(set(range(k)) - set(own.tolist())):
+    if kind == "multinomial":
+        if absent := sorted(set(range(k)) - set(concept_of.tolist())):
             raise ValueError(
                 f"multiclass='multinomial' needs samples of every concept, and {len(absent)} of {k} have none; "
                 "use 'temperature' or 'standardised'"
             )
-        fitted = LogisticRegression(C=1.0, max_iter=5000).fit((scores - middle) / scale, own)
+        fitted = LogisticRegression(C=1.0, max_iter=5000).fit((scores - middle) / scale, concept_of)
         weight, bias = fitted.coef_ / scale, fitted.intercept_
         if k == 2:  # scikit-learn gives the second class against the first
             weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
         return torch.as_tensor(weight), torch.as_tensor(bias - weight @ middle)
     target = np.full((n, k), 1 / (n + 2) / (k - 1))
-    target[np.arange(n), own] = (n + 1) / (n + 2)
-    if method == "temperature":
+    target[np.arange(n), concept_of] = (n + 1) / (n + 2)
+    if kind == "temperature":
         middle, scale = np.zeros(k), np.ones(k)
     standard = (scores - middle) / scale
     spread = float((standard - standard.mean(1, keepdims=True)).std()) or 1.0
@@ -191,8 +184,8 @@ def fit_multiclass(
         logits = math.exp(log_inverse) * scaled
         return float(-(target * (logits - logsumexp(logits, axis=1, keepdims=True))).sum() / n)
 
-    found = minimize_scalar(loss, bounds=(-12.0, 12.0), method="bounded", options={"xatol": 1e-9})
-    inverse = math.exp(float(found.x)) / spread / scale
+    minimum = minimize_scalar(loss, bounds=(-12.0, 12.0), method="bounded", options={"xatol": 1e-9})
+    inverse = math.exp(float(minimum.x)) / spread / scale
     return torch.diag(torch.as_tensor(inverse)).double(), torch.as_tensor(-inverse * middle).double()
 
 

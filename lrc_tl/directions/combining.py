@@ -1,4 +1,4 @@
-"""Directions of the same objects from several sources, made into one set."""
+"""One set of directions from several sets with the same objects."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,10 +12,10 @@ from lrc_tl.directions.concept_set import ConceptSet
 
 
 def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined") -> ConceptSet:
-    """For each object the mean of its directions in several sets at one hook point, each less its set's mean.
+    """For each object the mean of its directions in sets at one hook point, after subtracting each set's mean.
 
     LRCs of different object layers, LREs or ways to read the object (mean of its tokens, first token) err in
-    different ways; what they agree on is kept. The mean over a set's objects is taken off first, since it says
+    different ways; what they agree on is kept. The mean over a set's objects is subtracted first, since it says
     nothing about which object a subject has and would otherwise outweigh the rest. arXiv:2311.08968 names LRCs
     over several layers as future work.
 
@@ -31,7 +31,7 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
     if not sets:
         raise ValueError("no sets to combine; give at least one")
     first = sets[0]
-    fingerprint = next((one.fingerprint for one in sets if one.fingerprint is not None), None)
+    fingerprint = next((concepts.fingerprint for concepts in sets if concepts.fingerprint is not None), None)
     for other in sets:
         if set(other) != set(first):
             raise ValueError(f"the sets have different objects: {sorted(set(first) ^ set(other))} are not in all")
@@ -46,12 +46,12 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
         raise ValueError("a set of one object has nothing left without its mean; combine sets of two or more")
     names = list(first)
     vectors = _mean_without_shared(
-        [torch.stack([one[name].vector for name in names]).to(first.vectors) for one in sets]
+        [torch.stack([concepts[name].vector for name in names]).to(first.vectors) for concepts in sets]
     )
     offsets = _mean_without_shared(
-        [torch.tensor([one[name].offset for name in names], dtype=torch.float64) for one in sets]
+        [torch.tensor([concepts[name].offset for name in names], dtype=torch.float64) for concepts in sets]
     ).tolist()
-    made: dict[str, ConceptDirection] = {}
+    directions: dict[str, ConceptDirection] = {}
     for name, vector, offset in zip(names, vectors, offsets, strict=True):
         length = float(vector.norm())
         if length < 32 * torch.finfo(vector.dtype).eps:  # what is left is rounding
@@ -66,10 +66,11 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
             method=method,
             fingerprint=fingerprint,
         )
-        made[name] = replace(direction, offset=offset / length)
-    return ConceptSet(made, settings={"method": method, "combined": [one.settings for one in sets]})
+        directions[name] = replace(direction, offset=offset / length)
+    combined = [concepts.settings for concepts in sets]
+    return ConceptSet(directions, settings={"method": method, "combined": combined})
 
 
 def _mean_without_shared(sets: Sequence[Tensor]) -> Tensor:
-    """Over the sets, of what has one row an object, less its mean over the objects of each set."""
-    return torch.stack([one - one.mean(0) for one in sets]).mean(0)
+    """Mean over the sets, after subtracting each set's own mean row."""
+    return torch.stack([rows - rows.mean(0) for rows in sets]).mean(0)

@@ -4,36 +4,43 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.directions.calibration import Knots, interpolated
-from lrc_tl.directions.pooling import Pooling
-from lrc_tl.directions.token_scores import TokenScores, decoded
+from lrc_tl.directions.pooling import (
+    Pool,
+    Positions,
+    SupportsHookNames,
+    TokenMask,
+    cached_acts,
+    pool_acts,
+    pool_texts,
+)
+from lrc_tl.directions.probe import require_width
+from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
+from lrc_tl.directions.token_scores import TokenScores, token_scores
 from lrc_tl.errors import unprintable
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, require_hook
-from lrc_tl.passes.batches import right_padded, run, whole_text_ids
-from lrc_tl.relations.special_tokens import special_ids
+from lrc_tl.numerics.precision import wide_of
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect, Unit
 from lrc_tl.steering.places import Where, hook_layer
 from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConceptDirection(Pooling):
+class ConceptDirection:
     """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
 
     Raises:
-        ValueError: it is not one finite vector of unit length in float32 or wider, a threshold or calibration is
-            not finite, or a name holds control characters.
+        ValueError: it is not one finite vector of unit length in float32 or wider, norm or offset is not finite,
+            or a name holds control characters.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -48,13 +55,8 @@ class ConceptDirection(Pooling):
     """Length before scaling; None: not recorded."""
     offset: float = 0.0
     """Subtracted from the projection to give the score: 0, or what `ConceptSet.centred` found."""
-    threshold: float | None = None
-    """Score above which `predict` says yes; None: not calibrated."""
-    slope: float | None = None
-    intercept: float | None = None
-    """`probability` is `sigmoid(slope * score + intercept)`; None: it is not."""
-    knots: Knots | None = None
-    """`probability` is linear between these (score, probability) pairs and constant outside; None: it is not."""
+    calibration: ScoreCalibration | None = None
+    """What `predict` and `probability` make of the score; None: not calibrated."""
     fingerprint: ModelFingerprint | None = None
     """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
@@ -80,16 +82,8 @@ class ConceptDirection(Pooling):
             raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
         if self.offset is None or not math.isfinite(self.offset):
             raise ValueError(f"the offset of {self.object_name!r} is {self.offset}; it must be a finite number")
-        for name in ("norm", "threshold", "slope", "intercept"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"the {name} of {self.object_name!r} is {value}; it must be a finite number")
-        if (self.slope is None) != (self.intercept is None):
-            raise ValueError("a calibration needs both slope and intercept, or neither")
-        if self.knots is not None:
-            _check_knots(self.knots)
-            if self.slope is not None:
-                raise ValueError("a calibration is either slope and intercept, or knots; both are given")
+        if self.norm is not None and not math.isfinite(self.norm):
+            raise ValueError(f"the norm of {self.object_name!r} is {self.norm}; it must be a finite number")
 
     @classmethod
     def from_unscaled(
@@ -107,7 +101,7 @@ class ConceptDirection(Pooling):
         Raises:
             ValueError: the vector is zero or not finite.
         """
-        wide = vector.to(torch.promote_types(vector.dtype, torch.float32))
+        wide = wide_of(vector)
         norm = float(wide.norm())
         if not (math.isfinite(norm) and norm > 0):
             raise ValueError(f"the vector for {object_name!r} has norm {norm}; it must be finite and not zero")
@@ -126,22 +120,22 @@ class ConceptDirection(Pooling):
         """Layer of the hook point."""
         return hook_layer(self.hook_name)
 
+    @property
+    def threshold(self) -> float | None:
+        """Score above which `predict` says yes; None: not calibrated."""
+        return None if self.calibration is None else self.calibration.threshold
+
     @checked
-    def score(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+    def score(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """Dot product with the direction less `offset`, in residual-stream units; in the dtype of `vector`.
 
         Raises:
             ValueError: the activations are of another width.
         """
-        require_width(resid, self.vector)
-        scores: Tensor = resid.to(self.vector) @ self.vector - self.offset
-        return scores
+        require_width(acts, self.vector)
+        return acts.to(self.vector) @ self.vector - self.offset
 
-    def _token_scores(self, resid: Tensor) -> Tensor:
-        scores: Tensor = self.score(resid)
-        return scores
-
-    @no_booleans
+    @numbers_checked
     def calibrated(
         self,
         *,
@@ -156,49 +150,41 @@ class ConceptDirection(Pooling):
             ValueError: a number is not finite, only one of slope and intercept is given, or they and knots; scores
                 of knots that do not grow, or probabilities outside 0 to 1.
         """
-        return replace(self, threshold=float(threshold), slope=slope, intercept=intercept, knots=knots)
+        try:
+            calibration = ScoreCalibration(
+                threshold=float(threshold), slope=slope, intercept=intercept, knots=knots
+            )
+        except ValueError as error:
+            raise ValueError(f"the calibration of {self.object_name!r}: {error}") from error
+        return replace(self, calibration=calibration)
 
     @checked
-    def predict(self, resid: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
+    def predict(self, acts: Float[Tensor, "*batch d_model"]) -> Bool[Tensor, "*batch"]:
         """Whether the score lies above the threshold.
 
         Raises:
             ValueError: the direction has no threshold.
         """
-        if self.threshold is None:
+        if self.calibration is None:
             raise ValueError(
                 f"the direction of {self.object_name!r} has no threshold; use `.calibrated(threshold=...)`, or "
                 "`score` for the number itself"
             )
-        fires: Tensor = self.score(resid) > self.threshold
-        return fires
+        return self.calibration.fires(self.score(acts))
 
     @checked
-    def probability(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+    def probability(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """How likely it is that the concept is there, from the calibration of the score.
 
         Raises:
             ValueError: the direction is not calibrated.
         """
-        probabilities: Tensor = self.probability_at(self.score(resid))
-        return probabilities
-
-    @checked
-    def probability_at(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """`probability` from scores: `sigmoid(slope * score + intercept)`, or linear between the knots.
-
-        Raises:
-            ValueError: the direction is not calibrated.
-        """
-        if self.knots is not None:
-            return interpolated(scores, self.knots)
-        if self.slope is None or self.intercept is None:
+        if self.calibration is None or not self.calibration.has_probability:
             raise ValueError(
                 f"the direction of {self.object_name!r} has no calibration; use `ConceptSet.calibrate`, or "
                 "`.calibrated(threshold=..., slope=..., intercept=...)`"
             )
-        probabilities: Tensor = torch.sigmoid(self.slope * scores + self.intercept)
-        return probabilities
+        return self.calibration.probability(self.score(acts))
 
     def read(self, model: HookedModel, text: str) -> TokenScores:
         """The score of every token of `text`, special tokens included and marked.
@@ -209,32 +195,42 @@ class ConceptDirection(Pooling):
             ValueError: `text` is empty or fills the model's context, the model is of another width, or its
                 residuals are not finite.
         """
-        if not text.strip():
-            raise ValueError("the text is empty; give at least one word")
-        self.require_model(model)
-        ids = whole_text_ids(model, text)
-        kept: list[Tensor] = []
+        label = f"{self.relation}: {self.object_name} at {self.hook_name}"
+        return token_scores(self, self.score, model, text, label=label)
 
-        def keep(residual: Tensor, hook: Any) -> None:
-            kept.append(residual[0].detach())
+    def pool(
+        self,
+        acts: Float[Tensor, "batch pos d_model"],
+        *,
+        by: Pool,
+        mask: TokenMask | None = None,
+        positions: Positions | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """One score per row of stored residuals; options, units and errors are those of `pooling.pool_acts`."""
+        return pool_acts(self.score, acts, by=by, mask=mask, positions=positions)
 
-        run(
-            model,
-            right_padded(model, [ids]),
-            lengths=[len(ids)],
-            fwd_hooks=[(self.hook_name, keep)],
-            stop_at_layer=self.layer + 1,
-        )
-        scores = self.score(kept[0])
-        if not bool(torch.isfinite(scores).all()):
-            raise ValueError(f"the residuals at {self.hook_name} are not finite; load the model in float32")
-        special = special_ids(model.tokenizer)
-        return TokenScores(
-            label=f"{self.relation}: {self.object_name} at {self.hook_name}",
-            tokens=decoded(model.tokenizer, torch.tensor(ids)),
-            scores=scores.cpu(),
-            special=tuple(place for place, token in enumerate(ids) if token in special),
-        )
+    def pool_cache(
+        self,
+        cache: SupportsHookNames,
+        *,
+        by: Pool,
+        mask: TokenMask | None = None,
+        positions: Positions | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """`pool` of what a cache of `run_with_cache` (or a plain dict) holds at the hook point: `cached_acts`."""
+        return self.pool(cached_acts(cache, self.hook_name), by=by, mask=mask, positions=positions)
+
+    def pool_texts(
+        self,
+        model: HookedModel,
+        texts: Sequence[str],
+        *,
+        by: Pool,
+        subjects: Sequence[str] | None = None,
+        bos: bool = False,
+    ) -> Float[Tensor, " text"]:
+        """One score per text; options and errors are those of `pooling.pool_texts`."""
+        return pool_texts(self, self.score, model, texts, by=by, subjects=subjects, bos=bos)
 
     def require_model(self, model: HookedModel) -> None:
         """Check that the direction means something on this model.
@@ -258,7 +254,7 @@ class ConceptDirection(Pooling):
     def _steering(self, operation: Operation) -> Steering:
         return Steering(operation=operation, hook_name=self.hook_name, fingerprint=self.fingerprint)
 
-    @no_booleans
+    @numbers_checked
     def add(self, *, strength: Amount, unit: Unit = "share") -> Steering:
         """Steering that adds the direction: `strength` is a share of `|h|`, or residual-stream units.
 
@@ -267,7 +263,7 @@ class ConceptDirection(Pooling):
         """
         return self._steering(Add(vector=self.vector, strength=strength, unit=unit))
 
-    @no_booleans
+    @numbers_checked
     def clamp(self, *, value: Amount) -> Steering:
         """Steering that sets the score to `value`.
 
@@ -285,7 +281,7 @@ class ConceptDirection(Pooling):
         """Steering that turns the sign of the projection, whatever the offset of the score."""
         return self._steering(Reflect(vector=self.vector))
 
-    @no_booleans
+    @numbers_checked
     def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:
         """A condition for steering: only where the score lies above (or below) `threshold`, by default its own.
 
@@ -299,7 +295,7 @@ class ConceptDirection(Pooling):
             )
         return Gate(vector=self.vector, hook_name=self.hook_name, threshold=used + self.offset, above=above)
 
-    @no_booleans
+    @numbers_checked
     def hook(self, *, strength: float, unit: Unit = "share") -> tuple[str, Hook]:
         """`(hook_name, fn)` that adds the direction at every position that it sees.
 
@@ -311,7 +307,7 @@ class ConceptDirection(Pooling):
         """
         return self.hook_name, self.add(strength=strength, unit=unit).everywhere
 
-    @no_booleans
+    @numbers_checked
     def steer(
         self,
         model: HookedModel,
@@ -336,21 +332,3 @@ class ConceptDirection(Pooling):
         """
         steering = self.add(strength=strength, unit=unit)
         return steering.at(where=where, bos=bos, layers=layers, when=when).on(model)
-
-
-def require_width(acts: Tensor, vectors: Tensor) -> None:
-    """Raise ValueError unless the activations are as wide as the vectors."""
-    if acts.shape[-1] != vectors.shape[-1]:
-        raise ValueError(
-            f"the activations have width {acts.shape[-1]}, the directions {vectors.shape[-1]}; they must be equal"
-        )
-
-
-def _check_knots(knots: Knots) -> None:
-    scores, probabilities = [score for score, _ in knots], [share for _, share in knots]
-    grow = all(low < high for low, high in pairwise(scores))
-    if not knots or not grow or not all(map(math.isfinite, scores)) or not all(0 <= p <= 1 for p in probabilities):
-        raise ValueError(
-            "the knots of a calibration must be pairs of growing, finite scores and probabilities from 0 to 1; "
-            f"given are {knots[:3]}..."
-        )

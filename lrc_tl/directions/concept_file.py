@@ -10,12 +10,15 @@ from torch import Tensor
 from lrc_tl.directions.calibration import Calibration
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.probe_metrics import ProbeReport
+from lrc_tl.directions.score_calibration import ScoreCalibration
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.steering.places import hook_layer
 from lrc_tl.storage.json_fields import checked_fields
 
 KIND = "concepts"
-_DIRECTION_FIELDS = ("relation", "method", "norm", "offset", "threshold", "slope", "intercept", "knots")
+_DIRECTION_FIELDS = ("relation", "method", "norm", "offset")
+_SCORE_FIELDS = ("threshold", "slope", "intercept", "knots")
+"""Of a direction's own calibration; null where it has none."""
 _CALIBRATION_FIELDS = ("by", "rate", "probabilities", "multiclass")
 _HEADER = {
     "relation": str | None,
@@ -38,7 +41,11 @@ def file_content(
         "hook_name": first.hook_name,
         "layer": hook_layer(first.hook_name),
         "objects": [
-            {"name": name, **{field: getattr(direction, field) for field in _DIRECTION_FIELDS}}
+            {
+                "name": name,
+                **{field: getattr(direction, field) for field in _DIRECTION_FIELDS},
+                **{field: getattr(direction.calibration, field, None) for field in _SCORE_FIELDS},
+            }
             for name, direction in directions.items()
         ],
         "fingerprint": None if first.fingerprint is None else first.fingerprint.to_dict(),
@@ -84,7 +91,9 @@ def _checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
     fields = checked_fields(header, _HEADER, what="header", defaults=absent)
     if fields["layer"] not in (None, hook_layer(fields["hook_name"])):
         raise ValueError(f"its layer is {fields['layer']}, and its hook point {fields['hook_name']!r}")
-    hints = {"name": str, **{name: get_type_hints(ConceptDirection)[name] for name in _DIRECTION_FIELDS}}
+    hints: dict[str, Any] = {"name": str}
+    hints |= {name: get_type_hints(ConceptDirection)[name] for name in _DIRECTION_FIELDS}
+    hints |= {name: get_type_hints(ScoreCalibration)[name] | None for name in _SCORE_FIELDS}
     fields["objects"] = [
         checked_fields(entry, hints, what=f"direction {number}", defaults={"offset": 0.0, "knots": None})
         for number, entry in enumerate(fields["objects"])
@@ -111,19 +120,36 @@ def _directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, Conc
     fingerprint = None if header["fingerprint"] is None else ModelFingerprint.from_dict(header["fingerprint"])
     directions = {}
     for entry, vector in zip(objects, vectors, strict=True):
-        fields = {name: entry[name] for name in _DIRECTION_FIELDS}
-        if fields["knots"] is not None:
-            fields["knots"] = tuple((score, probability) for score, probability in fields["knots"])
         directions[entry["name"]] = ConceptDirection(
             vector=vector.clone(),
             object_name=entry["name"],
             hook_name=header["hook_name"],
             fingerprint=fingerprint,
-            **fields,
+            calibration=_score_calibration_of(entry),
+            **{name: entry[name] for name in _DIRECTION_FIELDS},
         )
     if directions and header["relation"] not in (None, first := next(iter(directions.values())).relation):
         raise ValueError(f"its relation is {header['relation']!r}, and that of its first direction {first!r}")
     return directions
+
+
+def _score_calibration_of(entry: Mapping[str, Any]) -> ScoreCalibration | None:
+    """The calibration of the direction that a checked entry describes; None: it has none.
+
+    Raises:
+        ValueError: it has no threshold, or numbers that `ScoreCalibration` refuses.
+    """
+    fields = {name: entry[name] for name in _SCORE_FIELDS}
+    if all(value is None for value in fields.values()):
+        return None
+    if fields["threshold"] is None:
+        raise ValueError(f"the calibration of {entry['name']!r} has no threshold")
+    if fields["knots"] is not None:
+        fields["knots"] = tuple((score, probability) for score, probability in fields["knots"])
+    try:
+        return ScoreCalibration(**fields)
+    except ValueError as error:
+        raise ValueError(f"the calibration of {entry['name']!r}: {error}") from error
 
 
 def _calibration_of(header: Mapping[str, Any], weight: Tensor | None, bias: Tensor | None) -> Calibration | None:

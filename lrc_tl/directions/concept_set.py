@@ -1,17 +1,15 @@
 """ConceptSet: the directions of one relation, to classify with, to swap one for another, and to keep in a file."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.beta import BETA_KEY, beta_or_stored
@@ -19,34 +17,33 @@ from lrc_tl.directions.calibration import (
     Calibration,
     Criterion,
     Missing,
-    MulticlassMethod,
-    ProbabilityMethod,
+    MulticlassKind,
+    ProbabilityKind,
     multiclass_probabilities,
 )
-from lrc_tl.directions.concept_direction import ConceptDirection, require_width
+from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_file import KIND, content_of, file_content
 from lrc_tl.directions.hub import OnHub
-from lrc_tl.directions.pooling import Pooling
+from lrc_tl.directions.linear_probe import LinearProbe
 from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.directions.set_calibration import calibrated_set, require_options, set_report
+from lrc_tl.directions.subspaces import Subspace
 from lrc_tl.errors import ArtifactError
-from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.activations import text_activation
-from lrc_tl.relations.words import as_spelled, same_name
+from lrc_tl.relations.words import as_spelled
 from lrc_tl.steering.operations import Amount, Swap
-from lrc_tl.steering.places import hook_layer, last_subject_token
+from lrc_tl.steering.places import last_subject_token
 from lrc_tl.steering.steering import Steering
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
 
 
-class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
+class ConceptSet(OnHub, LinearProbe):
     """Directions of one relation by object; iteration follows the order in which they were given.
 
     Raises:
-        ValueError: no directions, one under another name than its object, one object in two spellings,
-            directions of different hook points, widths, dtypes, devices or models, or a beta among the settings
-            that is no finite number.
+        ValueError: what `LinearProbe` refuses, a beta among the settings that is no finite number, or a
+            calibration of another number of concepts.
     """
 
     def __init__(
@@ -56,31 +53,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         settings: Mapping[str, Any] | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        for name, direction in directions.items():
-            if name != direction.object_name:
-                raise ValueError(
-                    f"the direction of {direction.object_name!r} was given as {name!r}; a set names "
-                    "directions by their objects"
-                )
-        spellings: dict[str, str] = {}
-        for name in directions:
-            if (other := spellings.setdefault(same_name(name), name)) != name:
-                raise ValueError(
-                    f"{other!a} and {name!a} are one object in two spellings; make one direction from the prompts "
-                    "of both"
-                )
-        names = {direction.hook_name for direction in directions.values()}
-        if len(names) != 1:
-            raise ValueError(f"a set needs directions of one hook point; given are {sorted(names) or 'none'}")
-        kinds = {f"width {d.vector.shape[0]}, {d.vector.dtype}, {d.vector.device}" for d in directions.values()}
-        if len(kinds) != 1:
-            raise ValueError(f"a set needs directions of one width, dtype and device; given are {sorted(kinds)}")
-        fingerprints = [direction.fingerprint for direction in directions.values()]
-        if any(fingerprint != fingerprints[0] for fingerprint in fingerprints):
-            raise ValueError("a set needs directions of one model; given are directions of several")
-        self._directions = dict(directions)
-        self._spellings = spellings
-        self.hook_name = names.pop()
+        super().__init__(directions)
         self.settings = dict(settings or {})
         """What made the set (rank, seed, layers, the prompts' hash ...) and the beta chosen for it, as JSON
         values; kept in its file."""
@@ -93,64 +66,15 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
                 f"the calibration is for {weight.shape[0]} concepts, and the set has {len(directions)}"
             )
 
-    def __getitem__(self, object_name: str) -> ConceptDirection:
-        if object_name not in self._directions and isinstance(object_name, str):
-            object_name = self._spellings.get(same_name(object_name), object_name)
-        if object_name not in self._directions:
-            near = get_close_matches(str(object_name), self._directions, n=3)
-            hint = f"near names: {', '.join(near)}" if near else f"there are {', '.join(self._directions)}"
-            raise KeyError(f"no concept {object_name!r}; {hint}")
-        return self._directions[object_name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._directions)
-
-    def __len__(self) -> int:
-        return len(self._directions)
-
     def __repr__(self) -> str:
         return f"ConceptSet({self.relation!r}, {len(self)} concepts at {self.hook_name}: {', '.join(self)})"
 
-    @property
-    def relation(self) -> str:
-        """Name of the relation; of the first direction, where they differ."""
-        return next(iter(self._directions.values())).relation
+    def subspace(self) -> Subspace:
+        """What the directions span, with the singular values that show how far they repeat each other.
 
-    @property
-    def layer(self) -> int:
-        """Layer of the hook point."""
-        return hook_layer(self.hook_name)
-
-    @property
-    def fingerprint(self) -> ModelFingerprint | None:
-        """The model that the set was made on; None: not recorded."""
-        return next(iter(self._directions.values())).fingerprint
-
-    def require_model(self, model: HookedModel) -> None:
-        """`ConceptDirection.require_model` for the set."""
-        next(iter(self._directions.values())).require_model(model)
-
-    @property
-    def vectors(self) -> Float[Tensor, "concept d_model"]:
-        """All directions, one a row."""
-        return torch.stack([direction.vector for direction in self._directions.values()])
-
-    @checked
-    def scores(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
-        """Scores of every concept, in the order of the set (arXiv:2311.08968, eq. 6).
-
-        Raises:
-            ValueError: the activations are empty, not finite or of another width.
+        Its rank is the numerical rank of `lrc_tl.directions.orthonormal_basis`, in the dtype of the set.
         """
-        if acts.numel() == 0:
-            raise ValueError("there are no activations; give at least one row")
-        if not bool(torch.isfinite(acts).all()):
-            raise ValueError("the activations are not finite; load the model in float32")
-        vectors = self.vectors
-        require_width(acts, vectors)
-        offsets = torch.tensor([direction.offset for direction in self.values()], dtype=torch.float64)
-        scores: Tensor = acts.to(vectors) @ vectors.T - offsets.to(vectors)
-        return scores
+        return Subspace.of(self.vectors, hook_name=self.hook_name, fingerprint=self.fingerprint)
 
     @checked
     def centred(self, acts: Float[Tensor, "sample d_model"]) -> "ConceptSet":
@@ -167,24 +91,13 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         self.scores(acts)  # refuses what cannot be read
         vectors = self.vectors.double()
         offsets = (vectors @ acts.to(vectors).mean(0)).tolist()
-        cleared: dict[str, Any] = dict.fromkeys(("threshold", "slope", "intercept", "knots"))
-        made = {
-            name: replace(direction, offset=offset, **cleared)
+        directions = {
+            name: replace(direction, offset=offset, calibration=None)
             for (name, direction), offset in zip(self.items(), offsets, strict=True)
         }
-        return ConceptSet(made, settings={**self.settings, "centred_on": acts.shape[0]})
+        return ConceptSet(directions, settings={**self.settings, "centred_on": acts.shape[0]})
 
-    def _token_scores(self, resid: Tensor) -> Tensor:
-        scores: Tensor = self.scores(resid)
-        return scores
-
-    def similarity(self) -> Float[Tensor, "concept concept"]:
-        """Cosines between the directions."""
-        vectors = self.vectors
-        cosines: Tensor = vectors @ vectors.T
-        return cosines
-
-    @no_booleans
+    @numbers_checked
     def calibrate(
         self,
         acts: Float[Tensor, "sample d_model"],
@@ -192,8 +105,8 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         *,
         by: Criterion = "balanced_accuracy",
         rate: float | None = None,
-        probabilities: ProbabilityMethod = "platt",
-        multiclass: MulticlassMethod = "temperature",
+        probabilities: ProbabilityKind = "platt",
+        multiclass: MulticlassKind = "temperature",
         missing: Missing = "error",
         n_bins: int = 5,
     ) -> "ConceptSet":
@@ -207,13 +120,13 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         with a report, and `save` writes it.
 
         Raises:
-            ValueError: an unknown option, not one object an activation, a concept without samples of both kinds
+            ValueError: an unknown option, not one object per activation, a concept without samples of both kinds
                 (but see `missing`), no concept with both, a rate without its criterion, or too few samples for
                 isotonic regression or for `multiclass`.
         """
         require_options(by=by, probabilities=probabilities, multiclass=multiclass, missing=missing)
         objects = as_spelled(as_tuple(objects, "objects", str), self)
-        made, calibration = calibrated_set(
+        directions, calibration = calibrated_set(
             self,
             self._checked_scores(acts, objects),
             objects,
@@ -224,7 +137,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             missing=missing,
             n_bins=n_bins,
         )
-        return ConceptSet(made, settings=self.settings, calibration=calibration)
+        return ConceptSet(directions, settings=self.settings, calibration=calibration)
 
     @checked
     def probabilities(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
@@ -243,10 +156,9 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
                 "or more"
             )
         scores = self.scores(acts)
-        shares: Tensor = multiclass_probabilities(scores, calibration.weight, calibration.bias).to(scores)
-        return shares
+        return multiclass_probabilities(scores, calibration.weight, calibration.bias).to(scores)
 
-    @no_booleans
+    @numbers_checked
     def report(
         self, acts: Float[Tensor, "sample d_model"], objects: Sequence[str], *, n_bins: int = 5
     ) -> ProbeReport:
@@ -255,22 +167,21 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         Concepts without samples of both kinds have no metrics; `left_out` lists them.
 
         Raises:
-            ValueError: not one object an activation, or no concept with samples of both kinds.
+            ValueError: not one object per activation, or no concept with samples of both kinds.
         """
         objects = as_spelled(as_tuple(objects, "objects", str), self)
         scores = self._checked_scores(acts, objects)
-        made, shares = self.calibration, None
-        if made is not None and made.weight is not None and made.bias is not None:
-            shares = multiclass_probabilities(scores, made.weight, made.bias)
+        calibration, shares = self.calibration, None
+        if calibration is not None and calibration.weight is not None and calibration.bias is not None:
+            shares = multiclass_probabilities(scores, calibration.weight, calibration.bias)
         return set_report(self, scores, objects, shares, n_bins)
 
     def _checked_scores(self, acts: Tensor, objects: Sequence[str]) -> Tensor:
         if len(objects) != acts.shape[0]:
             raise ValueError(f"{len(objects)} objects for {acts.shape[0]} activations; give one each")
-        scores: Tensor = self.scores(acts).detach()
-        return scores
+        return self.scores(acts).detach()
 
-    @no_booleans
+    @numbers_checked
     def classify(
         self, model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
     ) -> list[tuple[str, float]]:
@@ -293,12 +204,12 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
 
     @property
     def beta(self) -> float:
-        """The size of this set's swaps where no other is given: what `with_beta` stored, else `DEFAULT_BETA`."""
+        """The size of this set's swaps if no other is given: what `with_beta` stored, else `DEFAULT_BETA`."""
         return beta_or_stored(None, self.settings)[0]
 
-    @no_booleans
+    @numbers_checked
     def with_beta(self, beta: float) -> "ConceptSet":
-        """The same set with the size that its swaps have where no other is given; `save` keeps it.
+        """The same set with the size that its swaps have if no other is given; `save` keeps it.
 
         For a beta that was chosen for these directions, as `select_settings` does:
         `concepts.with_beta(settings.beta)`.
@@ -310,7 +221,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
             self._directions, settings={**self.settings, BETA_KEY: float(beta)}, calibration=self.calibration
         )
 
-    @no_booleans
+    @numbers_checked
     def swap(
         self,
         model: HookedModel,
@@ -338,7 +249,7 @@ class ConceptSet(Pooling, OnHub, Mapping[str, ConceptDirection]):
         )
         return steering.on(model)
 
-    @no_booleans
+    @numbers_checked
     def swap_steering(
         self,
         model: HookedModel,

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
@@ -31,7 +31,7 @@ from lrc_tl.storage.whole_file import whole_file
 _ARCHITECTURE = "controlvector"
 _SUFFIX = "hook_resid_post"
 _SHA256 = "lrc_tl.sha256"
-"""Key of the content's hash; readers that do not know it, such as llama.cpp, pass over it."""
+"""Key of the content's hash; readers that do not know it, such as llama.cpp, skip it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +46,7 @@ class ControlVector:
     """What the vectors are of; empty: not in the file."""
 
 
-@no_booleans
+@numbers_checked
 def layer_vectors(
     concepts: ConceptSet | Sequence[ConceptSet],
     concept: str,
@@ -69,20 +69,21 @@ def layer_vectors(
     if not math.isfinite(scale):
         raise ValueError(f"scale is {scale}; it must be a finite number of residual-stream units")
     _check_sets(sets)
-    own = [one[concept].vector.detach().cpu() * scale for one in sets]
+    vectors = [concept_set[concept].vector.detach().cpu() * scale for concept_set in sets]
     if isinstance(layers, str):
         if layers != "own":
             raise ValueError(f"layers is {layers!r}; give 'own' or layer numbers")
-        return dict(sorted(zip([one.layer for one in sets], own, strict=True), key=lambda pair: pair[0]))
+        own_layers = [concept_set.layer for concept_set in sets]
+        return dict(sorted(zip(own_layers, vectors, strict=True), key=lambda pair: pair[0]))
     if len(sets) > 1:
         raise ValueError(f"layers are given for {len(sets)} sets; copy one set over layers, or leave them out")
     layers = as_tuple(layers, "layers")
     if not layers or min(layers) < 0:
         raise ValueError(f"layers {list(layers)}; give one or more, counted from 0")
-    return {layer: own[0].clone() for layer in sorted(set(layers))}
+    return {layer: vectors[0].clone() for layer in sorted(set(layers))}
 
 
-@no_booleans
+@numbers_checked
 def concepts_by_layer(
     vectors: Mapping[str, Mapping[int, Tensor]],
     *,
@@ -124,7 +125,7 @@ def concepts_by_layer(
     }
 
 
-@no_booleans
+@numbers_checked
 def write_control_vector(
     path: str | Path, vectors: Mapping[int, Tensor], *, model_hint: str, name: str = ""
 ) -> None:
@@ -242,15 +243,15 @@ def _text(reader: Any, key: str) -> str:
 def _check_sets(sets: tuple[ConceptSet, ...]) -> None:
     if not sets:
         raise ValueError("there are no sets; give at least one")
-    if wrong := [one.hook_name for one in sets if not one.hook_name.endswith(f".{_SUFFIX}")]:
+    if wrong := [concepts.hook_name for concepts in sets if not concepts.hook_name.endswith(f".{_SUFFIX}")]:
         raise ValueError(
             f"a set stands at {wrong[0]}; a `{{layer: vector}}` export is for blocks' outputs ({_SUFFIX}) only"
         )
-    layer, count = Counter(one.layer for one in sets).most_common(1)[0]
+    layer, count = Counter(concepts.layer for concepts in sets).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} sets stand at layer {layer}; give one for each layer")
-    if len({one.vectors.shape[1] for one in sets}) > 1:
+    if len({concepts.vectors.shape[1] for concepts in sets}) > 1:
         raise ValueError("the sets have different widths; give sets of one model")
-    known = [one.fingerprint for one in sets if one.fingerprint is not None]
+    known = [concepts.fingerprint for concepts in sets if concepts.fingerprint is not None]
     for fingerprint in known[1:]:
         known[0].require_match(fingerprint, what="the first set was made")

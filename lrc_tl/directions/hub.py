@@ -41,16 +41,16 @@ class OnHub(ABC):
     ) -> str:
         """Put the file that `save` writes, and a generated model card, into a model repository of the Hub.
 
-        The repository is made where there is none, `private` or not; then the two files go up as one commit to
-        the branch `revision`. What comes back is the commit's SHA-1, which `from_hub` takes as `revision`.
+        The repository is created if it does not exist, `private` or not; then the two files are uploaded as one
+        commit to the branch `revision`. Returns the commit's SHA-1, which `from_hub` takes as `revision`.
 
         Raises:
             ArtifactError: `settings` holds something that is not JSON.
             HubError: no such revision, no token or not the right one, or no network.
-            ValueError: `repo_id` is not one.
+            ValueError: `repo_id` is not a repository id.
         """
-        with TemporaryDirectory() as made:
-            folder = Path(made)
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
             self.save(folder / FILE_NAME)
             _, header = read_artifact(folder / FILE_NAME, kind="concepts")
             (folder / _CARD).write_text(model_card(header, repo_id=repo_id), encoding="utf-8")
@@ -75,14 +75,14 @@ class OnHub(ABC):
     ) -> Self:
         """The set that `push_to_hub` put into a repository, or that stands in a folder; checked as by `load`.
 
-        `repo_id` is a folder where there is one of that name. `revision` is a branch, a tag or a commit, and only
-        a commit is sure to stay the same. What was fetched before comes from the cache without a network.
+        If there is a folder of that name, `repo_id` means the folder. `revision` is a branch, a tag or a commit,
+        and only a commit is sure to stay the same. What was fetched before comes from the cache without a network.
 
         Raises:
             ArtifactError: the file is damaged, changed, or no concept set of a known version.
             FingerprintMismatch: the set was made on another model.
             HubError: no such repository, revision or file, or no network and nothing in the cache.
-            ValueError: `repo_id` is not one.
+            ValueError: `repo_id` is not a repository id.
         """
         return cls.load(_fetched(repo_id, revision, token), model=model)
 
@@ -102,11 +102,11 @@ def _fetched(repo_id: str, revision: str | None, token: str | None) -> Path:
 def model_card(header: Mapping[str, Any], *, repo_id: str) -> str:
     """A model card with what the header of a set's file says: what it holds, and what made it."""
     names = [str(entry["name"]) for entry in header["objects"]]
-    shown = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if names[_MAX_NAMES:] else "")
+    listed = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if names[_MAX_NAMES:] else "")
     fingerprint = header["fingerprint"] or {}
     facts = {
         "Relation": header["relation"] or "not named",
-        "Concepts": f"{len(names)}: {shown}",
+        "Concepts": f"{len(names)}: {listed}",
         "Method": ", ".join(dict.fromkeys(str(entry["method"]) for entry in header["objects"])),
         "Hook point": f"`{header['hook_name']}` (layer {header['layer']})",
         "Model": fingerprint.get("name", "not recorded"),
@@ -165,29 +165,36 @@ def _one_line(repo_id: str, revision: str | None) -> Iterator[None]:
     where = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
     # The error of a failed connection belongs to the HTTP library, which differs between versions of the Hub's.
     network: tuple[type[Exception], ...] = (OSError, *errors.HfHubHTTPError.__bases__)
+    hub: tuple[type[Exception], ...] = (errors.HfHubHTTPError, errors.EntryNotFoundError)
     try:
         yield
     except errors.HFValidationError as error:
         raise ValueError(f"{repo_id!r} is no repository id, nor a folder; give 'user/name'") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise HubError(f"{where}: the Hub is switched off by HF_HUB_OFFLINE; unset it to reach it") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise HubError(
-            f"{where}: not in the cache, and the Hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
-        ) from error
-    except errors.LocalTokenNotFoundError as error:
-        raise HubError(f"{where}: no token; give token=, set HF_TOKEN, or log in with `hf auth login`") from error
-    except errors.RevisionNotFoundError as error:
-        raise HubError(f"{where}: the repository has no such revision; give a branch, tag or commit") from error
-    except errors.RepositoryNotFoundError as error:
-        raise HubError(
-            f"{where}: there is no such repository, or this token may not see it; check the name and token="
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise HubError(f"{where}: the repository has no {FILE_NAME}, so it holds no concept set") from error
-    except errors.HfHubHTTPError as error:
+    except (*hub, *network) as error:
+        raise HubError(f"{where}: {_in_words(error)}") from error
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong and what to do, by the most special of the Hub's errors that this is."""
+    from huggingface_hub import errors
+
+    for kind, words in (
+        (errors.OfflineModeIsEnabled, "the Hub is switched off by HF_HUB_OFFLINE; unset it to reach it"),
+        (
+            errors.LocalEntryNotFoundError,
+            "not in the cache, and the Hub cannot be reached (no network, or HF_HUB_OFFLINE is set)",
+        ),
+        (errors.LocalTokenNotFoundError, "no token; give token=, set HF_TOKEN, or log in with `hf auth login`"),
+        (errors.RevisionNotFoundError, "the repository has no such revision; give a branch, tag or commit"),
+        (
+            errors.RepositoryNotFoundError,
+            "there is no such repository, or this token may not see it; check the name and token=",
+        ),
+        (errors.EntryNotFoundError, f"the repository has no {FILE_NAME}, so it holds no concept set"),
+    ):
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, errors.HfHubHTTPError):
         status = getattr(error.response, "status_code", "no status")
-        hint = "; is the token one that may write?" if status in (401, 403) else ""
-        raise HubError(f"{where}: the Hub answered {status}{hint}") from error
-    except network as error:
-        raise HubError(f"{where}: the Hub cannot be reached: {' '.join(str(error).split())}") from error
+        return f"the Hub answered {status}{'; is the token one that may write?' if status in (401, 403) else ''}"
+    return f"the Hub cannot be reached: {' '.join(str(error).split())}"

@@ -3,8 +3,8 @@
 Words count: special tokens, wherever they stand, are left out unless asked for, and padding always is.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.directions.probe import Probe, Score
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.passes.padding import looks_padded, own_tokens
@@ -20,6 +21,20 @@ from lrc_tl.relations.special_tokens import special_ids
 from lrc_tl.steering.places import hook_layer, last_subject_token
 
 Pool: TypeAlias = Literal["last_subject_token", "mean", "max"]
+TokenMask: TypeAlias = Bool[Tensor, "batch pos"]
+"""True at the tokens that count."""
+Positions: TypeAlias = Int[Tensor, " batch"]
+"""Of one token per row; negative ones count from the end of the row."""
+
+
+class SupportsHookNames(Protocol):
+    """A cache: tensors by the names of hook points."""
+
+    def __getitem__(self, hook_name: str, /) -> Tensor:
+        """The residuals at a hook point."""
+        ...
+
+
 _ASK = "by='mean' and by='max' take `mask` (see token_mask), by='last_subject_token' takes `positions`"
 
 
@@ -28,10 +43,10 @@ def pool_scores(
     scores: Float[Tensor, "batch pos *concept"],
     *,
     by: Pool,
-    mask: Bool[Tensor, "batch pos"] | None = None,
-    positions: Int[Tensor, " batch"] | None = None,
+    mask: TokenMask | None = None,
+    positions: Positions | None = None,
 ) -> Float[Tensor, " batch *concept"]:
-    """One score a row: at `positions`, or the mean or maximum over the tokens that `mask` shows.
+    """One score per row: at `positions`, or the mean or maximum over the tokens that `mask` shows.
 
     In the units and dtype of `scores`. What the mask hides may hold anything, NaN too.
 
@@ -39,15 +54,13 @@ def pool_scores(
         ValueError: not exactly the one of `mask` and `positions` that `by` needs, a row without tokens, a position
             outside the row, or a chosen score that is not finite.
     """
-    shown = _shown(scores.shape[0], scores.shape[1], scores.device, by, mask, positions)
-    column = shown.reshape(*shown.shape, *[1] * (scores.ndim - 2))
+    counted = _counted_tokens(scores.shape[0], scores.shape[1], scores.device, by, mask, positions)
+    column = counted.reshape(*counted.shape, *[1] * (scores.ndim - 2))
     if not bool(torch.isfinite(scores.masked_fill(~column, 0)).all()):
         raise ValueError("the scores of some tokens are not finite; load the model in float32")
     if by == "max":
-        largest: Tensor = scores.masked_fill(~column, -torch.inf).amax(1)
-        return largest
-    mean: Tensor = scores.masked_fill(~column, 0).sum(1) / column.sum(1)
-    return mean
+        return scores.masked_fill(~column, -torch.inf).amax(1)
+    return scores.masked_fill(~column, 0).sum(1) / column.sum(1)
 
 
 def token_mask(
@@ -84,115 +97,115 @@ def token_mask(
                 f"row {int((leading | trailing).nonzero()[0])} begins or ends with the tokenizer's pad token, and "
                 "nothing says whether it is padding; give attention_mask, with ones where it is text"
             )
-    mask: Tensor = real if bos else real & words
-    return mask
+    return real if bos else real & words
 
 
-@runtime_checkable
-class _Scoring(Protocol):
-    @property
-    def hook_name(self) -> str: ...
+@checked
+def pool_acts(
+    score: Score,
+    acts: Float[Tensor, "batch pos d_model"],
+    *,
+    by: Pool,
+    mask: TokenMask | None = None,
+    positions: Positions | None = None,
+) -> Float[Tensor, " batch *concept"]:
+    """One score per row of stored residuals: at `positions`, or over the tokens that `mask` shows.
 
-    def require_model(self, model: HookedModel) -> None: ...
+    In residual-stream units. `token_mask` makes the mask from token ids; negative positions count from the end
+    of the row, padding included. `score` is `ConceptDirection.score` or `ConceptSet.scores`.
 
-    def _token_scores(self, resid: Tensor) -> Tensor: ...
+    Raises:
+        ValueError: not exactly the one of `mask` and `positions` that `by` needs, a row without tokens, a
+            position outside the row, or residuals that are not finite.
+    """
+    counted = _counted_tokens(acts.shape[0], acts.shape[1], acts.device, by, mask, positions)
+    hidden = acts.masked_fill(~counted[..., None], 0)  # padding may hold NaN
+    if not bool(torch.isfinite(hidden).all()):
+        raise ValueError("the residuals are not finite; load the model in float32")
+    return pool_scores(score(hidden), by="max" if by == "max" else "mean", mask=counted)
 
 
-class Pooling:
-    """Pooled scores from tensors, a cache and text: `batch` for a direction, `batch concept` for a set."""
+def cached_acts(cache: SupportsHookNames, hook_name: str) -> Float[Tensor, "batch pos d_model"]:
+    """What an `ActivationCache` of `run_with_cache` (or a plain dict) holds at a hook point.
 
-    @checked
-    def pool(
-        self: Any,
-        resid: Float[Tensor, "batch pos d_model"],
-        *,
-        by: Pool,
-        mask: Bool[Tensor, "batch pos"] | None = None,
-        positions: Int[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, " batch *concept"]:
-        """One score a row of stored residuals: at `positions`, or over the tokens that `mask` shows.
-
-        In residual-stream units. `token_mask` makes the mask from token ids; negative positions count from the end
-        of the row, padding included.
-
-        Raises:
-            ValueError: not exactly the one of `mask` and `positions` that `by` needs, a row without tokens, a
-                position outside the row, or residuals that are not finite.
-        """
-        scoring: _Scoring = self
-        shown = _shown(resid.shape[0], resid.shape[1], resid.device, by, mask, positions)
-        hidden = resid.masked_fill(~shown[..., None], 0)  # padding may hold NaN
-        if not bool(torch.isfinite(hidden).all()):
-            raise ValueError("the residuals are not finite; load the model in float32")
-        scores: Tensor = pool_scores(
-            scoring._token_scores(hidden), by="max" if by == "max" else "mean", mask=shown
+    Raises:
+        LookupError: the cache does not hold the hook point.
+        ValueError: it holds no `batch pos d_model` there (its batch dimension was removed).
+    """
+    try:
+        acts = cache[hook_name]
+    except (KeyError, IndexError) as error:
+        raise LookupError(
+            f"the cache does not hold {hook_name!r}; run run_with_cache with it in names_filter"
+        ) from error
+    if acts.ndim != 3:
+        raise ValueError(
+            f"the cache holds a tensor of shape {tuple(acts.shape)} at {hook_name}; it must be "
+            "batch, pos, d_model, so keep its batch dimension"
         )
-        return scores
-
-    def pool_cache(
-        self: Any,
-        cache: Any,
-        *,
-        by: Pool,
-        mask: Bool[Tensor, "batch pos"] | None = None,
-        positions: Int[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, " batch *concept"]:
-        """`pool` of what an `ActivationCache` of `run_with_cache` (or a plain dict) holds at the hook point.
-
-        Raises:
-            LookupError: the cache does not hold the hook point.
-            ValueError: it holds no `batch pos d_model` there (its batch dimension was removed), or what `pool`
-                refuses.
-        """
-        scoring: _Scoring = self
-        try:
-            resid = cache[scoring.hook_name]
-        except (KeyError, IndexError) as error:
-            raise LookupError(
-                f"the cache does not hold {scoring.hook_name!r}; run run_with_cache with it in names_filter"
-            ) from error
-        if resid.ndim != 3:
-            raise ValueError(
-                f"the cache holds a tensor of shape {tuple(resid.shape)} at {scoring.hook_name}; it must be "
-                "batch, pos, d_model, so keep its batch dimension"
-            )
-        pooled: Tensor = self.pool(resid, by=by, mask=mask, positions=positions)
-        return pooled
-
-    def pool_texts(
-        self: Any,
-        model: HookedModel,
-        texts: Sequence[str],
-        *,
-        by: Pool,
-        subjects: Sequence[str] | None = None,
-        bos: bool = False,
-    ) -> Float[Tensor, " text *concept"]:
-        """One score a text; `subjects`, one a text, are needed for the last subject token.
-
-        `bos` counts special tokens in the mean and the maximum too: the beginning of sequence, and those that the
-        text spells out, such as the marks of a chat.
-
-        Raises:
-            FingerprintMismatch: the vectors were made on another model.
-            LookupError: the model has no such hook point.
-            PositionError: a subject is not in its text.
-            ValueError: no texts, an empty one or one that fills the model's context, subjects where `by` needs
-                none or not one a text where it does, or residuals that are not finite.
-        """
-        scoring: _Scoring = self
-        return _pooled_texts(scoring, self.pool, model, texts, by, subjects, bos)
+    return acts
 
 
-def _pooled_texts(
-    scoring: _Scoring,
-    pool: Callable[..., Tensor],
+def pool_texts(
+    probe: Probe,
+    score: Score,
     model: HookedModel,
     texts: Sequence[str],
+    *,
     by: Pool,
     subjects: Sequence[str] | None,
     bos: bool,
-) -> Tensor:
+) -> Float[Tensor, " text *concept"]:
+    """One score per text; `subjects`, one per text, are needed for the last subject token.
+
+    `bos` counts special tokens in the mean and the maximum too: the beginning of sequence, and those that the
+    text spells out, such as the marks of a chat. `score` is that of the probe.
+
+    Raises:
+        FingerprintMismatch: the probe was made on another model.
+        LookupError: the model has no such hook point.
+        PositionError: a subject is not in its text.
+        ValueError: no texts, an empty one or one that fills the model's context, subjects where `by` needs
+            none or not one per text where it does, or residuals that are not finite.
+    """
+    texts, subjects = _checked_texts(texts, subjects, by)
+    probe.require_model(model)
+    sequences = [whole_text_ids(model, text) for text in texts]
+    ends = [len(sequence) for sequence in sequences]
+    if subjects is not None:
+        with_subjects = zip(texts, subjects, strict=True)
+        ends = [last_subject_token(model, text, subject=subject).position + 1 for text, subject in with_subjects]
+        if not is_steered(model):  # no residual sees what comes after it, but steering may count from the end
+            sequences = [sequence[:end] for sequence, end in zip(sequences, ends, strict=True)]
+    scores: list[Tensor | None] = [None] * len(texts)
+    for rows in length_batches([len(sequence) for sequence in sequences]):
+        kept: list[Tensor] = []
+
+        def keep(residual: Tensor, hook: Any, kept: list[Tensor] = kept) -> None:
+            kept.append(residual.detach())
+
+        ids = right_padded(model, [sequences[row] for row in rows])
+        lengths = [len(sequences[row]) for row in rows]
+        stop = hook_layer(probe.hook_name) + 1
+        run(model, ids, lengths=lengths, fwd_hooks=[(probe.hook_name, keep)], stop_at_layer=stop)
+        if subjects is not None:
+            positions = torch.tensor([ends[row] - 1 for row in rows])
+            pooled = pool_acts(score, kept[0], by=by, positions=positions)
+        else:
+            mask = token_mask(model, ids, attention_mask=own_tokens(lengths, ids.shape[1]), bos=bos)
+            if not bool(mask.any(1).all()):
+                text = texts[rows[int((~mask.any(1)).nonzero()[0])]]
+                raise ValueError(f"{text!r} holds special tokens alone; give a word, or count them with bos=True")
+            pooled = pool_acts(score, kept[0], by=by, mask=mask)
+        for row, row_scores in zip(rows, pooled, strict=True):
+            scores[row] = row_scores
+    return torch.stack([row_scores for row_scores in scores if row_scores is not None])
+
+
+def _checked_texts(
+    texts: Sequence[str], subjects: Sequence[str] | None, by: Pool
+) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """Texts and subjects as tuples; there must be subjects, one per text, exactly where `by` needs them."""
     if isinstance(texts, str) or isinstance(subjects, str):
         raise ValueError("give a list of texts (and of subjects), also for one; `read` scores each token of one")
     texts = as_tuple(texts, "texts", str)
@@ -206,43 +219,13 @@ def _pooled_texts(
             f"{given} for {len(texts)} texts and by={by!r}; by='last_subject_token' needs one for each text, the "
             "others take none"
         )
-    scoring.require_model(model)
-    sequences = [whole_text_ids(model, text) for text in texts]
-    ends = [len(sequence) for sequence in sequences]
-    if subjects is not None:
-        found_at = zip(texts, subjects, strict=True)
-        ends = [last_subject_token(model, text, subject=subject).position + 1 for text, subject in found_at]
-        if not is_steered(model):  # no residual sees what comes after it, but steering may count from the end
-            sequences = [sequence[:end] for sequence, end in zip(sequences, ends, strict=True)]
-    found: list[Tensor | None] = [None] * len(texts)
-    for rows in length_batches([len(sequence) for sequence in sequences]):
-        kept: list[Tensor] = []
-
-        def keep(residual: Tensor, hook: Any, kept: list[Tensor] = kept) -> None:
-            kept.append(residual.detach())
-
-        ids = right_padded(model, [sequences[row] for row in rows])
-        lengths = [len(sequences[row]) for row in rows]
-        stop = hook_layer(scoring.hook_name) + 1
-        run(model, ids, lengths=lengths, fwd_hooks=[(scoring.hook_name, keep)], stop_at_layer=stop)
-        resid = kept[0]
-        if at_subject:
-            pooled = pool(resid, by=by, positions=torch.tensor([ends[row] - 1 for row in rows]))
-        else:
-            mask = token_mask(model, ids, attention_mask=own_tokens(lengths, ids.shape[1]), bos=bos)
-            if not bool(mask.any(1).all()):
-                text = texts[rows[int((~mask.any(1)).nonzero()[0])]]
-                raise ValueError(f"{text!r} holds special tokens alone; give a word, or count them with bos=True")
-            pooled = pool(resid, by=by, mask=mask)
-        for row, one in zip(rows, pooled, strict=True):
-            found[row] = one
-    return torch.stack([one for one in found if one is not None])
+    return texts, subjects
 
 
-def _shown(
+def _counted_tokens(
     batch: int, pos: int, device: torch.device, by: Pool, mask: Tensor | None, positions: Tensor | None
 ) -> Tensor:
-    """The mask of the tokens that count."""
+    """The mask of the tokens that count: those of `mask`, or the one at each position."""
     needed, other = (positions, mask) if by == "last_subject_token" else (mask, positions)
     if needed is None or other is not None:
         raise ValueError(f"by={by!r} was given the wrong one of `mask` and `positions`: {_ASK}")

@@ -78,7 +78,7 @@ class ProbeReport:
         """
         if metric not in BinaryMetrics.__dataclass_fields__:
             raise ValueError(f"no metric {metric!r}; there are {', '.join(BinaryMetrics.__dataclass_fields__)}")
-        values = [getattr(one, metric) for one in self.concepts.values()]
+        values = [getattr(metrics, metric) for metrics in self.concepts.values()]
         return None if any(value is None for value in values) else float(np.mean(values))
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,14 +144,14 @@ def binary_metrics(
 
 def multiclass_metrics(probabilities: _Array, labels: Sequence[int], *, n_bins: int) -> MulticlassMetrics:
     """Metrics of probabilities of shape `sample concept`, each row of which sums to 1."""
-    own = np.asarray(labels)
-    right = probabilities.argmax(1) == own
-    target = np.eye(probabilities.shape[1])[own]
+    concept_of = np.asarray(labels)
+    right = probabilities.argmax(1) == concept_of
+    target = np.eye(probabilities.shape[1])[concept_of]
     return MulticlassMetrics(
-        n_samples=len(own),
+        n_samples=len(concept_of),
         accuracy=float(right.mean()),
         brier=float(((probabilities - target) ** 2).sum(1).mean()),
-        log_loss=float(log_loss(own, probabilities, labels=range(probabilities.shape[1]))),
+        log_loss=float(log_loss(concept_of, probabilities, labels=range(probabilities.shape[1]))),
         calibration_error=calibration_error(probabilities.max(1), right, n_bins=n_bins),
     )
 
@@ -170,16 +170,16 @@ def probe_report(
     Raises:
         ValueError: no concept with samples of both kinds.
     """
-    made, left_out = {}, []
+    metrics, left_out = {}, []
     for column, name in enumerate(names):
         positive = np.array([other == name for other in objects])
         if positive.all() or not positive.any():
             left_out.append(name)
             continue
-        made[name] = binary_metrics(
+        metrics[name] = binary_metrics(
             scores[:, column], positive, probabilities=probabilities[column], n_bins=n_bins
         )
-    if not made:
+    if not metrics:
         raise ValueError(
             f"no concept has samples of both kinds: the {len(objects)} samples have the objects "
             f"{sorted(set(objects))}, the concepts are {list(names)}"
@@ -189,7 +189,7 @@ def probe_report(
     return ProbeReport(
         n_samples=len(objects),
         n_bins=n_bins,
-        concepts=made,
+        concepts=metrics,
         multiclass=(
             multiclass_metrics(multiclass[inside], labels, n_bins=n_bins)
             if multiclass is not None and inside

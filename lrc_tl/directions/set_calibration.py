@@ -11,8 +11,8 @@ from lrc_tl.directions.calibration import (
     Calibration,
     Criterion,
     Missing,
-    MulticlassMethod,
-    ProbabilityMethod,
+    MulticlassKind,
+    ProbabilityKind,
     best_threshold,
     fit_isotonic,
     fit_multiclass,
@@ -24,14 +24,14 @@ from lrc_tl.directions.probe_metrics import ProbeReport, probe_report
 
 _OPTIONS = {
     "by": Criterion,
-    "probabilities": ProbabilityMethod,
-    "multiclass": MulticlassMethod,
+    "probabilities": ProbabilityKind,
+    "multiclass": MulticlassKind,
     "missing": Missing,
 }
 
 
 def require_options(**given: str) -> None:
-    """Raise ValueError for an option of `ConceptSet.calibrate` that is none of its allowed words."""
+    """Raise ValueError unless each option of `ConceptSet.calibrate` is one of its allowed words."""
     for option, value in given.items():
         if value not in get_args(_OPTIONS[option]):
             raise ValueError(f"{option} is {value!r}; allowed are {', '.join(get_args(_OPTIONS[option]))}")
@@ -44,8 +44,8 @@ def calibrated_set(
     *,
     by: Criterion,
     rate: float | None,
-    probabilities: ProbabilityMethod,
-    multiclass: MulticlassMethod,
+    probabilities: ProbabilityKind,
+    multiclass: MulticlassKind,
     missing: Missing,
     n_bins: int,
 ) -> tuple[dict[str, ConceptDirection], Calibration]:
@@ -58,28 +58,29 @@ def calibrated_set(
             too few samples for isotonic regression or for `multiclass`.
     """
     numbers = scores.double().cpu().numpy()
-    made: dict[str, ConceptDirection] = {}
+    calibrated: dict[str, ConceptDirection] = {}
     for column, (name, direction) in enumerate(directions.items()):
         positive = torch.tensor([other == name for other in objects])
         if missing == "skip" and not bool(positive.any()):
-            made[name] = replace(direction, threshold=None, slope=None, intercept=None, knots=None)
+            calibrated[name] = replace(direction, calibration=None)
             continue
-        own = numbers[:, column]
+        own_scores = numbers[:, column]
         try:
             threshold = best_threshold(scores[:, column].cpu(), positive, by=by, rate=rate)
             if probabilities == "isotonic":
-                made[name] = direction.calibrated(threshold=threshold, knots=fit_isotonic(own, positive.numpy()))
+                knots = fit_isotonic(own_scores, positive.numpy())
+                calibrated[name] = direction.calibrated(threshold=threshold, knots=knots)
             else:
-                slope, intercept = fit_platt(own, positive.numpy())
-                made[name] = direction.calibrated(threshold=threshold, slope=slope, intercept=intercept)
+                slope, intercept = fit_platt(own_scores, positive.numpy())
+                calibrated[name] = direction.calibrated(threshold=threshold, slope=slope, intercept=intercept)
         except ValueError as error:
             raise ValueError(f"concept {name!r}: {error}") from error
     weight, bias, shares = None, None, None
     if len(directions) > 1:
         names = list(directions)
-        inside = [row for row, name in enumerate(objects) if name in made]
+        inside = [row for row, name in enumerate(objects) if name in calibrated]
         labels = [names.index(objects[row]) for row in inside]
-        weight, bias = fit_multiclass(numbers[inside], labels, method=multiclass)
+        weight, bias = fit_multiclass(numbers[inside], labels, kind=multiclass)
         shares = multiclass_probabilities(scores, weight, bias)
     calibration = Calibration(
         weight=weight,
@@ -88,9 +89,9 @@ def calibrated_set(
         rate=rate,
         probabilities=probabilities,
         multiclass=multiclass,
-        report=set_report(made, scores, objects, shares, n_bins),
+        report=set_report(calibrated, scores, objects, shares, n_bins),
     )
-    return made, calibration
+    return calibrated, calibration
 
 
 def set_report(
@@ -100,24 +101,25 @@ def set_report(
     shares: Tensor | None,
     n_bins: int,
 ) -> ProbeReport:
-    """How well scores, and the probabilities that there are, tell the objects apart.
+    """How well scores, and probabilities where there are any, tell the objects apart.
 
-    `shares` are the probabilities over all concepts; None: there are none.
+    `shares` are the probabilities over all concepts; None: the set has none.
 
     Raises:
         ValueError: no concept with samples of both kinds.
     """
 
-    def own(column: int, direction: ConceptDirection) -> Any:
-        if direction.slope is None and direction.knots is None:
+    def probabilities_of(column: int, direction: ConceptDirection) -> Any:
+        calibration = direction.calibration
+        if calibration is None or not calibration.has_probability:
             return None
-        return direction.probability_at(scores[:, column].double()).cpu().numpy()
+        return calibration.probability(scores[:, column].double()).cpu().numpy()
 
     return probe_report(
         scores.double().cpu().numpy(),
         objects,
         list(directions),
-        probabilities=[own(column, direction) for column, direction in enumerate(directions.values())],
+        probabilities=[probabilities_of(*place) for place in enumerate(directions.values())],
         multiclass=None if shares is None else shares.cpu().numpy(),
         n_bins=n_bins,
     )

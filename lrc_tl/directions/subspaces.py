@@ -1,18 +1,15 @@
-"""What a set of directions spans: its orthonormal basis, projections, and angles between two sets."""
+"""What some directions span: an orthonormal basis, and projections on it."""
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.linalg import subspace_angles
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.numerics.low_rank import Factors
-from lrc_tl.steering.operations import wide_of
+from lrc_tl.numerics.precision import wide_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,8 +33,25 @@ class Subspace:
         gram = self.basis @ self.basis.T
         if rank == 0 or not bool(((gram - torch.eye(rank).to(gram)).abs() < 1e-4).all()):
             raise ValueError(
-                f"the {rank} rows of the basis are not orthonormal; use orthonormal_basis or concept_subspace"
+                f"the {rank} rows of the basis are not orthonormal; use orthonormal_basis, or subspace() of a set"
             )
+
+    @classmethod
+    @checked
+    def of(
+        cls,
+        vectors: Float[Tensor, "concept d_model"],
+        *,
+        hook_name: str,
+        fingerprint: ModelFingerprint | None = None,
+    ) -> "Subspace":
+        """What the rows of `vectors` span, with their singular values; see `orthonormal_basis`.
+
+        Raises:
+            ValueError: no vectors, vectors that are not finite, or only zeros.
+        """
+        basis, singular_values = _basis(vectors)
+        return cls(basis=basis, hook_name=hook_name, singular_values=singular_values, fingerprint=fingerprint)
 
     @property
     def rank(self) -> int:
@@ -73,8 +87,7 @@ class Subspace:
         wide = wide_of(acts)
         # In float64 the rounding of a basis that is kept in float32 would show.
         basis = torch.linalg.qr(self.basis.to(wide).T).Q
-        inside: Tensor = (wide @ basis) @ basis.T
-        return inside
+        return (wide @ basis) @ basis.T
 
 
 @checked
@@ -91,48 +104,8 @@ def orthonormal_basis(vectors: Float[Tensor, "concept d_model"]) -> Float[Tensor
     return basis
 
 
-def concept_subspace(concepts: ConceptSet) -> Subspace:
-    """What the directions of a set span, with the singular values that show how far they repeat each other.
-
-    Its rank is the numerical rank of `orthonormal_basis`, in the dtype of the set.
-    """
-    basis, singular_values = _basis(concepts.vectors)
-    return Subspace(
-        basis=basis,
-        hook_name=concepts.hook_name,
-        singular_values=singular_values,
-        fingerprint=concepts.fingerprint,
-    )
-
-
-def principal_angles(one: ConceptSet | Subspace, other: ConceptSet | Subspace) -> Float[Tensor, " angle"]:
-    """Principal angles between what two sets span, smallest first, in radians; float64.
-
-    As many as the smaller rank: 0 for a shared direction, pi / 2 for one that the other set has nothing of. From
-    SciPy's `subspace_angles` (Knyazev and Argentati 2002), exact for small angles too.
-
-    Raises:
-        ValueError: the two stand at different hook points or have different widths.
-        FingerprintMismatch: they were made on different models.
-    """
-    first, second = (concept_subspace(item) if isinstance(item, ConceptSet) else item for item in (one, other))
-    if first.hook_name != second.hook_name:
-        raise ValueError(
-            f"one set stands at {first.hook_name}, the other at {second.hook_name}; angles mean something at one "
-            "hook point only"
-        )
-    if first.basis.shape[1] != second.basis.shape[1]:
-        raise ValueError(
-            f"one set has width {first.basis.shape[1]}, the other {second.basis.shape[1]}; they must be of one "
-            "model"
-        )
-    if first.fingerprint is not None and second.fingerprint is not None:
-        first.fingerprint.require_match(second.fingerprint, what="the first set was made")
-    angles = subspace_angles(*(item.basis.double().cpu().numpy().T for item in (first, second)))
-    return torch.from_numpy(np.sort(angles))
-
-
 def _basis(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """The right singular vectors up to the numerical rank, and their singular values."""
     if vectors.shape[0] == 0:
         raise ValueError("there are no vectors; give at least one")
     if not bool(torch.isfinite(vectors).all()):

@@ -1,11 +1,18 @@
-"""What a notebook or a terminal shows of a probe: tokens coloured by their score."""
+"""The score of every token of a text, which a notebook or a terminal shows in colours."""
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lrc_tl.directions.probe import Probe, Score
+from lrc_tl.models.loading import HookedModel
+from lrc_tl.passes.batches import right_padded, run, whole_text_ids
+from lrc_tl.relations.special_tokens import special_ids
+from lrc_tl.steering.places import hook_layer
 
 _POSITIVE, _NEGATIVE = "255, 140, 0", "70, 130, 255"
 
@@ -15,7 +22,7 @@ class TokenScores:
     """A score for every token of a text; it shows itself in a notebook.
 
     Raises:
-        ValueError: not one token a score, or special tokens that are not there.
+        ValueError: not one token per score, or special tokens that are not there.
     """
 
     label: str
@@ -57,6 +64,43 @@ class TokenScores:
                 style += "; opacity: 0.5"
             spans.append(f'<span style="{style}" title="{score:+.4g}">{escape(token)}</span>')
         return f"<div><b>{escape(self.label)}</b> (largest: {self.scale:.4g})<br>{''.join(spans)}</div>"
+
+
+def token_scores(probe: Probe, score: Score, model: HookedModel, text: str, *, label: str) -> TokenScores:
+    """The score of every token of `text`, special tokens included and marked; `score` is that of the probe.
+
+    Raises:
+        FingerprintMismatch: the probe was made on another model.
+        LookupError: the model has no such hook point.
+        ValueError: `text` is empty or fills the model's context, the model is of another width, or its residuals
+            are not finite.
+    """
+    if not text.strip():
+        raise ValueError("the text is empty; give at least one word")
+    probe.require_model(model)
+    ids = whole_text_ids(model, text)
+    kept: list[Tensor] = []
+
+    def keep(residual: Tensor, hook: Any) -> None:
+        kept.append(residual[0].detach())
+
+    run(
+        model,
+        right_padded(model, [ids]),
+        lengths=[len(ids)],
+        fwd_hooks=[(probe.hook_name, keep)],
+        stop_at_layer=hook_layer(probe.hook_name) + 1,
+    )
+    scores = score(kept[0])
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError(f"the residuals at {probe.hook_name} are not finite; load the model in float32")
+    special = special_ids(model.tokenizer)
+    return TokenScores(
+        label=label,
+        tokens=decoded(model.tokenizer, torch.tensor(ids)),
+        scores=scores.cpu(),
+        special=tuple(place for place, token in enumerate(ids) if token in special),
+    )
 
 
 def decoded(tokenizer: object, ids: Tensor) -> tuple[str, ...]:

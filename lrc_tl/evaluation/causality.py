@@ -10,16 +10,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.precision import wide_of
 from lrc_tl.passes.answers import ExpectedAnswer, objects_of_relations
 from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, spelled_as_object, tokenize_prompt
-from lrc_tl.steering.operations import Unit, wide_of
+from lrc_tl.steering.operations import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class CausalityResult:
         return float((self.log_odds_change < 0).double().mean())
 
 
-@no_booleans
+@numbers_checked
 def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object: int = 5) -> tuple[Edit, ...]:
     """For each object at most `per_object` different (prompt, target) pairs, targets drawn evenly from the others.
 
@@ -124,7 +125,7 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
     return tuple(edits)
 
 
-@no_booleans
+@numbers_checked
 @checked
 def causality_curve(
     model: HookedModel,
@@ -164,7 +165,7 @@ def causality_curve(
     return found[""]
 
 
-@no_booleans
+@numbers_checked
 def causality_curves(
     model: HookedModel,
     edits: Sequence[Edit],

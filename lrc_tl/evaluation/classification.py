@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_set import ConceptSet
@@ -60,7 +60,7 @@ class Classification:
         """Mean of one over the right object's place; 0 for an object without a direction."""
         return sum(1 / rank for rank in self.ranks if rank) / self.n_prompts
 
-    @no_booleans
+    @numbers_checked
     def top(self, k: int) -> float:
         """Share of subjects whose right object is among the first `k`."""
         return sum(1 <= rank <= k for rank in self.ranks) / self.n_prompts

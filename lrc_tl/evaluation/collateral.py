@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.precision import wide_of
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
-from lrc_tl.steering.operations import wide_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +51,7 @@ Pair = tuple[int, Prompt]
 """Number of an edit, and a statement that it is applied to."""
 
 
-@no_booleans
+@numbers_checked
 def unrelated_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt], *, n: int) -> tuple[Pair, ...]:
     """At most `n` (edit, prompt) pairs, edits and prompts each as often as every other as far as they go.
 
@@ -81,7 +81,7 @@ def same_subject_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt]) -> tupl
     )
 
 
-@no_booleans
+@numbers_checked
 def side_effects(
     model: HookedModel,
     pairs: Sequence[Pair],

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
@@ -57,7 +57,7 @@ class Selectivity:
         }
 
 
-@no_booleans
+@numbers_checked
 def selectivity(
     model: HookedModel,
     train: Sequence[Prompt],
@@ -106,24 +106,23 @@ def with_shuffled_objects(prompts: Sequence[Prompt], *, seed: int) -> tuple[Prom
     return tuple(replace(prompt, object=name) for prompt, name in zip(prompts, objects, strict=True))
 
 
-@no_booleans
+@numbers_checked
 def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
     """The same objects with Gaussian unit directions, at the same place and with the same recorded norms.
 
     Without offsets, thresholds and calibration, which are the real directions'. Where the set is centred, centre
     these on the same activations.
     """
-    plain: dict[str, Any] = {"offset": 0.0, **dict.fromkeys(("threshold", "slope", "intercept", "knots"))}
     generator = torch.Generator().manual_seed(seed)
     made: dict[str, ConceptDirection] = {}
     for name, direction in concepts.items():
         drawn = torch.randn(direction.vector.shape, generator=generator, dtype=torch.float64)
         unit = (drawn / drawn.norm()).to(direction.vector)
-        made[name] = replace(direction, vector=unit, method="random", **plain)
+        made[name] = replace(direction, vector=unit, method="random", offset=0.0, calibration=None)
     return ConceptSet(made, settings={"method": "random", "seed": seed})
 
 
-@no_booleans
+@numbers_checked
 def random_weights(model: HookedModel, *, seed: int) -> Block:
     """A block in which each weight is Gaussian with its own mean and spread; after it the model is as before.
 

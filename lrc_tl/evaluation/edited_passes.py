@@ -18,11 +18,12 @@ from torch import Tensor
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooking import hooked_pass
 from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.numerics.precision import wide_of
 from lrc_tl.passes.batches import MAX_TOKENS, Hooks, length_batches, picked_before_unembedding, right_padded
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import prefix_cache
-from lrc_tl.steering.operations import Unit, shift_along, wide_of
+from lrc_tl.steering.operations import Unit, shift_along
 
 EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
 """Layers to edit, or the share of the edit that each of them gets."""

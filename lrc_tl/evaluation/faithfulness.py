@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import CausalityResult, Edit, edited_log_probs
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
@@ -42,7 +42,7 @@ class Faithfulness:
         return sum(self.same) / self.n_prompts
 
 
-@no_booleans
+@numbers_checked
 def lre_faithfulness(
     model: HookedModel, lre: LinearRelationalEmbedding, prompts: Sequence[Prompt], *, lre_beta: float = 1.0
 ) -> Faithfulness:
@@ -91,7 +91,7 @@ def lre_faithfulness(
     )
 
 
-@no_booleans
+@numbers_checked
 def lre_causality(
     model: HookedModel,
     lre: LinearRelationalEmbedding,

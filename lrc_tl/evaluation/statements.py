@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.errors import PositionError
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.known_prompts import filter_known
@@ -15,7 +15,7 @@ from lrc_tl.relations.relation_files import built_in_relations, load_relation
 _ASKED_OF_EACH = 4
 
 
-@no_booleans
+@numbers_checked
 def known_statements(
     model: HookedModel,
     relation: Relation,

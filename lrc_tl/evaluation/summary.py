@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.beta import BetaSource, beta_or_stored
 from lrc_tl.directions.concept_set import ConceptSet
@@ -90,7 +90,7 @@ class Evaluation:
         )
 
 
-@no_booleans
+@numbers_checked
 @fingerprints_once()
 def evaluate(
     model: HookedModel,

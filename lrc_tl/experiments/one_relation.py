@@ -25,7 +25,7 @@ from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_method
 from lrc_tl.methods.method import MethodVariant
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.activations import prompt_activations
-from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
+from lrc_tl.passes.known_prompts import KnownPrompts, filter_known
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.sampling import splittable_sample
@@ -179,9 +179,8 @@ class _Evaluated:
         try:
             # The cheaper half first: most relations that are left out have too few known test facts.
             asked = test.prompts(seed=self.seed, templates="all")
-            unseen = one_prompt_a_fact(
-                filter_known(self.model, asked, seed=self.seed, whole_answers=False, progress=False)
-            )
+            answered = filter_known(self.model, asked, seed=self.seed, whole_answers=False, progress=False)
+            unseen = answered.one_per_fact()
             if len(unseen.prompts) < MIN_TEST_FACTS:
                 raise _LeftOut(
                     f"the model knows {len(unseen.prompts)} of {len(test.facts)} test facts zero-shot, and "
@@ -308,7 +307,7 @@ class _Evaluated:
         inside = [row for row, name in enumerate(plain_objects) if name in concepts]
         own = concepts.scores(plain[inside]).double().cpu().numpy()
         labels = [names.index(plain_objects[row]) for row in inside]
-        weight, bias = fit_multiclass(own, labels, method="standardised")
+        weight, bias = fit_multiclass(own, labels, kind="standardised")
         scores = multiclass_probabilities(concepts.scores(activations), weight, bias)
         return classify_scores(names, scores, actual)
 

@@ -6,8 +6,9 @@ settings.
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
+
+from lrc_tl.arguments.near_names import did_you_mean
 
 TABLE_METHODS = ("lrc", "lrc-final", "svm", "logistic", "mean")
 """The methods of the paper's table 5, with logistic regression beside them."""
@@ -100,9 +101,7 @@ def benchmark_settings(
     own: dict[str, Any] = {}
     if preset is not None:
         if preset not in PRESETS:
-            near = get_close_matches(preset, PRESETS, n=2)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}"
-            raise LookupError(f"no preset {preset!r}; {hint}")
+            raise LookupError(f"no preset {preset!r}; {did_you_mean(preset, PRESETS, n=2)}")
         own = dict(PRESETS[preset])
         swept = [name for name in _ONE_OF if name in own]
         if select and swept:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.experiments.one_relation import benchmark_relation
 from lrc_tl.experiments.plan import N_SIDE_EFFECTS, ProtocolPlan, method_names, part_name, plan_protocol
 from lrc_tl.experiments.presets import TABLE_METHODS
@@ -19,7 +19,7 @@ from lrc_tl.models.loading import HookedModel
 from lrc_tl.relations.relation import Relation
 
 
-@no_booleans
+@numbers_checked
 def run_protocol(
     model: HookedModel,
     relations: Sequence[Relation] | Mapping[str, Relation],

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
@@ -70,7 +70,7 @@ class LinearRelationalEmbedding:
         return f"blocks.{self.object_layer}.hook_resid_post"
 
     @classmethod
-    @no_booleans
+    @numbers_checked
     def fit(
         cls,
         model: HookedModel,
@@ -158,7 +158,7 @@ class LinearRelationalEmbedding:
         values: Tensor = torch.linalg.svdvals(self.weight)
         return values
 
-    @no_booleans
+    @numbers_checked
     def invert(
         self, object_acts: Float[Tensor, "*batch d_object"], *, rank: int | None = None, ridge: float = 0.0
     ) -> Float[Tensor, "*batch d_subject"]:
@@ -197,7 +197,7 @@ class LinearRelationalEmbedding:
         found = self.svd.numerical_rank
         return found if self.rank_limit is None else min(found, self.rank_limit)
 
-    @no_booleans
+    @numbers_checked
     def concepts(
         self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int | None = None, ridge: float = 0.0
     ) -> ConceptSet:
@@ -219,7 +219,7 @@ class LinearRelationalEmbedding:
         names = [prompt.object for prompt in prompts]
         return self.concepts_from_activations(objects, names, rank=rank, ridge=ridge)
 
-    @no_booleans
+    @numbers_checked
     @checked
     def concepts_from_activations(
         self,

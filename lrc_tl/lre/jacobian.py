@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models.hooking import hooked_pass, inside
@@ -68,7 +68,7 @@ def layer_pairs(
     return pairs
 
 
-@no_booleans
+@numbers_checked
 def subject_object_jacobian(
     model: HookedModel,
     tokens: TokenizedPrompt,
@@ -96,7 +96,7 @@ def subject_object_jacobian(
     return next(pairs)[1]
 
 
-@no_booleans
+@numbers_checked
 def subject_object_jacobians(
     model: HookedModel,
     tokens: TokenizedPrompt,

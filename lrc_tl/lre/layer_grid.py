@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.fit_settings import FitMethod, LowRankSettings, low_rank_settings
@@ -19,7 +19,7 @@ from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt,
 _Lres = dict[tuple[int, int], LinearRelationalEmbedding]
 
 
-@no_booleans
+@numbers_checked
 @fingerprints_once()
 def fit_layer_grid(
     model: HookedModel,

@@ -4,7 +4,7 @@ import sys
 import warnings
 
 _PASSED_THROUGH = (__name__.split(".")[0], "contextlib")
-"""This package, and what its decorators are made with."""
+"""This package, and the libraries behind its decorators."""
 
 
 def warn_caller(message: str) -> None:

@@ -1,15 +1,15 @@
-"""Text of others (names of files, relations and objects, what a model says) as it may be shown on a terminal."""
+"""Text from elsewhere (names of files, relations and objects, a model's words), made safe for a terminal."""
 
 import unicodedata
 
 _TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
-"""Marks that reverse what follows them."""
+"""Marks that change the direction of the text after them."""
 
 
 def printable(text: str) -> str:
     """The text with escapes in place of control characters, marks of direction and halves of surrogate pairs.
 
-    Line ends and tabs stay. Nothing that is left moves the cursor, changes colours or cannot be encoded.
+    Line ends and tabs stay. What is left does not move the cursor or change colours, and can be encoded.
     """
     return "".join(
         character.encode("unicode_escape").decode("ascii") if _is_hidden(character) else character

@@ -1,4 +1,4 @@
-"""The one bar of everything that takes long: on the error stream, gone when it is done."""
+"""The progress bar of everything that takes long: on the error stream, gone when it is done."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -19,9 +19,9 @@ _Item = TypeVar("_Item")
 
 
 class ProgressBar(AbstractContextManager["ProgressBar"]):
-    """One bar on the error stream while its block runs; silent where that is neither a terminal nor a notebook.
+    """A bar on the error stream while its block runs; silent unless that is a terminal or a notebook.
 
-    Nothing of it is left behind, so that the steps of a longer job do not pile up.
+    It leaves nothing behind, so that the bars of a longer job do not pile up.
     """
 
     def __init__(self, what: str, *, total: int | None = None, progress: bool = True) -> None:
@@ -48,19 +48,19 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
         self._bar.stop()
 
     def advance(self, steps: int = 1) -> None:
-        """So many more steps are done."""
+        """Count this many more steps as done."""
         self._bar.advance(self._task, steps)
 
     def say(self, what: str) -> None:
-        """Another description."""
+        """Show another description."""
         self._bar.update(self._task, description=what)
 
     def restart(self, what: str, *, total: int | None) -> None:
-        """The same bar from 0, for the next pass of one job."""
+        """Start the same bar again from 0, for the next pass of the job."""
         self._bar.reset(self._task, description=what, total=total)
 
     def over(self, items: Iterable[_Item], *, total: int | None = None) -> Iterator[_Item]:
-        """The items, each a step that is done when the next is asked for; `total` of them where it is given."""
+        """The items, each a finished step when the next is asked for; `total`: how many there are, if known."""
         if total is not None:
             self._bar.update(self._task, total=total)
         for item in items:

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
@@ -28,6 +28,7 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.methods.method import BASELINES, METHODS
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.numerics.precision import wide_dtype
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 
@@ -36,7 +37,7 @@ _PCA_SHARE = 0.9
 _MAX_ITERATIONS = 20_000
 
 
-@no_booleans
+@numbers_checked
 def fit_baselines(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -72,7 +73,7 @@ def fit_baselines(
     }
 
 
-@no_booleans
+@numbers_checked
 @checked
 def baseline_concepts(
     activations: Float[Tensor, "prompt d_model"],
@@ -133,8 +134,7 @@ def baseline_concepts(
     found = _FUNCTIONS[baseline.shuffles or method](
         activations.detach().double().cpu().numpy(), np.array([places[label] for label in labels]), names, seed
     )
-    wide = torch.promote_types(activations.dtype, torch.float32)
-    vectors = torch.from_numpy(found).to(activations.device, wide)
+    vectors = torch.from_numpy(found).to(activations.device, wide_dtype(activations.dtype))
     return ConceptSet(
         {
             name: ConceptDirection.from_unscaled(
@@ -151,7 +151,7 @@ def baseline_concepts(
     )
 
 
-@no_booleans
+@numbers_checked
 def mean_concepts(model: HookedModel, prompts: Sequence[Prompt], *, layer: int) -> ConceptSet:
     """For each object the mean subject activation of its prompts, scaled to unit length.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
@@ -46,7 +46,7 @@ class FittedMethod:
     """Work that several variants share is split evenly."""
 
 
-@no_booleans
+@numbers_checked
 @fingerprints_once()
 def fit_concepts(
     model: HookedModel,

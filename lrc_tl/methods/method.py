@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Literal
 
+from lrc_tl.arguments.near_names import did_you_mean
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.relations.prompts import ObjectAggregation
 
@@ -256,8 +256,6 @@ def require_methods(methods: Sequence[str]) -> None:
         raise ValueError(f"no methods were given; there are {', '.join(METHODS)}")
     for number, method in enumerate(methods):
         if method not in METHODS:
-            near = get_close_matches(method, METHODS, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(METHODS)}"
-            raise ValueError(f"no method {method!r}; {hint}")
+            raise ValueError(f"no method {method!r}; {did_you_mean(method, METHODS)}")
         if method in methods[:number]:
             raise ValueError(f"method {method!r} was given twice")

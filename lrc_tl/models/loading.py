@@ -6,13 +6,13 @@ only when a model is loaded or run.
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.near_names import near_names
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.errors import ModelError, in_one_line
 from lrc_tl.models.mapped_weights import (
     mapped_hooked_transformer,
@@ -48,7 +48,7 @@ class HookedModel(Protocol):
         """Continue a prompt."""
 
 
-@no_booleans
+@numbers_checked
 def hook_name(model: HookedModel, layer: int) -> str:
     """`blocks.{layer}.hook_resid_post`; negative layers count from the end.
 
@@ -79,7 +79,7 @@ def require_hook(model: HookedModel, name: str) -> None:
         LookupError: no such hook point; near names are shown.
     """
     if name not in model.hook_dict:
-        near = get_close_matches(name, model.hook_dict, n=3)
+        near = near_names(name, model.hook_dict)
         raise LookupError(f"the model has no hook point {name!r}; near names: {', '.join(near) or 'none'}")
 
 

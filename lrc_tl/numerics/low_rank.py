@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.numerics.precision import wide_of
 
 
-@no_booleans
+@numbers_checked
 def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ...]) -> int:
     """Number of singular values above `max(shape) * eps * largest`, the rule of NumPy's `matrix_rank`."""
     if singular_values.numel() == 0:
@@ -20,7 +21,7 @@ def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ..
     return int((singular_values > cutoff).sum())
 
 
-@no_booleans
+@numbers_checked
 @checked
 def solve_low_rank(
     weight: Float[Tensor, "d_object d_subject"],
@@ -58,9 +59,7 @@ class Factors:
         """
         if not torch.isfinite(weight).all():
             raise ValueError("the weight is not finite; fit it again from finite activations")
-        u, s, vh = torch.linalg.svd(
-            weight.to(torch.promote_types(weight.dtype, torch.float32)), full_matrices=False
-        )
+        u, s, vh = torch.linalg.svd(wide_of(weight), full_matrices=False)
         return cls(u=u, s=s, vh=vh)
 
     def leading(self, rank: int) -> "Factors":

@@ -6,4 +6,3 @@ from .chunk import Chunk as Chunk
 from .known_prompts import DroppedPrompt as DroppedPrompt
 from .known_prompts import KnownPrompts as KnownPrompts
 from .known_prompts import filter_known as filter_known
-from .known_prompts import one_prompt_a_fact as one_prompt_a_fact

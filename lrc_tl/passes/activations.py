@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.numerics.precision import wide_dtype, wide_of
 from lrc_tl.passes.batches import MAX_TOKENS, length_batches, right_padded, run
 from lrc_tl.passes.finite import require_finite_residuals
 from lrc_tl.passes.tracking import is_steered
@@ -27,7 +28,7 @@ class PromptActivations:
     """At the positions that predict the object: their mean, or the first."""
 
 
-@no_booleans
+@numbers_checked
 def prompt_activations(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -77,7 +78,7 @@ def prompt_activations(
         name = names[layer]
 
         def hook_function(residual: Tensor, hook: Any) -> None:
-            wide = torch.promote_types(residual.dtype, torch.float32)
+            wide = wide_dtype(residual.dtype)
 
             def store(kept: dict[int, Tensor], asked: int, row: int, value: Tensor) -> None:
                 if asked not in kept:
@@ -108,7 +109,7 @@ def prompt_activations(
     )
 
 
-@no_booleans
+@numbers_checked
 def subject_activations(
     model: HookedModel, prompts: Sequence[Prompt], *, layer: int
 ) -> Float[Tensor, "prompt d_model"]:
@@ -132,7 +133,7 @@ def text_activation(
     name = hook_name(model, layer)
 
     def keep(residual: Tensor, hook: Any) -> None:
-        kept.append(residual[0, position].to(torch.promote_types(residual.dtype, torch.float32)))
+        kept.append(wide_of(residual[0, position]))
 
     stop = int(name.split(".")[1]) + 1
     run(model, right_padded(model, [ids]), lengths=[len(ids)], fwd_hooks=[(name, keep)], stop_at_layer=stop)
@@ -140,7 +141,7 @@ def text_activation(
     return kept[0]
 
 
-@no_booleans
+@numbers_checked
 def object_activations(
     model: HookedModel, prompts: Sequence[Prompt], *, layer: int, object_aggregation: ObjectAggregation = "mean"
 ) -> Float[Tensor, "prompt d_model"]:

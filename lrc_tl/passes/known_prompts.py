@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.loading import HookedModel
@@ -39,7 +39,7 @@ class KnownPrompts:
     answers: tuple[str, ...] = ()
     """What greedy decoding gave for each of `prompts`, as far as it had to be decoded; empty: not recorded."""
 
-    @no_booleans
+    @numbers_checked
     def sample(self, n: int, *, seed: int = 0) -> tuple[Prompt, ...]:
         """At most `n` prompts, each object as often as every other as far as they go.
 
@@ -48,21 +48,39 @@ class KnownPrompts:
         """
         if n < 1:
             raise ValueError(f"n is {n}; ask for at least one prompt")
-        self.require_some()
+        self.require_nonempty()
         return tuple(spread_over_objects(self.prompts, n, random.Random(seed)))
 
-    def require_some(self) -> None:
+    def require_nonempty(self) -> None:
         """Fail where there is nothing to work with.
 
         Raises:
             ValueError: no prompt is known; the text shows some of the model's answers.
         """
         if not self.prompts:
-            shown = "; ".join(f"{d.prompt.text!r}: {d.reason}" for d in self.dropped[:3])
+            examples = (
+                "; ".join(f"{entry.prompt.text!r}: {entry.reason}" for entry in self.dropped[:3]) or "none given"
+            )
             raise ValueError(
                 f"no known prompts: the model answered none of {len(self.dropped)} correctly "
-                f"({shown or 'none given'}). Use other templates, more shots, another relation or a larger model"
+                f"({examples}). Use other templates, more shots, another relation or a larger model"
             )
+
+    def one_per_fact(self) -> "KnownPrompts":
+        """The first known prompt of each fact, where facts were asked with several templates.
+
+        Which template that is depends on the seed of `filter_known`, which shuffles the known prompts. A fact
+        counts as known when at least one of its prompts is. `dropped` stays as it is, so it may hold other prompts
+        of known facts.
+        """
+        first: dict[tuple[str, str], int] = {}
+        for place, prompt in enumerate(self.prompts):
+            first.setdefault((prompt.subject, prompt.object), place)
+        return KnownPrompts(
+            prompts=tuple(self.prompts[place] for place in first.values()),
+            dropped=self.dropped,
+            answers=tuple(self.answers[place] for place in first.values()) if self.answers else (),
+        )
 
     def report(self) -> str:
         """How many prompts were kept for each object, and what was said to the dropped ones.
@@ -80,8 +98,8 @@ class KnownPrompts:
             ("kept that a plain rule for word ends would drop", self.kept_by_rule),
         ):
             if pairs:
-                shown = ", ".join(f"{answer!r} for {prompt.object!r}" for prompt, answer in pairs[:_SHOWN])
-                lines.append(f"  {len(pairs)} {judged}: {shown}{' ...' if len(pairs) > _SHOWN else ''}")
+                examples = ", ".join(f"{answer!r} for {prompt.object!r}" for prompt, answer in pairs[:_EXAMPLES])
+                lines.append(f"  {len(pairs)} {judged}: {examples}{' ...' if len(pairs) > _EXAMPLES else ''}")
         return "\n".join(lines)
 
     @property
@@ -97,14 +115,15 @@ class KnownPrompts:
         return tuple((prompt, answer) for prompt, answer in pairs if not _plainly_answered(answer, prompt.object))
 
 
-_SHOWN = 5
+_EXAMPLES = 5
+"""How many answers `report` shows of a kind."""
 
 
 def _plainly_answered(answer: str, name: str) -> bool:
     return re.match(re.escape(name.strip()) + r"(?!\w)", answer.strip()) is not None
 
 
-@no_booleans
+@numbers_checked
 def filter_known(
     model: HookedModel,
     prompts: Sequence[Prompt],
@@ -150,23 +169,6 @@ def filter_known(
         prompts=tuple(prompt for prompt, _ in known),
         dropped=tuple(dropped),
         answers=tuple(answer for _, answer in known),
-    )
-
-
-def one_prompt_a_fact(known: KnownPrompts) -> KnownPrompts:
-    """The first known prompt of each fact, where facts were asked with several templates.
-
-    Which template that is depends on the seed of `filter_known`, which shuffles the known prompts. A fact counts
-    as known when at least one of its prompts is. `dropped` stays as it is, so it may hold other prompts of known
-    facts.
-    """
-    first: dict[tuple[str, str], int] = {}
-    for number, prompt in enumerate(known.prompts):
-        first.setdefault((prompt.subject, prompt.object), number)
-    return KnownPrompts(
-        prompts=tuple(known.prompts[number] for number in first.values()),
-        dropped=known.dropped,
-        answers=tuple(known.answers[number] for number in first.values()) if known.answers else (),
     )
 
 

@@ -1,4 +1,4 @@
-"""Facts, and the texts of a relation: read as the letters that they mean, in one Unicode form. Needs no torch."""
+"""Facts, and how the texts of a relation are read: escapes as letters, in one Unicode form. Needs no torch."""
 
 import json
 import re
@@ -23,11 +23,11 @@ class Fact:
 
 
 def in_letters(text: str) -> str:
-    r"""`text` in Unicode form NFC, with the letter for every six characters such as `\u00e1` that stand for one.
+    r"""`text` in Unicode form NFC, with each escape such as `\u00e1` replaced by its letter.
 
-    Files of the LRE dataset hold such escapes, which were escaped once more when the files were written.
+    Files of the LRE dataset hold such escapes because their texts were escaped twice.
     """
-    return unicodedata.normalize("NFC", _ESCAPES.sub(lambda found: str(json.loads(f'"{found[0]}"')), text))
+    return unicodedata.normalize("NFC", _ESCAPES.sub(lambda escapes: str(json.loads(f'"{escapes[0]}"')), text))
 
 
 def cleaned(text: str) -> str:
@@ -36,7 +36,7 @@ def cleaned(text: str) -> str:
 
 
 def name_flaw(name: object) -> str | None:
-    """Why `name` can be no subject, object or name of a relation, in words that follow it; None where it can."""
+    """Why `name` cannot name a subject, an object or a relation, as the end of a sentence; None: it can."""
     if not isinstance(name, str) or not cleaned(name):
         return f"must be a non-empty string, not {name!r}"
     kept = cleaned(name)
@@ -45,7 +45,7 @@ def name_flaw(name: object) -> str | None:
 
 
 def template_flaw(template: str) -> str | None:
-    """As `name_flaw`, for a template, which may have several lines and tabs."""
+    """Like `name_flaw`, for a template, which may have several lines and tabs."""
     if template.count("{}") != 1:
         return "must hold {} exactly once (the place of the subject)"
     return _character_flaw(template.replace("\n", "").replace("\t", ""))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import PositionError
 from lrc_tl.relations.special_tokens import Tokenizing, token_ids
@@ -19,7 +19,7 @@ ObjectAggregation: TypeAlias = Literal["mean", "first_token"]
 """How an object of several tokens is read: at all their positions, or at the first."""
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A text that ends where the object begins, and the subject that it is about.
@@ -41,13 +41,13 @@ class Prompt:
     object: str
     relation: str = ""
     subject_start: int | None = None
-    """Character at which the subject begins, where the rule above would not find it: a template that repeats the
-    subject, or glues it to a longer word."""
+    """Character at which the subject begins; needed where the rule above does not find it, as in a template that
+    repeats the subject or makes it part of a longer word."""
     joint: Literal[" ", ""] = " "
     """What stands between text and object. Give "" for a text that is final, such as a chat prompt that ends in a
-    line break: the object then begins right behind it, with a space only where `object` itself begins with one."""
+    line break: the object then follows directly, with a space only where `object` itself begins with one."""
     relation_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """All objects of the relation (one tuple for all its prompts): who says a longer one has not said this one."""
+    """All objects of the relation (one tuple for all its prompts): a longer one in an answer is not this one."""
 
     def __post_init__(self) -> None:
         for name in ("text", "subject", "object"):
@@ -75,7 +75,7 @@ class Prompt:
 
 
 def spelled_as_object(name: str, joint: str) -> str:
-    """The name as the object of a prompt: in NFC, without white space around that does not count."""
+    """The name as the object of a prompt: in NFC, without white space that does not count."""
     return nfc(name.strip() if joint else name.rstrip())
 
 
@@ -86,7 +86,7 @@ def find_subject(text: str, subject: str) -> tuple[int, int]:
     White space around `subject` is ignored.
 
     Raises:
-        PositionError: there is none.
+        PositionError: the text does not hold the subject as a whole word.
     """
     span = find_word(text, subject)
     if span is None:
@@ -113,7 +113,7 @@ def _subject_span(text: str, subject: str, subject_start: int | None) -> tuple[i
 
 @runtime_checkable
 class HasObject(Protocol):
-    """Anything that tells its object: a fact, a prompt."""
+    """Anything that has an object: a fact, a prompt."""
 
     @property
     def object(self) -> str:
@@ -123,9 +123,9 @@ class HasObject(Protocol):
 Item = TypeVar("Item", bound=HasObject)
 
 
-@no_booleans
+@numbers_checked
 def spread_over_objects(items: Iterable[Item], count: int, generator: random.Random) -> list[Item]:
-    """At most `count` of the items in random order, each object as often as every other as far as they go."""
+    """At most `count` of the items in random order, balanced over objects as far as they allow."""
     by_object: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_object[item.object].append(item)
@@ -198,10 +198,10 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
 def subject_token(
     model: Tokenizing, text: str, *, subject: str, subject_start: int | None = None
 ) -> tuple[tuple[int, ...], int]:
-    """Tokens of a text that is run as it is, with no object behind it, and the position of its last subject token.
+    """Tokens of a text that is run as it is, without an object, and the position of its last subject token.
 
     Raises:
-        PositionError: as `Prompt` and `tokenize_prompt`.
+        PositionError: as for `Prompt` and `tokenize_prompt`.
         ValueError: an empty text or subject.
     """
     # The object is not looked at.
@@ -211,14 +211,14 @@ def subject_token(
 
 
 def object_token_count(model: Tokenizing, tokens: TokenizedPrompt, name: str) -> int:
-    """How many tokens the object `name`, spelled as it is, would have behind the text of these tokens."""
+    """How many tokens the object `name`, spelled as given, would have after the text of these tokens."""
     prompt = tokens.prompt
     whole = f"{prompt.text}{prompt.joint}{name.strip() if prompt.joint else name.rstrip()}"
     return len(token_ids(model, whole)) - len(tokens.text_ids)
 
 
 def _completed(prompt: Prompt, name: str) -> str:
-    """The text and behind it the object `name`."""
+    """The text followed by the object `name`."""
     return f"{prompt.text}{prompt.joint}{spelled_as_object(name, prompt.joint)}"
 
 
@@ -295,10 +295,10 @@ def _position_by_offsets(model: Tokenizing, text: str, ids: list[int], span: tup
         encoded = tokenizer(added + text, add_special_tokens=special, return_offsets_mapping=True)
         if "offset_mapping" not in encoded:  # a tokenizer in plain Python
             return None
-        own = encoded["input_ids"]
+        encoded_ids = encoded["input_ids"]
         # The model may have one token more or one less at the front, its beginning of sequence.
-        more = len(ids) - len(own)
-        if abs(more) > 1 or ids[max(more, 0) :] != own[max(-more, 0) :]:
+        more = len(ids) - len(encoded_ids)
+        if abs(more) > 1 or ids[max(more, 0) :] != encoded_ids[max(-more, 0) :]:
             continue
         start, end = (character + len(added) for character in span)
         covering = [
@@ -311,7 +311,7 @@ def _position_by_offsets(model: Tokenizing, text: str, ids: list[int], span: tup
 
 
 def object_positions(tokens: TokenizedPrompt, aggregation: ObjectAggregation) -> list[int]:
-    """Positions that are averaged: all object positions, or the first alone."""
+    """Positions that are averaged: all object positions, or only the first."""
     positions = list(tokens.object_positions)
     return positions if aggregation == "mean" else positions[:1]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import RelationError
 from lrc_tl.markup.caller_warnings import warn_caller
@@ -27,7 +27,7 @@ class Relation:
         TypeError: facts or templates that are no sequence.
         RelationError: no facts, a subject that comes twice, an unknown kind, an empty template list, a template
             without exactly one `{}`, or a name, subject, object or template with control characters or half a
-            character in it. Facts must be as `from_pairs` makes them: no white space around, in Unicode form NFC.
+            surrogate pair. Facts must be as `from_pairs` makes them: no white space around, in Unicode form NFC.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Relation:
     ambiguous: tuple[Fact, ...] = ()
     """Facts whose subject had two objects in the source; none of them was kept."""
     rewritten: tuple[tuple[str, str], ...] = field(default=(), compare=False)
-    """Subjects and objects that are not as the source has them, and what they are here: without escapes such as
-    `\\u00e1`, without white space around, in Unicode form NFC."""
+    """(text in the source, text here) of subjects and objects that were rewritten: escapes such as `\\u00e1` as
+    letters, no white space around, in Unicode form NFC."""
     shot_facts: tuple[Fact, ...] = ()
     """Where few-shot examples come from; empty for the facts themselves. `split` gives the test side the training
     facts."""
     source: str = field(default="", compare=False)
     """The file that it was read from, if any."""
     all_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    """The objects of the relation that this one is a part of, and its own; a split or a sample keeps them."""
+    """All objects, including those of the relation that this one was split or sampled from."""
 
     def __post_init__(self) -> None:
         for argument in ("facts", "templates", "zero_shot_templates", "shot_facts"):
@@ -104,8 +104,8 @@ class Relation:
 
         Repeated facts are kept once. A subject with two objects is left out whole, with a warning. Both are
         recorded, in `duplicates` and `ambiguous`. White space around subjects and objects is dropped, escapes of
-        letters such as `\\u00e1` become the letters, and all is brought into Unicode form NFC, in which texts are
-        compared; `rewritten` holds what was changed, and `report()` tells it all.
+        letters such as `\\u00e1` become letters, and all texts are brought into Unicode form NFC, in which they
+        are compared; `rewritten` holds what was changed, and `report()` lists all of it.
 
         Raises:
             TypeError: `pairs` is one string, or templates are no sequence of strings.
@@ -130,10 +130,10 @@ class Relation:
             objects_of[fact.subject].add(fact.object)
         ambiguous = tuple(fact for fact in counts if len(objects_of[fact.subject]) > 1)
         if strict and (duplicates or ambiguous):
-            shown = ", ".join(map(str, (*duplicates, *ambiguous)[:5]))
+            first_facts = ", ".join(map(str, (*duplicates, *ambiguous)[:5]))
             raise RelationError(
                 f"relation {name!r}: {len(duplicates)} repeated facts and {len(ambiguous)} facts of subjects "
-                f"with two objects (first: {shown}); remove them or load with strict=False"
+                f"with two objects (first: {first_facts}); remove them or load with strict=False"
             )
         relation = cls(
             name=name,
@@ -168,7 +168,7 @@ class Relation:
         kind: str = "factual",
         strict: bool = False,
     ) -> "Relation":
-        """A relation from two text columns of a pandas DataFrame, one fact a row; otherwise as `from_pairs`.
+        """A relation from two text columns of a pandas DataFrame, one fact per row; otherwise like `from_pairs`.
 
         Raises:
             TypeError: `frame` is no DataFrame.
@@ -218,7 +218,7 @@ class Relation:
         return (*subjects, *lookalikes(self.objects))
 
     def report(self) -> str:
-        """What the relation holds, and a line for each fact or text that was repeated, left out or rewritten."""
+        """A summary, and a line for each fact or text that was repeated, left out or rewritten."""
         lines = [repr(self)]
         lines += [f"  given more than once: {fact}" for fact in self.duplicates]
         lines += [f"  left out, its subject has two objects: {fact}" for fact in self.ambiguous]
@@ -226,7 +226,7 @@ class Relation:
         lines += [f"  differ by case or spacing only: {', '.join(map(repr, group))}" for group in self.lookalikes]
         return "\n".join(lines)
 
-    @no_booleans
+    @numbers_checked
     def split(self, *, seed: int, train_share: float = 0.5) -> tuple["Relation", "Relation"]:
         """Training and test relation, stratified by object.
 
@@ -258,9 +258,9 @@ class Relation:
         kept = tuple(fact for fact in self.facts if fact in train)
         return replace(self, facts=kept), replace(self, facts=test, shot_facts=kept)
 
-    @no_booleans
+    @numbers_checked
     def sample(self, n: int, *, seed: int) -> "Relation":
-        """The relation with `n` of its facts, each object as often as every other as far as its facts go.
+        """The relation with `n` of its facts, balanced over objects as far as their facts allow.
 
         Raises:
             ValueError: `n` is below 1 or above the number of facts.
@@ -271,7 +271,7 @@ class Relation:
             )
         return replace(self, facts=tuple(spread_over_objects(self.facts, n, random.Random(seed))))
 
-    @no_booleans
+    @numbers_checked
     def prompts(
         self,
         *,
@@ -282,10 +282,10 @@ class Relation:
     ) -> tuple[Prompt, ...]:
         """One prompt for each fact, in the order of the facts, its template drawn with `seed`.
 
-        With `shots` the prompt begins with that many examples in the same template, one a line, from distinct
-        objects while these last. They never hold the tested subject, as subject or as object, and come from
-        training facts: those of `shots_from`, else `shot_facts`, which `split` sets on the test side, else the
-        relation's own facts. `shots=0` uses the zero-shot templates.
+        With `shots` the prompt begins with that many examples in the same template, one per line, from distinct
+        objects as long as there are any. They never hold the tested subject, as subject or as object, and come
+        from training facts: those of `shots_from`, else `shot_facts`, which `split` sets on the test side, else
+        the relation's own facts. `shots=0` uses the zero-shot templates.
 
         White space at the end of a template is dropped, and the object follows after a space; but a template that
         ends in a line break is final (`Prompt.joint` is ""): it stays as it is, and the object follows directly.
@@ -301,15 +301,15 @@ class Relation:
         if templates not in ("one", "all"):
             raise ValueError(f"templates is {templates!r}; it must be 'one' or 'all'")
         source = shots_from.facts if shots_from is not None else self.shot_facts or self.facts
-        shown = ShotPool(source if shots else ())
+        example_pool = ShotPool(source if shots else ())
         pool = self.templates if shots else self.zero_shot_templates
         prompts = []
         for fact in self.facts:
-            # One generator a fact: adding or dropping a fact leaves the other zero-shot prompts as they were.
+            # One generator per fact: adding or dropping a fact leaves the other zero-shot prompts as they were.
             generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
             chosen = pool if templates == "all" else [generator.choice(pool)]
             for template in chosen:
-                examples = shown.draw(fact.subject, shots, generator)
+                examples = example_pool.draw(fact.subject, shots, generator)
                 if len(examples) < shots:
                     raise ValueError(
                         f"{shots} shots were asked for, but relation {self.name!r} has only {len(examples)} facts "
@@ -365,17 +365,17 @@ def _filled(template: str, fact: Fact) -> str:
     return filled.rstrip() if _joint(template) else filled
 
 
-def _prompt(shown: str, template: str, fact: Fact, relation: Relation) -> Prompt:
-    text = shown + _filled(template, fact)
-    start = len(shown) + template.index("{}")
-    found = find_word(text, fact.subject)
+def _prompt(examples: str, template: str, fact: Fact, relation: Relation) -> Prompt:
+    text = examples + _filled(template, fact)
+    start = len(examples) + template.index("{}")
+    place = find_word(text, fact.subject)
     return Prompt(
         text=text,
         subject=fact.subject,
         object=fact.object,
         relation=relation.name,
         # Only where a template names the subject again or hides it from the rule, so that equal texts stay equal.
-        subject_start=None if found is not None and found[0] == start else start,
+        subject_start=None if place is not None and place[0] == start else start,
         joint=_joint(template),
         relation_objects=relation.all_objects,
     )

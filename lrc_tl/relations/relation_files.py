@@ -13,12 +13,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from lrc_tl.arguments.near_names import did_you_mean, near_names
 from lrc_tl.errors import RelationError
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.printable import printable
@@ -50,7 +50,7 @@ def _parse(raw: bytes, source: str, *, strict: bool) -> Relation:
     unknown = _unknown_keys(data)
     for field in ("name", "prompt_templates", "samples"):
         if field not in data:
-            near = get_close_matches(field, set(data) - set(_KEYS), n=1)
+            near = near_names(field, set(data) - set(_KEYS), n=1)
             raise RelationError(f"{source}: field {field!r} is missing{f'; is it {near[0]!r}?' if near else ''}")
     if not isinstance(data["name"], str) or not data["name"].strip():
         raise RelationError(f"{source}: name must be a non-empty string")
@@ -111,10 +111,10 @@ def _without_repeated_keys(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unknown_keys(data: dict[str, Any]) -> str:
-    """What the file holds and nothing reads, with the key that may be meant; empty where there is no such key."""
+    """The keys that nothing reads, each with the key that may be meant; empty: there are none."""
     properties, samples = data.get("properties"), data.get("samples")
     in_samples = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
-    found = [
+    unknown = [
         (key, near)
         for keys, known in (
             (data, _KEYS),
@@ -123,10 +123,10 @@ def _unknown_keys(data: dict[str, Any]) -> str:
         )
         for key in keys
         if key not in known
-        for near in [get_close_matches(key, known, n=1)]
+        for near in [near_names(key, known, n=1)]
     ]
-    named = ", ".join(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else "") for key, near in found)
-    return f"unknown keys: {named}" if found else ""
+    named = ", ".join(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else "") for key, near in unknown)
+    return f"unknown keys: {named}" if unknown else ""
 
 
 def _pairs(samples: Any, source: str) -> list[tuple[str, str]]:
@@ -155,9 +155,9 @@ def built_in_relations() -> tuple[str, ...]:
 def load_relation(name_or_path: str | Path, *, strict: bool = False) -> Relation:
     """A built-in relation by name, or one from a JSON file in the LRE dataset's format.
 
-    Spaces, underscores and case are interchangeable in a built-in name. A key that nothing reads is warned of,
-    with the key that may be meant, and so are facts that are left out, as in `Relation.from_pairs`; with `strict`
-    both are errors, as is a repeated fact.
+    Spaces, underscores and case are interchangeable in a built-in name. A key that nothing reads gives a
+    warning with the key that may be meant, and so do facts that are left out, as in `Relation.from_pairs`; with
+    `strict` both are errors, and so is a repeated fact.
 
     Raises:
         LookupError: neither a built-in name nor an existing file; near names are shown.
@@ -174,13 +174,14 @@ def load_relation(name_or_path: str | Path, *, strict: bool = False) -> Relation
         raise IsADirectoryError(f"{path} is a folder; load all its relations with load_relations")
     if path.exists():
         return _read(path, strict=strict)
-    raise LookupError(f"no relation or file {str(name_or_path)!r}{_hint(key, built_in, 'built in are')}")
+    hint = did_you_mean(key, built_in, otherwise="built in are")
+    raise LookupError(f"no relation or file {str(name_or_path)!r}; {hint}")
 
 
 def load_relations(folder: str | Path, *, strict: bool = False) -> tuple[dict[str, Relation], dict[Path, str]]:
     """Every relation below `folder` (searched recursively for `*.json`), and what was wrong with the others.
 
-    Links to folders are not followed. Each file is read, and warned of, as by `load_relation`.
+    Links to folders are not followed. Each file is read, with the same warnings, as by `load_relation`.
 
     Returns:
         The relations by their `name` field, and for each file that could not be loaded, and each folder that could
@@ -212,7 +213,7 @@ def load_relations(folder: str | Path, *, strict: bool = False) -> tuple[dict[st
 
 
 def _files_below(root: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Every `*.json` that is no folder, in order, and why folders could not be listed."""
+    """Every `*.json` that is not a folder, in order, and why folders could not be listed."""
     paths: list[Path] = []
     errors: dict[Path, str] = {}
 
@@ -230,7 +231,7 @@ def find_relation(relations: Iterable[Relation] | Mapping[str, Relation], name: 
     Spaces, underscores and case are interchangeable.
 
     Raises:
-        LookupError: there is none (near names are shown), or several files have this stem.
+        LookupError: no such relation (near names are shown), or several files have this stem.
     """
     given = list(relations.values()) if isinstance(relations, Mapping) else list(relations)
     key = _canonical(name)
@@ -238,15 +239,15 @@ def find_relation(relations: Iterable[Relation] | Mapping[str, Relation], name: 
         [_canonical(relation.name) for relation in given],
         [_canonical(Path(relation.source).stem) for relation in given],
     ):
-        found = [relation for relation, its_name in zip(given, names, strict=True) if its_name == key]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            sources = ", ".join(f"{relation.name!r} ({relation.source or 'no file'})" for relation in found)
-            raise LookupError(f"{len(found)} relations are called {name!r}: {sources}; give one by its name")
+        matching = [relation for relation, its_name in zip(given, names, strict=True) if its_name == key]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            sources = ", ".join(f"{relation.name!r} ({relation.source or 'no file'})" for relation in matching)
+            raise LookupError(f"{len(matching)} relations are called {name!r}: {sources}; give one by its name")
     known = {_canonical(relation.name): relation.name for relation in given}
     known |= {_canonical(Path(relation.source).stem): relation.name for relation in given if relation.source}
-    raise LookupError(f"no relation {name!r}{_hint(key, known, 'there are')}")
+    raise LookupError(f"no relation {name!r}; {did_you_mean(key, known)}")
 
 
 def _read(path: Path, *, strict: bool) -> Relation:
@@ -257,9 +258,3 @@ def _read(path: Path, *, strict: bool) -> Relation:
 
 def _shown(path: Path) -> str:
     return printable(str(path))
-
-
-def _hint(key: str, names: Iterable[str], otherwise: str) -> str:
-    names = list(names)
-    near = get_close_matches(key, names, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; {otherwise} {', '.join(names) or 'none'}"

@@ -9,7 +9,7 @@ from lrc_tl.relations.relation import Relation
 
 
 def splittable_sample(relation: Relation, n: int, *, seed: int) -> Relation:
-    """The relation with at most `n` of its facts: two of each object as far as they go, then evenly over objects.
+    """The relation with at most `n` of its facts: two of each object as far as possible, then evenly over objects.
 
     Two facts of an object are what a split needs to test it; a plain balanced sample of a relation with many
     objects would hold one of each.

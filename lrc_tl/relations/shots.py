@@ -12,8 +12,8 @@ from lrc_tl.relations.words import caseless, find_word
 SHUFFLED_WHOLE = 1_000
 """Up to this many facts are shuffled whole for each prompt; from more, only as many are drawn as are needed.
 
-Both draws are balanced and equally random, but they give other examples for the same seed. The first is kept for
-the results that rest on it; its time grows with the square of the number of facts.
+Both draws are balanced and equally random, but they give different examples for the same seed. The first is kept
+because stored results rest on it; its time grows with the square of the number of facts.
 """
 
 Item = TypeVar("Item")
@@ -33,8 +33,8 @@ class ShotPool:
     def draw(self, tested: str, count: int, generator: random.Random) -> list[Fact]:
         """`count` facts in random order, each object as often as every other as far as its facts go.
 
-        None names the subject `tested`: as its subject, as its object, or as a word of either; neither case
-        nor the spelling of accents counts. The facts are fewer than `count` where no more of them are left.
+        No fact names the subject `tested` as its subject, as its object or as a word of either; case and the
+        spelling of accents are ignored. There are fewer than `count` facts where no more are left.
         """
         tested = caseless(tested)
         if self._is_shuffled_whole:
@@ -69,7 +69,7 @@ def _facts_without(
 
 
 def _in_random_order(items: Sequence[Item], generator: random.Random) -> Iterator[Item]:
-    """A Fisher-Yates shuffle that does no more work than what is taken from it needs."""
+    """A lazy Fisher-Yates shuffle: each item taken costs one step."""
     moved: dict[int, int] = {}
     for last in range(len(items) - 1, -1, -1):
         chosen = int(generator.random() * (last + 1))

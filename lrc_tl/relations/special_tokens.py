@@ -7,7 +7,7 @@ from lrc_tl.turns import turn
 
 @runtime_checkable
 class Tokenizing(Protocol):
-    """What is needed to turn text into a model's own tokens."""
+    """A model with its tokenizer, as far as it is needed to turn text into the model's own tokens."""
 
     tokenizer: Any
 
@@ -16,13 +16,12 @@ class Tokenizing(Protocol):
 
 
 def token_ids(model: Tokenizing, text: str) -> list[int]:
-    """Token ids of `text` as the model is given it, with one beginning-of-sequence token at most in front.
+    """Token ids of `text` as the model is given it, with at most one beginning-of-sequence token in front.
 
-    A text that begins with that token itself, as chat templates write it, runs with that one where the model puts
-    one too.
+    A text that itself begins with that token, as chat templates write it, gets no second one.
 
     Raises:
-        ValueError: the text itself begins with that token twice, or the tokenizer puts an end token behind it.
+        ValueError: the text itself begins with that token twice, or the tokenizer puts an end token after it.
     """
     ids = _with_one_beginning(model, text)
     end, number = (getattr(model.tokenizer, name, None) for name in ("eos_token", "eos_token_id"))
@@ -61,9 +60,9 @@ def _ids(model: Tokenizing, text: str) -> list[int]:
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids that stand for no words: beginning, end, padding, separators, marks of a chat.
+    """Ids of tokens that are not words: beginning, end, padding, separators, marks of a chat.
 
-    The unknown token stands for a word, so it is none of them unless it serves as one of the others too.
+    The unknown token stands for a word, so it is not special unless it also serves as one of the others.
     """
     named = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad", "sep", "cls", "mask")}
     special = {int(number) for number in named if number is not None}

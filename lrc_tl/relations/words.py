@@ -3,7 +3,7 @@
 Texts and names are compared in NFC, so the way in which an accent is spelled does not matter. A word goes on over
 
 - a letter or a digit; but scripts that are written without spaces (Chinese, Japanese, Thai ...) or with glued
-  particles (Korean) show no word ends, and an emoji is a word by itself, so none of these is an obstacle;
+  particles (Korean) show no word ends, and an emoji is a word by itself, so a word may end before any of these;
 - a combining mark, a variation selector or a joiner, which belong to the character before them;
 - one of `- ' . + # / &` (or a typographic apostrophe or hyphen) that a letter, a digit or the same sign
   follows;
@@ -18,14 +18,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 UNFINISHED = "\ufffd"
-"""What decoding shows for the bytes of a character that are not all there."""
+"""What decoding shows for an incomplete character."""
 _JOINERS = "\u200c\u200d\u2060"  # zero-width non-joiner and joiner, word joiner
 _APOSTROPHES = "'\u2019\u2018\uff07"
 _HYPHENS = "-\u2010\u2011\u2013\u00ad\uff0d"  # hyphens, en dash, soft hyphen
 SIGNS = f"{_APOSTROPHES}{_HYPHENS}.+#/&"
-"""What ties a word to the letters that follow."""
+"""Signs that join a word to the letters after it."""
 NUMBER_SIGNS = ",:\u066b\u066c\u00a0\u202f"  # also Arabic separators, and spaces that do not break
-"""What ties a digit to the digit that follows."""
+"""Signs that join a digit to the digit after it."""
 _ELIDED = ("l", "d", "qu", "un", "all", "dall", "dell", "nell", "sull")
 _UNSPACED = (
     "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH", "HANGUL", "BOPOMOFO", "YI ", "THAI", "LAO", "KHMER",
@@ -39,7 +39,7 @@ def nfc(text: str) -> str:
 
 
 def same_name(name: str) -> str:
-    """What all spellings of a name have in common: no white space around, and accents composed."""
+    """One spelling for all spellings of a name: no white space around it, and accents composed."""
     return nfc(name.strip())
 
 
@@ -50,17 +50,17 @@ def as_spelled(given: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
 
 
 def decomposed(text: str) -> str:
-    """The text with every accent as a mark of its own."""
+    """The text with every accent as a separate mark."""
     return unicodedata.normalize("NFD", text)
 
 
 def caseless(text: str) -> str:
-    """The text without differences of case and of the spelling of accents."""
+    """The text with differences of case and in the spelling of accents removed."""
     return nfc(nfc(text).casefold())
 
 
 def is_answer(text: str, name: str, objects: Iterable[str] = ()) -> bool:
-    """Whether a continuation begins with the word `name`, and with no longer one of `objects`.
+    """Whether a continuation begins with the word `name`, and not with a longer name among `objects`.
 
     White space around both is ignored; case counts.
     """
@@ -68,13 +68,13 @@ def is_answer(text: str, name: str, objects: Iterable[str] = ()) -> bool:
 
 
 def longer_names(name: str, objects: Iterable[str]) -> tuple[str, ...]:
-    """Those of `objects` that begin with `name` and go on."""
+    """The objects that begin with `name` and are longer."""
     wanted = nfc(name.strip())
     return tuple(other for other in objects if nfc(other.strip()).startswith(wanted) and nfc(other) != wanted)
 
 
 def answer_verdict(text: str, name: str, longer: Sequence[str], *, complete: bool) -> bool | None:
-    """Whether `text` begins with the word `name` and with none of `longer`; None: what follows will tell.
+    """Whether `text` begins with the word `name` and with none of `longer`; None: more text will tell.
 
     `complete` says that nothing follows.
     """
@@ -99,8 +99,8 @@ def answer_verdict(text: str, name: str, longer: Sequence[str], *, complete: boo
 def find_word(text: str, name: str) -> tuple[int, int] | None:
     """Character range of the last occurrence of `name` in `text` as a whole word; None: there is none.
 
-    An occurrence that a sign ties to more letters ("Guinea" in "Guinea-Bissau") counts only where there is no
-    other.
+    An occurrence that a sign joins to more letters ("Guinea" in "Guinea-Bissau") counts only if there is no other
+    occurrence.
     """
     tied = None
     for start, end in _occurrences(text, name.strip()):
@@ -132,7 +132,7 @@ def last_word(text: str) -> tuple[int, int] | None:
 
 
 def name_end(text: str, start: int, name: str) -> int | None:
-    """Where `name` ends that begins at character `start` of `text`; None: it does not begin there."""
+    """Where `name` ends if it begins at character `start` of `text`; None: it does not begin there."""
     if text.startswith(name, start):
         return start + len(name)
     wanted = nfc(name)
@@ -144,7 +144,7 @@ def _occurrences(text: str, name: str) -> Iterator[tuple[int, int]]:
     """Character ranges of `name` in `text`, the last first."""
     if not name:
         return
-    if all(unicodedata.is_normalized("NFC", one) for one in (text, name)):
+    if all(unicodedata.is_normalized("NFC", written) for written in (text, name)):
         start = text.rfind(name)
         while start >= 0:
             yield start, start + len(name)
@@ -157,7 +157,7 @@ def _occurrences(text: str, name: str) -> Iterator[tuple[int, int]]:
 
 
 def _goes_on(text: str, end: int) -> bool | None:
-    """Whether the word before character `end` goes on there; None: the text ends before that can be told."""
+    """Whether the word before character `end` continues; None: the text ends too early to tell."""
     if end == len(text):
         return None
     if _goes_on_in_letters(text, end):
@@ -191,10 +191,10 @@ def _began_before(text: str, start: int) -> bool:
 
 
 def _tied(text: str, start: int, end: int) -> bool:
-    """Whether a sign ties the word to letters before or behind it, in running text.
+    """Whether a sign joins the word to letters before or after it, in running text.
 
-    There the signs are punctuation too: an apostrophe may stand for a genitive ("Japan's") or behind an article
-    ("l'Italie"), and dots, dashes and slashes come in rows ("Japan...").
+    In running text the signs are punctuation too: an apostrophe may mark a genitive ("Japan's") or follow an
+    article ("l'Italie"), and dots, dashes and slashes come in rows ("Japan...").
     """
     if _tied_before(text, start) and not _elided(text, start):
         return True
@@ -220,7 +220,7 @@ def _inside_number(text: str, place: int) -> bool:
 
 
 def _halves_a_flag(text: str, place: int) -> bool:
-    """Whether the two characters around `place` are one flag; the characters of flags pair up from the left."""
+    """Whether the two characters around `place` form one flag; regional indicators pair up from the left."""
     first = place
     while first and _of_a_flag(text[first - 1]):
         first -= 1
@@ -232,7 +232,7 @@ def _of_a_flag(character: str) -> bool:
 
 
 def _elided(text: str, start: int) -> bool:
-    """Whether an article or the like that lost its vowel stands before character `start`, as in "l'Italie"."""
+    """Whether an elided article or a similar word comes before character `start`, as in "l'Italie"."""
     if text[start - 1] not in _APOSTROPHES:
         return False
     first = start - 1
@@ -241,12 +241,12 @@ def _elided(text: str, start: int) -> bool:
     return text[first : start - 1].casefold() in _ELIDED
 
 
-def _same_sign(one: str, other: str) -> bool:
-    return one == other or any(one in kind and other in kind for kind in (_APOSTROPHES, _HYPHENS))
+def _same_sign(sign: str, other: str) -> bool:
+    return sign == other or any(sign in kind and other in kind for kind in (_APOSTROPHES, _HYPHENS))
 
 
 def _base(text: str, place: int) -> str:
-    """The character at `place`, or the one that the marks there belong to."""
+    """The character at `place`; for a combining mark, the character that it belongs to."""
     while place > 0 and _extends(text[place]):
         place -= 1
     return text[place] if place >= 0 else ""
@@ -268,7 +268,7 @@ def _extends(character: str) -> bool:
 
 
 def _stands_alone(character: str) -> bool:
-    """Whether no space parts this character from its neighbours: scripts without spaces, and emoji."""
+    """Whether words are written around this character without spaces: scripts without spaces, and emoji."""
     if character < "\u0e00":
         return False
     return unicodedata.name(character, "").startswith(_UNSPACED) or unicodedata.category(character) == "So"

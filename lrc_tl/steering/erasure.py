@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.fingerprint import ModelFingerprint
@@ -25,7 +25,7 @@ from lrc_tl.steering.steering import Steering
 _TOLERANCE = 1e-6
 
 
-@no_booleans
+@numbers_checked
 def fit_erasure(model: HookedModel, prompts: Sequence[Prompt], *, layer: int, shrinkage: bool = True) -> Steering:
     """A steering that erases from `layer` which object a prompt has, fitted on the prompts' subject activations.
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
@@ -18,10 +18,10 @@ from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooking import Block, hooks_on, inside
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.models.own_draws import OwnDraws
+from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.batches import logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
-from lrc_tl.steering.operations import unit_of, wide_of
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
 
@@ -49,7 +49,7 @@ class Generated:
     """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
 
 
-@no_booleans
+@numbers_checked
 @fingerprints_once()
 def generate(
     model: HookedModel,

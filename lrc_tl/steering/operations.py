@@ -12,24 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
+from lrc_tl.numerics.precision import unit_of, wide_of
 
 Unit = Literal["share", "absolute"]
 Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
 """One number, or one for each row of the batch."""
-
-
-def wide_of(tensor: Tensor) -> Tensor:
-    """The tensor in float32 or wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def unit_of(vector: Tensor, like: Tensor) -> Tensor:
-    """The vector in the dtype and on the device of `like`, of unit length there."""
-    # A unit vector that was stored in float32 is one only to 1e-7; in float64 that would show.
-    moved = vector.to(like)
-    unit: Tensor = moved / moved.norm(dim=-1, keepdim=True)
-    return unit
 
 
 def _column(amount: Amount, like: Tensor) -> Tensor | float:
@@ -81,7 +69,7 @@ def check_vector(vector: Tensor, name: str) -> None:
         )
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Add:
     """`h + strength |h| v`, or `h + strength v` with `unit="absolute"`, which moves the score by `strength`.
@@ -109,7 +97,7 @@ class Add:
         """Its strength."""
         return self.strength
 
-    @no_booleans
+    @numbers_checked
     def with_amount(self, amount: Amount) -> "Add":
         """The same with another strength."""
         return replace(self, strength=amount)
@@ -119,7 +107,7 @@ class Add:
         return shift_along(h, unit_of(self.vector, h).expand_as(h), _rows(self.strength, h), self.unit)
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Swap:
     """`h + beta |h| (add - remove)`: one concept for another (arXiv:2311.08968, eq. 7).
@@ -156,7 +144,7 @@ class Swap:
         """Its beta."""
         return self.beta
 
-    @no_booleans
+    @numbers_checked
     def with_amount(self, amount: Amount) -> "Swap":
         """The same with another beta."""
         return replace(self, beta=amount)
@@ -166,7 +154,7 @@ class Swap:
         return shift_along(h, self.add.to(h) - self.remove.to(h), _rows(self.beta, h))
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clamp:
     """`h + (value - v.h) v`: the nearest residual whose score is `value`; `value=0.0` is ablation.
@@ -192,7 +180,7 @@ class Clamp:
         """Its value."""
         return self.value
 
-    @no_booleans
+    @numbers_checked
     def with_amount(self, amount: Amount) -> "Clamp":
         """The same with another value."""
         return replace(self, value=amount)
@@ -210,7 +198,7 @@ class _WithoutAmount:
     unit: ClassVar[None] = None
     amount: ClassVar[None] = None
 
-    @no_booleans
+    @numbers_checked
     def with_amount(self, amount: Amount) -> NoReturn:
         """Always refused.
 

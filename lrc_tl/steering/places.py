@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.relations.prompts import subject_token
@@ -175,7 +175,7 @@ class LastTokenOf:
         return chunk.index == self.position
 
 
-@no_booleans
+@numbers_checked
 def last_subject_token(
     model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
 ) -> LastTokenOf:

@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooking import Block, Session
 from lrc_tl.models.loading import HookedModel, require_hook
+from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.tracking import track_positions
 from lrc_tl.steering.operations import (
@@ -28,8 +29,6 @@ from lrc_tl.steering.operations import (
     Swap,
     check_vector,
     rescaled,
-    unit_of,
-    wide_of,
 )
 from lrc_tl.steering.places import Where, hook_layer, select
 
@@ -38,7 +37,7 @@ __all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering
 Hook: TypeAlias = Callable[..., Tensor]
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How the edit changes over generation: the prompt is step 0, the k-th generated token step k.
@@ -68,7 +67,7 @@ class Schedule:
         return (1 - share if self.kind == "linear_decay" else share).clamp(0, 1)
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gate:
     """Edit only where a probe fires: `v.h > threshold`, or `<` with `above=False`.
@@ -96,7 +95,7 @@ class Gate:
         return score > self.threshold if self.above else score < self.threshold
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Steering:
     """One operation with its hook point, positions and steps. It does nothing until it is put `on` a model."""
@@ -120,7 +119,7 @@ class Steering:
             # A generator could be read only once.
             object.__setattr__(self, "layers", as_tuple(self.layers, "layers"))
 
-    @no_booleans
+    @numbers_checked
     def at(
         self,
         *,

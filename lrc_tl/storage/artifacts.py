@@ -31,19 +31,19 @@ _LIBRARIES = ("lrc-tl", "transformer-lens", "torch", "transformers", "safetensor
 Header: TypeAlias = dict[str, Any]
 """JSON values by name."""
 
-# For each older schema version, what makes its document one of the next version.
+# For each older schema version, the function that converts its document to the next version.
 _UPGRADES: dict[int, Callable[[Header], Header]] = {}
 
 
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that matter, where installed."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def write_artifact(
@@ -58,9 +58,9 @@ def write_artifact(
             JSON.
     """
     target = Path(path)
-    written_file(target)  # refused before the work, not behind it
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _require_storable(target, own)
+    written_file(target)  # refused before the work, not after it
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    _require_storable(target, stored)
     document: Header = {
         "schema": {"name": SCHEMA_NAME, "version": SCHEMA_VERSION},
         "kind": kind,
@@ -70,11 +70,11 @@ def write_artifact(
     try:
         # As it will be read: JSON turns keys that are numbers into strings, and they sort in another order.
         document = parsed(as_text(document))
-        document["sha256"] = _digest(document, own)
+        document["sha256"] = _digest(document, stored)
         text = as_text(document)
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{target}: the header cannot be written as JSON: {error}") from error
-    data = save(own, metadata={_KEY: text})
+    data = save(stored, metadata={_KEY: text})
     with whole_file(target) as partial:
         partial.write_bytes(data)
 
@@ -87,7 +87,7 @@ def read_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], He
             kind or a later schema version, changed after writing, or holds numbers that are not finite.
     """
     source = Path(path)
-    # All at once: what is checked is what is used, whatever becomes of the file.
+    # Read once: what is checked is what is used, even if the file changes meanwhile.
     data = file_bytes(source)
     try:
         tensors = load(data)

@@ -10,11 +10,11 @@ from pathlib import Path
 def require_distinct_files(
     outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | Iterable[Path] | None]
 ) -> None:
-    """Check that no output is an input or another output, whatever the ways to write its path.
+    """Check that no output is an input or another output, however their paths are written.
 
     Symbolic and hard links are followed. Outputs that differ by case or Unicode form alone are one file on some
-    systems and refused on all. Of an input that is a folder, every file in it counts; what does not exist, such as
-    a name that is no path, does not.
+    systems and refused on all. Of an input that is a folder, every file in it counts. Inputs
+    that do not exist, such as a name that is not a path, are skipped.
 
     Args:
         outputs: files and folders to be written, by the option that names them.
@@ -49,8 +49,8 @@ def _takes_the_place_of(path: Path, source: Path) -> bool:
     )
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and os.path.samefile(one, other)
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and os.path.samefile(path, other)
 
 
 def _folded(path: Path) -> str:

@@ -15,7 +15,7 @@ def parsed(text: str) -> Any:
     """The JSON value that a text holds.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, or holds a name twice in one object, a number that is not
+        ValueError: it is not JSON, is nested too deeply, or holds a name twice in one object, a number that is not
             finite or has too many digits, or half of a surrogate pair.
     """
     try:
@@ -71,7 +71,7 @@ def checked_fields(
     A field may be missing where there is a default for it.
 
     Raises:
-        ValueError: it is no object, a field is missing, unknown or of another type; `what` names the object.
+        ValueError: it is not an object, or a field is missing, unknown or of another type; `what` names it.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{what} is {_short(values)}; it must be an object")
@@ -89,7 +89,7 @@ def checked_fields(
 
 
 def conforms(value: Any, hint: Any) -> bool:
-    """Whether a JSON value is one of a type hint's: lists stand for tuples, whole numbers for floats."""
+    """Whether a JSON value fits a type hint; lists stand for tuples, and whole numbers for floats."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return True

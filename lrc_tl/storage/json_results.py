@@ -1,4 +1,4 @@
-"""Machine-readable results: one JSON object with the same head whatever was run, written whole or not at all."""
+"""Machine-readable results: one JSON object with the same head for every command, written whole or not at all."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def check_target(path: Path) -> None:
     """Make sure, before a long run, that its result can be written to `path`; nothing is made yet.
 
     Raises:
-        ArtifactError: `path` is no file, but a pipe or a device, say.
+        ArtifactError: `path` is not an ordinary file but, for example, a pipe or a device.
         OSError: `path` is a folder or read-only, or lies where no file can be made.
     """
     if path.is_dir():
@@ -68,8 +68,8 @@ def write_result(
 
     The file holds `schema` (name `lrc_tl.<kind>` and version), `lrc_tl` (version), `model` (a fingerprint or
     null), `settings`, `seconds`, `peak_rss_bytes`, then the results. It appears under its name only when complete.
-    Numbers that are not finite are written as null, since JSON has none. A sealed file also holds `checksum`, by
-    which `read_sealed_result` knows that nothing was changed.
+    Numbers that are not finite are written as null, since JSON has none. A sealed file also holds `checksum`, with
+    which `read_sealed_result` sees that nothing was changed.
 
     Raises:
         ValueError: a result has the name of a field of the head.
@@ -91,7 +91,7 @@ def write_result(
         plain["checksum"] = _checksum(plain)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     # Half a surrogate pair, as in a file name that is not UTF-8, has no UTF-8 either; JSON writes it as an escape.
-    text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = re.sub("[\ud800-\udfff]", lambda surrogate: f"\\u{ord(surrogate[0]):04x}", text)
     check_target(path)
     written_file(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
@@ -126,7 +126,7 @@ def read_sealed_result(path: Path, *, kind: str, schema_version: int) -> dict[st
 
 
 def _checksum(plain: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON values, whatever the order of keys and the spacing in the file."""
+    """SHA-256 of JSON values, independent of the order of keys and the spacing in the file."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode("ascii")).hexdigest()
 
 
@@ -135,7 +135,7 @@ def _one_line(error: Exception) -> str:
 
 
 def peak_rss_bytes() -> int | None:
-    """The most memory that this process has held resident so far; None where the system does not tell."""
+    """The most memory that this process has held resident so far; None: the system does not tell."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent process held before it started this one
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():

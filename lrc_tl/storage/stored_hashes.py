@@ -1,4 +1,4 @@
-"""Hashes that are kept beside stored files, and whether the files still have them."""
+"""Hashes that are kept beside stored files, to see whether the files have changed."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ _CHUNK = 1 << 24
 
 
 def blocks(paths: Iterable[Path]) -> Iterator[bytes]:
-    """What files hold, one after another, in blocks of 16 MiB."""
+    """The bytes of several files, one after another, in blocks of 16 MiB."""
     for path in paths:
         with path.open("rb") as source:
             while block := source.read(_CHUNK):
@@ -20,7 +20,7 @@ def blocks(paths: Iterable[Path]) -> Iterator[bytes]:
 
 
 def sha256_of(*paths: Path) -> str:
-    """SHA-256 of what the files hold together."""
+    """SHA-256 of the bytes of all files together."""
     digest = hashlib.sha256()
     for block in blocks(paths):
         digest.update(block)
@@ -28,14 +28,15 @@ def sha256_of(*paths: Path) -> str:
 
 
 def write_hashes(record: Path, *, belongs: Callable[[str], bool]) -> None:
-    """Keep the hashes of the files in the folder of `record` whose names `belongs` knows; it appears whole."""
+    """Write to `record` the hashes of the files in its folder whose names `belongs` accepts; it appears whole."""
     with whole_file(record) as partial:
         partial.write_text(json.dumps({"sha256": _hashes(_files(record, belongs))}, indent=1), encoding="utf-8")
 
 
 def damage(record: Path, *, belongs: Callable[[str], bool]) -> str | None:
-    """What is wrong with the files in the folder of `record` whose names `belongs` knows, in a few words; None:
-    they are those of which `write_hashes` kept the hashes, and hold what they held.
+    """What is wrong with the files in the folder of `record` whose names `belongs` accepts, in a few words.
+
+    None: they are the files whose hashes `write_hashes` kept, unchanged.
     """
     try:
         kept = json.loads(record.read_text(encoding="utf-8"))["sha256"]
@@ -49,10 +50,10 @@ def damage(record: Path, *, belongs: Callable[[str], bool]) -> str | None:
     if different := sorted(set(files) ^ set(kept)):
         return f"{different[0]} is missing, or should not be there"
     try:
-        found = _hashes(files)
+        hashes = _hashes(files)
     except OSError as error:
         return f"{Path(str(error.filename)).name} cannot be read"
-    changed = [name for name in files if found[name] != kept[name]]
+    changed = [name for name in files if hashes[name] != kept[name]]
     return f"{changed[0]} is not what was written" if changed else None
 
 

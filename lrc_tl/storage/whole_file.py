@@ -1,4 +1,4 @@
-"""Writing files: links are followed, what is no file is refused, and a file appears whole or not at all."""
+"""Writing files: links are followed, only ordinary files are written, and each appears whole or not at all."""
 
 import os
 import secrets
@@ -18,17 +18,17 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 _SHOWN = 40
-"""Characters of a name in that of the unfinished file, which may not be longer than the system allows."""
+"""How many characters of a name are kept in the unfinished file's name, which the system limits in length."""
 _LONGEST = 255
-"""Bytes of a file's name that common file systems allow."""
+"""How many bytes common file systems allow in a file's name."""
 
 
 def written_file(path: str | Path) -> Path:
     """The file that writing to `path` would write: where its links lead to, whether it exists or not.
 
     Raises:
-        ArtifactError: it is a folder, a pipe, a socket, a device, a link that leads back to itself, or no name
-            that a file can have.
+        ArtifactError: it is a folder, a pipe, a socket, a device, a link that leads back to itself, or a name
+            that no file can have.
     """
     if "\0" in str(path):
         raise ArtifactError(f"{path!r} holds a null character, which no file's name may; take it out")
@@ -55,7 +55,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     A link stays, and the file that it leads to is replaced. A file that is replaced keeps its permissions.
 
     Raises:
-        ArtifactError: the folder is missing, or `path` is no file.
+        ArtifactError: the folder is missing, or `path` is not an ordinary file.
     """
     target = written_file(path)
     if not target.parent.is_dir():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import counterfactual_edits
@@ -16,7 +16,7 @@ from lrc_tl.lre.layer_grid import fit_layer_grid
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.loading import HookedModel, layer_number
 from lrc_tl.passes.activations import prompt_activations
-from lrc_tl.passes.known_prompts import filter_known, one_prompt_a_fact
+from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation
 from lrc_tl.tuning.beta_choice import BetaTrials, search_betas
@@ -71,7 +71,7 @@ def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
     return subject, object_
 
 
-@no_booleans
+@numbers_checked
 @fingerprints_once()
 def select_settings(
     model: HookedModel,
@@ -128,7 +128,7 @@ def select_settings(
         )
     fit_on, validate_on = train.split(seed=seed)
     known = filter_known(model, fit_on.prompts(shots=shots, seed=seed), seed=seed, progress=progress)
-    known.require_some()
+    known.require_nonempty()
     validation_shots, validation = _validation_prompts(
         model, validate_on, shots=shots, seed=seed, progress=progress
     )
@@ -212,7 +212,7 @@ def _validation_prompts(
     for used in (0, shots):
         # As test facts are: zero-shot with every template, one known prompt a fact.
         asked = relation.prompts(shots=used, seed=seed, templates="one" if used else "all")
-        known = one_prompt_a_fact(filter_known(model, asked, seed=seed, whole_answers=False, progress=progress))
+        known = filter_known(model, asked, seed=seed, whole_answers=False, progress=progress).one_per_fact()
         if len(known.prompts) >= _FEWEST and len({prompt.object for prompt in known.prompts}) >= 2:
             return used, known.prompts
     raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
@@ -39,7 +39,7 @@ _FURTHER_DOWN, _FURTHER_UP = (_steps(-4, -1), _steps(-8, -5)), (_steps(13, 16),)
 """What is tried beyond them, in this order, where the answer does not lie inside: down to 1e-5 and up to 10."""
 
 
-@no_booleans
+@numbers_checked
 @fingerprints_once()
 def calibrate_strength(
     model: HookedModel,

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lrc_tl.models.hooking import inside, without_gradients
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.precision import wide_of
 from lrc_tl.passes.batches import picked_before_unembedding, run
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.left_padded import generate_from
-from lrc_tl.steering.operations import wide_of
 from lrc_tl.steering.places import LastTokenOf, Where, select
 from lrc_tl.steering.steering import Steering, steer
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.models.fingerprint import ModelFingerprint
 
 
-@no_booleans
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Most that side effects on neutral texts may be, as `neutral_effects` defines them; None: no limit.

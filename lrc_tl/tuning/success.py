@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
 from lrc_tl.models.loading import HookedModel
@@ -23,7 +23,7 @@ Success: TypeAlias = Callable[[HookedModel, Edit, Steering, Sequence[float]], Fl
 always asked for too) is the wrong way. Batched strengths must give what single ones would."""
 
 
-@no_booleans
+@numbers_checked
 def target_beats_object(
     model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
 ) -> Float[Tensor, " strength"]:
@@ -52,7 +52,7 @@ def target_beats_object(
     return least[edit.target] - least[edit.prompt.object]
 
 
-@no_booleans
+@numbers_checked
 def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None = None) -> Success:
     """Success for free text: the greedy continuation names the target within `within` tokens.
 

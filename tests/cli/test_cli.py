@@ -217,7 +217,7 @@ def calls(monkeypatch):
             made["sample"] = n, seed
             return prompts[1:2]
 
-        return SimpleNamespace(prompts=prompts[1:], dropped=dropped, sample=sample, require_some=lambda: None)
+        return SimpleNamespace(prompts=prompts[1:], dropped=dropped, sample=sample, require_nonempty=lambda: None)
 
     def load_model(name, *, device):
         made["load_model"] = name, device

@@ -17,6 +17,7 @@ from lrc_tl.directions.calibration import (
     fit_platt,
     multiclass_probabilities,
 )
+from lrc_tl.storage.artifacts import read_artifact, write_artifact
 
 
 def quality(scores, positive, threshold, by):
@@ -210,7 +211,7 @@ def test_no_other_temperature_has_less_smoothed_log_loss():
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 4, 120)
     scores = (generator.standard_normal((120, 4)) + 1.5 * np.eye(4)[labels]) * 900 + 5e4
-    weight, bias = fit_multiclass(scores, labels.tolist(), method="temperature")
+    weight, bias = fit_multiclass(scores, labels.tolist(), kind="temperature")
     assert torch.equal(weight, weight[0, 0] * torch.eye(4).double())
     assert not bias.any()
 
@@ -226,7 +227,7 @@ def test_no_other_temperature_has_less_smoothed_log_loss():
 
 def test_a_temperature_stays_above_zero_on_separable_samples():
     scores = np.eye(3)[[0, 1, 2] * 5] * 100
-    weight, _ = fit_multiclass(scores, [0, 1, 2] * 5, method="temperature")
+    weight, _ = fit_multiclass(scores, [0, 1, 2] * 5, kind="temperature")
     shares = multiclass_probabilities(torch.tensor(scores), weight, torch.zeros(3).double())
     np.testing.assert_allclose(shares.max(1).values, 16 / 17, rtol=1e-4)
 
@@ -236,7 +237,7 @@ def test_multinomial_probabilities_are_scikit_learns_on_standardised_scores(k):
     generator = np.random.default_rng(1)
     labels = generator.integers(0, k, 90)
     scores = (generator.standard_normal((90, k)) + np.eye(k)[labels]) * 700 - 2e4
-    weight, bias = fit_multiclass(scores, labels.tolist(), method="multinomial")
+    weight, bias = fit_multiclass(scores, labels.tolist(), kind="multinomial")
     found = multiclass_probabilities(torch.tensor(scores), weight, bias)
     z = (scores - scores.mean(0)) / scores.std(0)
     expected = LogisticRegression(max_iter=5000).fit(z, labels).predict_proba(z)
@@ -361,7 +362,45 @@ def test_standardised_probabilities_ignore_what_shifts_or_stretches_one_concepts
     shifted = scores * np.array([1.0, 20.0, 0.3]) + np.array([0.0, -500.0, 90.0])
     made = []
     for one in (scores, shifted):
-        weight, bias = fit_multiclass(one, labels.tolist(), method="standardised")
+        weight, bias = fit_multiclass(one, labels.tolist(), kind="standardised")
         made.append(multiclass_probabilities(torch.tensor(one), weight, bias).numpy())
     np.testing.assert_allclose(made[0], made[1], atol=1e-6)
     assert log_loss(labels, made[0]) < 0.95 * np.log(3)
+
+
+def test_the_calibration_of_a_direction_is_one_object_and_its_threshold_can_be_read(tmp_path):
+    plain = lrc.ConceptDirection(
+        vector=torch.eye(4)[0], relation="r", object_name="x", hook_name="blocks.1.hook_resid_post"
+    )
+    assert (plain.calibration, plain.threshold) == (None, None)
+    knots = ((0.0, 0.1), (2.0, 0.9))
+    for options in ({}, {"slope": 2.0, "intercept": -1.0}, {"knots": knots}):
+        calibration = lrc.directions.ScoreCalibration(threshold=0.5, **options)
+        direction = plain.calibrated(threshold=0.5, **options)
+        assert (direction.calibration, direction.threshold) == (calibration, 0.5)
+        assert calibration.has_probability == bool(options)
+        lrc.ConceptSet({"x": direction}).save(tmp_path / "set.safetensors")
+        assert lrc.ConceptSet.load(tmp_path / "set.safetensors")["x"].calibration == calibration
+
+
+def test_a_threshold_alone_says_yes_or_no_and_gives_no_probability():
+    scores = torch.tensor([[0.0, 0.5], [0.6, 3.0]])
+    calibration = lrc.directions.ScoreCalibration(threshold=0.5)
+    assert calibration.fires(scores).tolist() == [[False, False], [True, True]]
+    with pytest.raises(ValueError, match="a threshold only, and neither slope and intercept nor knots"):
+        calibration.probability(scores)
+    platt = lrc.directions.ScoreCalibration(threshold=0.5, slope=2.0, intercept=-1.0)
+    torch.testing.assert_close(platt.probability(scores), torch.sigmoid(2 * scores - 1), rtol=0, atol=0)
+
+
+def test_numbers_of_a_calibration_without_its_threshold_are_refused_in_a_file(tmp_path):
+    path = tmp_path / "set.safetensors"
+    direction = lrc.ConceptDirection(
+        vector=torch.eye(4)[0], relation="r", object_name="x", hook_name="blocks.1.hook_resid_post"
+    ).calibrated(threshold=0.5, slope=2.0, intercept=-1.0)
+    lrc.ConceptSet({"x": direction}).save(path)
+    tensors, header = read_artifact(path, kind="concepts")
+    header["objects"][0]["threshold"] = None
+    write_artifact(path, kind="concepts", tensors=tensors, header=header)
+    with pytest.raises(lrc.errors.ArtifactError, match="the calibration of 'x' has no threshold"):
+        lrc.ConceptSet.load(path)

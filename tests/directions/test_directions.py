@@ -123,7 +123,7 @@ def test_predicting_needs_a_threshold_and_compares_with_it(direction):
     assert torch.equal(made.predict(acts), direction.score(acts) > 0.3)
     assert torch.equal(made.predict(acts), made.probability(acts) > 0.5)
     assert direction.threshold is None
-    with pytest.raises(ValueError, match="the threshold of 'x' is nan"):
+    with pytest.raises(ValueError, match="the calibration of 'x': the threshold is nan"):
         direction.calibrated(threshold=float("nan"))
     with pytest.raises(ValueError, match="both slope and intercept"):
         direction.calibrated(threshold=0.0, slope=1.0)
@@ -250,9 +250,9 @@ def test_a_centred_set_is_not_centred_again_and_its_random_control_starts_anew(c
     assert lrc.evaluation.classify_activations(centred, acts, names) == plain
     with pytest.raises(ValueError, match="the set is centred already, so centre would count twice"):
         lrc.evaluation.classify_activations(centred, acts, names, centre=acts.mean(0))
-    ready = replace(centred[names[0]], threshold=3.0)
+    ready = centred[names[0]].calibrated(threshold=3.0)
     control = lrc.evaluation.random_concepts(lrc.ConceptSet({names[0]: ready}), seed=0)[names[0]]
-    assert (control.offset, control.threshold) == (0.0, None)
+    assert (control.offset, control.calibration) == (0.0, None)
 
 
 def test_an_offset_that_is_no_number_is_refused(direction):
@@ -267,7 +267,7 @@ def test_centring_drops_a_calibration_of_other_scores(concepts):
     names = [list(concepts)[row % len(concepts)] for row in range(30)]
     centred = concepts.calibrate(acts, names).centred(acts)
     assert centred.calibration is None
-    assert all(direction.threshold is None and direction.slope is None for direction in centred.values())
+    assert all(direction.calibration is None for direction in centred.values())
     assert centred.calibrate(acts, names).calibration is not None
 
 
@@ -330,7 +330,7 @@ def test_the_operations_of_a_direction_do_what_they_say(word_model, direction):
 
 
 def test_clamping_and_gates_know_the_offset_of_a_score(word_model, direction):
-    moved = replace(direction, offset=1.5, threshold=0.25)
+    moved = replace(direction, offset=1.5).calibrated(threshold=0.25)
     ids = word_model.to_tokens("w1 w2 w3")
     before = direction.score(residuals(word_model, ids, 1))[0, 1:]
     for steering, score in {moved.clamp(value=-3.0): -3.0, moved.ablate(): -1.5}.items():

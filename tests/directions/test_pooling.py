@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import lrc_tl as lrc
+from lrc_tl.directions.pooling import pool_acts
+from lrc_tl.directions.probe import Probe
 
 HOOK = "blocks.1.hook_resid_post"
 TEXTS = ["w1 w2 w3 w4", "w5 w6", "w7 w8 w9"]
@@ -211,3 +213,21 @@ def test_subjects_are_read_under_steering_as_in_a_pass_over_the_whole_text(word_
     torch.testing.assert_close(pooled, torch.stack(expected), rtol=1e-4, atol=1e-4)
     scores = torch.tensor([[one[name] for name in concepts] for one in ranked], dtype=pooled.dtype)
     torch.testing.assert_close(scores, pooled, rtol=1e-4, atol=1e-4)
+
+
+def test_a_direction_and_a_set_are_probes_with_one_score_and_one_per_concept():
+    direction = lrc.ConceptDirection(vector=torch.eye(16)[0], relation="r", object_name="x", hook_name=HOOK)
+    concepts = lrc.ConceptSet({"x": direction})
+    assert isinstance(direction, Probe)
+    assert isinstance(concepts, Probe)
+    acts = torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[True, True, False, False]] * 3)
+    expected = acts[:, :2, 0].mean(1)
+    for pooled, shape in (
+        (pool_acts(direction.score, acts, by="mean", mask=mask), (3,)),
+        (pool_acts(concepts.scores, acts, by="mean", mask=mask), (3, 1)),
+        (direction.pool_cache({HOOK: acts}, by="mean", mask=mask), (3,)),
+        (concepts.pool_cache({HOOK: acts}, by="mean", mask=mask), (3, 1)),
+    ):
+        assert pooled.shape == shape
+        torch.testing.assert_close(pooled.flatten(), expected)

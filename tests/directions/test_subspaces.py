@@ -39,7 +39,7 @@ def test_vectors_that_repeat_each_other_count_once():
     rows = vectors(3)
     repeated = torch.cat([rows, rows[:1] - 2 * rows[2:], 5 * rows[1:2]])
     assert lrc.directions.orthonormal_basis(repeated).shape == (3, 12)
-    space = lrc.concept_subspace(concepts(repeated))
+    space = concepts(repeated).subspace()
     assert (space.rank, space.hook_name) == (3, HOOK)
     assert (space.singular_values[:-1] >= space.singular_values[1:]).all()
     assert lrc.directions.orthonormal_basis(vectors(20)).shape == (12, 12)
@@ -49,7 +49,7 @@ def test_vectors_that_repeat_each_other_count_once():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=str)
 def test_a_projection_is_idempotent_and_splits_an_activation_in_two_orthogonal_parts(dtype, tolerance, scale):
     members = concepts(vectors(4).float())  # stored in float32, whatever the activations are
-    space = lrc.concept_subspace(members)
+    space = members.subspace()
     acts = (scale * vectors(6, seed=1)).to(dtype).reshape(2, 3, 12)
     within = tolerance * acts.norm(dim=-1).clamp_min(1)
     inside, outside = space.project(acts), space.remove(acts)
@@ -68,7 +68,7 @@ def test_removing_one_direction_is_ablating_it():
 
     row = vectors(1)
     acts = vectors(5, seed=2)
-    space = lrc.concept_subspace(concepts(row))
+    space = concepts(row).subspace()
     ablation = Clamp(vector=row[0] / row[0].norm(), value=0.0)
     torch.testing.assert_close(space.remove(acts), acts + ablation.shift(acts))
 
@@ -92,9 +92,7 @@ def test_angles_do_not_depend_on_the_basis_nor_the_order():
     assert (angles[1:] >= angles[:-1]).all()
     mixed = vectors(3, seed=4)[:, :3] @ rows
     torch.testing.assert_close(lrc.directions.principal_angles(concepts(mixed), concepts(other)), angles)
-    torch.testing.assert_close(
-        lrc.directions.principal_angles(lrc.concept_subspace(concepts(other)), concepts(rows)), angles
-    )
+    torch.testing.assert_close(lrc.directions.principal_angles(concepts(other).subspace(), concepts(rows)), angles)
     cosines = torch.linalg.svdvals(
         lrc.directions.orthonormal_basis(rows) @ lrc.directions.orthonormal_basis(other).T
     )
@@ -113,7 +111,7 @@ def test_what_cannot_be_compared_is_refused(word_model):
         lrc.directions.principal_angles(
             concepts(vectors(2), fingerprint=made), concepts(vectors(2), fingerprint=other)
         )
-    space = lrc.concept_subspace(here)
+    space = here.subspace()
     for act in (space.project, space.remove):
         with pytest.raises(ValueError, match="the activations have width 8, the subspace 12"):
             act(torch.zeros(3, 8))

@@ -30,7 +30,7 @@ def test_every_figure_is_what_the_pieces_give_by_hand(word_model, relations, who
             train, test = relation.split(seed=seed)
             known = lrc.filter_known(word_model, train.prompts(shots=0, seed=seed), seed=seed)
             asked = test.prompts(shots=0, seed=seed, templates="all")
-            unseen = lrc.passes.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=seed))
+            unseen = lrc.filter_known(word_model, asked, seed=seed).one_per_fact()
             sets = lrc.fit_baselines(word_model, known.prompts, layer=0, methods=("svm", "mean"), seed=seed)
             for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
                 lre = lrc.LinearRelationalEmbedding.fit(
@@ -154,9 +154,7 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
     (record,) = result.records
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.passes.one_prompt_a_fact(
-        lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42)
-    )
+    unseen = lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
     sample = known.sample(max(4, len({p.object for p in known.prompts})), seed=42)
     for method in methods:
         made = {}
@@ -181,9 +179,7 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word
     assert len(grids) == 2
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.passes.one_prompt_a_fact(
-        lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42)
-    )
+    unseen = lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
     sets = []
     for layer, aggregation in ((1, "mean"), (2, "mean"), (-1, "first_token")):
         lre = lrc.LinearRelationalEmbedding.fit(
@@ -222,7 +218,7 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
     train, test = relations[0].split(seed=1)
     known = lrc.filter_known(word_model, train.prompts(shots=0, seed=1), seed=1)
     asked = test.prompts(shots=0, seed=1, templates="all")
-    unseen = lrc.passes.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=1))
+    unseen = lrc.filter_known(word_model, asked, seed=1).one_per_fact()
     for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
         lre = lrc.LinearRelationalEmbedding.fit(
             word_model, known.sample(4, seed=1), subject_layer=0, object_layer=layer,
@@ -274,9 +270,7 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     found = record["methods"]["mean"]
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.passes.one_prompt_a_fact(
-        lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42)
-    )
+    unseen = lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
     concepts = lrc.mean_concepts(word_model, known.prompts, layer=0)
     acts = lrc.subject_activations(word_model, unseen.prompts, layer=0)
     actual = [prompt.object for prompt in unseen.prompts]

@@ -114,21 +114,19 @@ def test_one_known_prompt_is_kept_of_each_fact_and_the_seed_decides_which(word_m
     # Fact 0 is known with its last template alone, fact 1 with none, the others with all.
     answers = ["y", "y", "x", "y", "y", "y", *["x"] * 30]
     monkeypatch.setattr("lrc_tl.passes.known_prompts._greedy_answers", lambda *args: answers)
-    kept = lrc.passes.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=0))
+    kept = lrc.filter_known(word_model, asked, seed=0).one_per_fact()
     assert sorted(prompt.subject for prompt in kept.prompts) == sorted({f"s{n}" for n in range(12)} - {"s1"})
     assert next(prompt.text for prompt in kept.prompts if prompt.subject == "s0") == "s0 is in in"
     assert len({prompt.text.count(" in") for prompt in kept.prompts}) == 3
     assert len(kept.dropped) == 5
-    other = lrc.passes.one_prompt_a_fact(lrc.filter_known(word_model, asked, seed=1))
+    other = lrc.filter_known(word_model, asked, seed=1).one_per_fact()
     assert set(kept.prompts) != set(other.prompts)
-    assert lrc.passes.one_prompt_a_fact(kept) == kept
+    assert kept.one_per_fact() == kept
 
 
 def test_a_subject_with_two_objects_is_two_facts():
     prompts = tuple(lrc.Prompt(text="a is", subject="a", object=name) for name in "xyx")
-    assert (
-        lrc.passes.one_prompt_a_fact(lrc.passes.KnownPrompts(prompts=prompts, dropped=())).prompts == prompts[:2]
-    )
+    assert lrc.passes.KnownPrompts(prompts=prompts, dropped=()).one_per_fact().prompts == prompts[:2]
 
 
 def test_an_answer_may_still_become_an_object_of_which_it_is_the_beginning(word_model):

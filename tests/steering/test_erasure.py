@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from spoken import spoken_relation
 
 import lrc_tl as lrc
-from lrc_tl.steering.operations import wide_of
+from lrc_tl.numerics.precision import wide_of
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -82,7 +82,7 @@ def test_the_edit_is_that_of_the_papers_theorem():
 def test_leace_moves_activations_less_than_projecting_out_the_differences_of_the_means():
     x, names, places = clusters()
     objects = [names[place] for place in places]
-    space = lrc.concept_subspace(lrc.methods.baseline_concepts(x, objects, method="centred-mean", hook_name=HOOK))
+    space = lrc.methods.baseline_concepts(x, objects, method="centred-mean", hook_name=HOOK).subspace()
     by_projection = space.remove(x - x.mean(0)) - (x - x.mean(0))
     assert cross_covariance(x + by_projection, places).abs().max() < 1e-6
     by_leace = erased(lrc.steering.leace(x, objects, shrinkage=False), x) - x

@@ -61,7 +61,7 @@ def test_a_set_comes_back_bit_for_bit(tmp_path, dtype):
     assert torch.equal(loaded.vectors, concepts.vectors)
     assert loaded.settings == concepts.settings
     for name, direction in concepts.items():
-        for field in ("relation", "object_name", "hook_name", "method", "norm", "threshold", "slope", "intercept"):
+        for field in ("relation", "object_name", "hook_name", "method", "norm", "calibration"):
             assert getattr(loaded[name], field) == getattr(direction, field)
 
 

@@ -1,8 +1,11 @@
-"""Refuse what is no number where a number is meant, before anything runs.
+"""`numbers_checked`: every argument that is a number, or holds numbers, is one before anything runs.
 
-True and False above all: Python counts them as 1 and 0, so a slip would go unseen. Then what some of Python's
-calls take for a number and others do not: "3" and None as seeds, 1.0 as a layer. A whole number of NumPy or torch
-becomes Python's, since it is written into prompts' seeds, names of hook points and files.
+Two things are refused. Booleans, which Python counts as 1 and 0, so that a slip would go unseen. And what some of
+Python's calls take for a number and others do not: "3" and None as seeds, 1.0 as a layer. A whole number of NumPy
+or torch becomes Python's, since it is written into prompts' seeds, names of hook points and files.
+
+`checked` compares whole annotations, tensor shapes too, and passes on what it was given. The two go together where
+a function takes both: `numbers_checked` above, so that `checked` sees Python's numbers.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,23 +16,25 @@ from operator import index
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
-_Checked = TypeVar("_Checked", bound=Callable[..., Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def no_booleans(function: _Checked) -> _Checked:
-    """The function or class, which refuses booleans in every argument that its annotation says is a number.
+def numbers_checked(function: _Function) -> _Function:
+    """The function or class, which checks each argument that its annotation says is a number or holds numbers.
 
-    Lists of numbers are looked through. An argument that may be a boolean too is left alone. An argument that is
-    to be one number (or one or None) must be one: a whole one where it is an `int`, passed on as Python's.
+    An argument that is one number (or one or None) must be one, a whole one for `int`, and is passed on as
+    Python's. One that holds numbers is looked through for booleans only, one level deep. One that may be a boolean
+    too is left alone. It is for public functions that take a number; where they also take tensors whose shapes
+    should fit, add `checked` below. Hooks and inner loops get neither.
 
     Raises:
         TypeError: when it is called with a boolean, or another thing that is no number, where a number is meant.
     """
-    checked: Any = function
-    called: Any = checked.__init__ if isclass(function) else checked
+    decorated: Any = function
+    called: Any = decorated.__init__ if isclass(function) else decorated
     parameters = list(signature(called).parameters.values())
     numbers = {parameter.name for parameter in parameters if means_a_number(parameter.annotation)}
-    single = {parameter.name: kinds for parameter in parameters if (kinds := _single(parameter.annotation))}
+    single = {parameter.name: kinds for parameter in parameters if (kinds := _kinds_of_one(parameter.annotation))}
     places = [(place, parameter.name) for place, parameter in enumerate(parameters) if parameter.name in numbers]
 
     def number(value: Any, name: str) -> Any:
@@ -49,18 +54,18 @@ def no_booleans(function: _Checked) -> _Checked:
         return called(*positional, **kwargs)
 
     if isclass(function):
-        checked.__init__ = checking
+        decorated.__init__ = checking
         return function
-    return cast(_Checked, checking)
+    return cast(_Function, checking)
 
 
 def means_a_number(annotation: Any) -> bool:
     """Whether an argument of this annotation is a number or holds numbers, and may be no boolean."""
-    kinds = list(_kinds(annotation))
+    kinds = list(_kinds_inside(annotation))
     return any(kind in (int, float) for kind in kinds) and bool not in kinds
 
 
-def _single(annotation: Any) -> frozenset[Any]:
+def _kinds_of_one(annotation: Any) -> frozenset[Any]:
     """The kinds of an argument that is one number, or one or None; empty for every other argument."""
     kinds = frozenset(get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,))
     return kinds if kinds & {int, float} and kinds <= {int, float, type(None)} else frozenset()
@@ -84,14 +89,15 @@ def _as_number(value: Any, name: str, kinds: frozenset[Any]) -> Any:
     raise TypeError(f"{name} is {value!r:.60} ({type(value).__name__}); give {allowed}")
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
+def _kinds_inside(annotation: Any) -> Iterator[Any]:
+    """Every type that the annotation names, those inside unions and containers too."""
     origin: Any = get_origin(annotation)
     holds = origin in (Union, UnionType, Annotated) or (isinstance(origin, type) and origin is not Callable)
     if not holds:
         yield annotation
         return
     for inner in get_args(annotation):
-        yield from _kinds(inner)
+        yield from _kinds_inside(inner)
 
 
 def _require_no_boolean(value: Any, name: str) -> None:

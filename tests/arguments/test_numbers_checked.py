@@ -10,7 +10,7 @@ from public_names import public_objects
 from tiny_steering import HOOK, unit
 
 import lrc_tl as lrc
-from lrc_tl.arguments.no_booleans import means_a_number, no_booleans
+from lrc_tl.arguments.numbers_checked import means_a_number, numbers_checked
 
 RESULTS = {
     "CausalityResult", "Chunk", "Classification", "ControlVector", "DemoResult", "Evaluation", "Faithfulness",
@@ -61,7 +61,7 @@ def test_a_boolean_is_refused_wherever_a_number_is_meant(value):
 
 
 def test_numbers_of_python_and_numpy_pass_and_switches_stay_booleans():
-    @no_booleans
+    @numbers_checked
     def called(layer: int, *, share: float | None = None, cap: bool | int = False, name: str = ""):
         return layer, share, cap, name
 
