@@ -18,11 +18,11 @@ from lrc_tl.directions.pooling import Pooling
 from lrc_tl.directions.token_scores import TokenScores, decoded
 from lrc_tl.errors import unprintable
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel, require_hook
+from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
 from lrc_tl.passes.batches import right_padded, run, whole_text_ids
 from lrc_tl.relations.special_tokens import special_ids
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect, Unit
-from lrc_tl.steering.places import Where, hook_layer
+from lrc_tl.steering.places import Where
 from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 
 

@@ -31,11 +31,11 @@ from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.directions.set_calibration import calibrated_set, require_options, set_report
 from lrc_tl.errors import ArtifactError
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.passes.activations import text_activation
 from lrc_tl.relations.words import as_spelled, same_name
 from lrc_tl.steering.operations import Amount, Swap
-from lrc_tl.steering.places import hook_layer, last_subject_token
+from lrc_tl.steering.places import last_subject_token
 from lrc_tl.steering.steering import Steering
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.passes.padding import looks_padded, own_tokens
 from lrc_tl.passes.tracking import is_steered
 from lrc_tl.relations.special_tokens import special_ids
-from lrc_tl.steering.places import hook_layer, last_subject_token
+from lrc_tl.steering.places import last_subject_token
 
 Pool: TypeAlias = Literal["last_subject_token", "mean", "max"]
 _ASK = "by='mean' and by='max' take `mask` (see token_mask), by='last_subject_token' takes `positions`"

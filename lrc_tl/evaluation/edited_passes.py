@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.models.hooking import hooked_pass
-from lrc_tl.models.loading import HookedModel, hook_name
 from lrc_tl.passes.batches import MAX_TOKENS, Hooks, length_batches, picked_before_unembedding, right_padded
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows

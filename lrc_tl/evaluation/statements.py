@@ -6,7 +6,7 @@ from random import Random
 
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.errors import PositionError
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.relations.relation import Relation

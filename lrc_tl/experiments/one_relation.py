@@ -23,7 +23,7 @@ from lrc_tl.experiments.settings import BenchmarkSettings
 from lrc_tl.experiments.statements import side_effect_pairs
 from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
 from lrc_tl.methods.method import MethodVariant
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt

@@ -12,8 +12,8 @@ from torch import Tensor
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
-from lrc_tl.models.loading import HookedModel, hook_name, layer_number
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt, object_positions
@@ -191,8 +191,7 @@ def checked_positions(
 
 
 def _check_differentiable(model: HookedModel) -> None:
-    module: Any = model
-    for name, parameter in module.named_parameters():
+    for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the model's {name} is {parameter.dtype}; load the model in float32 or float64")
         if parameter.is_inference():
@@ -211,8 +210,7 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
     d_model = int(model.cfg.d_model)
     if memory_limit is None:
         return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == "cpu" else d_model
-    module: Any = model
-    width: int = max(parameter.element_size() for parameter in module.parameters())
+    width: int = max(parameter.element_size() for parameter in model.parameters())
     d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
     d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
     n_after = len(tokens.input_ids) - tokens.subject_position

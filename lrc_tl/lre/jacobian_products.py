@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.lre.jacobian import checked_positions, rows_at_once, subject_object_graph
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.prefix_cache import PrefixCache
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from lrc_tl.errors import FingerprintMismatch
+from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.models.hooking import hooked_pass
-from lrc_tl.models.loading import HookedModel, hook_name
 from lrc_tl.storage.json_fields import checked_fields
 from lrc_tl.turns import turn
 

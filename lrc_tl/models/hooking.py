@@ -15,7 +15,13 @@ from weakref import ref
 
 import torch
 
-from lrc_tl.models.loading import HookedModel, require_evaluation_mode, require_hook
+from lrc_tl.models.hooked_model import (
+    HookedModel,
+    block_hook,
+    is_bridge,
+    require_evaluation_mode,
+    require_hook,
+)
 
 Result = TypeVar("Result")
 Hooks = Sequence[tuple[str, Callable[..., Any]]]
@@ -270,17 +276,16 @@ def hooked_pass(
     """
     require_evaluation_mode(model)
     mode: Callable[[Callable[[], Any]], Any] = (lambda work: work()) if gradients else without_gradients
-    call: Any = model
-    if stop_at_layer is None or not hasattr(type(model), "original_model"):
-        work = partial(call, ids, stop_at_layer=stop_at_layer, **arguments)
+    if stop_at_layer is None or not is_bridge(model):
+        work = partial(model, ids, stop_at_layer=stop_at_layer, **arguments)
         return inside(hooks_on(model, fwd_hooks), partial(mode, work))
 
     def stop(residual: torch.Tensor, hook: Any) -> None:
         raise _Stop
 
-    last = (f"blocks.{stop_at_layer - 1}.hook_resid_post", stop)
+    last = (block_hook(stop_at_layer - 1), stop)
     try:
-        inside(hooks_on(model, [*fwd_hooks, last]), partial(mode, partial(call, ids, **arguments)))
+        inside(hooks_on(model, [*fwd_hooks, last]), partial(mode, partial(model, ids, **arguments)))
     except _Stop:
         return None
     raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.models.hooked_model import HookedModel, hook_layer, hook_name
 from lrc_tl.passes.batches import MAX_TOKENS, length_batches, right_padded, run
 from lrc_tl.passes.finite import require_finite_residuals
 from lrc_tl.passes.tracking import is_steered
@@ -71,7 +71,7 @@ def prompt_activations(
     d_model = int(model.cfg.d_model)
     kept_subject: dict[int, Tensor] = {}
     kept_object: dict[int, Tensor] = {}
-    names = {int(name.split(".")[1]): name for name in (*subject_names.values(), *object_names.values())}
+    names = {hook_layer(name): name for name in (*subject_names.values(), *object_names.values())}
 
     def keep(layer: int, rows: list[int]) -> Any:
         name = names[layer]
@@ -134,7 +134,7 @@ def text_activation(
     def keep(residual: Tensor, hook: Any) -> None:
         kept.append(residual[0, position].to(torch.promote_types(residual.dtype, torch.float32)))
 
-    stop = int(name.split(".")[1]) + 1
+    stop = hook_layer(name) + 1
     run(model, right_padded(model, [ids]), lengths=[len(ids)], fwd_hooks=[(name, keep)], stop_at_layer=stop)
     require_finite_residuals(kept[0][None], [text], layer=layer)
     return kept[0]

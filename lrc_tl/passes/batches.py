@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import hooked_pass
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.relations.special_tokens import token_ids

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.errors import NotFiniteError
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 
 _SHOWN = 60
 _ADVICE = "load the model in float32 and check its weights"

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 
 _whole_rows: ContextVar[tuple[Any, tuple[int, ...]] | None] = ContextVar("_whole_rows", default=None)
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from lrc_tl.models.following import Generation, follow_generation, generation_of
+from lrc_tl.models.hooked_model import HookedModel, Transformer, is_bridge
 from lrc_tl.models.hooking import Session
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.padding import looks_padded, own_tokens, told_lengths
 from lrc_tl.turns import turn
@@ -50,7 +50,7 @@ class _Tracker(threading.local):
     """
 
     def __init__(self, model: HookedModel, layers: frozenset[int]) -> None:
-        self._model: Any = model
+        self._model = model
         self._tokenizer = model.tokenizer
         self._signature = inspect.signature(cast(Any, type(self._model)).forward)
         self._layers = layers  # whose residuals are edited
@@ -64,11 +64,12 @@ class _Tracker(threading.local):
         self._may_go_on = False  # the pass fills a cache, from which another may go on
 
     def watch(self, session: Session) -> None:
-        if self._is_bridge:
+        if is_bridge(self._model):
             session.watch(self._model.original_model, self._before_bridge)
         else:
-            session.watch(self._model.embed, self._before_embed)
-            for layer, block in enumerate(self._model.blocks):
+            transformer = cast(Transformer, self._model)
+            session.watch(transformer.embed, self._before_embed)
+            for layer, block in enumerate(transformer.blocks):
                 session.watch(block, self._before_block(layer))
                 session.watch_output(block, self._after_block(layer))
         session.watch(self._model, self._before_call)
@@ -88,10 +89,6 @@ class _Tracker(threading.local):
                 f"{shape}; the hook point must hold one vector for each token (batch, pos, d_model)"
             )
         return chunk
-
-    @property
-    def _is_bridge(self) -> bool:
-        return hasattr(type(self._model), "original_model")
 
     def _before_bridge(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
@@ -317,7 +314,7 @@ class _Tracker(threading.local):
 
     def _believed(self, mask: Any) -> bool:
         """Whether a mask comes from the caller, or from TransformerLens where it knows which side it padded."""
-        if mask is None or self._is_bridge:
+        if mask is None or is_bridge(self._model):
             return mask is not None
         # HookedTransformer makes masks from ids, by the side that its tokenizer pads on: in `generate`, where it
         # drops the caller's, and with a cache.

@@ -15,8 +15,8 @@ from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.models.fingerprint import fingerprints_once
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, hooks_on, inside
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.models.own_draws import OwnDraws
 from lrc_tl.passes.batches import logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities

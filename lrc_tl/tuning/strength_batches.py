@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import inside, without_gradients
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.batches import picked_before_unembedding, run
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.left_padded import generate_from

@@ -14,7 +14,7 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.models import packaged
-from lrc_tl.models.loading import hooked_transformer
+from lrc_tl.models.hooked_model import hooked_transformer
 
 CONTENT = b"a GGUF file"
 
