@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from platformdirs import user_cache_path
 from rich.console import Console
 
 from lrc_tl.errors import ModelError, in_one_line, unprintable
@@ -59,10 +60,13 @@ PACKAGED = {
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: `$LRC_TL_CACHE`, else `lrc_tl` in the user's cache folder."""
+    """Where converted models are kept: `$LRC_TL_CACHE`, else `lrc_tl` in the user's cache folder.
+
+    On Linux that is `$XDG_CACHE_HOME/lrc_tl`, or `~/.cache/lrc_tl` where the variable is not set.
+    """
     if given := os.environ.get("LRC_TL_CACHE"):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrc_tl"
+    return user_cache_path("lrc_tl", appauthor=False)
 
 
 def packaged_folder(model: PackagedModel) -> Path:
