@@ -26,7 +26,7 @@ from lrc_tl.methods.method import MethodVariant
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
-from lrc_tl.relations.prompts import Prompt, tokenize_prompt
+from lrc_tl.relations.prompts import Prompt, tokenize_prompt, tokens_once
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.sampling import splittable_sample
 from lrc_tl.tuning.selection import RANKS, select_settings
@@ -38,6 +38,7 @@ class _LeftOut(Exception):
     """A relation cannot be evaluated for a reason that is part of the result."""
 
 
+@tokens_once()
 def benchmark_relation(
     model: HookedModel,
     relation: Relation,

@@ -16,6 +16,7 @@ import torch
 from lrc_tl.errors import FingerprintMismatch
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.models.hooking import hooked_pass
+from lrc_tl.relations.prompts import tokens_once
 from lrc_tl.storage.json_fields import checked_fields
 from lrc_tl.turns import turn
 
@@ -198,14 +199,16 @@ class ModelFingerprint:
 def fingerprints_once() -> Iterator[None]:
     """Inside the block, or the function that it decorates, each model is fingerprinted once.
 
-    For the length of one call in which nothing but this library touches the model; never around a `yield`.
+    And each prompt is tokenised once (`tokens_once`). For the length of one call in which nothing but this library
+    touches the model; never around a `yield`.
     """
     if _taken.get() is not None:
         yield
         return
     token = _taken.set({})
     try:
-        yield
+        with tokens_once():
+            yield
     finally:
         _taken.reset(token)
 
