@@ -19,7 +19,10 @@ from lrc_tl.relations.special_tokens import token_ids
 
 MAX_TOKENS = 4096
 """Tokens in one batch (padding included) unless told otherwise; bounds the memory for activations."""
-_MAX_LOGIT_POSITIONS = 256
+MAX_LOGIT_POSITIONS = 256
+"""Positions in one batch that go through the unembedding."""
+MAX_LOGITS = 2**26
+"""Logits kept at a time (rows x positions x vocabulary) where they are many: 256 MiB in float32."""
 _UNEMBEDDING_INPUT = "unembed.hook_in"
 
 Hooks = list[tuple[str, Callable[..., Any]]]
@@ -113,7 +116,7 @@ def logits_at(
     """
     check = LogitsCheck(model)
     wanted = max(map(len, positions), default=0)
-    limit = max(1, _MAX_LOGIT_POSITIONS // max(1, wanted))
+    limit = max(1, MAX_LOGIT_POSITIONS // max(1, wanted))
     for batch in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
         for start in range(0, len(batch), limit):
             rows = batch[start : start + limit]
