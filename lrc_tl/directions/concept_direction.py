@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +19,7 @@ from lrc_tl.directions.token_scores import TokenScores, decoded
 from lrc_tl.errors import unprintable
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
-from lrc_tl.passes.batches import right_padded, run, whole_text_ids
+from lrc_tl.passes.batches import kept_residuals, whole_text_ids
 from lrc_tl.relations.special_tokens import special_ids
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect, Unit
 from lrc_tl.steering.places import Where
@@ -213,19 +213,8 @@ class ConceptDirection(Pooling):
             raise ValueError("the text is empty; give at least one word")
         self.require_model(model)
         ids = whole_text_ids(model, text)
-        kept: list[Tensor] = []
-
-        def keep(residual: Tensor, hook: Any) -> None:
-            kept.append(residual[0].detach())
-
-        run(
-            model,
-            right_padded(model, [ids]),
-            lengths=[len(ids)],
-            fwd_hooks=[(self.hook_name, keep)],
-            stop_at_layer=self.layer + 1,
-        )
-        scores = self.score(kept[0])
+        kept = kept_residuals(model, [ids], [self.hook_name], read=lambda _, residual: residual[0].detach())
+        scores = self.score(kept[self.hook_name])
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(f"the residuals at {self.hook_name} are not finite; load the model in float32")
         special = special_ids(model.tokenizer)

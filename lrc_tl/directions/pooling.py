@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.models.hooked_model import HookedModel, hook_layer
-from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
+from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.passes.batches import kept_residuals, length_batches, right_padded, whole_text_ids
 from lrc_tl.passes.padding import looks_padded, own_tokens
 from lrc_tl.passes.tracking import is_steered
 from lrc_tl.relations.special_tokens import special_ids
@@ -216,20 +216,15 @@ def _pooled_texts(
             sequences = [sequence[:end] for sequence, end in zip(sequences, ends, strict=True)]
     found: list[Tensor | None] = [None] * len(texts)
     for rows in length_batches([len(sequence) for sequence in sequences]):
-        kept: list[Tensor] = []
-
-        def keep(residual: Tensor, hook: Any, kept: list[Tensor] = kept) -> None:
-            kept.append(residual.detach())
-
-        ids = right_padded(model, [sequences[row] for row in rows])
-        lengths = [len(sequences[row]) for row in rows]
-        stop = hook_layer(scoring.hook_name) + 1
-        run(model, ids, lengths=lengths, fwd_hooks=[(scoring.hook_name, keep)], stop_at_layer=stop)
-        resid = kept[0]
+        batch = [sequences[row] for row in rows]
+        kept = kept_residuals(model, batch, [scoring.hook_name], read=lambda _, residual: residual.detach())
+        resid = kept[scoring.hook_name]
         if at_subject:
             pooled = pool(resid, by=by, positions=torch.tensor([ends[row] - 1 for row in rows]))
         else:
-            mask = token_mask(model, ids, attention_mask=own_tokens(lengths, ids.shape[1]), bos=bos)
+            ids = right_padded(model, batch)
+            real = own_tokens([len(sequence) for sequence in batch], ids.shape[1])
+            mask = token_mask(model, ids, attention_mask=real, bos=bos)
             if not bool(mask.any(1).all()):
                 text = texts[rows[int((~mask.any(1)).nonzero()[0])]]
                 raise ValueError(f"{text!r} holds special tokens alone; give a word, or count them with bos=True")

@@ -15,7 +15,7 @@ import torch
 
 from lrc_tl.errors import FingerprintMismatch
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.models.hooking import hooked_pass
+from lrc_tl.models.hooking import hooked_pass, keeping
 from lrc_tl.relations.prompts import tokens_once
 from lrc_tl.storage.json_fields import checked_fields
 from lrc_tl.turns import turn
@@ -242,20 +242,15 @@ def _processing(model: HookedModel) -> str:
 def _behaviour(model: HookedModel, ids: torch.Tensor) -> dict[str, list[float]]:
     n_layers, d_model = int(model.cfg.n_layers), int(model.cfg.d_model)
     layers = sorted({0, n_layers // 2, n_layers - 1})
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(layer: int) -> Any:
-        def hook_function(residual: torch.Tensor, hook: Any) -> None:
-            kept[layer] = residual[0, -1].double().cpu()
-
-        return hook_function
-
-    hooks = [(hook_name(model, layer), keep(layer)) for layer in layers]
+    names = [hook_name(model, layer) for layer in layers]
+    kept: dict[str, torch.Tensor] = {}
+    hooks = keeping(kept, names, lambda _, residual: residual[0, -1].double().cpu())
     hooked_pass(model, ids, fwd_hooks=hooks, stop_at_layer=n_layers, attention_mask=torch.ones_like(ids))
     # RandomState's stream is frozen across NumPy versions.
     gaussians = torch.from_numpy(np.random.RandomState(0).standard_normal((_N_PROJECTIONS, d_model)))
     return {
-        str(layer): [float(kept[layer].norm()), *(float(x) for x in gaussians @ kept[layer])] for layer in layers
+        str(layer): [float(kept[name].norm()), *(float(product) for product in gaussians @ kept[name])]
+        for layer, name in zip(layers, names, strict=True)
     }
 
 

@@ -6,7 +6,7 @@ acts in passes of the context (`contextvars`) that entered the block, and so in 
 copy of the model, or once the session is over, it does nothing.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ContextDecorator
 from contextvars import ContextVar
 from functools import partial
@@ -24,6 +24,7 @@ from lrc_tl.models.hooked_model import (
 )
 
 Result = TypeVar("Result")
+Kept = TypeVar("Kept")
 Hooks = Sequence[tuple[str, Callable[..., Any]]]
 
 _open: ContextVar[tuple["Session", ...]] = ContextVar("lrc_tl_open_sessions", default=())
@@ -289,6 +290,21 @@ def hooked_pass(
     except _Stop:
         return None
     raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")
+
+
+def keeping(kept: dict[str, Kept], names: Iterable[str], read: Callable[[str, torch.Tensor], Kept]) -> Hooks:
+    """Hooks that put `read(name, activation)` of each hook point into `kept`, under the name that is given here.
+
+    The Bridge calls some hook points by other names inside a hook.
+    """
+
+    def hook_on(name: str) -> Callable[..., None]:
+        def keep(activation: torch.Tensor, hook: Any) -> None:
+            kept[name] = read(name, activation)
+
+        return keep
+
+    return [(name, hook_on(name)) for name in names]
 
 
 def replace_for(session: Session, owner: Any, name: str, value: Callable[..., Any]) -> None:
