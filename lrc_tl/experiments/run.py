@@ -154,5 +154,5 @@ def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -
             bar.advance()
     names = method_names(settings, int(model.cfg.n_layers))
     result = ProtocolResult(records=tuple(records), methods=names, compare=plan.compare)
-    result.require_some()
+    result.require_nonempty()
     return result
