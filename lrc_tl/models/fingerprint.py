@@ -73,10 +73,10 @@ class ModelFingerprint:
         if taken is not None and id(model) in taken:
             return taken[id(model)][1]
         # In a context of its own, where no steering of ours is on.
-        made = Context().run(cls._compute, model)
+        fingerprint = Context().run(cls._compute, model)
         if taken is not None:
-            taken[id(model)] = model, made  # the model too, so that no other gets its id meanwhile
-        return made
+            taken[id(model)] = model, fingerprint  # the model too, so that no other gets its id meanwhile
+        return fingerprint
 
     @classmethod
     def _compute(cls, model: HookedModel) -> "ModelFingerprint":
@@ -145,9 +145,9 @@ class ModelFingerprint:
         Raises:
             FingerprintMismatch: it is another model.
         """
-        found = ModelFingerprint.of(model)
-        self._require(self._different_fields(found), what)
-        behaviour = self._different_behaviour(found)
+        current = ModelFingerprint.of(model)
+        self._require(self._different_fields(current), what)
+        behaviour = self._different_behaviour(current)
         if behaviour and _has_hooks(model):
             warnings.warn(
                 f"hooks are on the model, so it is not seen whether {what} on its weights: {behaviour[0]}",
@@ -155,7 +155,7 @@ class ModelFingerprint:
             )
             return
         self._require(behaviour, what)
-        self._warn_of_other_ways(found, what)
+        self._warn_of_other_ways(current, what)
 
     def is_same_model(self, other: "ModelFingerprint | None") -> bool:
         """Whether `require_match` would pass."""
@@ -254,12 +254,12 @@ def _behaviour(model: HookedModel, ids: torch.Tensor) -> dict[str, list[float]]:
     }
 
 
-def _distance(one: dict[str, list[float]], other: dict[str, list[float]]) -> float:
+def _distance(behaviour: dict[str, list[float]], other: dict[str, list[float]]) -> float:
     """Largest relative residual difference over the layers, from the Gaussian projections; of zeros to zeros 0."""
-    if set(one) != set(other):
+    if set(behaviour) != set(other):
         return float("inf")
     worst = 0.0
-    for layer, (norm, *products) in one.items():
+    for layer, (norm, *products) in behaviour.items():
         difference = np.array(products) - np.array(other[layer][1:])
         if norm == 0:  # weights made by hand; else any residual has a length
             worst = max(worst, 0.0 if other[layer][0] == 0 else float("inf"))

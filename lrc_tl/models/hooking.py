@@ -92,7 +92,7 @@ class Session:
 
     def _clean(self) -> None:
         self.is_open = False
-        copies = [module for module in (one() for one in self._copies) if module is not None]
+        copies = [module for module in (reference() for reference in self._copies) if module is not None]
         for module in (*self._modules, *copies):
             _take_off(module, lambda function: function._session is self or function._session is None)
         for undo in reversed(self._undo):
@@ -328,8 +328,12 @@ def replace_for(session: Session, owner: Any, name: str, value: Callable[..., An
 def acting_hooks(module: Any) -> list[Any]:
     """Functions on a module that may act in a pass of this context: all but those of other contexts' sessions."""
     functions = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    own = [f for f in functions if not isinstance(f, _Function) or (f._session is not None and f._session.acts())]
-    return [*own, *module._backward_hooks.values()]
+    acting = [
+        function
+        for function in functions
+        if not isinstance(function, _Function) or (function._session is not None and function._session.acts())
+    ]
+    return [*acting, *module._backward_hooks.values()]
 
 
 def _take_off(module: Any, ours: Callable[[_Function], bool]) -> None:

@@ -67,8 +67,7 @@ def mapped_hooked_transformer(
     weights = {key: value.T if _used_transposed(model, key) else value for key, value in load_file(path).items()}
     weights[_UNEMBEDDING] = hf_model.get_output_embeddings().weight.detach().T
     expected = {key: value.shape for key, value in model.named_parameters()}
-    found = {key: value.shape for key, value in weights.items()}
-    if found != expected:
+    if {key: value.shape for key, value in weights.items()} != expected:
         raise RuntimeError(f"{path} does not hold the weights of {name}; delete it, and it is made anew")
     model.load_state_dict(weights, strict=False, assign=True)
     model.move_model_modules_to_device()

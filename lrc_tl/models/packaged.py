@@ -158,10 +158,10 @@ def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damage
     console = Console(stderr=True)
     console.print(f"{name}: converting its GGUF file once, about a minute and a half")
     with console.status("1 of 3: checking and joining the file") as status:
-        found = sha256_of(*parts)
-        if found != sha256:
+        actual = sha256_of(*parts)
+        if actual != sha256:
             raise ModelError(
-                f"the GGUF file of {name} is damaged: its SHA-256 is {found}, not {sha256}; {damaged}"
+                f"the GGUF file of {name} is damaged: its SHA-256 is {actual}, not {sha256}; {damaged}"
             )
         gguf = working / "model.gguf"
         with gguf.open("wb") as out:

@@ -43,8 +43,8 @@ def own_tokens(
 ) -> Bool[Tensor, "batch width"]:
     """True where rows of these lengths, padded to `width` on one side, have their own tokens."""
     columns = torch.arange(width, device=device)
-    own = torch.tensor(lengths, device=device)[:, None]
-    return columns < own if side == "right" else columns >= width - own
+    ends = torch.tensor(lengths, device=device)[:, None]
+    return columns < ends if side == "right" else columns >= width - ends
 
 
 def looks_padded(

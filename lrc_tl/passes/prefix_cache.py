@@ -99,16 +99,16 @@ class _HookedCache:
 
     def row(self, number: int, length: int) -> "_HookedCache":
         """The cache of one row of a batch that is padded on the right, in memory of its own."""
-        one = copy(self)
-        own = slice(number, number + 1)
-        one._prefix = self._prefix[own, :length]
-        one._cache = copy(self._cache)
-        one._cache.previous_attention_mask = self._cache.previous_attention_mask[own, :length]
-        one._cache.entries = [copy(entry) for entry in self._cache.entries]
-        for entry in one._cache.entries:  # those above the last layer run are empty
-            entry.past_keys = entry.past_keys[own, :length].clone()
-            entry.past_values = entry.past_values[own, :length].clone()
-        return one
+        cache_of_row = copy(self)
+        rows = slice(number, number + 1)
+        cache_of_row._prefix = self._prefix[rows, :length]
+        cache_of_row._cache = copy(self._cache)
+        cache_of_row._cache.previous_attention_mask = self._cache.previous_attention_mask[rows, :length]
+        cache_of_row._cache.entries = [copy(entry) for entry in self._cache.entries]
+        for entry in cache_of_row._cache.entries:  # those above the last layer run are empty
+            entry.past_keys = entry.past_keys[rows, :length].clone()
+            entry.past_values = entry.past_values[rows, :length].clone()
+        return cache_of_row
 
     def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
         following = torch.ones(n_rows, n_following, dtype=self._prefix.dtype, device=self._prefix.device)
