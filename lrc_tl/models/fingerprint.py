@@ -107,7 +107,7 @@ class ModelFingerprint:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: fields are missing, unknown or of another type, or the behaviour or dtype is none.
+            ValueError: fields are missing, unknown or of another type, or the behaviour or the dtype is not one.
         """
         hints = get_type_hints(cls)
         if set(data) != set(hints):
@@ -199,8 +199,8 @@ class ModelFingerprint:
 def fingerprints_once() -> Iterator[None]:
     """Inside the block, or the function that it decorates, each model is fingerprinted once.
 
-    And each prompt is tokenised once (`tokens_once`). For the length of one call in which nothing but this library
-    touches the model; never around a `yield`.
+    Each prompt is tokenised once as well (`tokens_once`). Use it for the length of one call in which nothing but
+    this library touches the model, and never around a `yield`.
     """
     if _taken.get() is not None:
         yield

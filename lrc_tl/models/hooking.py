@@ -172,7 +172,7 @@ class _Replacement:
 
 
 class Block(ContextDecorator, AbstractContextManager[None]):
-    """A context manager of a session: `put_on` is called with it on entering, and may be anew each time."""
+    """A context manager of a session: `put_on` is called with it each time the block is entered."""
 
     def __init__(self, put_on: Callable[[Session], None]) -> None:
         self._put_on = put_on

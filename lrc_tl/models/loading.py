@@ -33,8 +33,8 @@ def load_model(
     Args:
         name_or_model: `"packaged:gemma-3-270m"` or `"packaged:smollm2-135m"` (packages; converted once, about a
             minute and a half), the path of a GGUF file or of a Hugging Face folder, a name that TransformerLens
-            knows, or a HookedTransformer or TransformerBridge, which stays as it is but for evaluation mode and
-            gradients.
+            knows, or a HookedTransformer or TransformerBridge, which stays as it is except for evaluation mode
+            and gradients.
         backend: `"auto"` takes HookedTransformer where this TransformerLens has it and lists the model, else
             TransformerBridge.
         device: where the weights are put, e.g. `"cuda:1"`; a model that is given stays where it is.

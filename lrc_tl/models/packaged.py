@@ -1,6 +1,6 @@
 """Models from packages: a GGUF file is checked, dequantised once and kept as a Hugging Face folder with hashes.
 
-What is kept is checked whenever it is used, and made anew where it is damaged.
+The folder is checked whenever it is used, and made again where it is damaged.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ _LAYOUT = "2"
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedModel:
-    """Where the GGUF file of a packaged model lies and what it must hash to."""
+    """Where the GGUF file of a packaged model is found, and its SHA-256."""
 
     folder: str
     """Name of the converted folder, which is the model's name too."""

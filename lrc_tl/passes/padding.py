@@ -21,9 +21,9 @@ _whole_rows: ContextVar[tuple[Any, tuple[int, ...]] | None] = ContextVar("_whole
 
 @contextmanager
 def whole_rows(model: HookedModel, lengths: Sequence[int]) -> Iterator[None]:
-    """Inside the block, a pass of `model` is over texts of so many new tokens each, padded on the right.
+    """Inside the block, each pass of `model` is over rows of these many new tokens, padded on the right.
 
-    So steering that is on sees of each row what it would see if the row were run alone.
+    Steering that is on then sees of each row what it would see if the row were run alone.
     """
     token = _whole_rows.set((model, tuple(lengths)))
     try:
@@ -52,7 +52,7 @@ def looks_padded(
 ) -> tuple[Bool[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Which of several rows begin, and which end, with the pad token where `real` says that they have text.
 
-    A single row is never padded. Where texts begin with the very token, one of them in front is no padding.
+    A single row is never padded. Where texts begin with the pad token, one of them in front is not padding.
     """
     pad = getattr(tokenizer, "pad_token_id", None)
     none = torch.zeros(len(ids), dtype=torch.bool, device=real.device)

@@ -174,7 +174,7 @@ _remembered: ContextVar[dict[tuple[int, Prompt], tuple[Tokenizing, TokenizedProm
 def tokens_once() -> Iterator[None]:
     """Inside the block, or the function that it decorates, each prompt is tokenised once for each model.
 
-    For the length of one call in which nobody changes the tokenizer; never around a `yield`.
+    Use it for the length of one call in which nobody changes the tokenizer, and never around a `yield`.
     """
     if _remembered.get() is not None:
         yield
