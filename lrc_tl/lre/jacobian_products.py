@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.lre.jacobian import checked_positions, rows_at_once, subject_object_graph
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.prefix_cache import PrefixCache
@@ -56,6 +57,7 @@ class JacobianProducts:
         """The residual stream at the object."""
         return self._objects[layer].detach()
 
+    @checked
     def forward(
         self, subject_layer: int, rows: Float[Tensor, "row d_subject"]
     ) -> dict[int, Float[Tensor, "row d_object"]]:
@@ -65,6 +67,7 @@ class JacobianProducts:
         found = _products(self._pulled[subject_layer], targets, rows, self._n_rows)
         return dict(zip(layers, found, strict=True))
 
+    @checked
     def reverse(
         self, object_layer: int, rows: Float[Tensor, "row d_object"]
     ) -> dict[int, Float[Tensor, "row d_subject"]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.passes.batches import MAX_TOKENS, kept_residuals, length_batches
 from lrc_tl.passes.finite import require_finite_residuals
@@ -125,6 +126,7 @@ def subject_activations(
     return prompt_activations(model, prompts, subject_layers=[layer]).subject[layer]
 
 
+@checked
 def text_activation(
     model: HookedModel, text: str, *, subject: str, subject_start: int | None = None, layer: int
 ) -> Float[Tensor, " d_model"]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.models.hooking import Kept, hooked_pass, keeping
 from lrc_tl.passes.finite import LogitsCheck
@@ -108,6 +109,7 @@ def kept_residuals(
     return kept
 
 
+@checked
 def picked_before_unembedding(index: Int[Tensor, "row wanted"]) -> tuple[str, Callable[..., Tensor]]:
     """A hook that lets only these positions of each row go through the unembedding.
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.models.hooked_model import HookedModel
 
@@ -71,6 +72,7 @@ class LogitsCheck:
         )
 
 
+@checked
 def require_finite_residuals(residuals: Float[Tensor, "row d_model"], texts: Sequence[str], *, layer: int) -> None:
     """Go on where all residuals are finite; `texts` are those of the rows.
 
