@@ -95,7 +95,10 @@ def prompt_activations(
 
 
 class _Reading:
-    """What is read at one hook point: for each prompt the mean residual over its positions, float32 or wider."""
+    """What is read at one hook point: for each prompt the mean residual over its positions, float32 or wider.
+
+    The positions of a prompt follow each other.
+    """
 
     def __init__(self, *, hook_name: str, positions: Sequence[Sequence[int]]) -> None:
         self.hook_name, self._positions = hook_name, positions
@@ -109,7 +112,8 @@ class _Reading:
             n_prompts, d_model = len(self._positions), residual.shape[-1]
             self.residuals = torch.empty(n_prompts, d_model, dtype=wide, device=residual.device)
         for number, row in enumerate(rows):
-            self.residuals[row] = residual[number, list(self._positions[row])].to(wide).mean(0)
+            first, last = self._positions[row][0], self._positions[row][-1]
+            self.residuals[row] = residual[number, first : last + 1].to(wide).mean(0)
 
 
 def _read_all(readings: Sequence[_Reading], rows: Sequence[int], name: str, residual: Tensor) -> None:
