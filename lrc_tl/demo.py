@@ -16,7 +16,7 @@ from lrc_tl.evaluation.statements import known_statements
 from lrc_tl.evaluation.summary import evaluate, random_differences, swap_differences
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.methods.baselines import mean_concepts
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.relation import Relation

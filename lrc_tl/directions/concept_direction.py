@@ -26,10 +26,10 @@ from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, token_scores
 from lrc_tl.errors import unprintable
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel, require_hook
+from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
 from lrc_tl.numerics.precision import wide_of
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect, Unit
-from lrc_tl.steering.places import Where, hook_layer
+from lrc_tl.steering.places import Where
 from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 
 

@@ -12,7 +12,7 @@ from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.directions.score_calibration import ScoreCalibration
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.steering.places import hook_layer
+from lrc_tl.models.hooked_model import hook_layer
 from lrc_tl.storage.json_fields import checked_fields
 
 KIND = "concepts"

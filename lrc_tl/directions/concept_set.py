@@ -29,7 +29,7 @@ from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.directions.set_calibration import calibrated_set, require_options, set_report
 from lrc_tl.directions.subspaces import Subspace
 from lrc_tl.errors import ArtifactError
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import text_activation
 from lrc_tl.relations.words import as_spelled
 from lrc_tl.steering.operations import Amount, Swap

@@ -25,11 +25,11 @@ from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import ArtifactError
 from lrc_tl.models.fingerprint import ModelFingerprint
+from lrc_tl.models.hooked_model import RESIDUAL, block_hook
 from lrc_tl.storage.artifacts import file_bytes
 from lrc_tl.storage.whole_file import whole_file
 
 _ARCHITECTURE = "controlvector"
-_SUFFIX = "hook_resid_post"
 _SHA256 = "lrc_tl.sha256"
 """Key of the content's hash; readers that do not know it, such as llama.cpp, skip it."""
 
@@ -112,7 +112,7 @@ def concepts_by_layer(
                     of_object[layer],
                     relation=relation,
                     object_name=name,
-                    hook_name=f"blocks.{layer}.{_SUFFIX}",
+                    hook_name=block_hook(layer),
                     method=method,
                     fingerprint=fingerprint,
                 )
@@ -243,9 +243,9 @@ def _text(reader: Any, key: str) -> str:
 def _check_sets(sets: tuple[ConceptSet, ...]) -> None:
     if not sets:
         raise ValueError("there are no sets; give at least one")
-    if wrong := [concepts.hook_name for concepts in sets if not concepts.hook_name.endswith(f".{_SUFFIX}")]:
+    if wrong := [concepts.hook_name for concepts in sets if not concepts.hook_name.endswith(f".{RESIDUAL}")]:
         raise ValueError(
-            f"a set stands at {wrong[0]}; a `{{layer: vector}}` export is for blocks' outputs ({_SUFFIX}) only"
+            f"a set stands at {wrong[0]}; a `{{layer: vector}}` export is for blocks' outputs ({RESIDUAL}) only"
         )
     layer, count = Counter(concepts.layer for concepts in sets).most_common(1)[0]
     if count > 1:

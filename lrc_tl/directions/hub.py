@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from lrc_tl.errors import HubError
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.storage.artifacts import read_artifact
 
 FILE_NAME = "concepts.safetensors"

@@ -20,9 +20,8 @@ from lrc_tl.directions.pooling import (
 )
 from lrc_tl.directions.probe import require_width
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.relations.words import same_name
-from lrc_tl.steering.places import hook_layer
 
 
 class LinearProbe(Mapping[str, ConceptDirection]):

@@ -4,7 +4,7 @@ Words count: special tokens, wherever they stand, are left out unless asked for,
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,12 +13,12 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.probe import Probe, Score
-from lrc_tl.models.loading import HookedModel
-from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
+from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.passes.batches import kept_residuals, length_batches, right_padded, whole_text_ids
 from lrc_tl.passes.padding import looks_padded, own_tokens
 from lrc_tl.passes.tracking import is_steered
 from lrc_tl.relations.special_tokens import special_ids
-from lrc_tl.steering.places import hook_layer, last_subject_token
+from lrc_tl.steering.places import last_subject_token
 
 Pool: TypeAlias = Literal["last_subject_token", "mean", "max"]
 TokenMask: TypeAlias = Bool[Tensor, "batch pos"]
@@ -179,24 +179,19 @@ def pool_texts(
             sequences = [sequence[:end] for sequence, end in zip(sequences, ends, strict=True)]
     scores: list[Tensor | None] = [None] * len(texts)
     for rows in length_batches([len(sequence) for sequence in sequences]):
-        kept: list[Tensor] = []
-
-        def keep(residual: Tensor, hook: Any, kept: list[Tensor] = kept) -> None:
-            kept.append(residual.detach())
-
-        ids = right_padded(model, [sequences[row] for row in rows])
-        lengths = [len(sequences[row]) for row in rows]
-        stop = hook_layer(probe.hook_name) + 1
-        run(model, ids, lengths=lengths, fwd_hooks=[(probe.hook_name, keep)], stop_at_layer=stop)
+        batch = [sequences[row] for row in rows]
+        kept = kept_residuals(model, batch, [probe.hook_name], read=lambda _, residual: residual.detach())
         if subjects is not None:
             positions = torch.tensor([ends[row] - 1 for row in rows])
-            pooled = pool_acts(score, kept[0], by=by, positions=positions)
+            pooled = pool_acts(score, kept[probe.hook_name], by=by, positions=positions)
         else:
-            mask = token_mask(model, ids, attention_mask=own_tokens(lengths, ids.shape[1]), bos=bos)
+            ids = right_padded(model, batch)
+            real = own_tokens([len(sequence) for sequence in batch], ids.shape[1])
+            mask = token_mask(model, ids, attention_mask=real, bos=bos)
             if not bool(mask.any(1).all()):
                 text = texts[rows[int((~mask.any(1)).nonzero()[0])]]
                 raise ValueError(f"{text!r} holds special tokens alone; give a word, or count them with bos=True")
-            pooled = pool_acts(score, kept[0], by=by, mask=mask)
+            pooled = pool_acts(score, kept[probe.hook_name], by=by, mask=mask)
         for row, row_scores in zip(rows, pooled, strict=True):
             scores[row] = row_scores
     return torch.stack([row_scores for row_scores in scores if row_scores is not None])

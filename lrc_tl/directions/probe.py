@@ -5,7 +5,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
 """From activations `*batch d_model` to scores: `*batch` of a direction, `*batch concept` of a set."""

@@ -2,17 +2,15 @@
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.directions.probe import Probe, Score
-from lrc_tl.models.loading import HookedModel
-from lrc_tl.passes.batches import right_padded, run, whole_text_ids
+from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.passes.batches import kept_residuals, whole_text_ids
 from lrc_tl.relations.special_tokens import special_ids
-from lrc_tl.steering.places import hook_layer
 
 _POSITIVE, _NEGATIVE = "255, 140, 0", "70, 130, 255"
 
@@ -79,19 +77,8 @@ def token_scores(probe: Probe, score: Score, model: HookedModel, text: str, *, l
         raise ValueError("the text is empty; give at least one word")
     probe.require_model(model)
     ids = whole_text_ids(model, text)
-    kept: list[Tensor] = []
-
-    def keep(residual: Tensor, hook: Any) -> None:
-        kept.append(residual[0].detach())
-
-    run(
-        model,
-        right_padded(model, [ids]),
-        lengths=[len(ids)],
-        fwd_hooks=[(probe.hook_name, keep)],
-        stop_at_layer=hook_layer(probe.hook_name) + 1,
-    )
-    scores = score(kept[0])
+    kept = kept_residuals(model, [ids], [probe.hook_name], read=lambda _, residual: residual[0].detach())
+    scores = score(kept[probe.hook_name])
     if not bool(torch.isfinite(scores).all()):
         raise ValueError(f"the residuals at {probe.hook_name} are not finite; load the model in float32")
     special = special_ids(model.tokenizer)

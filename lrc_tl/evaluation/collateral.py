@@ -14,7 +14,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.precision import wide_of
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 

@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -16,8 +15,8 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, Session, inside, without_gradients
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 
@@ -130,9 +129,8 @@ def random_weights(model: HookedModel, *, seed: int) -> Block:
     """
 
     def put_on(session: Session) -> None:
-        module: Any = model
         generator = torch.Generator().manual_seed(seed)
-        before = [(parameter, parameter.detach().clone()) for parameter in module.parameters()]
+        before = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
 
         def restore() -> None:
             for parameter, kept in before:

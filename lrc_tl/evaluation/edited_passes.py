@@ -16,10 +16,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.models.hooking import hooked_pass
-from lrc_tl.models.loading import HookedModel, hook_name
 from lrc_tl.numerics.precision import wide_of
-from lrc_tl.passes.batches import MAX_TOKENS, Hooks, length_batches, picked_before_unembedding, right_padded
+from lrc_tl.passes.batches import (
+    MAX_LOGITS,
+    MAX_TOKENS,
+    Hooks,
+    length_batches,
+    picked_before_unembedding,
+    right_padded,
+)
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import prefix_cache
@@ -30,8 +37,6 @@ EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
 _LEAST_SPARED = 128
 """Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
 each small batch reads all weights again."""
-_MAX_LOGITS = 2**26
-"""Logits kept at a time (rows x positions x vocabulary): 256 MiB in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,7 @@ def _batches(
     lengths = [len(sequences[numbers[row]].ids) - skipped for row in rows]
     for batch in length_batches(lengths, max_tokens=max_tokens):
         most = max(len(sequences[numbers[rows[place]]].wanted) for place in batch)
-        size = max(1, _MAX_LOGITS // (most * int(model.cfg.d_vocab)))
+        size = max(1, MAX_LOGITS // (most * int(model.cfg.d_vocab)))
         for start in range(0, len(batch), size):
             yield [rows[place] for place in batch[start : start + size]]
 

@@ -12,7 +12,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import CausalityResult, Edit, edited_log_probs
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
-from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.passes.activations import object_activations, prompt_activations
 from lrc_tl.passes.batches import Hooks, logits_at
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt

@@ -6,9 +6,9 @@ from random import Random
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.errors import PositionError
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.known_prompts import filter_known
-from lrc_tl.relations.prompts import Prompt, tokenize_prompt
+from lrc_tl.relations.prompts import Prompt, tokenize_prompt, tokens_once
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.relation_files import built_in_relations, load_relation
 
@@ -16,6 +16,7 @@ _ASKED_OF_EACH = 4
 
 
 @numbers_checked
+@tokens_once()
 def known_statements(
     model: HookedModel,
     relation: Relation,

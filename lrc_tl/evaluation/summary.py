@@ -16,7 +16,7 @@ from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, 
 from lrc_tl.evaluation.classification import Classification, classify_activations, require_several
 from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_pairs
 from lrc_tl.models.fingerprint import fingerprints_once
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 

@@ -23,10 +23,10 @@ from lrc_tl.experiments.settings import BenchmarkSettings
 from lrc_tl.experiments.statements import side_effect_pairs
 from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
 from lrc_tl.methods.method import MethodVariant
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known
-from lrc_tl.relations.prompts import Prompt, tokenize_prompt
+from lrc_tl.relations.prompts import Prompt, tokenize_prompt, tokens_once
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.sampling import splittable_sample
 from lrc_tl.tuning.selection import RANKS, select_settings
@@ -38,6 +38,7 @@ class _LeftOut(Exception):
     """A relation cannot be evaluated for a reason that is part of the result."""
 
 
+@tokens_once()
 def benchmark_relation(
     model: HookedModel,
     relation: Relation,

@@ -15,7 +15,7 @@ from lrc_tl.lre.fit_settings import FitMethod, require_fit_method
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.methods.method import require_exact_fit, require_methods
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel, layer_number
+from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.relation_files import built_in_relations, load_relation
 from lrc_tl.storage.json_results import check_folder

@@ -96,7 +96,7 @@ class ProtocolResult:
         except (KeyError, TypeError, ValueError) as error:
             raise ResumeError(f"{source} is no stored result: {error}") from error
 
-    def require_some(self) -> None:
+    def require_nonempty(self) -> None:
         """Fail where no relation was evaluated.
 
         Raises:

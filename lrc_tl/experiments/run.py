@@ -15,7 +15,7 @@ from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.lre.fit_settings import FitMethod
 from lrc_tl.markup.printable import printable
 from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.relation import Relation
 
 
@@ -154,5 +154,5 @@ def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -
             bar.advance()
     names = method_names(settings, int(model.cfg.n_layers))
     result = ProtocolResult(records=tuple(records), methods=names, compare=plan.compare)
-    result.require_some()
+    result.require_nonempty()
     return result

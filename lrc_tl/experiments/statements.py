@@ -7,7 +7,7 @@ from random import Random
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.collateral import Pair, same_subject_pairs, unrelated_pairs
 from lrc_tl.evaluation.statements import plain_name, readable_prompts
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.passes.finite import require_finite_residuals

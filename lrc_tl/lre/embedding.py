@@ -20,7 +20,7 @@ from lrc_tl.errors import ArtifactError
 from lrc_tl.lre.fit_settings import FitMethod, low_rank_settings
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel, block_hook
 from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.passes.activations import object_activations
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt
@@ -62,12 +62,12 @@ class LinearRelationalEmbedding:
     @property
     def subject_hook(self) -> str:
         """Hook point of the subject activations, e.g. `"blocks.8.hook_resid_post"`."""
-        return f"blocks.{self.subject_layer}.hook_resid_post"
+        return block_hook(self.subject_layer)
 
     @property
     def object_hook(self) -> str:
         """Hook point of the object activations."""
-        return f"blocks.{self.object_layer}.hook_resid_post"
+        return block_hook(self.object_layer)
 
     @classmethod
     @numbers_checked

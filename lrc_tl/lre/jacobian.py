@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
-from lrc_tl.models.loading import HookedModel, hook_name, layer_number
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt, object_positions
@@ -69,6 +70,7 @@ def layer_pairs(
 
 
 @numbers_checked
+@checked
 def subject_object_jacobian(
     model: HookedModel,
     tokens: TokenizedPrompt,
@@ -126,8 +128,8 @@ def subject_object_jacobians(
     pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
     if not pairs:
         raise ValueError("no subject layers; give at least one")
-    found = jacobian_grid(model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit)
-    return {subject_layer: one for (subject_layer, _), one in found}
+    grid = jacobian_grid(model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit)
+    return {subject_layer: jacobian for (subject_layer, _), jacobian in grid}
 
 
 def jacobian_grid(
@@ -144,7 +146,7 @@ def jacobian_grid(
     in memory together.
 
     Raises:
-        ValueError: as `subject_object_jacobians`, but for the layers.
+        ValueError: as `subject_object_jacobians`, except for the layers.
     """
     positions = checked_positions(model, tokens, object_aggregation)
     n_rows = rows_at_once(model, tokens, memory_limit)
@@ -175,7 +177,7 @@ def checked_positions(
     """Positions of the object, after checks that its Jacobian can be computed.
 
     Raises:
-        ValueError: as `subject_object_jacobians`, but for layers and memory.
+        ValueError: as `subject_object_jacobians`, except for layers and memory.
     """
     if object_aggregation not in get_args(ObjectAggregation):
         allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
@@ -191,8 +193,7 @@ def checked_positions(
 
 
 def _check_differentiable(model: HookedModel) -> None:
-    module: Any = model
-    for name, parameter in module.named_parameters():
+    for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the model's {name} is {parameter.dtype}; load the model in float32 or float64")
         if parameter.is_inference():
@@ -211,8 +212,7 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
     d_model = int(model.cfg.d_model)
     if memory_limit is None:
         return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == "cpu" else d_model
-    module: Any = model
-    width: int = max(parameter.element_size() for parameter in module.parameters())
+    width: int = max(parameter.element_size() for parameter in model.parameters())
     d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
     d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
     n_after = len(tokens.input_ids) - tokens.subject_position

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.lre.jacobian import checked_positions, rows_at_once, subject_object_graph
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.prefix_cache import PrefixCache
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 
@@ -35,7 +36,8 @@ class JacobianProducts:
         with torch.inference_mode(False), torch.enable_grad():
             self._subjects, self._objects = subject_object_graph(model, tokens, pairs, positions, cache=cache)
             self._cotangents = {
-                layer: torch.zeros_like(one).requires_grad_(True) for layer, one in self._objects.items()
+                layer: torch.zeros_like(activation).requires_grad_(True)
+                for layer, activation in self._objects.items()
             }
             layers = sorted(self._objects)
             pulled = torch.autograd.grad(
@@ -56,34 +58,35 @@ class JacobianProducts:
         """The residual stream at the object."""
         return self._objects[layer].detach()
 
+    @checked
     def forward(
         self, subject_layer: int, rows: Float[Tensor, "row d_subject"]
     ) -> dict[int, Float[Tensor, "row d_object"]]:
         """`J v` for each row, at every object layer that `subject_layer` makes a pair with."""
-        layers = [object_ for subject, object_ in self._pairs if subject == subject_layer]
-        targets = [self._cotangents[layer] for layer in layers]
-        found = _products(self._pulled[subject_layer], targets, rows, self._n_rows)
-        return dict(zip(layers, found, strict=True))
+        targets = {object_: self._cotangents[object_] for layer, object_ in self._pairs if layer == subject_layer}
+        return _products(self._pulled[subject_layer], targets, rows, self._n_rows)
 
+    @checked
     def reverse(
         self, object_layer: int, rows: Float[Tensor, "row d_object"]
     ) -> dict[int, Float[Tensor, "row d_subject"]]:
         """`J^T u` for each row, at every subject layer that `object_layer` makes a pair with."""
-        layers = [subject for subject, object_ in self._pairs if object_ == object_layer]
-        sources = [self._subjects[layer] for layer in layers]
-        found = _products(self._objects[object_layer], sources, rows, self._n_rows)
-        return dict(zip(layers, found, strict=True))
+        sources = {subject: self._subjects[subject] for subject, layer in self._pairs if layer == object_layer}
+        return _products(self._objects[object_layer], sources, rows, self._n_rows)
 
 
-def _products(output: Tensor, inputs: list[Tensor], rows: Tensor, n_rows: int) -> list[Tensor]:
-    """The gradient of `output` with respect to each input for each row, `n_rows` at a time."""
+def _products(output: Tensor, inputs: dict[int, Tensor], rows: Tensor, n_rows: int) -> dict[int, Tensor]:
+    """The gradient of `output` with respect to each layer's input for each row, `n_rows` at a time."""
     if not output.requires_grad:  # it does not depend on any of them
-        return [rows.new_zeros(len(rows), len(one)) for one in inputs]
+        return {layer: rows.new_zeros(len(rows), len(activation)) for layer, activation in inputs.items()}
 
     def pull_back(row: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(output, inputs, row, retain_graph=True, materialize_grads=True)
+        return torch.autograd.grad(output, list(inputs.values()), row, retain_graph=True, materialize_grads=True)
 
     run: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vmap(pull_back)
     with torch.inference_mode(False), torch.enable_grad():
         parts = [run(rows[start : start + n_rows]) for start in range(0, len(rows), n_rows)]
-    return [torch.cat(one) for one in zip(*parts, strict=True)]
+    return {
+        layer: torch.cat(parts_of_layer)
+        for layer, parts_of_layer in zip(inputs, zip(*parts, strict=True), strict=True)
+    }

@@ -13,7 +13,7 @@ from lrc_tl.lre.low_rank_fit import LowRankFit, exact_is_cheaper, fit_grid, fit_
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt, prompts_hash, tokenize_prompt
 
 _Lres = dict[tuple[int, int], LinearRelationalEmbedding]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrc_tl.models.hooked_model import HookedModel, block_hook, is_hooked_transformer
 from lrc_tl.models.hooking import Block, Session, acting_hooks, replace_for
-from lrc_tl.models.loading import HookedModel, hooked_transformer
 
 _ELEMENTWISE = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "relu")
 
@@ -26,8 +26,7 @@ def lean_reverse(model: HookedModel, layers: Sequence[int]) -> Block:
     """
 
     def put_on(session: Session) -> None:
-        hooked = hooked_transformer()
-        if hooked is None or not isinstance(model, hooked):
+        if not is_hooked_transformer(model):
             return
         for layer in layers:
             block = model.blocks[layer]
@@ -50,12 +49,11 @@ def only_positions_hook(
     None where that would show (hooks of others in the layer) or where nothing can be left out (a
     TransformerBridge, a layer whose parts run side by side).
     """
-    hooked = hooked_transformer()
-    if hooked is None or not isinstance(model, hooked) or model.cfg.attn_only or model.cfg.parallel_attn_mlp:
+    if not is_hooked_transformer(model) or model.cfg.attn_only or model.cfg.parallel_attn_mlp:
         return None
     if any(acting_hooks(module) for module in model.blocks[layer].modules()):
         return None
-    return f"blocks.{layer}.hook_resid_mid", lambda residual, hook: residual[:, list(positions)]
+    return block_hook(layer, "hook_resid_mid"), lambda residual, hook: residual[:, list(positions)]
 
 
 def _is_plain_norm(module: Any) -> bool:

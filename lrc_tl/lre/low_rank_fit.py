@@ -4,7 +4,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from lrc_tl.lre.fit_settings import LowRankSettings
 from lrc_tl.lre.jacobian import checked_positions, rows_at_once
 from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.direction_error import direction_errors
 from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.numerics.sketching import BlockKrylov, factors_of
@@ -283,8 +282,7 @@ def _rounds_to_go(bounds: list[float], limit: float) -> int:
 
 def _random(model: HookedModel, width: int, seed: int) -> Tensor:
     """Random columns on the model's device, the same on every device."""
-    module: Any = model
-    like = next(iter(module.parameters()))
+    like = next(iter(model.parameters()))
     generator = torch.Generator().manual_seed(seed)
     columns = torch.randn(int(model.cfg.d_model), width, generator=generator, dtype=torch.float64)
     return columns.to(dtype=like.dtype, device=like.device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from lrc_tl.errors import ArtifactError
 from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics, layer_statistics
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.mapped_weights import say
 from lrc_tl.models.packaged import cache_folder
 from lrc_tl.passes.tracking import is_steered

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrc_tl.arguments.no_booleans import no_booleans
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import ArtifactError
 from lrc_tl.lre.background import Background, background_rows, built_in_background
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.models.loading import HookedModel, layer_number
+from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.numerics.covariance import Covariance, shrinkage_of
 from lrc_tl.relations.words import caseless, find_word
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
@@ -133,7 +133,7 @@ class SubjectStatistics(Mapping[int, LayerStatistics]):
         self._by_layer = dict(sorted(by_layer.items()))
 
     @classmethod
-    @no_booleans
+    @numbers_checked
     @fingerprints_once()
     def fit(
         cls,

@@ -27,7 +27,7 @@ from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.methods.method import BASELINES, METHODS
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.precision import wide_dtype
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt

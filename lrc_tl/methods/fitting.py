@@ -23,7 +23,7 @@ from lrc_tl.methods.method import (
     require_methods,
 )
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.models.loading import HookedModel, hook_name, layer_number
+from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.passes.activations import PromptActivations, prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt

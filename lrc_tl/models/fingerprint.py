@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from lrc_tl.errors import FingerprintMismatch
-from lrc_tl.models.hooking import hooked_pass
-from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.models.hooked_model import HookedModel, hook_name
+from lrc_tl.models.hooking import hooked_pass, keeping
+from lrc_tl.relations.prompts import tokens_once
 from lrc_tl.storage.json_fields import checked_fields
 from lrc_tl.turns import turn
 
@@ -72,10 +73,10 @@ class ModelFingerprint:
         if taken is not None and id(model) in taken:
             return taken[id(model)][1]
         # In a context of its own, where no steering of ours is on.
-        made = Context().run(cls._compute, model)
+        fingerprint = Context().run(cls._compute, model)
         if taken is not None:
-            taken[id(model)] = model, made  # the model too, so that no other gets its id meanwhile
-        return made
+            taken[id(model)] = model, fingerprint  # the model too, so that no other gets its id meanwhile
+        return fingerprint
 
     @classmethod
     def _compute(cls, model: HookedModel) -> "ModelFingerprint":
@@ -106,7 +107,7 @@ class ModelFingerprint:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: fields are missing, unknown or of another type, or the behaviour or dtype is none.
+            ValueError: fields are missing, unknown or of another type, or the behaviour or the dtype is not one.
         """
         hints = get_type_hints(cls)
         if set(data) != set(hints):
@@ -144,9 +145,9 @@ class ModelFingerprint:
         Raises:
             FingerprintMismatch: it is another model.
         """
-        found = ModelFingerprint.of(model)
-        self._require(self._different_fields(found), what)
-        behaviour = self._different_behaviour(found)
+        current = ModelFingerprint.of(model)
+        self._require(self._different_fields(current), what)
+        behaviour = self._different_behaviour(current)
         if behaviour and _has_hooks(model):
             warnings.warn(
                 f"hooks are on the model, so it is not seen whether {what} on its weights: {behaviour[0]}",
@@ -154,7 +155,7 @@ class ModelFingerprint:
             )
             return
         self._require(behaviour, what)
-        self._warn_of_other_ways(found, what)
+        self._warn_of_other_ways(current, what)
 
     def is_same_model(self, other: "ModelFingerprint | None") -> bool:
         """Whether `require_match` would pass."""
@@ -198,14 +199,16 @@ class ModelFingerprint:
 def fingerprints_once() -> Iterator[None]:
     """Inside the block, or the function that it decorates, each model is fingerprinted once.
 
-    For the length of one call in which nothing but this library touches the model; never around a `yield`.
+    Each prompt is tokenised once as well (`tokens_once`). Use it for the length of one call in which nothing but
+    this library touches the model, and never around a `yield`.
     """
     if _taken.get() is not None:
         yield
         return
     token = _taken.set({})
     try:
-        yield
+        with tokens_once():
+            yield
     finally:
         _taken.reset(token)
 
@@ -239,29 +242,24 @@ def _processing(model: HookedModel) -> str:
 def _behaviour(model: HookedModel, ids: torch.Tensor) -> dict[str, list[float]]:
     n_layers, d_model = int(model.cfg.n_layers), int(model.cfg.d_model)
     layers = sorted({0, n_layers // 2, n_layers - 1})
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(layer: int) -> Any:
-        def hook_function(residual: torch.Tensor, hook: Any) -> None:
-            kept[layer] = residual[0, -1].double().cpu()
-
-        return hook_function
-
-    hooks = [(hook_name(model, layer), keep(layer)) for layer in layers]
+    names = [hook_name(model, layer) for layer in layers]
+    kept: dict[str, torch.Tensor] = {}
+    hooks = keeping(kept, names, lambda _, residual: residual[0, -1].double().cpu())
     hooked_pass(model, ids, fwd_hooks=hooks, stop_at_layer=n_layers, attention_mask=torch.ones_like(ids))
     # RandomState's stream is frozen across NumPy versions.
     gaussians = torch.from_numpy(np.random.RandomState(0).standard_normal((_N_PROJECTIONS, d_model)))
     return {
-        str(layer): [float(kept[layer].norm()), *(float(x) for x in gaussians @ kept[layer])] for layer in layers
+        str(layer): [float(kept[name].norm()), *(float(product) for product in gaussians @ kept[name])]
+        for layer, name in zip(layers, names, strict=True)
     }
 
 
-def _distance(one: dict[str, list[float]], other: dict[str, list[float]]) -> float:
+def _distance(behaviour: dict[str, list[float]], other: dict[str, list[float]]) -> float:
     """Largest relative residual difference over the layers, from the Gaussian projections; of zeros to zeros 0."""
-    if set(one) != set(other):
+    if set(behaviour) != set(other):
         return float("inf")
     worst = 0.0
-    for layer, (norm, *products) in one.items():
+    for layer, (norm, *products) in behaviour.items():
         difference = np.array(products) - np.array(other[layer][1:])
         if norm == 0:  # weights made by hand; else any residual has a length
             worst = max(worst, 0.0 if other[layer][0] == 0 else float("inf"))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Session
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.turns import turn
 
 _GENERATORS = ("generate", "generate_stream", "hf_generate")

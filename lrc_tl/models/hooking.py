@@ -6,7 +6,7 @@ acts in passes of the context (`contextvars`) that entered the block, and so in 
 copy of the model, or once the session is over, it does nothing.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ContextDecorator
 from contextvars import ContextVar
 from functools import partial
@@ -15,9 +15,16 @@ from weakref import ref
 
 import torch
 
-from lrc_tl.models.loading import HookedModel, require_evaluation_mode, require_hook
+from lrc_tl.models.hooked_model import (
+    HookedModel,
+    block_hook,
+    is_bridge,
+    require_evaluation_mode,
+    require_hook,
+)
 
 Result = TypeVar("Result")
+Kept = TypeVar("Kept")
 Hooks = Sequence[tuple[str, Callable[..., Any]]]
 
 _open: ContextVar[tuple["Session", ...]] = ContextVar("lrc_tl_open_sessions", default=())
@@ -85,7 +92,7 @@ class Session:
 
     def _clean(self) -> None:
         self.is_open = False
-        copies = [module for module in (one() for one in self._copies) if module is not None]
+        copies = [module for module in (reference() for reference in self._copies) if module is not None]
         for module in (*self._modules, *copies):
             _take_off(module, lambda function: function._session is self or function._session is None)
         for undo in reversed(self._undo):
@@ -165,7 +172,7 @@ class _Replacement:
 
 
 class Block(ContextDecorator, AbstractContextManager[None]):
-    """A context manager of a session: `put_on` is called with it on entering, and may be anew each time."""
+    """A context manager of a session: `put_on` is called with it each time the block is entered."""
 
     def __init__(self, put_on: Callable[[Session], None]) -> None:
         self._put_on = put_on
@@ -270,20 +277,34 @@ def hooked_pass(
     """
     require_evaluation_mode(model)
     mode: Callable[[Callable[[], Any]], Any] = (lambda work: work()) if gradients else without_gradients
-    call: Any = model
-    if stop_at_layer is None or not hasattr(type(model), "original_model"):
-        work = partial(call, ids, stop_at_layer=stop_at_layer, **arguments)
+    if stop_at_layer is None or not is_bridge(model):
+        work = partial(model, ids, stop_at_layer=stop_at_layer, **arguments)
         return inside(hooks_on(model, fwd_hooks), partial(mode, work))
 
     def stop(residual: torch.Tensor, hook: Any) -> None:
         raise _Stop
 
-    last = (f"blocks.{stop_at_layer - 1}.hook_resid_post", stop)
+    last = (block_hook(stop_at_layer - 1), stop)
     try:
-        inside(hooks_on(model, [*fwd_hooks, last]), partial(mode, partial(call, ids, **arguments)))
+        inside(hooks_on(model, [*fwd_hooks, last]), partial(mode, partial(model, ids, **arguments)))
     except _Stop:
         return None
     raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")
+
+
+def keeping(kept: dict[str, Kept], names: Iterable[str], read: Callable[[str, torch.Tensor], Kept]) -> Hooks:
+    """Hooks that put `read(name, activation)` of each hook point into `kept`, under the name that is given here.
+
+    The Bridge calls some hook points by other names inside a hook.
+    """
+
+    def hook_on(name: str) -> Callable[..., None]:
+        def keep(activation: torch.Tensor, hook: Any) -> None:
+            kept[name] = read(name, activation)
+
+        return keep
+
+    return [(name, hook_on(name)) for name in names]
 
 
 def replace_for(session: Session, owner: Any, name: str, value: Callable[..., Any]) -> None:
@@ -307,8 +328,12 @@ def replace_for(session: Session, owner: Any, name: str, value: Callable[..., An
 def acting_hooks(module: Any) -> list[Any]:
     """Functions on a module that may act in a pass of this context: all but those of other contexts' sessions."""
     functions = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    own = [f for f in functions if not isinstance(f, _Function) or (f._session is not None and f._session.acts())]
-    return [*own, *module._backward_hooks.values()]
+    acting = [
+        function
+        for function in functions
+        if not isinstance(function, _Function) or (function._session is not None and function._session.acts())
+    ]
+    return [*acting, *module._backward_hooks.values()]
 
 
 def _take_off(module: Any, ours: Callable[[_Function], bool]) -> None:

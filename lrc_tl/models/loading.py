@@ -1,19 +1,16 @@
-"""Models: loading them with the raw residual stream, and the protocol that the rest of lrc_tl relies on.
+"""Models loaded with the raw residual stream.
 
-HookedTransformer (TransformerLens 3.9) and TransformerBridge (3.9 and 4.x) are used through the same calls.
-Only this module, `prefix_cache`, `lean_reverse` and `packaged` import `transformer_lens` or `transformers`, and
-only when a model is loaded or run.
+Of the whole package only the wing `models`, `prefix_cache` and `lean_reverse` import `transformer_lens` or
+`transformers`, and only when a model is loaded or run.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import torch
 
-from lrc_tl.arguments.near_names import near_names
-from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.errors import ModelError, in_one_line
+from lrc_tl.models.hooked_model import HookedModel, hooked_transformer
 from lrc_tl.models.mapped_weights import (
     mapped_hooked_transformer,
     plain_hooked_transformer,
@@ -22,86 +19,6 @@ from lrc_tl.models.mapped_weights import (
 from lrc_tl.models.packaged import PACKAGED, gguf_folder, packaged_folder
 
 Backend = Literal["auto", "hooked_transformer", "bridge"]
-
-
-@runtime_checkable
-class HookedModel(Protocol):
-    """The calls that HookedTransformer and TransformerBridge share and that lrc_tl uses."""
-
-    cfg: Any
-    tokenizer: Any
-
-    @property
-    def hook_dict(self) -> Mapping[str, Any]:
-        """Hook points by name."""
-
-    def to_tokens(self, input: Any) -> torch.Tensor:
-        """Token ids with the model's beginning-of-sequence policy."""
-
-    def hooks(self, fwd_hooks: Any) -> Any:
-        """Context manager that adds forward hooks and removes them on leaving."""
-
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
-        """Output and activations."""
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Continue a prompt."""
-
-
-@numbers_checked
-def hook_name(model: HookedModel, layer: int) -> str:
-    """`blocks.{layer}.hook_resid_post`; negative layers count from the end.
-
-    Raises:
-        ValueError: the layer is outside the model.
-    """
-    name = f"blocks.{layer_number(model, layer)}.hook_resid_post"
-    require_hook(model, name)
-    return name
-
-
-def layer_number(model: HookedModel, layer: int) -> int:
-    """The layer counted from the start; negative layers count from the end.
-
-    Raises:
-        ValueError: the layer is outside the model.
-    """
-    n_layers = int(model.cfg.n_layers)
-    if not -n_layers <= layer < n_layers:
-        raise ValueError(f"layer {layer} is outside the model; allowed are {-n_layers} to {n_layers - 1}")
-    return layer % n_layers
-
-
-def require_hook(model: HookedModel, name: str) -> None:
-    """Check that the model has a hook point, before anything runs: TransformerBridge 3.9 ignores unknown names.
-
-    Raises:
-        LookupError: no such hook point; near names are shown.
-    """
-    if name not in model.hook_dict:
-        near = near_names(name, model.hook_dict)
-        raise LookupError(f"the model has no hook point {name!r}; near names: {', '.join(near) or 'none'}")
-
-
-def require_evaluation_mode(model: HookedModel) -> None:
-    """Go on unless the model drops activations at random, as models with dropout do in training mode.
-
-    Raises:
-        ModelError: it does, so that no number could be had twice.
-    """
-    module: Any = model
-    wrapped = getattr(module, "original_model", module)  # Hugging Face's model in a Bridge has a mode of its own
-    if not (module.training or wrapped.training):
-        return
-    for part in wrapped.modules():
-        shares = {"p": part.p} if isinstance(part, torch.nn.Dropout) else vars(part)
-        for name, share in shares.items():
-            # Attention code keeps its share as a plain number, and asks the module for its mode.
-            if part.training and (name == "p" or "dropout" in name) and isinstance(share, float) and share > 0:
-                raise ModelError(
-                    f"the model is in training mode, where its {type(part).__name__} drops activations at random "
-                    f"(a share of {share:g}), so that its numbers change from pass to pass; call model.eval()"
-                )
 
 
 def load_model(
@@ -116,8 +33,8 @@ def load_model(
     Args:
         name_or_model: `"packaged:gemma-3-270m"` or `"packaged:smollm2-135m"` (packages; converted once, about a
             minute and a half), the path of a GGUF file or of a Hugging Face folder, a name that TransformerLens
-            knows, or a HookedTransformer or TransformerBridge, which stays as it is but for evaluation mode and
-            gradients.
+            knows, or a HookedTransformer or TransformerBridge, which stays as it is except for evaluation mode
+            and gradients.
         backend: `"auto"` takes HookedTransformer where this TransformerLens has it and lists the model, else
             TransformerBridge.
         device: where the weights are put, e.g. `"cuda:1"`; a model that is given stays where it is.
@@ -154,9 +71,8 @@ def load_model(
         model = _from_folder(gguf_folder(Path(name_or_model)), None, backend, device, dtype)
     else:
         model = _from_name(str(name_or_model), backend, device, dtype)
-    module: Any = model
-    module.eval()
-    module.requires_grad_(False)
+    model.eval()
+    model.requires_grad_(False)
     return model
 
 
@@ -191,17 +107,6 @@ def _first_sentence(error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def hooked_transformer() -> Any:
-    """The class HookedTransformer, or None where this TransformerLens has none (4.x)."""
-    import transformer_lens
-
-    # 4.x removed the class and raises ImportError on touching the name.
-    try:
-        return transformer_lens.HookedTransformer
-    except (ImportError, AttributeError):
-        return None
 
 
 def _require_hooked_transformer() -> Any:

@@ -1,7 +1,7 @@
 """A HookedTransformer whose weights stay in files and come into memory as they are used.
 
-TransformerLens converts a Hugging Face model in memory, which holds most weights twice or thrice while it runs and
-the embedding twice for good (Gemma's is rescaled, and its transpose is the unembedding). Here it converts once;
+TransformerLens converts a Hugging Face model in memory, which holds most weights two or three times meanwhile, and
+the embedding twice ever after (Gemma's is rescaled, and its transpose is the unembedding). Here it converts once;
 the result is kept beside the Hugging Face folder and mapped into memory on every later load. The unembedding is
 mapped from the Hugging Face file itself. A fit then holds only the layers that it goes through and the embeddings
 of its own tokens. Values and layouts are those of the plain way, and so are all results, to the last bit.
@@ -67,8 +67,7 @@ def mapped_hooked_transformer(
     weights = {key: value.T if _used_transposed(model, key) else value for key, value in load_file(path).items()}
     weights[_UNEMBEDDING] = hf_model.get_output_embeddings().weight.detach().T
     expected = {key: value.shape for key, value in model.named_parameters()}
-    found = {key: value.shape for key, value in weights.items()}
-    if found != expected:
+    if {key: value.shape for key, value in weights.items()} != expected:
         raise RuntimeError(f"{path} does not hold the weights of {name}; delete it, and it is made anew")
     model.load_state_dict(weights, strict=False, assign=True)
     model.move_model_modules_to_device()

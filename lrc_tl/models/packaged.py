@@ -1,6 +1,6 @@
 """Models from packages: a GGUF file is checked, dequantised once and kept as a Hugging Face folder with hashes.
 
-What is kept is checked whenever it is used, and made anew where it is damaged.
+The folder is checked whenever it is used, and made again where it is damaged.
 """
 
 import importlib.util
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from platformdirs import user_cache_path
 from rich.console import Console
 
 from lrc_tl.errors import ModelError, in_one_line, unprintable
@@ -24,7 +25,7 @@ _LAYOUT = "2"
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedModel:
-    """Where the GGUF file of a packaged model lies and what it must hash to."""
+    """Where the GGUF file of a packaged model is found, and its SHA-256."""
 
     folder: str
     """Name of the converted folder, which is the model's name too."""
@@ -59,10 +60,13 @@ PACKAGED = {
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: `$LRC_TL_CACHE`, else `lrc_tl` in the user's cache folder."""
+    """Where converted models are kept: `$LRC_TL_CACHE`, else `lrc_tl` in the user's cache folder.
+
+    On Linux that is `$XDG_CACHE_HOME/lrc_tl`, or `~/.cache/lrc_tl` where the variable is not set.
+    """
     if given := os.environ.get("LRC_TL_CACHE"):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrc_tl"
+    return user_cache_path("lrc_tl", appauthor=False)
 
 
 def packaged_folder(model: PackagedModel) -> Path:
@@ -154,10 +158,10 @@ def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damage
     console = Console(stderr=True)
     console.print(f"{name}: converting its GGUF file once, about a minute and a half")
     with console.status("1 of 3: checking and joining the file") as status:
-        found = sha256_of(*parts)
-        if found != sha256:
+        actual = sha256_of(*parts)
+        if actual != sha256:
             raise ModelError(
-                f"the GGUF file of {name} is damaged: its SHA-256 is {found}, not {sha256}; {damaged}"
+                f"the GGUF file of {name} is damaged: its SHA-256 is {actual}, not {sha256}; {damaged}"
             )
         gguf = working / "model.gguf"
         with gguf.open("wb") as out:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.models.loading import HookedModel, hook_name
-from lrc_tl.numerics.precision import wide_dtype, wide_of
-from lrc_tl.passes.batches import MAX_TOKENS, length_batches, right_padded, run
+from lrc_tl.arguments.typechecking import checked
+from lrc_tl.models.hooked_model import HookedModel, hook_name
+from lrc_tl.numerics.precision import wide_of
+from lrc_tl.passes.batches import MAX_TOKENS, kept_residuals, length_batches
 from lrc_tl.passes.finite import require_finite_residuals
 from lrc_tl.passes.tracking import is_steered
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, object_positions, subject_token, tokenize_prompt
@@ -69,44 +70,57 @@ def prompt_activations(
         sequences = [t.text_ids for t in tokenized]
     else:  # a subject needs no token after it, and its own residual does not see them
         sequences = [t.text_ids[: t.subject_position + 1] for t in tokenized]
-    d_model = int(model.cfg.d_model)
-    kept_subject: dict[int, Tensor] = {}
-    kept_object: dict[int, Tensor] = {}
-    names = {int(name.split(".")[1]): name for name in (*subject_names.values(), *object_names.values())}
-
-    def keep(layer: int, rows: list[int]) -> Any:
-        name = names[layer]
-
-        def hook_function(residual: Tensor, hook: Any) -> None:
-            wide = wide_dtype(residual.dtype)
-
-            def store(kept: dict[int, Tensor], asked: int, row: int, value: Tensor) -> None:
-                if asked not in kept:
-                    kept[asked] = torch.empty(len(prompts), d_model, dtype=wide, device=residual.device)
-                kept[asked][row] = value
-
-            for number, row in enumerate(rows):
-                for asked in (asked for asked, its_name in subject_names.items() if its_name == name):
-                    at = tokenized[row].subject_position
-                    store(kept_subject, asked, row, residual[number, at].to(wide))
-                for asked in (asked for asked, its_name in object_names.items() if its_name == name):
-                    positions = object_positions(tokenized[row], aggregations[asked])
-                    store(kept_object, asked, row, residual[number, positions].to(wide).mean(0))
-
-        return hook_function
-
-    if names:
+    subjects = {
+        layer: _Reading(hook_name=name, positions=[[t.subject_position] for t in tokenized])
+        for layer, name in subject_names.items()
+    }
+    objects = {
+        layer: _Reading(hook_name=name, positions=[object_positions(t, aggregations[layer]) for t in tokenized])
+        for layer, name in object_names.items()
+    }
+    readings = [*subjects.values(), *objects.values()]
+    if readings:
         for rows in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
-            ids = right_padded(model, [sequences[row] for row in rows])
-            fwd_hooks = [(name, keep(layer, rows)) for layer, name in names.items()]
-            lengths = [len(sequences[row]) for row in rows]
-            run(model, ids, lengths=lengths, fwd_hooks=fwd_hooks, stop_at_layer=max(names) + 1)
-    for layer, residuals in (*kept_subject.items(), *kept_object.items()):
-        require_finite_residuals(residuals, [prompt.text for prompt in prompts], layer=layer)
+            kept_residuals(
+                model,
+                [sequences[row] for row in rows],
+                dict.fromkeys(reading.hook_name for reading in readings),
+                read=partial(_read_all, readings, rows),
+            )
+    for layer, reading in (*subjects.items(), *objects.items()):
+        require_finite_residuals(reading.residuals, [prompt.text for prompt in prompts], layer=layer)
     return PromptActivations(
-        subject={layer: kept_subject[layer] for layer in subject_layers},
-        object={layer: kept_object[layer] for layer in object_layers},
+        subject={layer: subjects[layer].residuals for layer in subject_layers},
+        object={layer: objects[layer].residuals for layer in object_layers},
     )
+
+
+class _Reading:
+    """What is read at one hook point: for each prompt the mean residual over its positions, float32 or wider.
+
+    The positions of a prompt follow each other.
+    """
+
+    def __init__(self, *, hook_name: str, positions: Sequence[Sequence[int]]) -> None:
+        self.hook_name, self._positions = hook_name, positions
+        self.residuals = torch.empty(0)
+        """A row for each prompt, after the passes over all of them."""
+
+    def take(self, rows: Sequence[int], residual: Float[Tensor, "row pos d_model"]) -> None:
+        """Read the prompts with the numbers `rows`, of which the pass is."""
+        wide = torch.promote_types(residual.dtype, torch.float32)
+        if not len(self.residuals):
+            n_prompts, d_model = len(self._positions), residual.shape[-1]
+            self.residuals = torch.empty(n_prompts, d_model, dtype=wide, device=residual.device)
+        for number, row in enumerate(rows):
+            first, last = self._positions[row][0], self._positions[row][-1]
+            self.residuals[row] = residual[number, first : last + 1].to(wide).mean(0)
+
+
+def _read_all(readings: Sequence[_Reading], rows: Sequence[int], name: str, residual: Tensor) -> None:
+    for reading in readings:
+        if reading.hook_name == name:
+            reading.take(rows, residual)
 
 
 @numbers_checked
@@ -117,6 +131,7 @@ def subject_activations(
     return prompt_activations(model, prompts, subject_layers=[layer]).subject[layer]
 
 
+@checked
 def text_activation(
     model: HookedModel, text: str, *, subject: str, subject_start: int | None = None, layer: int
 ) -> Float[Tensor, " d_model"]:
@@ -129,16 +144,10 @@ def text_activation(
     ids, position = subject_token(model, text, subject=subject, subject_start=subject_start)
     if not is_steered(model):  # else positions may count from the end of the text
         ids = ids[: position + 1]
-    kept: list[Tensor] = []
     name = hook_name(model, layer)
-
-    def keep(residual: Tensor, hook: Any) -> None:
-        kept.append(wide_of(residual[0, position]))
-
-    stop = int(name.split(".")[1]) + 1
-    run(model, right_padded(model, [ids]), lengths=[len(ids)], fwd_hooks=[(name, keep)], stop_at_layer=stop)
-    require_finite_residuals(kept[0][None], [text], layer=layer)
-    return kept[0]
+    kept = kept_residuals(model, [ids], [name], read=lambda _, residual: wide_of(residual[0, position]))
+    require_finite_residuals(kept[name][None], [text], layer=layer)
+    return kept[name]
 
 
 @numbers_checked
@@ -146,5 +155,5 @@ def object_activations(
     model: HookedModel, prompts: Sequence[Prompt], *, layer: int, object_aggregation: ObjectAggregation = "mean"
 ) -> Float[Tensor, "prompt d_model"]:
     """Residual stream at the positions that predict the object (their mean, or the first), float32 or wider."""
-    found = prompt_activations(model, prompts, object_layers=[layer], object_aggregation=object_aggregation)
-    return found.object[layer]
+    activations = prompt_activations(model, prompts, object_layers=[layer], object_aggregation=object_aggregation)
+    return activations.object[layer]

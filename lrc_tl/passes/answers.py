@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, object_token_count
 from lrc_tl.relations.words import NUMBER_SIGNS, SIGNS, UNFINISHED, answer_verdict, decomposed, longer_names
 

@@ -4,22 +4,26 @@ Rows are sorted by length and padded on the right with an attention mask of ones
 later one, so every real position is computed exactly as if its row were run alone, and positions stay absolute.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrc_tl.models.hooking import hooked_pass
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.arguments.typechecking import checked
+from lrc_tl.models.hooked_model import HookedModel, hook_layer
+from lrc_tl.models.hooking import Kept, hooked_pass, keeping
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.relations.special_tokens import token_ids
 
 MAX_TOKENS = 4096
 """Tokens in one batch (padding included) unless told otherwise; bounds the memory for activations."""
-_MAX_LOGIT_POSITIONS = 256
+MAX_LOGIT_POSITIONS = 256
+"""Positions in one batch that go through the unembedding."""
+MAX_LOGITS = 2**26
+"""Logits kept at a time (rows x positions x vocabulary) where they are many: 256 MiB in float32."""
 _UNEMBEDDING_INPUT = "unembed.hook_in"
 
 Hooks = list[tuple[str, Callable[..., Any]]]
@@ -81,6 +85,31 @@ def run(
         )
 
 
+def kept_residuals(
+    model: HookedModel,
+    sequences: Sequence[Sequence[int]],
+    hook_names: Iterable[str],
+    *,
+    read: Callable[[str, Tensor], Kept],
+) -> dict[str, Kept]:
+    """`read(hook name, residual)` for each hook point, from one pass over these token ids.
+
+    The sequences are padded on the right, and `residual` has the shape `sequence pos d_model`. It is read inside
+    the pass, so that nothing else of it stays in memory. The pass stops above the highest layer.
+    """
+    names = list(hook_names)
+    kept: dict[str, Kept] = {}
+    run(
+        model,
+        right_padded(model, sequences),
+        lengths=list(map(len, sequences)),
+        fwd_hooks=list(keeping(kept, names, read)),
+        stop_at_layer=max(map(hook_layer, names)) + 1,
+    )
+    return kept
+
+
+@checked
 def picked_before_unembedding(index: Int[Tensor, "row wanted"]) -> tuple[str, Callable[..., Tensor]]:
     """A hook that lets only these positions of each row go through the unembedding.
 
@@ -113,16 +142,18 @@ def logits_at(
     """
     check = LogitsCheck(model)
     wanted = max(map(len, positions), default=0)
-    limit = max(1, _MAX_LOGIT_POSITIONS // max(1, wanted))
+    limit = max(1, MAX_LOGIT_POSITIONS // max(1, wanted))
     for batch in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
         for start in range(0, len(batch), limit):
             rows = batch[start : start + limit]
             picked = torch.tensor([[*positions[r], *[0] * (wanted - len(positions[r]))] for r in rows])
             index = picked.to(model.cfg.device)
 
-            own = [sequences[r] for r in rows]
+            batch_ids = [sequences[r] for r in rows]
             fwd_hooks = [*(edits(rows) if edits else []), picked_before_unembedding(index)]
-            logits = run(model, right_padded(model, own), lengths=list(map(len, own)), fwd_hooks=fwd_hooks)
-            check.require(logits, own)
+            logits = run(
+                model, right_padded(model, batch_ids), lengths=list(map(len, batch_ids)), fwd_hooks=fwd_hooks
+            )
+            check.require(logits, batch_ids)
             for number, row in enumerate(rows):
                 yield row, logits[number, : len(positions[row])]

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.errors import NotFiniteError
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 
-_SHOWN = 60
+_MOST_CHARACTERS = 60
+"""Of the end of a text that an error shows."""
 _ADVICE = "load the model in float32 and check its weights"
 
 
@@ -21,8 +23,8 @@ def gives_probabilities(logits: Float[Tensor, "*batch d_vocab"]) -> Bool[Tensor,
 
     Some may be -inf: so a model forbids tokens.
     """
-    found: Tensor = logits.amax(-1).isfinite()
-    return found
+    finite: Tensor = logits.amax(-1).isfinite()
+    return finite
 
 
 class LogitsCheck:
@@ -57,7 +59,7 @@ class LogitsCheck:
             return
         rows = (~good).nonzero()[:, 0].tolist()
         text = self._model.tokenizer.decode(list(sequences[rows[0]]))
-        shown = text if len(text) <= _SHOWN else f"...{text[-_SHOWN:]}"
+        end = text if len(text) <= _MOST_CHARACTERS else f"...{text[-_MOST_CHARACTERS:]}"
         advice, under = _ADVICE, ""
         if shifts is not None and bool(shifts[rows[0]].any()):
             shift = shifts[rows[0]].double()
@@ -66,10 +68,11 @@ class LogitsCheck:
             advice = f"give a smaller edit (beta or strength), or {_ADVICE}"
         raise NotFiniteError(
             f"the residuals or logits of {len(rows)} of {self._n_rows} runs are not finite, the first behind "
-            f"{shown!r}{under}; {advice}"
+            f"{end!r}{under}; {advice}"
         )
 
 
+@checked
 def require_finite_residuals(residuals: Float[Tensor, "row d_model"], texts: Sequence[str], *, layer: int) -> None:
     """Go on where all residuals are finite; `texts` are those of the rows.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.answers import ExpectedAnswer, objects_of_relations, without_end
 from lrc_tl.passes.batches import MAX_TOKENS, logits_at
 from lrc_tl.relations.prompts import Prompt, spread_over_objects, tokenize_prompt

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lrc_tl.models.loading import HookedModel, require_evaluation_mode
+from lrc_tl.models.hooked_model import HookedModel, require_evaluation_mode
 from lrc_tl.passes.padding import own_tokens
 
 

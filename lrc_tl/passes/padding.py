@@ -14,16 +14,16 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 
 _whole_rows: ContextVar[tuple[Any, tuple[int, ...]] | None] = ContextVar("_whole_rows", default=None)
 
 
 @contextmanager
 def whole_rows(model: HookedModel, lengths: Sequence[int]) -> Iterator[None]:
-    """Inside the block, a pass of `model` is over texts of so many new tokens each, padded on the right.
+    """Inside the block, each pass of `model` is over rows of these many new tokens, padded on the right.
 
-    So steering that is on sees of each row what it would see if the row were run alone.
+    Steering that is on then sees of each row what it would see if the row were run alone.
     """
     token = _whole_rows.set((model, tuple(lengths)))
     try:
@@ -43,8 +43,8 @@ def own_tokens(
 ) -> Bool[Tensor, "batch width"]:
     """True where rows of these lengths, padded to `width` on one side, have their own tokens."""
     columns = torch.arange(width, device=device)
-    own = torch.tensor(lengths, device=device)[:, None]
-    return columns < own if side == "right" else columns >= width - own
+    ends = torch.tensor(lengths, device=device)[:, None]
+    return columns < ends if side == "right" else columns >= width - ends
 
 
 def looks_padded(
@@ -52,7 +52,7 @@ def looks_padded(
 ) -> tuple[Bool[Tensor, " batch"], Bool[Tensor, " batch"]]:
     """Which of several rows begin, and which end, with the pad token where `real` says that they have text.
 
-    A single row is never padded. Where texts begin with the very token, one of them in front is no padding.
+    A single row is never padded. Where texts begin with the pad token, one of them in front is not padding.
     """
     pad = getattr(tokenizer, "pad_token_id", None)
     none = torch.zeros(len(ids), dtype=torch.bool, device=real.device)

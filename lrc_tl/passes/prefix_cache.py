@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lrc_tl.models.hooked_model import HookedModel, is_hooked_transformer
 from lrc_tl.models.hooking import Block, hooked_pass
-from lrc_tl.models.loading import HookedModel, hooked_transformer
 from lrc_tl.passes.batches import length_batches, right_padded
 from lrc_tl.passes.suffix_attention import suffix_gradients
 from lrc_tl.passes.tracking import is_steered
@@ -48,7 +48,7 @@ def prefix_cache(model: HookedModel, prefix: Int[Tensor, "1 pos"], *, stop_at_la
         return None
     if _keeps_own_cache(model):
         return _HookedCache(model, prefix, stop_at_layer)
-    if _is_hooked_transformer(model):
+    if is_hooked_transformer(model):
         return None
     return _hugging_face_cache(model, prefix, stop_at_layer)
 
@@ -73,14 +73,9 @@ def prefix_caches(
     return caches
 
 
-def _is_hooked_transformer(model: HookedModel) -> bool:
-    hooked = hooked_transformer()
-    return hooked is not None and isinstance(model, hooked)
-
-
 def _keeps_own_cache(model: HookedModel) -> bool:
     # Its cache has one entry a key-value head, which fails for keys that are spread over all heads.
-    return _is_hooked_transformer(model) and not model.cfg.ungroup_grouped_query_attention
+    return is_hooked_transformer(model) and not model.cfg.ungroup_grouped_query_attention
 
 
 class _HookedCache:
@@ -104,16 +99,16 @@ class _HookedCache:
 
     def row(self, number: int, length: int) -> "_HookedCache":
         """The cache of one row of a batch that is padded on the right, in memory of its own."""
-        one = copy(self)
-        own = slice(number, number + 1)
-        one._prefix = self._prefix[own, :length]
-        one._cache = copy(self._cache)
-        one._cache.previous_attention_mask = self._cache.previous_attention_mask[own, :length]
-        one._cache.entries = [copy(entry) for entry in self._cache.entries]
-        for entry in one._cache.entries:  # those above the last layer run are empty
-            entry.past_keys = entry.past_keys[own, :length].clone()
-            entry.past_values = entry.past_values[own, :length].clone()
-        return one
+        cache_of_row = copy(self)
+        rows = slice(number, number + 1)
+        cache_of_row._prefix = self._prefix[rows, :length]
+        cache_of_row._cache = copy(self._cache)
+        cache_of_row._cache.previous_attention_mask = self._cache.previous_attention_mask[rows, :length]
+        cache_of_row._cache.entries = [copy(entry) for entry in self._cache.entries]
+        for entry in cache_of_row._cache.entries:  # those above the last layer run are empty
+            entry.past_keys = entry.past_keys[rows, :length].clone()
+            entry.past_values = entry.past_values[rows, :length].clone()
+        return cache_of_row
 
     def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
         following = torch.ones(n_rows, n_following, dtype=self._prefix.dtype, device=self._prefix.device)

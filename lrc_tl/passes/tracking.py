@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from lrc_tl.models.following import Generation, follow_generation, generation_of
+from lrc_tl.models.hooked_model import HookedModel, Transformer, is_bridge
 from lrc_tl.models.hooking import Session
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.padding import looks_padded, own_tokens, told_lengths
 from lrc_tl.turns import turn
@@ -50,7 +50,7 @@ class _Tracker(threading.local):
     """
 
     def __init__(self, model: HookedModel, layers: frozenset[int]) -> None:
-        self._model: Any = model
+        self._model = model
         self._tokenizer = model.tokenizer
         self._signature = inspect.signature(cast(Any, type(self._model)).forward)
         self._layers = layers  # whose residuals are edited
@@ -64,11 +64,12 @@ class _Tracker(threading.local):
         self._may_go_on = False  # the pass fills a cache, from which another may go on
 
     def watch(self, session: Session) -> None:
-        if self._is_bridge:
+        if is_bridge(self._model):
             session.watch(self._model.original_model, self._before_bridge)
         else:
-            session.watch(self._model.embed, self._before_embed)
-            for layer, block in enumerate(self._model.blocks):
+            transformer = cast(Transformer, self._model)
+            session.watch(transformer.embed, self._before_embed)
+            for layer, block in enumerate(transformer.blocks):
                 session.watch(block, self._before_block(layer))
                 session.watch_output(block, self._after_block(layer))
         session.watch(self._model, self._before_call)
@@ -88,10 +89,6 @@ class _Tracker(threading.local):
                 f"{shape}; the hook point must hold one vector for each token (batch, pos, d_model)"
             )
         return chunk
-
-    @property
-    def _is_bridge(self) -> bool:
-        return hasattr(type(self._model), "original_model")
 
     def _before_bridge(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
@@ -189,12 +186,12 @@ class _Tracker(threading.local):
 
     def _make(self, offset: int, length: int, mask: Any, ids: Tensor | None, like: Tensor) -> Chunk:
         rows, device = like.shape[0], like.device
-        own = told_lengths(self._model)
-        if own is not None:
-            assert len(own) == rows
-            assert max(own) <= length
+        row_lengths = told_lengths(self._model)
+        if row_lengths is not None:
+            assert len(row_lengths) == rows
+            assert max(row_lengths) <= length
             real = torch.ones(rows, offset + length, dtype=torch.bool, device=device)
-            real[:, offset:] = own_tokens(own, length, device=device)
+            real[:, offset:] = own_tokens(row_lengths, length, device=device)
             width: int | None = offset + length
             self._sequence = None
         else:
@@ -211,7 +208,7 @@ class _Tracker(threading.local):
             ids=ids,
             prompt_width=width,
             prompt_lengths=lengths,
-            limit=lengths if own is not None else self._limit(lengths),
+            limit=lengths if row_lengths is not None else self._limit(lengths),
         )
 
     def _real(self, offset: int, length: int, mask: Any, rows: int, device: torch.device) -> Tensor:
@@ -267,9 +264,9 @@ class _Tracker(threading.local):
             return torch.zeros_like(index, dtype=torch.bool)
         if ids is None:
             return None
-        found: Tensor = (ids.to(index.device) == token) & (index >= 0)
+        is_bos: Tensor = (ids.to(index.device) == token) & (index >= 0)
         # A token that is both stands for the end of a text wherever it is not first.
-        return found & (index == 0) if token == getattr(self._tokenizer, "eos_token_id", None) else found
+        return is_bos & (index == 0) if token == getattr(self._tokenizer, "eos_token_id", None) else is_bos
 
     def _check_padding(
         self, offset: int, ids: Tensor | None, real: Tensor, mask: Any, width: int | None
@@ -277,15 +274,15 @@ class _Tracker(threading.local):
         """`real` without padding that only the texts show; what no mask and no text settles is refused."""
         texts = None if self._call is None else self._call.lengths
         if self._call is not None and texts is not None and not self._call.masked and offset == 0:
-            shown = own_tokens(texts, real.shape[1], side=self._call.side, device=real.device)
-            if mask is not None and not torch.equal(shown, real):
+            is_text = own_tokens(texts, real.shape[1], side=self._call.side, device=real.device)
+            if mask is not None and not torch.equal(is_text, real):
                 raise ValueError(
                     "TransformerLens takes a token of a text for padding, since the tokenizer pads with it too; "
                     "give token ids and attention_mask"
                 )
-            if self._call.side == "left" and mask is None and not bool(shown.all()):
+            if self._call.side == "left" and mask is None and not bool(is_text.all()):
                 raise ValueError(_UNCOVERED)
-            return shown
+            return is_text
         columns = real.shape[1] if width is None else min(width, real.shape[1])
         if offset == 0 and self._generating is not None and not bool(real[:, columns - 1].all()):
             raise ValueError(
@@ -317,7 +314,7 @@ class _Tracker(threading.local):
 
     def _believed(self, mask: Any) -> bool:
         """Whether a mask comes from the caller, or from TransformerLens where it knows which side it padded."""
-        if mask is None or self._is_bridge:
+        if mask is None or is_bridge(self._model):
             return mask is not None
         # HookedTransformer makes masks from ids, by the side that its tokenizer pads on: in `generate`, where it
         # drops the caller's, and with a cache.

@@ -5,7 +5,9 @@ import json
 import random
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -163,6 +165,27 @@ class TokenizedPrompt:
         return self.text_ids + self.object_ids[:-1]
 
 
+_remembered: ContextVar[dict[tuple[int, Prompt], tuple[Tokenizing, TokenizedPrompt]] | None] = ContextVar(
+    "lrc_tl_tokens", default=None
+)
+
+
+@contextmanager
+def tokens_once() -> Iterator[None]:
+    """Inside the block, or the function that it decorates, each prompt is tokenised once for each model.
+
+    Use it for the length of one call in which nobody changes the tokenizer, and never around a `yield`.
+    """
+    if _remembered.get() is not None:
+        yield
+        return
+    token = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
+
+
 def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     """Tokens and positions of `prompt` under the tokenizer of `model`.
 
@@ -171,10 +194,22 @@ def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     that holds the subject's last character (the last byte of it, where tokens are smaller than characters); it may
     hold following characters too.
 
+    Inside `tokens_once` a prompt that was tokenised before keeps its tokens.
+
     Raises:
         PositionError: the text's tokens change when the object follows, the text is longer than the model's
             context, or the tokenizer does not tell which characters a token stands for.
     """
+    remembered = _remembered.get()
+    if remembered is None:
+        return _tokenized(model, prompt)
+    key = (id(model), prompt)
+    if key not in remembered:
+        remembered[key] = model, _tokenized(model, prompt)  # the model too, so that no other gets its id meanwhile
+    return remembered[key][1]
+
+
+def _tokenized(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:
     whole = _completed(prompt, prompt.object)
     text_ids = token_ids(model, prompt.text)
     full_ids = token_ids(model, whole)

@@ -16,7 +16,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.fingerprint import ModelFingerprint
-from lrc_tl.models.loading import HookedModel, hook_name
+from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.steering.operations import Erase

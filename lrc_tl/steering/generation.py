@@ -15,18 +15,15 @@ from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.models.fingerprint import fingerprints_once
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, hooks_on, inside
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.models.own_draws import OwnDraws
 from lrc_tl.numerics.precision import unit_of, wide_of
-from lrc_tl.passes.batches import logits_at, whole_text_ids
+from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
-
-_MAX_LOGITS = 2**26
-"""Logits kept at a time (rows x tokens x vocabulary): 256 MiB in float32, three times over for a moment."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +96,8 @@ def generate(
         )
     swept: Sequence[float | None] = [None] if strengths is None else strengths
     rows = [(number, strength) for number in range(len(texts)) for strength in swept]
-    size = max(1, _MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
+    # Three times over for a moment.
+    size = max(1, MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
     made: list[Generated] = []
     with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad():
         for start in range(0, len(rows), size):

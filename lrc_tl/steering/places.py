@@ -1,6 +1,5 @@
 """Positions to edit: ways of naming them, and their mask in one forward pass."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
@@ -11,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.relations.prompts import subject_token
 
@@ -190,17 +189,3 @@ def last_subject_token(
     """
     ids, position = subject_token(model, text, subject=subject, subject_start=subject_start)
     return LastTokenOf(ids=ids[: position + 1])
-
-
-def hook_layer(hook_name: str) -> int:
-    """Layer of a hook point such as `blocks.6.hook_resid_post`.
-
-    Raises:
-        ValueError: the name is not that of a block.
-    """
-    match = re.match(r"blocks\.(\d+)\.", hook_name)
-    if match is None:
-        raise ValueError(
-            f"hook point {hook_name!r} is not in a block; give one such as 'blocks.6.hook_resid_post'"
-        )
-    return int(match.group(1))

@@ -16,8 +16,8 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
+from lrc_tl.models.hooked_model import HookedModel, block_hook, hook_layer, layer_and_point, require_hook
 from lrc_tl.models.hooking import Block, Session
-from lrc_tl.models.loading import HookedModel, require_hook
 from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.tracking import track_positions
@@ -30,7 +30,7 @@ from lrc_tl.steering.operations import (
     check_vector,
     rescaled,
 )
-from lrc_tl.steering.places import Where, hook_layer, select
+from lrc_tl.steering.places import Where, select
 
 __all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer"]
 
@@ -175,7 +175,7 @@ class Steering:
         Raises:
             ValueError: a layer outside the model, or a hook point that is in no layer.
         """
-        own = hook_layer(self.hook_name)
+        own, point = layer_and_point(self.hook_name)
         n_layers = int(model.cfg.n_layers)
         if isinstance(self.layers, str | int):
             if self.layers not in ("own", "all"):
@@ -188,8 +188,7 @@ class Steering:
                     f"layers {list(self.layers)} are not all in the model; allowed: {-n_layers} to {n_layers - 1}"
                 )
             layers = sorted({layer % n_layers for layer in self.layers})
-        suffix = self.hook_name.split(".", 2)[2]
-        return [f"blocks.{layer}.{suffix}" for layer in layers]
+        return [block_hook(layer, point) for layer in layers]
 
     def hooks(self, model: HookedModel) -> list[tuple[str, Hook]]:
         """`(hook_name, fn)` pairs for `add_hook`, `hooks` or `run_with_hooks`, acting on every position they see.

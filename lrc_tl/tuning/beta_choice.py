@@ -11,7 +11,7 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import Edit, causality_curves
 from lrc_tl.evaluation.collateral import side_effects, unrelated_pairs
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.steering.operations import Swap
 from lrc_tl.steering.steering import Steering

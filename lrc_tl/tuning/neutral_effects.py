@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.batches import whole_text_ids
 from lrc_tl.steering.steering import Steering
 from lrc_tl.tuning.strength_batches import anywhere, continuations, map_logits

@@ -14,7 +14,7 @@ from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.statements import known_statements
 from lrc_tl.lre.layer_grid import fit_layer_grid
 from lrc_tl.models.fingerprint import fingerprints_once
-from lrc_tl.models.loading import HookedModel, layer_number
+from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt

@@ -17,7 +17,7 @@ from lrc_tl.errors import NotFiniteError
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.steering.steering import Steering
 from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, NeutralEffects, neutral_effects
 from lrc_tl.tuning.strength_batches import require_adjustable

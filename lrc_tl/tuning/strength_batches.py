@@ -8,17 +8,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import inside, without_gradients
-from lrc_tl.models.loading import HookedModel
 from lrc_tl.numerics.precision import wide_of
-from lrc_tl.passes.batches import picked_before_unembedding, run
+from lrc_tl.passes.batches import MAX_LOGIT_POSITIONS, MAX_TOKENS, picked_before_unembedding, run
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.left_padded import generate_from
 from lrc_tl.steering.places import LastTokenOf, Where, select
 from lrc_tl.steering.steering import Steering, steer
-
-_MAX_LOGIT_POSITIONS = 256
-_MAX_TOKENS = 4096
 
 
 def require_adjustable(steering: Steering) -> None:
@@ -83,7 +80,7 @@ def map_logits(
     predicted too. `reduce` is given some strengths at a time: it must treat them apart, and keep their axis first.
     """
     kept = len(ids) - n_prompt + 1
-    size = max(1, min(_MAX_LOGIT_POSITIONS // kept, _MAX_TOKENS // len(ids)))
+    size = max(1, min(MAX_LOGIT_POSITIONS // kept, MAX_TOKENS // len(ids)))
     placed = within_prompt(steering, n_prompt)
 
     found = []

@@ -6,7 +6,7 @@ from typing import TypeAlias
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import Edit
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.words import last_word, same_name
 from lrc_tl.steering.operations import Swap

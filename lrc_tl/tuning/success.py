@@ -11,7 +11,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
-from lrc_tl.models.loading import HookedModel
+from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import tokenize_prompt
 from lrc_tl.relations.words import mentions
 from lrc_tl.steering.generation import generate

@@ -214,8 +214,8 @@ def test_a_method_has_the_causality_of_itself_at_equal_kl():
 def test_a_result_without_a_figure_is_refused_with_the_reasons():
     empty = lrc.ProtocolResult(records=RECORDS[3:6], methods=("lrc",))
     with pytest.raises(ValueError, match="no relation could be evaluated: b: too few; c: one-to-one"):
-        empty.require_some()
-    RESULT.require_some()
+        empty.require_nonempty()
+    RESULT.require_nonempty()
 
 
 def test_one_seed_and_one_relation_have_no_spread():

@@ -7,7 +7,7 @@ from reference.hugging_face_jacobian import subject_object_jacobian as hugging_f
 
 import lrc_tl as lrc
 from lrc_tl.lre.jacobian import layer_pairs
-from lrc_tl.models.loading import hooked_transformer
+from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.passes.prefix_cache import prefix_cache
 
 PROMPT = lrc.Prompt(text="cat is", subject="cat", object="x")

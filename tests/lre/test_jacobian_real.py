@@ -7,7 +7,7 @@ import torch
 from reference.hugging_face_jacobian import subject_object_jacobian as hugging_face_jacobian
 
 import lrc_tl as lrc
-from lrc_tl.models.loading import hooked_transformer
+from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.models.packaged import PACKAGED, packaged_folder
 
 pytestmark = pytest.mark.real_model

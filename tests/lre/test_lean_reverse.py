@@ -8,8 +8,8 @@ import torch
 import lrc_tl as lrc
 from lrc_tl.lre.jacobian import jacobian_grid
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.models.hooking import Block
-from lrc_tl.models.loading import hooked_transformer
 
 pytestmark = pytest.mark.skipif(
     hooked_transformer() is None, reason="this TransformerLens has no HookedTransformer"

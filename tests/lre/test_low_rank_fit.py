@@ -7,7 +7,7 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.lre.jacobian_products import JacobianProducts
-from lrc_tl.models.loading import hooked_transformer
+from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.numerics.direction_error import angles
 
 D_MODEL = 48

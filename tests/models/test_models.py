@@ -14,7 +14,7 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.models import packaged
-from lrc_tl.models.loading import hooked_transformer
+from lrc_tl.models.hooked_model import hooked_transformer
 
 CONTENT = b"a GGUF file"
 
@@ -97,6 +97,22 @@ def test_negative_layers_count_from_the_end_and_others_are_refused(word_model):
     for layer in (3, -4):
         with pytest.raises(ValueError, match=f"layer {layer} is outside the model; allowed are -3 to 2"):
             lrc.models.hook_name(word_model, layer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder of the platform")
+def test_converted_models_are_kept_in_the_users_cache_folder_unless_told_otherwise(monkeypatch, tmp_path):
+    monkeypatch.delenv("LRC_TL_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert packaged.cache_folder() == tmp_path / ".cache" / "lrc_tl"
+    assert packaged._conversions() == tmp_path / ".cache" / "lrc_tl" / "2"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert packaged.cache_folder() == tmp_path / ".cache" / "lrc_tl"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert packaged.cache_folder() == tmp_path / "elsewhere" / "lrc_tl"
+    monkeypatch.setenv("LRC_TL_CACHE", str(tmp_path / "models"))
+    assert packaged.cache_folder() == tmp_path / "models"
+    assert not list(tmp_path.iterdir())  # nothing is made by asking
 
 
 def test_a_missing_package_is_named_with_what_to_install(monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lrc_tl as lrc
-from lrc_tl.models.loading import hooked_transformer
+from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.models.mapped_weights import store_by_output
 from lrc_tl.passes.batches import right_padded, run
 

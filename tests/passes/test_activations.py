@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.passes.batches import length_batches, logits_at
+from lrc_tl.passes.batches import kept_residuals, length_batches, logits_at
 
 
 def random_prompts(count, *, seed=0):
@@ -95,3 +95,29 @@ def test_residuals_that_are_not_finite_are_refused(word_model):
         pytest.raises(ValueError, match="at layer 1 is not finite"),
     ):
         lrc.subject_activations(word_model, random_prompts(2), layer=1)
+
+
+def test_kept_residuals_are_those_of_each_sequence_alone_under_the_names_asked_for(word_model):
+    sequences = [word_model.to_tokens(text)[0].tolist() for text in ("w1 w2 w3", "w4", "w5 w6")]
+    names = ["blocks.1.hook_resid_post", "blocks.0.hook_resid_mid"]
+    kept = kept_residuals(word_model, sequences, names, read=lambda name, residual: (name, residual))
+    assert list(kept) == sorted(names)  # as the pass comes to them
+    for name, (read_at, residual) in kept.items():
+        assert read_at == name
+        for row, ids in enumerate(sequences):
+            alone = []
+            with word_model.hooks([(name, lambda resid, hook, alone=alone: alone.append(resid))]):
+                word_model(torch.tensor([ids]))
+            torch.testing.assert_close(residual[row, : len(ids)], alone[0][0])
+
+
+def test_the_pass_of_kept_residuals_ends_above_the_highest_layer_and_leaves_nothing(word_model):
+    seen = []
+    above = [
+        (f"blocks.{layer}.hook_resid_post", lambda resid, hook, layer=layer: seen.append(layer))
+        for layer in range(3)
+    ]
+    with word_model.hooks(above):
+        kept_residuals(word_model, [[1, 5, 6]], ["blocks.1.hook_resid_post"], read=lambda name, residual: None)
+    assert seen == [0, 1]
+    assert not word_model.hook_dict["blocks.1.hook_resid_post"]._forward_hooks

@@ -31,8 +31,8 @@ def every_row_alone(monkeypatch):
         for module in (activations, edited_forward, forward, pooling, prefix_cache):
             monkeypatch.setattr(module, "length_batches", one_by_one)
         monkeypatch.setattr(edited_forward, "_LEAST_SPARED", 10**9)
-        monkeypatch.setattr(generation, "_MAX_LOGITS", 1)
-        monkeypatch.setattr(strength_rows, "_MAX_LOGIT_POSITIONS", 1)
+        monkeypatch.setattr(generation, "MAX_LOGITS", 1)
+        monkeypatch.setattr(strength_rows, "MAX_LOGIT_POSITIONS", 1)
 
     return put_on
 

@@ -17,6 +17,7 @@ from tiny_steering import adding
 
 import lrc_tl as lrc
 from lrc_tl.models.fingerprint import fingerprints_once
+from lrc_tl.passes.batches import picked_before_unembedding
 
 
 @pytest.fixture(
@@ -125,3 +126,8 @@ def test_a_text_that_begins_with_the_pad_token_goes_on_as_alone_or_is_refused(mo
         for text, one in zip(texts, made, strict=True):
             (alone,) = lrc.generate(model, text, steering=adding(), max_new_tokens=3)
             close(continuation(one), continuation(alone))
+
+
+def test_places_that_are_no_table_are_refused():
+    with pytest.raises(TypeError, match=r"`index` is a tensor of int64 and shape \(3,\); it must be Int"):
+        picked_before_unembedding(torch.arange(3))

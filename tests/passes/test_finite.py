@@ -10,7 +10,7 @@ from tiny_models import D_MODEL
 import lrc_tl as lrc
 from lrc_tl.evaluation.classification import classify_scores
 from lrc_tl.passes.batches import right_padded
-from lrc_tl.passes.finite import gives_probabilities
+from lrc_tl.passes.finite import gives_probabilities, require_finite_residuals
 
 
 @pytest.fixture
@@ -122,7 +122,6 @@ def test_one_broken_text_is_named_and_counted(word_model, prompts, monkeypatch):
         return changed
 
     monkeypatch.setattr("lrc_tl.passes.batches.right_padded", padded)
-    monkeypatch.setattr("lrc_tl.passes.activations.right_padded", padded)
     with word_model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", spoil)]):
         with pytest.raises(
             lrc.errors.NotFiniteError, match=rf"the residuals or logits of 1 of {len(given)} runs.*{marked}"
@@ -145,3 +144,8 @@ def test_tokens_that_a_model_forbids_leave_probabilities_as_they_are():
     logits = torch.tensor([[1.0, -math.inf], [math.nan, 0], [math.inf, 0], [-math.inf, -math.inf], [0, 1]])
     assert gives_probabilities(logits).tolist() == [True, False, False, False, True]
     assert gives_probabilities(logits).tolist() == logits.softmax(-1).isfinite().all(-1).tolist()
+
+
+def test_residuals_without_a_row_for_each_text_are_refused():
+    with pytest.raises(TypeError, match=r"`residuals` is a tensor of float32 and shape \(3,\)"):
+        require_finite_residuals(torch.ones(3), ["w1"], layer=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.models.loading import hooked_transformer
+from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.passes.suffix_attention import suffix_gradients
 
 pytestmark = pytest.mark.skipif(

@@ -145,7 +145,7 @@ def test_an_unsteered_model_whose_logits_are_not_finite_is_refused_too(word_mode
 def test_batches_that_memory_allows_give_the_same(word_model, monkeypatch):
     place = adding(torch.tensor([2.0, 7.0]), where=[2, 1])
     together = lrc.generate(word_model, TEXTS, steering=place, max_new_tokens=4)
-    monkeypatch.setattr(generation, "_MAX_LOGITS", 1)
+    monkeypatch.setattr(generation, "MAX_LOGITS", 1)
     apart = lrc.generate(word_model, TEXTS, steering=place, max_new_tokens=4)
     for one, other in zip(together, apart, strict=True):
         assert one.token_ids.tolist() == other.token_ids.tolist()
@@ -157,7 +157,7 @@ def test_a_mask_of_the_padded_prompts_is_right_in_every_batch(word_model, monkey
     mask[0, 2], mask[1, 5], mask[2, 4] = True, True, True
     steering = adding(where=mask)
     together = lrc.generate(word_model, [*TEXTS, "w4 w6"], steering=steering, max_new_tokens=3)
-    monkeypatch.setattr(generation, "_MAX_LOGITS", 4 * word_model.cfg.d_vocab)  # one row a batch
+    monkeypatch.setattr(generation, "MAX_LOGITS", 4 * word_model.cfg.d_vocab)  # one row a batch
     apart = lrc.generate(word_model, [*TEXTS, "w4 w6"], steering=steering, max_new_tokens=3)
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one.log_probs, other.log_probs, rtol=1e-4, atol=1e-4)

@@ -35,7 +35,7 @@ def test_strengths_as_rows_give_what_they_give_one_at_a_time(word_model, where):
 def test_many_strengths_run_in_several_batches_with_their_own_rows(word_model, monkeypatch):
     strengths = [0.1, 0.3, 0.9]
     together = lrc.tuning.target_beats_object(word_model, edit(), adding(), strengths)
-    monkeypatch.setattr("lrc_tl.tuning.strength_batches._MAX_LOGIT_POSITIONS", 2)
+    monkeypatch.setattr("lrc_tl.tuning.strength_batches.MAX_LOGIT_POSITIONS", 2)
     apart = lrc.tuning.target_beats_object(word_model, edit(), adding(), strengths)
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
 
