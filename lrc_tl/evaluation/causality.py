@@ -17,6 +17,7 @@ from lrc_tl.arguments.typechecking import checked
 from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.next_tokens import least_token_log_prob
 from lrc_tl.passes.answers import ExpectedAnswer, objects_of_relations
 from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, spelled_as_object, tokenize_prompt
 from lrc_tl.steering.operations import Unit, wide_of
@@ -281,12 +282,11 @@ def edited_log_probs(
     for row, logits in passes if bar is None else bar.over(passes, total=len(rows)):
         variant, place = divmod(row, n_sequences)
         wide = wide_of(logits)
-        normaliser = wide.logsumexp(-1)
+        log_probs = wide - wide.logsumexp(-1, keepdim=True)
         for reading in own[place]:
             n = len(reading.object_ids)
             ids = torch.tensor(reading.object_ids, device=wide.device)
-            log_probs = wide[:n].gather(-1, ids[:, None])[:, 0] - normaliser[:n]
-            found[variant, reading.edit, reading.column] = log_probs.min().double().cpu()
+            found[variant, reading.edit, reading.column] = least_token_log_prob(log_probs[:n], ids).double().cpu()
             if reading.column == 1 and generated:
                 greedy[variant, reading.edit] = bool((wide[:n].argmax(-1) == ids).all())
     if not generated:

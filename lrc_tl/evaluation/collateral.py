@@ -15,6 +15,7 @@ from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.next_tokens import kl_divergence, least_token_log_prob
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.steering.operations import wide_of
 
@@ -146,11 +147,13 @@ def side_effects(
             for row, logits in bar.over(passes, total=len(shifts)):
                 variant, pair = divmod(row, n_pairs)
                 at = int(places[pair])
-                edited, before, ids = wide_of(logits).log_softmax(-1), clean[at], objects[at][:, None]
-                kl[variant, pair] = (edited[0].exp() * (edited[0] - before[0])).sum().double().clamp_min(0)
+                edited, before = wide_of(logits).log_softmax(-1), clean[at]
+                kl[variant, pair] = kl_divergence(edited[0], before[0]).double().clamp_min(0)
                 kept[variant, pair] = bool(edited[0].argmax() == before[0].argmax())
-                after, unedited = (x.cpu().gather(-1, ids).min().double() for x in (edited, before))
-                change[variant, pair] = after - unedited
+                least_edited, least_before = (
+                    least_token_log_prob(log_probs, objects[at]).double() for log_probs in (edited, before)
+                )
+                change[variant, pair] = least_edited - least_before
     results: dict[str, list[SideEffects]] = {name: [] for name in differences}
     for number, (name, beta) in enumerate(variants):
         results[name].append(

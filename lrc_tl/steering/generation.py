@@ -18,6 +18,7 @@ from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooking import Block, hooks_on, inside
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.models.own_draws import OwnDraws
+from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
 from lrc_tl.passes.batches import logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
@@ -208,7 +209,7 @@ def _generate_batch(
             strength=strength,
             text=model.tokenizer.decode(own.tolist(), skip_special_tokens=True),
             token_ids=own,
-            log_probs=log_probs[row, :n].gather(-1, own[:, None])[:, 0],
+            log_probs=token_log_probs(log_probs[row, :n], own),
             scores=torch.cat([scores[row, : n - ended], unknown]),
             kl=kl[row],
         )
@@ -232,7 +233,7 @@ def _kl_to_unsteered(
     found: list[Tensor] = [torch.zeros(0)] * len(sequences)
     for row, logits in logits_at(model, whole, positions):
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
-        found[row] = (steered.exp() * (steered - plain)).sum(-1)
+        found[row] = kl_divergence(steered, plain)
     return found
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lrc_tl.models.loading import HookedModel
+from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
 from lrc_tl.passes.batches import whole_text_ids
 from lrc_tl.steering.steering import Steering
 from lrc_tl.tuning.strength_batches import anywhere, continuations, map_logits
@@ -84,10 +85,9 @@ def neutral_effects(
 
         def compare(log_probs: Tensor, plain: list[Tensor] = plain, nexts: Tensor = nexts) -> Tensor:
             (clean,) = plain
-            apart = (log_probs.exp() * (log_probs - clean)).sum(-1)
-            index = nexts.to(log_probs.device)[None, :, None].expand(len(log_probs), -1, 1)
-            worse = clean[None].gather(-1, index[:1]) - log_probs.gather(-1, index)
-            return torch.stack([apart, worse[..., 0]], dim=-1)
+            divergence = kl_divergence(log_probs, clean.expand_as(log_probs))
+            surprise_added = token_log_probs(clean, nexts) - token_log_probs(log_probs, nexts)
+            return torch.stack([divergence, surprise_added], dim=-1)
 
         map_logits(model, steering, run_ids, n_prompt=n_prompt, strengths=[0.0], reduce=keep)
         both = map_logits(model, steering, run_ids, n_prompt=n_prompt, strengths=strengths, reduce=compare)
