@@ -10,7 +10,7 @@ from lrc_tl.models.loading import HookedModel
 from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
 from lrc_tl.passes.batches import whole_text_ids
 from lrc_tl.steering.steering import Steering
-from lrc_tl.tuning.strength_batches import anywhere, continuations, map_logits
+from lrc_tl.tuning.strength_batches import at_last_token, continuations, map_logits
 
 NEUTRAL_TEXTS = (
     "The kettle had just begun to sing when somebody knocked on the door, and for a moment nobody in the kitchen "
@@ -73,7 +73,7 @@ def neutral_effects(
         if len(ids) < 4:
             raise ValueError(f"the neutral text {text!r} has {len(ids)} tokens; give texts of four or more")
         n_prompt = len(ids) // 2
-        steering = anywhere(steerings[number % len(steerings)])
+        steering = at_last_token(steerings[number % len(steerings)])
         nexts = torch.tensor(ids[n_prompt:])
         # What the last token predicts is not in the text, so it is not run.
         run_ids = ids[:-1]
