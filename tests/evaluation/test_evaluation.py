@@ -33,7 +33,7 @@ def test_orthogonal_concepts_classify_as_planted():
     found = lrc.evaluation.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "b", "c"])
     assert found.predicted == ("a", "a", "b", "c")
     assert (found.n_correct, found.accuracy) == (3, 0.75)
-    assert found.ranks == (1, 3, 1, 1)  # the second's right object ties with the third: ties count against it
+    assert found.places == (1, 3, 1, 1)  # the second's right object ties with the third: ties count against it
     assert found.chance == 0.5
     assert found.top(2) == 0.75
     assert found.confusion["b", "a"] == 1
@@ -46,7 +46,7 @@ def test_a_tie_for_the_first_place_is_not_right():
 
 def test_an_object_without_a_direction_is_wrong_and_has_no_rank():
     found = lrc.evaluation.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["elsewhere"])
-    assert (found.accuracy, found.ranks, found.mean_reciprocal_rank) == (0, (0,), 0)
+    assert (found.accuracy, found.places, found.mean_reciprocal_rank) == (0, (0,), 0)
 
 
 def test_bad_input_to_classification_is_refused():
