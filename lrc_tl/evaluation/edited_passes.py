@@ -6,7 +6,7 @@ and objects on one prompt) take its keys and values from a cache.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrc_tl.arguments.plain_numbers import real_numbers
+from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooking import hooked_pass
 from lrc_tl.models.loading import HookedModel, hook_name
@@ -22,10 +24,13 @@ from lrc_tl.passes.batches import MAX_TOKENS, Hooks, length_batches, picked_befo
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import prefix_cache
+from lrc_tl.relations.prompts import TokenizedPrompt
 from lrc_tl.steering.operations import Unit, shift_along, wide_of
 
 EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
 """Layers to edit, or the share of the edit that each of them gets."""
+LayersGiven: TypeAlias = Iterable[int] | Mapping[int, float]
+"""The same as a caller may give it: a generator or an array too, until `given_layers` has read it."""
 _LEAST_SPARED = 128
 """Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
 each small batch reads all weights again."""
@@ -42,12 +47,52 @@ class EditedSequence:
     wanted: tuple[int, ...]
     """At the edited position or after it."""
 
+    @classmethod
+    def of_object(cls, tokens: TokenizedPrompt) -> "EditedSequence":
+        """A prompt with its object behind it: edited at the last subject token, read where the object is said."""
+        return cls(
+            ids=tokens.input_ids,
+            edited_position=tokens.subject_position,
+            wanted=tuple(tokens.object_positions),
+        )
+
     def __post_init__(self) -> None:
         if not 0 <= self.edited_position <= min(self.wanted, default=-1) <= max(self.wanted) < len(self.ids):
             raise ValueError(
                 f"logits at {list(self.wanted)} of {len(self.ids)} tokens with an edit at {self.edited_position}; "
                 "give positions inside the sequence, at the edit or after it"
             )
+
+
+def all_layers(model: HookedModel) -> range:
+    """Every layer of the model, as in the paper's edits."""
+    return range(int(model.cfg.n_layers))
+
+
+def given_layers(layers: LayersGiven | None) -> EditedLayers | None:
+    """The layers that a caller gave, to be read more than once; None means all.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if layers is not None and not isinstance(layers, Mapping):
+        layers = as_tuple(layers, "layers")
+    if layers is not None and not layers:
+        raise ValueError("layers is empty; give the layers to edit, or None for all")
+    return layers
+
+
+def given_betas(betas: Iterable[float]) -> tuple[float, ...]:
+    """The betas that a caller gave, as Python's numbers.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    numbers = real_numbers(as_tuple(betas, "betas"), "betas")
+    for beta in numbers:
+        if not math.isfinite(beta):
+            raise ValueError(f"beta is {beta}; it must be a finite number")
+    return numbers
 
 
 @checked
