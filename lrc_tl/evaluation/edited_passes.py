@@ -132,11 +132,11 @@ def edited_logits(
             alone += rows
             continue
         for batch in _batches(model, sequences, numbers, rows, len(prefix), max_tokens):
-            own = [sequences[numbers[row]] for row in batch]
-            yield from _run(model, own, batch, shifts, shares, unit, len(prefix), cache, check)
+            batch_sequences = [sequences[numbers[row]] for row in batch]
+            yield from _run(model, batch_sequences, batch, shifts, shares, unit, len(prefix), cache, check)
     for batch in _batches(model, sequences, numbers, alone, 0, max_tokens):
-        own = [sequences[numbers[row]] for row in batch]
-        yield from _run(model, own, batch, shifts, shares, unit, 0, None, check)
+        batch_sequences = [sequences[numbers[row]] for row in batch]
+        yield from _run(model, batch_sequences, batch, shifts, shares, unit, 0, None, check)
 
 
 def _layer_shares(model: HookedModel, layers: EditedLayers) -> dict[str, float]:
@@ -181,7 +181,7 @@ def _run(
     check: LogitsCheck,
 ) -> Iterator[tuple[int, Tensor]]:
     device = model.cfg.device
-    own = shifts[batch]
+    batch_shifts = shifts[batch]
     row = torch.arange(len(batch), device=device)
     overflowed = torch.zeros(len(batch), dtype=torch.bool, device=device)
     at = torch.tensor([sequence.edited_position - skipped for sequence in sequences], device=device)
@@ -193,7 +193,7 @@ def _run(
     def edit(residual: Tensor, hook: Any, *, share: float) -> Tensor:
         h = wide_of(residual[row, at])
         changed = residual.clone()
-        changed[row, at] = (h + shift_along(h, own.to(h), share, unit)).to(residual.dtype)
+        changed[row, at] = (h + shift_along(h, batch_shifts.to(h), share, unit)).to(residual.dtype)
         overflowed.logical_or_(~wide_of(changed[row, at]).norm(dim=-1).isfinite())
         return changed
 
@@ -202,10 +202,10 @@ def _run(
     arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
     if cache is not None:
         arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
-    edits: Hooks = [(name, partial(edit, share=share)) for name, share in shares.items()]
-    fwd_hooks = [*edits, picked_before_unembedding(wanted)]
+    editing: Hooks = [(name, partial(edit, share=share)) for name, share in shares.items()]
+    fwd_hooks = [*editing, picked_before_unembedding(wanted)]
     with whole_rows(model, list(map(len, following))):
         logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
-    check.require(logits, [sequence.ids for sequence in sequences], own, overflowed)
+    check.require(logits, [sequence.ids for sequence in sequences], batch_shifts, overflowed)
     for place, number in enumerate(batch):
         yield number, logits[place, : len(sequences[place].wanted)]

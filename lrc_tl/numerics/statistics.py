@@ -46,7 +46,7 @@ def bootstrap_interval(
         return math.nan, math.nan
     if (array == array[0]).all():
         return float(array[0]), float(array[0])
-    found = bootstrap(
+    interval = bootstrap(
         (array,),
         np.mean,
         confidence_level=confidence,
@@ -54,7 +54,7 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
         method="BCa",
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def paired_bootstrap(

@@ -9,6 +9,7 @@ from test_activations import random_prompts
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
+from lrc_tl.evaluation.classification import classify_scores
 from lrc_tl.evaluation.summary import random_differences, swap_differences
 from lrc_tl.relations.words import answer_verdict
 
@@ -370,3 +371,10 @@ def test_a_loop_over_sets_runs_the_unedited_prompts_once(word_model, monkeypatch
     assert (rows[0], rows[-1]) == (rows[1], rows[1] / 2)
     with pytest.raises(ValueError, match=r"clean has other edits .*seed 0\) than these .*seed 1\)"):
         lrc.evaluate(word_model, second, prompts, clean=earlier, seed=1)
+
+
+def test_scores_and_differences_have_a_row_for_each_prompt_or_edit():
+    with pytest.raises(TypeError, match=r"`scores` is a tensor of .* it must be Float"):
+        classify_scores(("a", "b"), torch.ones(2), ["a", "b"])
+    with pytest.raises(TypeError, match=r"`differences` is a tensor of .* it must be Float"):
+        random_differences(torch.ones(3), seed=0)
