@@ -186,7 +186,7 @@ def run_demo(
         causality=result.causality,
         hard_success=hard_success,
         kl_elsewhere=result.kl_elsewhere,
-        n_elsewhere=0 if result.elsewhere is None else result.elsewhere.n_pairs,
+        n_elsewhere=0 if result.elsewhere is None else result.elsewhere.n_statements,
         random_causality=control.causality,
         random_hard_success=random_hard_success,
         beta=result.causality_result.beta,

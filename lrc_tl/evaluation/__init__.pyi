@@ -6,9 +6,9 @@ from .causality import counterfactual_edits as counterfactual_edits
 from .classification import Classification as Classification
 from .classification import classify_activations as classify_activations
 from .collateral import SideEffects as SideEffects
-from .collateral import same_subject_pairs as same_subject_pairs
+from .collateral import same_subject_statements as same_subject_statements
 from .collateral import side_effects as side_effects
-from .collateral import unrelated_pairs as unrelated_pairs
+from .collateral import unrelated_statements as unrelated_statements
 from .control_tasks import Selectivity as Selectivity
 from .control_tasks import random_concepts as random_concepts
 from .control_tasks import random_weights as random_weights

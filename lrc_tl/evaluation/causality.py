@@ -3,7 +3,7 @@
 import math
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,12 +11,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
-from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
+from lrc_tl.evaluation.edited_passes import (
+    EditedLayers,
+    EditedSequence,
+    LayersGiven,
+    all_layers,
+    edited_logits,
+    given_betas,
+    given_layers,
+)
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.next_tokens import least_token_log_prob
 from lrc_tl.numerics.precision import wide_of
 from lrc_tl.passes.answers import ExpectedAnswer, objects_of_relations
 from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, spelled_as_object, tokenize_prompt
@@ -93,7 +101,7 @@ class CausalityResult:
 
 @numbers_checked
 def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object: int = 5) -> tuple[Edit, ...]:
-    """For each object at most `per_object` different (prompt, target) pairs, targets drawn evenly from the others.
+    """For each object at most `per_object` different edits, their targets drawn evenly from the other objects.
 
     Raises:
         ValueError: fewer than two objects among the prompts, or `per_object` below 1.
@@ -111,16 +119,16 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
         )
     edits = []
     for name in sorted(by_object):
-        # One generator an object: dropping an object leaves the choice of prompts for the others as it was.
+        # One generator per object: dropping an object leaves the choice of prompts for the others as it was.
         generator = random.Random(f"{seed}|{name}")
-        own = generator.sample(by_object[name], len(by_object[name]))
+        sources = generator.sample(by_object[name], len(by_object[name]))
         others = sorted(set(by_object) - {name})
         targets = generator.sample(others, len(others))
-        # Walks through all pairs of prompts and targets, each as often as every other as far as they go.
-        round_ = math.lcm(len(own), len(targets))
+        # Through all combinations of prompts and targets: after each round the targets start one place later.
+        round_ = math.lcm(len(sources), len(targets))
         edits += [
-            Edit(prompt=own[i % len(own)], target=targets[(i + i // round_) % len(targets)])
-            for i in range(min(per_object, len(own) * len(targets)))
+            Edit(prompt=sources[i % len(sources)], target=targets[(i + i // round_) % len(targets)])
+            for i in range(min(per_object, len(sources) * len(targets)))
         ]
     return tuple(edits)
 
@@ -129,11 +137,11 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
 @checked
 def causality_curve(
     model: HookedModel,
-    edits: Sequence[Edit],
+    edits: Iterable[Edit],
     differences: Float[Tensor, "edit d_model"],
     *,
-    betas: Sequence[float],
-    layers: EditedLayers | None = None,
+    betas: Iterable[float],
+    layers: LayersGiven | None = None,
     generated: bool = False,
     clean: Float[Tensor, "edit 2"] | None = None,
     progress: bool = True,
@@ -152,7 +160,7 @@ def causality_curve(
         ValueError: no edits or layers, as many differences (and clean rows) as edits are not given, a beta that
             is not finite, or an edit whose target is its prompt's own object.
     """
-    found = causality_curves(
+    curves = causality_curves(
         model,
         edits,
         {"": differences},
@@ -162,17 +170,18 @@ def causality_curve(
         clean=clean,
         progress=progress,
     )
-    return found[""]
+    return curves[""]
 
 
 @numbers_checked
+@checked
 def causality_curves(
     model: HookedModel,
-    edits: Sequence[Edit],
+    edits: Iterable[Edit],
     differences: Mapping[str, Float[Tensor, "edit d_model"]],
     *,
-    betas: Sequence[float],
-    layers: EditedLayers | None = None,
+    betas: Iterable[float],
+    layers: LayersGiven | None = None,
     generated: bool = False,
     clean: Float[Tensor, "edit 2"] | None = None,
     progress: bool = True,
@@ -183,17 +192,10 @@ def causality_curves(
         ValueError: as `causality_curve`.
     """
     edits = as_tuple(edits, "edits", Edit)
-    betas = real_numbers(as_tuple(betas, "betas"), "betas")
-    if layers is not None and not isinstance(layers, Mapping):
-        layers = as_tuple(layers, "layers")
-    if layers is not None and not layers:
-        raise ValueError("layers is empty; give the layers to edit, or None for all")
-    for own in differences.values():
-        if not edits or len(edits) != len(own):
-            raise ValueError(f"{len(edits)} edits and {len(own)} differences were given; give one for each edit")
-    for beta in betas:
-        if not math.isfinite(beta):
-            raise ValueError(f"beta is {beta}; it must be a finite number")
+    layers, betas = given_layers(layers), given_betas(betas)
+    for rows in differences.values():
+        if not edits or len(edits) != len(rows):
+            raise ValueError(f"{len(edits)} edits and {len(rows)} differences were given; give one for each edit")
     if own_aims := aimed_at_their_own(edits):
         raise ValueError(
             f"{len(own_aims)} of {len(edits)} edits have their prompt's own object as target, such as "
@@ -201,17 +203,18 @@ def causality_curves(
         )
     if clean is not None and len(clean) != len(edits):
         raise ValueError(f"clean has {len(clean)} rows for {len(edits)} edits; give that of the same edits")
-    variants = [(name, float(beta)) for name in differences for beta in betas]
+    variants = [(name, beta) for name in differences for beta in betas]
     shifts = [beta * differences[name] for name, beta in variants]
     if clean is None:
         shifts.insert(0, torch.zeros_like(next(iter(differences.values()))))
     with ProgressBar("edits", progress=progress) as bar:
-        log_probs, said = edited_log_probs(
+        log_probs, says_target = edited_log_probs(
             model, edits, torch.stack(shifts), layers=layers, generated=generated, bar=bar
         )
     if clean is None:
-        clean, log_probs, said = log_probs[0], log_probs[1:], None if said is None else said[1:]
-    norms = {name: float(own.norm(dim=-1).mean()) for name, own in differences.items()}
+        clean, log_probs = log_probs[0], log_probs[1:]
+        says_target = None if says_target is None else says_target[1:]
+    norms = {name: float(rows.norm(dim=-1).mean()) for name, rows in differences.items()}
     results: dict[str, list[CausalityResult]] = {name: [] for name in differences}
     for number, (name, beta) in enumerate(variants):
         results[name].append(
@@ -222,10 +225,10 @@ def causality_curves(
                 edit_share=abs(beta) * norms[name],
                 layers=tuple(layers or ()),
                 layer_shares=tuple(map(float, layers.values())) if isinstance(layers, Mapping) else (),
-                generated=None if said is None else said[number],
+                generated=None if says_target is None else says_target[number],
             )
         )
-    return {name: tuple(own) for name, own in results.items()}
+    return {name: tuple(curve) for name, curve in results.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +240,7 @@ class _Reading:
     object_ids: tuple[int, ...]
 
 
+@checked
 def edited_log_probs(
     model: HookedModel,
     edits: Sequence[Edit],
@@ -247,12 +251,12 @@ def edited_log_probs(
     generated: bool = False,
     bar: ProgressBar | None = None,
 ) -> tuple[Float[Tensor, "variant edit 2"], Bool[Tensor, "variant edit"] | None]:
-    """Least token log-probability of the original object and of the target, for each variant of each edit.
+    """Log-probability of the least token of the original object and of the target, for each variant of each edit.
 
     `shifts` are added to the last subject token in `layers` (None: all), times |h| with `unit="share"`. With
-    `generated` also where greedy decoding gives the target.
+    `generated` the second result says where greedy decoding gives the target; else it is None.
     """
-    used = range(int(model.cfg.n_layers)) if layers is None else layers
+    used = all_layers(model) if layers is None else layers
     # One row serves both objects where what is run is the same: single tokens need the text alone.
     readings: dict[tuple[int, tuple[int, ...]], list[_Reading]] = defaultdict(list)
     sequences = []
@@ -262,45 +266,38 @@ def edited_log_probs(
             tokens = tokenize_prompt(model, replace(edit.prompt, object=name))
             key = number, tokens.input_ids
             if key not in readings:
-                sequences.append(
-                    EditedSequence(
-                        ids=tokens.input_ids,
-                        edited_position=tokens.subject_position,
-                        wanted=tuple(tokens.object_positions),
-                    )
-                )
+                sequences.append(EditedSequence.of_object(tokens))
             readings[key].append(_Reading(edit=number, column=column, object_ids=tokens.object_ids))
         with_target.append(tokens)
-    own = list(readings.values())
-    edit_of = torch.tensor([reading[0].edit for reading in own])
+    readings_of = list(readings.values())
+    edit_of = torch.tensor([of_sequence[0].edit for of_sequence in readings_of])
     n_variants, n_sequences = len(shifts), len(sequences)
-    found = torch.empty(n_variants, len(edits), 2, dtype=torch.float64)
+    least = torch.empty(n_variants, len(edits), 2, dtype=torch.float64)
     greedy = torch.zeros(n_variants, len(edits), dtype=torch.bool)
     rows = torch.arange(n_sequences).repeat(n_variants)
     flat = shifts[:, edit_of].flatten(0, 1)
     passes = edited_logits(model, sequences, rows, flat, layers=used, unit=unit)
     for row, logits in passes if bar is None else bar.over(passes, total=len(rows)):
-        variant, place = divmod(row, n_sequences)
+        variant, sequence = divmod(row, n_sequences)
         wide = wide_of(logits)
-        normaliser = wide.logsumexp(-1)
-        for reading in own[place]:
+        log_probs = wide - wide.logsumexp(-1, keepdim=True)
+        for reading in readings_of[sequence]:
             n = len(reading.object_ids)
             ids = torch.tensor(reading.object_ids, device=wide.device)
-            log_probs = wide[:n].gather(-1, ids[:, None])[:, 0] - normaliser[:n]
-            found[variant, reading.edit, reading.column] = log_probs.min().double().cpu()
+            least[variant, reading.edit, reading.column] = least_token_log_prob(log_probs[:n], ids).double().cpu()
             if reading.column == 1 and generated:
                 greedy[variant, reading.edit] = bool((wide[:n].argmax(-1) == ids).all())
     if not generated:
-        return found, None
-    # The target's tokens came; it remains whether the word ends there.
+        return least, None
+    # The target's tokens came; it remains to see whether the word ends there.
     objects = objects_of_relations([*(edit.prompt for edit in edits), *(tokens.prompt for tokens in with_target)])
-    told = _said_targets(model, with_target, objects, greedy.nonzero().tolist(), shifts, used, unit)
-    for (variant, number), said in told.items():
-        greedy[variant, number] = said
-    return found, greedy
+    verdicts = _target_verdicts(model, with_target, objects, greedy.nonzero().tolist(), shifts, used, unit)
+    for (variant, number), says_target in verdicts.items():
+        greedy[variant, number] = says_target
+    return least, greedy
 
 
-def _said_targets(
+def _target_verdicts(
     model: HookedModel,
     with_target: Sequence[TokenizedPrompt],
     objects: Mapping[str, tuple[str, ...]],
@@ -309,7 +306,10 @@ def _said_targets(
     layers: EditedLayers,
     unit: Unit,
 ) -> dict[tuple[int, int], bool]:
-    """For each (variant, edit) that said the target's tokens, whether it is the answer: decoded on until told."""
+    """Whether the target is the answer, for each (variant, edit) of the candidates, which said its tokens.
+
+    Each is decoded on until that is clear.
+    """
     expected = {}
     for _, number in candidates:
         tokens = with_target[number]
@@ -325,8 +325,8 @@ def _said_targets(
             sequences.append(
                 EditedSequence(ids=ids, edited_position=tokens.subject_position, wanted=(len(ids) - 1,))
             )
-        own = torch.stack([shifts[variant, number] for variant, number in unfinished])
-        runs = edited_logits(model, sequences, torch.arange(len(unfinished)), own, layers=layers, unit=unit)
+        rows = torch.stack([shifts[variant, number] for variant, number in unfinished])
+        runs = edited_logits(model, sequences, torch.arange(len(unfinished)), rows, layers=layers, unit=unit)
         for row, logits in runs:
             key = unfinished[row]
             decoded[key].append(int(logits[0].argmax()))

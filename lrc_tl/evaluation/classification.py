@@ -24,8 +24,8 @@ class Classification:
     """Objects that could be predicted."""
     actual: tuple[str, ...]
     predicted: tuple[str, ...]
-    ranks: tuple[int, ...]
-    """Place of the right object in each ranking, 1 for the best; ties count against it, 0 is no candidate."""
+    places: tuple[int, ...]
+    """Place of the right object in each ranking, 1 for the best. Ties count against it; 0: it is no candidate."""
 
     @property
     def n_prompts(self) -> int:
@@ -35,7 +35,7 @@ class Classification:
     @property
     def n_correct(self) -> int:
         """Subjects whose right object came first and alone."""
-        return self.ranks.count(1)
+        return self.places.count(1)
 
     @property
     def accuracy(self) -> float:
@@ -44,26 +44,26 @@ class Classification:
 
     @property
     def chance(self) -> float:
-        """What a classifier without any reading reaches that names the commonest right object every time.
+        """Accuracy of a classifier that reads nothing and names the commonest right object every time.
 
-        Or one over the candidates, where that is more. See `uniform_chance` for drawing an object.
+        One over the number of candidates where that is more. See `uniform_chance` for drawing an object.
         """
         return max(1 / len(self.candidates), Counter(self.actual).most_common(1)[0][1] / self.n_prompts)
 
     @property
     def uniform_chance(self) -> float:
-        """One over the candidates: what drawing one of them evenly reaches where every object has a direction."""
+        """One over the number of candidates: the accuracy of drawing evenly where all objects have directions."""
         return 1 / len(self.candidates)
 
     @property
     def mean_reciprocal_rank(self) -> float:
         """Mean of one over the right object's place; 0 for an object without a direction."""
-        return sum(1 / rank for rank in self.ranks if rank) / self.n_prompts
+        return sum(1 / place for place in self.places if place) / self.n_prompts
 
     @numbers_checked
     def top(self, k: int) -> float:
         """Share of subjects whose right object is among the first `k`."""
-        return sum(1 <= rank <= k for rank in self.ranks) / self.n_prompts
+        return sum(1 <= place <= k for place in self.places) / self.n_prompts
 
     @property
     def confusion(self) -> Counter[tuple[str, str]]:
@@ -75,8 +75,8 @@ class Classification:
 
         Right objects without a direction come last.
         """
-        others = sorted(set(self.actual) - set(self.candidates))
-        rows = [name for name in self.candidates if name in self.actual] + others
+        without_direction = sorted(set(self.actual) - set(self.candidates))
+        rows = [name for name in self.candidates if name in self.actual] + without_direction
         counts = self.confusion
         table = [[counts[actual, predicted] for predicted in self.candidates] for actual in rows]
         return pd.DataFrame(
@@ -101,10 +101,11 @@ def classify_activations(
 
     Args:
         centre: subtracted from every activation first. Take the mean activation of the training facts' zero-shot
-            prompts: the part that all subjects share says nothing about which object it is, but favours
-            directions that happen to point along it.
-        calibrated: rank by the set's probabilities (`ConceptSet.calibrate`, with `multiclass="standardised"` or
-            `"multinomial"`: a temperature keeps the order), made from activations that were centred alike.
+            prompts. The part that all subjects share says nothing about the object, but it favours directions
+            that happen to point along it.
+        calibrated: rank by the set's probabilities, made from activations that were centred alike. They come from
+            `ConceptSet.calibrate` with `multiclass="standardised"` or `"multinomial"`; a temperature would keep
+            the order.
 
     Raises:
         ValueError: fewer than two directions, no subjects, another number of objects than of activations, or
@@ -119,15 +120,16 @@ def classify_activations(
         )
     if centre is not None and any(direction.offset for direction in concepts.values()):
         raise ValueError("the set is centred already, so centre would count twice; give a plain set, or no centre")
-    read = activations if centre is None else activations - centre.to(activations)
-    scores = concepts.probabilities(read) if calibrated else concepts.scores(read)
+    centred = activations if centre is None else activations - centre.to(activations)
+    scores = concepts.probabilities(centred) if calibrated else concepts.scores(centred)
     return classify_scores(tuple(concepts), scores, actual)
 
 
+@checked
 def classify_scores(
     names: tuple[str, ...], scores: Float[Tensor, "prompt concept"], actual: Sequence[str]
 ) -> Classification:
-    """The classification by the highest score in each row; a column for each of `names`.
+    """The classification by the highest score in each row; the columns are those of `names`.
 
     Raises:
         NotFiniteError: a score is NaN or infinite.
@@ -139,11 +141,11 @@ def classify_scores(
             "load the model in float32"
         )
     predicted = tuple(names[index] for index in scores.argmax(-1).tolist())
-    ranks = tuple(
+    places = tuple(
         int((row >= row[names.index(name)]).sum()) if name in names else 0
         for row, name in zip(scores, actual, strict=True)
     )
-    return Classification(candidates=names, actual=tuple(actual), predicted=predicted, ranks=ranks)
+    return Classification(candidates=names, actual=tuple(actual), predicted=predicted, places=places)
 
 
 def require_several(concepts: ConceptSet) -> None:

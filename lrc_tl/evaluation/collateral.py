@@ -1,61 +1,73 @@
 """What an edit changes beside its aim: unrelated statements, and other facts about the same subject."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
-from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.evaluation.causality import Edit
-from lrc_tl.evaluation.edited_passes import EditedLayers, EditedSequence, edited_logits
+from lrc_tl.evaluation.edited_passes import (
+    EditedLayers,
+    EditedSequence,
+    LayersGiven,
+    all_layers,
+    edited_logits,
+    given_betas,
+    given_layers,
+)
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.next_tokens import kl_divergence, least_token_log_prob
 from lrc_tl.numerics.precision import wide_of
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SideEffects:
-    """What an edit did to statements that it was not meant for, one row for each (edit, statement) pair."""
+    """What edits did to statements that they were not meant for, one row for each edited statement."""
 
     beta: float
-    kl: Float[Tensor, " pair"]
+    kl: Float[Tensor, " statement"]
     """KL(edited || unedited) of the next token behind the statement, in nats, float64."""
-    kept: Bool[Tensor, " pair"]
+    kept: Bool[Tensor, " statement"]
     """Where the first token that the edited model says is the one that the unedited model says."""
-    log_prob_change: Float[Tensor, " pair"]
-    """Of the statement's own object, its least token, by the edit, in nats."""
+    log_prob_change: Float[Tensor, " statement"]
+    """Change by the edit of the log-probability of the statement's own object, its least token, in nats."""
 
     @property
-    def n_pairs(self) -> int:
-        """Number of pairs; 0 where no statement was found."""
+    def n_statements(self) -> int:
+        """Number of edited statements; 0 where none was found."""
         return len(self.kl)
 
     @property
     def mean_kl(self) -> float:
-        """Mean over the pairs, NaN without any."""
-        return float(self.kl.mean()) if self.n_pairs else math.nan
+        """Mean over the edited statements, NaN without any."""
+        return float(self.kl.mean()) if self.n_statements else math.nan
 
     @property
     def share_kept(self) -> float:
-        """Share of pairs whose next word stays, NaN without any."""
-        return float(self.kept.double().mean()) if self.n_pairs else math.nan
+        """Share of edited statements whose next word stays, NaN without any."""
+        return float(self.kept.double().mean()) if self.n_statements else math.nan
 
 
-Pair = tuple[int, Prompt]
+EditedStatement: TypeAlias = tuple[int, Prompt]
 """Number of an edit, and a statement that it is applied to."""
 
 
 @numbers_checked
-def unrelated_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt], *, n: int) -> tuple[Pair, ...]:
-    """At most `n` (edit, prompt) pairs, edits and prompts each as often as every other as far as they go.
+def unrelated_statements(
+    edits: Sequence[Edit], prompts: Sequence[Prompt], *, n: int
+) -> tuple[EditedStatement, ...]:
+    """At most `n` edited statements; edits and prompts take part evenly, as far as they go.
 
-    Give prompts of other relations. The pairs are the same for every method and beta.
+    Give prompts of other relations. The result is the same for every method and beta.
 
     Raises:
         ValueError: no edits or prompts, or `n` below 1.
@@ -66,11 +78,12 @@ def unrelated_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt], *, n: int)
             f"{len(edits)} edits, {len(prompts)} prompts and n = {n} were given; give at least one of each"
         )
     count = min(n, len(edits) * len(prompts))
+    # Through all combinations of edits and prompts: after each round the prompts start one place later.
     round_ = math.lcm(len(edits), len(prompts))
     return tuple((i % len(edits), prompts[(i + i // round_) % len(prompts)]) for i in range(count))
 
 
-def same_subject_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt]) -> tuple[Pair, ...]:
+def same_subject_statements(edits: Sequence[Edit], prompts: Sequence[Prompt]) -> tuple[EditedStatement, ...]:
     """Each edit with every prompt about its subject, by name; give known prompts of other relations."""
     edits, prompts = as_tuple(edits, "edits", Edit), as_tuple(prompts, "prompts", Prompt)
     return tuple(
@@ -82,78 +95,73 @@ def same_subject_pairs(edits: Sequence[Edit], prompts: Sequence[Prompt]) -> tupl
 
 
 @numbers_checked
+@checked
 def side_effects(
     model: HookedModel,
-    pairs: Sequence[Pair],
+    statements: Sequence[EditedStatement],
     differences: Mapping[str, Float[Tensor, "edit d_model"]],
     *,
-    betas: Sequence[float],
-    layers: EditedLayers | None = None,
+    betas: Iterable[float],
+    layers: LayersGiven | None = None,
     progress: bool = True,
 ) -> dict[str, tuple[SideEffects, ...]]:
-    """For each method, by name, and each beta: what its edits do to the statements in `pairs`.
+    """For each method, by name, and each beta: what its edits do to the `statements`.
 
-    Each edit `beta |h| difference` is added at the last subject token of its pair's statement, in `layers` (all by
-    default), as `causality_curve` adds it to its own prompt. With `same_subject_pairs` the statements are other
-    facts about the edited subject, with `unrelated_pairs` they have nothing to do with it.
+    For each statement `beta |h| difference` of its edit is added at the statement's last subject token, in
+    `layers` (all by default), as `causality_curve` adds it to the edit's own prompt. The statements of
+    `same_subject_statements` are other facts about the edited subject, those of `unrelated_statements` have
+    nothing to do with it.
 
     Raises:
-        ValueError: a pair's edit has no difference, a beta is not finite, or `layers` is empty.
+        ValueError: a statement's edit has no difference, a beta is not finite, or `layers` is empty.
     """
-    pairs = as_tuple(pairs, "pairs")
-    betas = real_numbers(as_tuple(betas, "betas"), "betas")
-    if layers is not None and not isinstance(layers, Mapping):
-        layers = as_tuple(layers, "layers")
-    if layers is not None and not layers:
-        raise ValueError("layers is empty; give the layers to edit, or None for all")
-    for beta in betas:
-        if not math.isfinite(beta):
-            raise ValueError(f"beta is {beta}; it must be a finite number")
-    for name, own in differences.items():
-        if pairs and max(number for number, _ in pairs) >= len(own):
-            raise ValueError(f"{name!r} has {len(own)} differences, but a pair names a later edit")
-    used = range(int(model.cfg.n_layers)) if layers is None else layers
-    prompts = list(dict.fromkeys(prompt for _, prompt in pairs))
-    place = {prompt: number for number, prompt in enumerate(prompts)}
-    sequences, objects = [], []
-    for prompt in prompts:
-        tokens = tokenize_prompt(model, prompt)
-        sequences.append(
-            EditedSequence(
-                ids=tokens.input_ids,
-                edited_position=tokens.subject_position,
-                wanted=tuple(tokens.object_positions),
-            )
-        )
-        objects.append(torch.tensor(tokens.object_ids))
-    clean: dict[int, Tensor] = {}
-    width = int(model.cfg.d_model)
-    for row, logits in edited_logits(
-        model, sequences, torch.arange(len(prompts)), torch.zeros(len(prompts), width), layers=used
-    ):
-        clean[row] = wide_of(logits).log_softmax(-1)
-    variants = [(name, float(beta)) for name in differences for beta in betas]
-    places = torch.tensor([place[prompt] for _, prompt in pairs], dtype=torch.long)
-    numbers = [number for number, _ in pairs]
-    n_pairs = len(pairs)
-    kl = torch.zeros(len(variants), n_pairs, dtype=torch.float64)
-    kept = torch.zeros(len(variants), n_pairs, dtype=torch.bool)
-    change = torch.zeros(len(variants), n_pairs, dtype=torch.float64)
-    if pairs and variants:
-        shifts = torch.cat([beta * differences[name][numbers] for name, beta in variants])
-        passes = edited_logits(model, sequences, places.repeat(len(variants)), shifts, layers=used)
+    layers, betas = given_layers(layers), given_betas(betas)
+    for name, rows in differences.items():
+        if statements and max(number for number, _ in statements) >= len(rows):
+            raise ValueError(f"{name!r} has {len(rows)} differences, but a statement names a later edit")
+    variants = [(name, beta) for name in differences for beta in betas]
+    shape = len(variants), len(statements)
+    kl, change = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    kept = torch.zeros(shape, dtype=torch.bool)
+    used = all_layers(model) if layers is None else layers
+    unedited = _Unedited(model, statements, used)
+    if statements and variants:
+        edit_numbers = [number for number, _ in statements]
+        shifts = torch.cat([beta * differences[name][edit_numbers] for name, beta in variants])
+        sequence_of = torch.tensor(unedited.prompt_of).repeat(len(variants))
+        passes = edited_logits(model, unedited.sequences, sequence_of, shifts, layers=used)
         with ProgressBar("side effects", progress=progress) as bar:
             for row, logits in bar.over(passes, total=len(shifts)):
-                variant, pair = divmod(row, n_pairs)
-                at = int(places[pair])
-                edited, before, ids = wide_of(logits).log_softmax(-1), clean[at], objects[at][:, None]
-                kl[variant, pair] = (edited[0].exp() * (edited[0] - before[0])).sum().double().clamp_min(0)
-                kept[variant, pair] = bool(edited[0].argmax() == before[0].argmax())
-                after, unedited = (x.cpu().gather(-1, ids).min().double() for x in (edited, before))
-                change[variant, pair] = after - unedited
+                cell = divmod(row, len(statements))
+                kl[cell], kept[cell], change[cell] = unedited.compared_with(logits, prompt=int(sequence_of[row]))
     results: dict[str, list[SideEffects]] = {name: [] for name in differences}
-    for number, (name, beta) in enumerate(variants):
-        results[name].append(
-            SideEffects(beta=beta, kl=kl[number], kept=kept[number], log_prob_change=change[number])
+    for row, (name, beta) in enumerate(variants):
+        results[name].append(SideEffects(beta=beta, kl=kl[row], kept=kept[row], log_prob_change=change[row]))
+    return {name: tuple(effects) for name, effects in results.items()}
+
+
+class _Unedited:
+    """The different prompts among some statements, and what the model says to each without an edit."""
+
+    def __init__(self, model: HookedModel, statements: Sequence[EditedStatement], layers: EditedLayers) -> None:
+        prompts = list(dict.fromkeys(prompt for _, prompt in statements))
+        number_of = {prompt: number for number, prompt in enumerate(prompts)}
+        self.prompt_of = [number_of[prompt] for _, prompt in statements]
+        tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
+        self.sequences = [EditedSequence.of_object(tokens) for tokens in tokenized]
+        self._object_ids = [torch.tensor(tokens.object_ids) for tokens in tokenized]
+        no_shifts = torch.zeros(len(prompts), int(model.cfg.d_model))
+        passes = edited_logits(model, self.sequences, torch.arange(len(prompts)), no_shifts, layers=layers)
+        self._log_probs = {row: wide_of(logits).log_softmax(-1) for row, logits in passes}
+
+    def compared_with(self, edited: Float[Tensor, "pos d_vocab"], *, prompt: int) -> tuple[Tensor, bool, Tensor]:
+        """KL(edited || unedited), whether the next token stays, and the change of the object's least token."""
+        before, after = self._log_probs[prompt], wide_of(edited).log_softmax(-1)
+        least_before, least_after = (
+            least_token_log_prob(log_probs, self._object_ids[prompt]).double() for log_probs in (before, after)
         )
-    return {name: tuple(own) for name, own in results.items()}
+        return (
+            kl_divergence(after[0], before[0]).double().clamp_min(0),
+            bool(after[0].argmax() == before[0].argmax()),
+            least_after - least_before,
+        )

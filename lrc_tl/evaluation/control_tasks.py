@@ -14,7 +14,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
-from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.evaluation.classification import Classification, classify_activations
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, Session, inside, without_gradients
 from lrc_tl.passes.activations import subject_activations
@@ -44,7 +44,7 @@ class Selectivity:
         return self.accuracy - self.shuffled_labels
 
     def to_dict(self) -> dict[str, float]:
-        """All figures, for JSON."""
+        """All numbers, for JSON."""
         return {
             "accuracy": self.accuracy,
             "shuffled_labels": self.shuffled_labels,
@@ -67,8 +67,8 @@ def selectivity(
 ) -> Selectivity:
     """Accuracy of `make(model, train)` on `test`, next to that of the three controls.
 
-    For LRCs a permuted object changes what is read only where it has several tokens: `make` gets prompts whose
-    objects are permuted, so an LRE is fitted on those as well.
+    `make` also gets prompts whose objects are permuted, so an LRE is fitted on those too. For LRCs that changes
+    the activations only where an object has several tokens.
 
     Raises:
         ValueError: no prompts, or fewer than two objects.
@@ -78,22 +78,25 @@ def selectivity(
         raise ValueError(f"{len(train)} training and {len(test)} test prompts were given; give some of both")
     actual = [prompt.object for prompt in test]
 
+    def classification(concepts: ConceptSet) -> Classification:
+        activations = subject_activations(model, test, layer=concepts.layer)
+        return classify_activations(concepts, activations, actual)
+
     def accuracy(concepts: ConceptSet) -> float:
-        read = subject_activations(model, test, layer=concepts.layer)
-        return classify_activations(concepts, read, actual).accuracy
+        return classification(concepts).accuracy
 
     real = make(model, train)
-    found = classify_activations(real, subject_activations(model, test, layer=real.layer), actual)
+    classified = classification(real)
     shuffled = accuracy(make(model, with_shuffled_objects(train, seed=seed)))
     drawn = accuracy(random_concepts(real, seed=seed))
     untrained = inside(random_weights(model, seed=seed), lambda: accuracy(make(model, train)))
     return Selectivity(
-        accuracy=found.accuracy,
+        accuracy=classified.accuracy,
         shuffled_labels=shuffled,
         random_directions=drawn,
         random_model=untrained,
-        chance=found.chance,
-        n_prompts=found.n_prompts,
+        chance=classified.chance,
+        n_prompts=classified.n_prompts,
     )
 
 
@@ -109,16 +112,16 @@ def with_shuffled_objects(prompts: Sequence[Prompt], *, seed: int) -> tuple[Prom
 def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
     """The same objects with Gaussian unit directions, at the same place and with the same recorded norms.
 
-    Without offsets, thresholds and calibration, which are the real directions'. Where the set is centred, centre
-    these on the same activations.
+    They have no offsets, thresholds and calibration, which belong to the real directions. Where the set is
+    centred, centre these on the same activations.
     """
     generator = torch.Generator().manual_seed(seed)
-    made: dict[str, ConceptDirection] = {}
+    directions: dict[str, ConceptDirection] = {}
     for name, direction in concepts.items():
         drawn = torch.randn(direction.vector.shape, generator=generator, dtype=torch.float64)
         unit = (drawn / drawn.norm()).to(direction.vector)
-        made[name] = replace(direction, vector=unit, method="random", offset=0.0, calibration=None)
-    return ConceptSet(made, settings={"method": "random", "seed": seed})
+        directions[name] = replace(direction, vector=unit, method="random", offset=0.0, calibration=None)
+    return ConceptSet(directions, settings={"method": "random", "seed": seed})
 
 
 @numbers_checked

@@ -6,7 +6,7 @@ and objects on one prompt) take its keys and values from a cache.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrc_tl.arguments.plain_numbers import real_numbers
+from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.models.hooking import hooked_pass
@@ -30,10 +32,13 @@ from lrc_tl.passes.batches import (
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import prefix_cache
+from lrc_tl.relations.prompts import TokenizedPrompt
 from lrc_tl.steering.operations import Unit, shift_along
 
 EditedLayers: TypeAlias = Sequence[int] | Mapping[int, float]
 """Layers to edit, or the share of the edit that each of them gets."""
+LayersGiven: TypeAlias = Iterable[int] | Mapping[int, float]
+"""The same as a caller may give it: a generator or an array too, until `given_layers` has read it."""
 _LEAST_SPARED = 128
 """Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
 each small batch reads all weights again."""
@@ -48,12 +53,52 @@ class EditedSequence:
     wanted: tuple[int, ...]
     """At the edited position or after it."""
 
+    @classmethod
+    def of_object(cls, tokens: TokenizedPrompt) -> "EditedSequence":
+        """A prompt with its object behind it: edited at the last subject token, read where the object is said."""
+        return cls(
+            ids=tokens.input_ids,
+            edited_position=tokens.subject_position,
+            wanted=tuple(tokens.object_positions),
+        )
+
     def __post_init__(self) -> None:
         if not 0 <= self.edited_position <= min(self.wanted, default=-1) <= max(self.wanted) < len(self.ids):
             raise ValueError(
                 f"logits at {list(self.wanted)} of {len(self.ids)} tokens with an edit at {self.edited_position}; "
                 "give positions inside the sequence, at the edit or after it"
             )
+
+
+def all_layers(model: HookedModel) -> range:
+    """Every layer of the model, as in the paper's edits."""
+    return range(int(model.cfg.n_layers))
+
+
+def given_layers(layers: LayersGiven | None) -> EditedLayers | None:
+    """The layers that a caller gave, to be read more than once; None means all.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if layers is not None and not isinstance(layers, Mapping):
+        layers = as_tuple(layers, "layers")
+    if layers is not None and not layers:
+        raise ValueError("layers is empty; give the layers to edit, or None for all")
+    return layers
+
+
+def given_betas(betas: Iterable[float]) -> tuple[float, ...]:
+    """The betas that a caller gave, as Python's numbers.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    numbers = real_numbers(as_tuple(betas, "betas"), "betas")
+    for beta in numbers:
+        if not math.isfinite(beta):
+            raise ValueError(f"beta is {beta}; it must be a finite number")
+    return numbers
 
 
 @checked
@@ -93,11 +138,11 @@ def edited_logits(
             alone += rows
             continue
         for batch in _batches(model, sequences, numbers, rows, len(prefix), max_tokens):
-            own = [sequences[numbers[row]] for row in batch]
-            yield from _run(model, own, batch, shifts, shares, unit, len(prefix), cache, check)
+            batch_sequences = [sequences[numbers[row]] for row in batch]
+            yield from _run(model, batch_sequences, batch, shifts, shares, unit, len(prefix), cache, check)
     for batch in _batches(model, sequences, numbers, alone, 0, max_tokens):
-        own = [sequences[numbers[row]] for row in batch]
-        yield from _run(model, own, batch, shifts, shares, unit, 0, None, check)
+        batch_sequences = [sequences[numbers[row]] for row in batch]
+        yield from _run(model, batch_sequences, batch, shifts, shares, unit, 0, None, check)
 
 
 def _layer_shares(model: HookedModel, layers: EditedLayers) -> dict[str, float]:
@@ -142,7 +187,7 @@ def _run(
     check: LogitsCheck,
 ) -> Iterator[tuple[int, Tensor]]:
     device = model.cfg.device
-    own = shifts[batch]
+    batch_shifts = shifts[batch]
     row = torch.arange(len(batch), device=device)
     overflowed = torch.zeros(len(batch), dtype=torch.bool, device=device)
     at = torch.tensor([sequence.edited_position - skipped for sequence in sequences], device=device)
@@ -154,7 +199,7 @@ def _run(
     def edit(residual: Tensor, hook: Any, *, share: float) -> Tensor:
         h = wide_of(residual[row, at])
         changed = residual.clone()
-        changed[row, at] = (h + shift_along(h, own.to(h), share, unit)).to(residual.dtype)
+        changed[row, at] = (h + shift_along(h, batch_shifts.to(h), share, unit)).to(residual.dtype)
         overflowed.logical_or_(~wide_of(changed[row, at]).norm(dim=-1).isfinite())
         return changed
 
@@ -163,10 +208,10 @@ def _run(
     arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
     if cache is not None:
         arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
-    edits: Hooks = [(name, partial(edit, share=share)) for name, share in shares.items()]
-    fwd_hooks = [*edits, picked_before_unembedding(wanted)]
+    editing: Hooks = [(name, partial(edit, share=share)) for name, share in shares.items()]
+    fwd_hooks = [*editing, picked_before_unembedding(wanted)]
     with whole_rows(model, list(map(len, following))):
         logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
-    check.require(logits, [sequence.ids for sequence in sequences], own, overflowed)
+    check.require(logits, [sequence.ids for sequence in sequences], batch_shifts, overflowed)
     for place, number in enumerate(batch):
         yield number, logits[place, : len(sequences[place].wanted)]

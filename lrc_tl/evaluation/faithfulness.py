@@ -81,13 +81,13 @@ def lre_faithfulness(
         # The model's own final norm and unembedding follow, whatever they are.
         return [(hook_name(model, last), put)]
 
-    said = dict(logits_at(model, sequences, wanted))
-    told = dict(logits_at(model, sequences, wanted, edits=replaced))
+    model_logits = dict(logits_at(model, sequences, wanted))
+    lre_logits = dict(logits_at(model, sequences, wanted, edits=replaced))
     order = range(len(prompts))
     return Faithfulness(
         lre_beta=lre_beta,
-        lre_tokens=tuple(int(told[row].argmax()) for row in order),
-        model_tokens=tuple(int(said[row].argmax()) for row in order),
+        lre_tokens=tuple(int(lre_logits[row].argmax()) for row in order),
+        model_tokens=tuple(int(model_logits[row].argmax()) for row in order),
     )
 
 
@@ -114,34 +114,36 @@ def lre_causality(
     if not edits:
         raise ValueError("no edits were given; give at least one")
     lre.require_model(model)
-    own = list(dict.fromkeys(edit.prompt for edit in edits))
+    edited_prompts = list(dict.fromkeys(edit.prompt for edit in edits))
     by_object: dict[str, list[int]] = defaultdict(list)
     for number, prompt in enumerate(prompts):
         by_object[prompt.object].append(number)
     if missing := sorted({edit.target for edit in edits} - set(by_object)):
         raise ValueError(f"no prompt has the targets {missing}; give prompts that do, to read the object from")
 
-    def objects_of(asked: Sequence[Prompt]) -> Tensor:
+    def objects_of(given: Sequence[Prompt]) -> Tensor:
         return object_activations(
-            model, asked, layer=lre.object_layer, object_aggregation=lre.object_aggregation
+            model, given, layer=lre.object_layer, object_aggregation=lre.object_aggregation
         ).to(lre.weight)
 
-    place = {prompt: number for number, prompt in enumerate(own)}
-    before, others = objects_of(own), objects_of(prompts)
-    wanted = torch.stack([others[by_object[edit.target]].mean(0) for edit in edits])
-    rows = [place[edit.prompt] for edit in edits]
-    shifts = lre.svd.solve(wanted - before[rows], rank=rank)
-    subjects = prompt_activations(model, own, subject_layers=[lre.subject_layer]).subject[lre.subject_layer]
+    number_of = {prompt: number for number, prompt in enumerate(edited_prompts)}
+    objects, candidates = objects_of(edited_prompts), objects_of(prompts)
+    targets = torch.stack([candidates[by_object[edit.target]].mean(0) for edit in edits])
+    rows = [number_of[edit.prompt] for edit in edits]
+    shifts = lre.svd.solve(targets - objects[rows], rank=rank)
+    subjects = prompt_activations(model, edited_prompts, subject_layers=[lre.subject_layer]).subject[
+        lre.subject_layer
+    ]
     share = shifts.norm(dim=-1) / subjects[rows].norm(dim=-1)
     variants = torch.stack([torch.zeros_like(shifts), shifts])
-    found, said = edited_log_probs(
+    log_probs, says_target = edited_log_probs(
         model, edits, variants, layers=[lre.subject_layer], unit="absolute", generated=generated
     )
     return CausalityResult(
         beta=1.0,
-        clean=found[0],
-        edited=found[1],
+        clean=log_probs[0],
+        edited=log_probs[1],
         edit_share=float(share.mean()),
         layers=(lre.subject_layer,),
-        generated=None if said is None else said[1],
+        generated=None if says_target is None else says_target[1],
     )

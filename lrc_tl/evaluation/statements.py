@@ -29,7 +29,8 @@ def known_statements(
     """At most `n` known zero-shot prompts of other relations, from as many relations as there are.
 
     Four facts of each of `others` (the built-in relations by default) are asked, drawn with the seed, none with a
-    subject or object of `relation`. Relations with the same name are skipped. Empty where the model knows none.
+    subject or object of `relation`. Relations with the same name as `relation` are skipped. The result is empty
+    where the model knows none.
 
     Raises:
         ValueError: `n` is below 1.
@@ -59,7 +60,7 @@ def known_statements(
 
 
 def readable_prompts(model: HookedModel, relation: Relation, *, seed: int) -> list[Prompt]:
-    """Zero-shot prompts whose positions this model's tokenizer lets one find; the others are of no use here."""
+    """The zero-shot prompts of a relation, except those whose positions cannot be found with this tokenizer."""
     readable = []
     for prompt in relation.prompts(seed=seed):
         try:

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.beta import BetaSource, beta_or_stored
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations, require_several
-from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_pairs
+from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_statements
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 
-_PAIRS = 60
+_STATEMENTS = 60
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +58,7 @@ class Evaluation:
         return None if self.elsewhere is None else self.elsewhere.mean_kl
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, for JSON."""
+        """The numbers, for JSON."""
         return {
             "accuracy": self.accuracy,
             "n_prompts": self.classification.n_prompts,
@@ -69,7 +70,7 @@ class Evaluation:
             "causality": self.causality,
             "hard_success": self.hard_success,
             "kl_elsewhere": self.kl_elsewhere,
-            "n_elsewhere": 0 if self.elsewhere is None else self.elsewhere.n_pairs,
+            "n_elsewhere": 0 if self.elsewhere is None else self.elsewhere.n_statements,
             "n_edits": self.causality_result.n_edits,
             "beta": self.causality_result.beta,
             "beta_source": self.beta_source,
@@ -80,13 +81,14 @@ class Evaluation:
         }
 
     def __repr__(self) -> str:
-        c, e = self.classification, self.causality_result
+        classification, effect = self.classification, self.causality_result
         hard = "" if self.hard_success is None else f", hard success {self.hard_success:.3f}"
         away = "" if self.kl_elsewhere is None else f", KL elsewhere {self.kl_elsewhere:.3f} nats"
         return (
-            f"Evaluation(accuracy {c.accuracy:.3f} ({c.n_correct} of {c.n_prompts}, {len(c.candidates)} objects, "
-            f"chance {c.chance:.3f}), causality {e.causality:.3f}{hard}{away} ({int(e.success.sum())} of "
-            f"{e.n_edits} edits, beta {e.beta:g}, {self.beta_source}))"
+            f"Evaluation(accuracy {self.accuracy:.3f} ({classification.n_correct} of {classification.n_prompts}, "
+            f"{len(classification.candidates)} objects, chance {classification.chance:.3f}), "
+            f"causality {self.causality:.3f}{hard}{away} ({int(effect.success.sum())} of {effect.n_edits} edits, "
+            f"beta {effect.beta:g}, {self.beta_source}))"
         )
 
 
@@ -119,8 +121,8 @@ def evaluate(
         clean: an earlier result on the same model, prompts, objects and seed, whose unedited runs are taken over.
             Without it every call runs the unedited prompts again: in a loop over layers or methods that is up to
             half of the work.
-        elsewhere: statements that the edits should leave alone, to measure `kl_elsewhere` on at most 60 (edit,
-            statement) pairs: `known_statements(model, relation)`.
+        elsewhere: statements that the edits should leave alone, such as `known_statements(model, relation)`.
+            `kl_elsewhere` is measured on at most 60 of them, each with one edit.
 
     Raises:
         ValueError: no prompts, one object only, a beta that is not finite, or a `clean` with other edits.
@@ -140,7 +142,7 @@ def evaluate(
             "give a result on the same prompts, objects, seed and edits_per_object, or none"
         )
     activations = subject_activations(model, prompts, layer=concepts.layer)
-    found = classify_activations(concepts, activations, [prompt.object for prompt in prompts])
+    classification = classify_activations(concepts, activations, [prompt.object for prompt in prompts])
     differences = swap_differences(concepts, edits)
     (effect,) = causality_curve(
         model,
@@ -153,10 +155,10 @@ def evaluate(
     )
     away = None
     if elsewhere:
-        pairs = unrelated_pairs(edits, elsewhere, n=_PAIRS)
-        (away,) = side_effects(model, pairs, {"": differences}, betas=[size], progress=progress)[""]
+        statements = unrelated_statements(edits, elsewhere, n=_STATEMENTS)
+        (away,) = side_effects(model, statements, {"": differences}, betas=[size], progress=progress)[""]
     return Evaluation(
-        classification=found,
+        classification=classification,
         causality_result=effect,
         edits=edits,
         seed=seed,
@@ -165,11 +167,13 @@ def evaluate(
     )
 
 
+@checked
 def swap_differences(concepts: ConceptSet, edits: Sequence[Edit]) -> Float[Tensor, "edit d_model"]:
     """`v_o' - v_o` for each edit."""
     return torch.stack([concepts[edit.target].vector - concepts[edit.prompt.object].vector for edit in edits])
 
 
+@checked
 def random_differences(differences: Float[Tensor, "edit d_model"], *, seed: int) -> Float[Tensor, "edit d_model"]:
     """A random direction for each edit, with the norm of its own difference: the control for causality."""
     generator = torch.Generator().manual_seed(seed)

@@ -243,14 +243,14 @@ class _Evaluated:
         random.Random(self.seed).shuffle(shuffled)
         controls = {"shuffled": fitted.make(shuffled), "random": random_concepts(concepts, seed=self.seed)}
         return {
-            "correct": [rank == 1 for rank in found.ranks],
+            "correct": [place == 1 for place in found.places],
             "predicted": list(found.predicted),
             "accuracy": found.accuracy,
             "mean_reciprocal_rank": found.mean_reciprocal_rank,
             "top3": found.top(3),
-            "correct_centred": [rank == 1 for rank in centred.ranks],
+            "correct_centred": [place == 1 for place in centred.places],
             "accuracy_centred": centred.accuracy,
-            "correct_calibrated": [rank == 1 for rank in calibrated.ranks],
+            "correct_calibrated": [place == 1 for place in calibrated.places],
             "accuracy_calibrated": calibrated.accuracy,
             **{
                 f"control_{name}": classify_activations(own, activations, actual).accuracy

@@ -133,7 +133,7 @@ def curve_point(result: CausalityResult) -> dict[str, Any]:
 
 def side_effect_fields(kind: str, found: SideEffects) -> dict[str, float | None]:
     """Mean side effects of one kind at one beta, for the curve's point; None where nothing was measured."""
-    if not found.n_pairs:
+    if not found.n_statements:
         return {f"{kind}_{figure}": None for figure in ("kl", "kept", "log_prob_change")}
     return {
         f"{kind}_kl": found.mean_kl,

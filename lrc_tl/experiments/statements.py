@@ -5,7 +5,7 @@ from dataclasses import replace
 from random import Random
 
 from lrc_tl.evaluation.causality import Edit
-from lrc_tl.evaluation.collateral import Pair, same_subject_pairs, unrelated_pairs
+from lrc_tl.evaluation.collateral import EditedStatement, same_subject_statements, unrelated_statements
 from lrc_tl.evaluation.statements import plain_name, readable_prompts
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.known_prompts import filter_known
@@ -24,12 +24,12 @@ def side_effect_pairs(
     *,
     n: int,
     seed: int,
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+) -> tuple[tuple[EditedStatement, ...], tuple[EditedStatement, ...]]:
     """At most `n` (edit, statement) pairs of each kind: unrelated ones, and known other facts about its subject.
 
     Unrelated statements come from four of the other relations, one of each, drawn with the seed, and have neither
-    subject nor object in common with `relation`; what the model says to them may be wrong. A relation of the same
-    name is no other one. Where there are no such statements there are no pairs.
+    subject nor object in common with `relation`; what the model says to them may be wrong. Relations with the same
+    name as `relation` are skipped. Where there are no such statements there are no pairs.
     """
     if not n:
         return (), ()
@@ -47,9 +47,9 @@ def side_effect_pairs(
             apart += readable_prompts(model, replace(other, facts=(generator.choice(facts),)), seed=seed)
         if shared := tuple(fact for fact in other.facts if fact.subject in subjects):
             beside += readable_prompts(model, replace(other, facts=shared), seed=seed)
-    same: tuple[Pair, ...] = ()
+    same: tuple[EditedStatement, ...] = ()
     if beside:
         known = filter_known(model, beside, seed=seed, whole_answers=False, progress=False)
-        same = same_subject_pairs(edits, known.prompts)
+        same = same_subject_statements(edits, known.prompts)
         same = tuple(generator.sample(same, min(n, len(same))))
-    return unrelated_pairs(edits, apart, n=n) if apart else (), same
+    return unrelated_statements(edits, apart, n=n) if apart else (), same

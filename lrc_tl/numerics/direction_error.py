@@ -22,17 +22,18 @@ _TURNS = 3
 
 
 @checked
-def angles(one: Float[Tensor, "*batch d"], other: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+def angles(first: Float[Tensor, "*batch d"], second: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
     """Angle between the vectors of each row in radians, 0 to pi; precise also where it is tiny.
 
     A zero vector has the angle pi / 2 to every other.
     """
-    one, other = (rows.double() for rows in (one, other))
-    one, other = (rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-300) for rows in (one, other))
-    found: Tensor = 2 * torch.atan2((one - other).norm(dim=-1), (one + other).norm(dim=-1))
-    return found
+    first, second = (rows.double() for rows in (first, second))
+    first, second = (rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-300) for rows in (first, second))
+    radians: Tensor = 2 * torch.atan2((first - second).norm(dim=-1), (first + second).norm(dim=-1))
+    return radians
 
 
+@checked
 def direction_errors(
     sketch: BlockKrylov, targets: Float[Tensor, "concept d_object"], *, rank: int, seed: int = 0
 ) -> Float[Tensor, " concept"]:
@@ -53,7 +54,7 @@ def direction_errors(
     without = _solve(corner, known, rank)
     generator = torch.Generator().manual_seed(seed)
     n_rounds = min(sketch.n_rounds + max(3, sketch.n_rounds), -(-n_all // sketch.width))
-    found = []
+    errors = []
     for number in range(_CONTINUATIONS):
         again = simulated(values, sketch.width, n_rounds, seed=seed + _FITTING_ROUNDS + number)
         rest = _bidiagonal(again)[n_rows:, n_rows:]
@@ -67,27 +68,28 @@ def direction_errors(
             noise = torch.randn(len(targets), len(rest), generator=generator, dtype=torch.float64)
             solution = _solve(whole, torch.cat([known, spread * noise], 1), rank)
             missing = solution.shape[1] - without.shape[1]
-            found.append(angles(torch.nn.functional.pad(without, (0, missing)), solution))
-    bound: Tensor = (BOUND_FACTOR * torch.stack(found).pow(2).mean(0).sqrt()).clamp_max(torch.pi / 2)
+            errors.append(angles(torch.nn.functional.pad(without, (0, missing)), solution))
+    bound: Tensor = (BOUND_FACTOR * torch.stack(errors).pow(2).mean(0).sqrt()).clamp_max(torch.pi / 2)
     return bound
 
 
+@checked
 def fitted_spectrum(sketch: BlockKrylov, *, seed: int = 0) -> Float[Tensor, " d"]:
     """Singular values, largest first, of a matrix whose sketch of that width and depth looks like this one.
 
     Those beyond the rank of the sketch fall geometrically, with the energy that the sketch has left out, or as
     fast as the ones that it has found well, whichever is more.
     """
-    found = sketch.factors.s.cpu().double()
+    sketched = sketch.factors.s.cpu().double()
     n_all = min(sketch.left.shape[0], sketch.image.shape[0])
     residual = sketch.first_residual
-    energy = max(sketch.first_energy + residual - float(found.pow(2).sum()), 1e-3 * residual)
-    head, least = found, 0.0
+    energy = max(sketch.first_energy + residual - float(sketched.pow(2).sum()), 1e-3 * residual)
+    head, least = sketched, 0.0
     for number in range(_FITTING_ROUNDS):
         values = _with_tail(head, n_all, max(energy, least))
         again = simulated(values, sketch.width, sketch.n_rounds, seed=seed + number)
         seen = again.factors.s
-        head = (head * (found / seen).nan_to_num(1.0).clamp(0.5, 2)).sort(descending=True).values
+        head = (head * (sketched / seen).nan_to_num(1.0).clamp(0.5, 2)).sort(descending=True).values
         missed = float(values.pow(2).sum()) - again.first_energy
         if missed > 0:
             energy *= min(max(residual / missed, 0.25), 4.0)
@@ -96,6 +98,7 @@ def fitted_spectrum(sketch: BlockKrylov, *, seed: int = 0) -> Float[Tensor, " d"
     return _with_tail(head, n_all, max(energy, least))
 
 
+@checked
 def simulated(values: Float[Tensor, " d"], width: int, n_rounds: int, *, seed: int) -> BlockKrylov:
     """The sketch of the diagonal matrix of `values` from random vectors."""
     generator = torch.Generator().manual_seed(seed)

@@ -13,6 +13,7 @@ from lrc_tl.numerics.precision import wide_of
 
 
 @numbers_checked
+@checked
 def numerical_rank(singular_values: Float[Tensor, " rank"], shape: tuple[int, ...]) -> int:
     """Number of singular values above `max(shape) * eps * largest`, the rule of NumPy's `matrix_rank`."""
     if singular_values.numel() == 0:
@@ -51,6 +52,7 @@ class Factors:
     vh: Float[Tensor, "rank d_subject"]
 
     @classmethod
+    @checked
     def of(cls, weight: Float[Tensor, "d_object d_subject"]) -> "Factors":
         """The factors of a weight.
 
@@ -76,6 +78,7 @@ class Factors:
         """The largest rank that `solve` accepts."""
         return numerical_rank(self.s, (self.u.shape[0], self.vh.shape[1]))
 
+    @checked
     def solve(
         self, target: Float[Tensor, "*batch d_object"], *, rank: int, ridge: float = 0.0
     ) -> Float[Tensor, "*batch d_subject"]:

@@ -6,24 +6,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.numerics.low_rank import Factors
 
 Product = Callable[[Tensor], Tensor]
 """Rows in, the product of each out."""
 
 
+@checked
 def added_basis(basis: Float[Tensor, "d known"], new: Float[Tensor, "d added"]) -> Float[Tensor, "d added"]:
     """Orthonormal columns, orthogonal to the orthonormal columns of `basis`; with them they span `new`.
 
     Where `new` adds fewer directions than it has columns, the others are arbitrary.
     """
-    found = new
-    for _ in range(2):  # what is left of `basis` after the first time, the second takes away
-        found = torch.linalg.qr(found - basis @ (basis.T @ found)).Q
-    defect = (basis.T @ found).abs().max() if basis.numel() and found.numel() else 0
+    added = new
+    for _ in range(2):  # the second time takes away what the first has left of `basis`
+        added = torch.linalg.qr(added - basis @ (basis.T @ added)).Q
+    defect = (basis.T @ added).abs().max() if basis.numel() and added.numel() else 0
     if defect > 100 * torch.finfo(new.dtype).eps:  # `new` lies in the span of `basis`, but for rounding
-        found = torch.linalg.qr(torch.cat([basis, new], dim=1)).Q[:, basis.shape[1] :]
-    return found
+        added = torch.linalg.qr(torch.cat([basis, new], dim=1)).Q[:, basis.shape[1] :]
+    return added
 
 
 class BlockKrylov:
@@ -100,12 +102,14 @@ class BlockKrylov:
         return factors_of(self.left, self.image)
 
 
+@checked
 def factors_of(left: Float[Tensor, "d_object rank"], image: Float[Tensor, "d_subject rank"]) -> Factors:
     """Singular value decomposition of `left image^T` for orthonormal `left`."""
     v, s, uh = torch.linalg.svd(image, full_matrices=False)
     return Factors(u=left @ uh.T, s=s, vh=v.T)
 
 
+@checked
 def left_out_energy(products: Float[Tensor, "d_object width"], *, n_rows: int) -> float:
     """Squared Frobenius norm of `W - Q Q^T W`, where Q spans the products of W with random orthonormal vectors.
 

@@ -9,10 +9,8 @@ from scipy.stats import binomtest, bootstrap, norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Test:
+class TestOutcome:
     """The outcome of one two-sided test."""
-
-    __test__ = False  # pytest would take the class for a test case
 
     statistic: float
     p_value: float
@@ -48,7 +46,7 @@ def bootstrap_interval(
         return math.nan, math.nan
     if (array == array[0]).all():
         return float(array[0]), float(array[0])
-    found = bootstrap(
+    interval = bootstrap(
         (array,),
         np.mean,
         confidence_level=confidence,
@@ -56,7 +54,7 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
         method="BCa",
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def paired_bootstrap(
@@ -97,7 +95,7 @@ def paired_bootstrap(
     return float(low), float(high)
 
 
-def two_proportion_z_test(correct_a: int, n_a: int, correct_b: int, n_b: int) -> Test:
+def two_proportion_z_test(correct_a: int, n_a: int, correct_b: int, n_b: int) -> TestOutcome:
     """Whether two shares differ, by the pooled z statistic (arXiv:2311.08968, tables 7 and 8).
 
     It takes the two samples for independent; two methods on the same prompts are compared more sharply by
@@ -112,10 +110,10 @@ def two_proportion_z_test(correct_a: int, n_a: int, correct_b: int, n_b: int) ->
     pooled = (correct_a + correct_b) / (n_a + n_b)
     variance = pooled * (1 - pooled) * (1 / n_a + 1 / n_b)
     z = 0.0 if variance == 0 else (correct_a / n_a - correct_b / n_b) / math.sqrt(variance)
-    return Test(statistic=z, p_value=float(2 * norm.sf(abs(z))), n=n_a + n_b)
+    return TestOutcome(statistic=z, p_value=float(2 * norm.sf(abs(z))), n=n_a + n_b)
 
 
-def mcnemar_test(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> Test:
+def mcnemar_test(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> TestOutcome:
     """Whether one method is right more often than another on the same prompts: McNemar's exact test.
 
     Only prompts count that one method gets right and the other wrong. The statistic is the share of these that the
@@ -134,7 +132,7 @@ def mcnemar_test(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> Test:
     return _binomial(first, first + second)
 
 
-def sign_test(differences: Sequence[float]) -> Test:
+def sign_test(differences: Sequence[float]) -> TestOutcome:
     """Whether differences, one for each relation, lie on one side of 0; exact, ties left out.
 
     The statistic is the share of positive differences; without any but ties p = 1.
@@ -163,7 +161,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _binomial(successes: int, n: int) -> Test:
+def _binomial(successes: int, n: int) -> TestOutcome:
     if n == 0:
-        return Test(statistic=0.5, p_value=1.0, n=0)
-    return Test(statistic=successes / n, p_value=float(binomtest(successes, n).pvalue), n=n)
+        return TestOutcome(statistic=0.5, p_value=1.0, n=0)
+    return TestOutcome(statistic=successes / n, p_value=float(binomtest(successes, n).pvalue), n=n)

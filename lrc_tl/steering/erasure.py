@@ -1,8 +1,8 @@
-"""LEACE: the smallest edit after which no linear probe can tell the objects apart (Belrose et al. 2023).
+"""LEACE: the smallest change after which no linear probe can tell the objects apart (Belrose et al. 2023).
 
-Ablating directions takes out what they read; the objects stay partly readable along others. LEACE makes the
-class means of all objects equal, so that least squares finds nothing, and moves the activations as little as that
-allows. Needs the extra `erasure`.
+Ablating directions takes out what they read, but the objects stay partly readable along others. LEACE makes the
+class means of all objects equal, so that least squares finds nothing. It moves the activations as little as that
+allows. It needs the extra `erasure`.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def leace(
 
     Raises:
         ImportError: the package concept-erasure is missing.
-        ValueError: not one object an activation, fewer than two objects, activations that are not finite or that
+        ValueError: not one object per activation, fewer than two objects, activations that are not finite or that
             the objects do not differ in, or an erasure that is not exact to 1e-6 of their size.
     """
     fitter = _leace_fitter()
@@ -81,8 +81,8 @@ def leace(
     scale = (wide - wide.mean(0)).norm() / wide.numel() ** 0.5
     if float(scale) == 0:
         raise ValueError("all activations are equal, so there is nothing to erase")
-    places = torch.tensor([names.index(name) for name in objects], device=wide.device)
-    labels = torch.nn.functional.one_hot(places, len(names)).double()
+    classes = torch.tensor([names.index(name) for name in objects], device=wide.device)
+    labels = torch.nn.functional.one_hot(classes, len(names)).double()
     # Keeping the variance from growing would mix in another projection, which does not erase.
     eraser = fitter.fit(
         (wide - wide.mean(0)) / scale, labels, shrinkage=shrinkage, constrain_cov_trace=False, svd_tol=1e-9
@@ -93,11 +93,11 @@ def leace(
     left, right = eraser.proj_left[:, used], eraser.proj_right[used]
     # A covariance that is not positive definite would leave out what it must whiten.
     if float((right @ left - torch.eye(len(right)).to(right)).abs().max()) < _TOLERANCE:
-        made = Erase(left=left, right=right, mean=wide.mean(0))
-        centred = (wide + made.shift(wide) - wide.mean(0)) / scale
+        operation = Erase(left=left, right=right, mean=wide.mean(0))
+        centred = (wide + operation.shift(wide) - wide.mean(0)) / scale
         covariance = centred.T @ (labels - labels.mean(0)) / len(labels)
         if float(covariance.abs().max()) < _TOLERANCE:
-            return made
+            return operation
     raise ValueError(
         f"the erasure fitted on {len(objects)} activations of width {wide.shape[1]} leaves linear information; "
         "give more, or the other value of `shrinkage`"

@@ -18,6 +18,7 @@ from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, hooks_on, inside
 from lrc_tl.models.own_draws import OwnDraws
+from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
 from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
@@ -40,8 +41,8 @@ class Generated:
     log_probs: Float[Tensor, " new"]
     """Of each token under the steered model at temperature 1, in nats."""
     scores: Float[Tensor, "new steering"]
-    """Of each token's own residual, after the edits of its layer, along the vector that each steering writes (for
-    a swap the added one), in residual-stream units. NaN for an end-of-sequence token, which is not run."""
+    """Of each token's own residual, after the steerings of its layer, along the vector that each steering writes
+    (for a swap the added one), in residual-stream units. NaN for an end-of-sequence token, which is not run."""
     kl: Float[Tensor, " new"]
     """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
 
@@ -62,9 +63,9 @@ def generate(
 
     All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
     the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; a None among them keeps the
-    steering's own. Amounts and positions that `steering` gives by row are by prompt. Greedy at temperature 0, else
-    sampled with `seed` from one stream for all rows, whatever other threads draw: a sampled row depends on the
-    rows beside it, a greedy one does not. The global random state is not touched.
+    steering's own. Where `steering` gives amounts or positions by row, a row is a prompt. Text is greedy at
+    temperature 0, else sampled with `seed` from one stream for all rows, whatever other threads draw. A sampled
+    row depends on the rows beside it, a greedy one does not. The global random state is not touched.
 
     Raises:
         TypeError: a strength is no number.
@@ -76,8 +77,8 @@ def generate(
     steerings = as_tuple([steering] if isinstance(steering, Steering) else steering, "steering", Steering)
     if strengths is not None:
         strengths = as_tuple(strengths, "strengths")
-        numbers = real_numbers([0.0 if one is None else one for one in strengths], "strengths")
-        strengths = [None if one is None else number for one, number in zip(strengths, numbers, strict=True)]
+        numbers = real_numbers([0.0 if given is None else given for given in strengths], "strengths")
+        strengths = [None if given is None else n for given, n in zip(strengths, numbers, strict=True)]
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("a prompt is empty, or there are none; give at least one text")
     if model.tokenizer is None:
@@ -98,14 +99,16 @@ def generate(
     rows = [(number, strength) for number in range(len(texts)) for strength in swept]
     # Three times over for a moment.
     size = max(1, MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
-    made: list[Generated] = []
+    continuations: list[Generated] = []
     with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad():
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
-            fitted = [_for_rows(one, batch, [len(ids) for ids in sequences]) for one in steerings]
-            own = [sequences[number] for number, _ in batch]
-            made.extend(_generate_batch(model, texts, batch, own, fitted, max_new_tokens, temperature))
-    return tuple(made)
+            by_row = [_for_rows(each, batch, [len(ids) for ids in sequences]) for each in steerings]
+            prompt_ids = [sequences[number] for number, _ in batch]
+            continuations.extend(
+                _generate_batch(model, texts, batch, prompt_ids, by_row, max_new_tokens, temperature)
+            )
+    return tuple(continuations)
 
 
 _Row = tuple[int, float | None]
@@ -119,9 +122,12 @@ def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) 
         if isinstance(amount, Tensor) and amount.ndim == 1:
             amount = _by_row(amount, numbers, len(lengths), "an amount of the steering")
         if operation.has_strength and any(strength is not None for _, strength in rows):
-            own = torch.as_tensor(amount, dtype=torch.float64).expand(len(rows)).tolist()
+            own_strengths = torch.as_tensor(amount, dtype=torch.float64).expand(len(rows)).tolist()
             amount = torch.tensor(
-                [kept if strength is None else strength for (_, strength), kept in zip(rows, own, strict=True)],
+                [
+                    own if strength is None else strength
+                    for (_, strength), own in zip(rows, own_strengths, strict=True)
+                ],
                 dtype=torch.float64,
             )
         operation = operation.with_amount(amount)
@@ -143,7 +149,7 @@ def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) 
 def _by_row(values: Tensor, numbers: list[int], n_prompts: int, name: str) -> Tensor:
     if len(values) != n_prompts:
         raise ValueError(
-            f"{name} holds {len(values)} rows, but there are {n_prompts} prompts; give one row a prompt"
+            f"{name} holds {len(values)} rows, but there are {n_prompts} prompts; give one row per prompt"
         )
     return values[numbers]
 
@@ -188,7 +194,7 @@ def _generate_batch(
     ids = output.sequences[:, -steps:].cpu()
     log_probs = torch.stack([wide_of(step).log_softmax(-1).cpu() for step in output.logits], dim=1)
     # The first reading is of the last prompt token; what comes after a row's end is not its own.
-    by_steering = [torch.stack(one, dim=1)[:, 1:] for one in read]
+    by_steering = [torch.stack(scores_read, dim=1)[:, 1:] for scores_read in read]
     scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0)
     lengths = [_length(row.tolist(), eos, max_new_tokens) for row in ids]
     kl = (
@@ -198,15 +204,15 @@ def _generate_batch(
     )
     for row, (number, strength) in enumerate(rows):
         n = lengths[row]
-        own = ids[row, :n]
-        ended = int(own[-1] == eos)
+        new_ids = ids[row, :n]
+        ended = int(new_ids[-1] == eos)
         unknown = torch.full((ended, scores.shape[-1]), float("nan"), dtype=scores.dtype)
         yield Generated(
             prompt=texts[number],
             strength=strength,
-            text=model.tokenizer.decode(own.tolist(), skip_special_tokens=True),
-            token_ids=own,
-            log_probs=log_probs[row, :n].gather(-1, own[:, None])[:, 0],
+            text=model.tokenizer.decode(new_ids.tolist(), skip_special_tokens=True),
+            token_ids=new_ids,
+            log_probs=token_log_probs(log_probs[row, :n], new_ids),
             scores=torch.cat([scores[row, : n - ended], unknown]),
             kl=kl[row],
         )
@@ -224,14 +230,14 @@ def _kl_to_unsteered(
     log_probs: Tensor,
     lengths: Sequence[int],
 ) -> list[Tensor]:
-    whole = [[*own, *ids[row, : lengths[row] - 1].tolist()] for row, own in enumerate(sequences)]
-    starts = [len(own) - 1 for own in sequences]
+    whole = [[*prompt_ids, *ids[row, : lengths[row] - 1].tolist()] for row, prompt_ids in enumerate(sequences)]
+    starts = [len(prompt_ids) - 1 for prompt_ids in sequences]
     positions = [list(range(start, start + n)) for start, n in zip(starts, lengths, strict=True)]
-    found: list[Tensor] = [torch.zeros(0)] * len(sequences)
+    kl: list[Tensor] = [torch.zeros(0)] * len(sequences)
     for row, logits in logits_at(model, whole, positions):
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
-        found[row] = (steered.exp() * (steered - plain)).sum(-1)
-    return found
+        kl[row] = kl_divergence(steered, plain)
+    return kl
 
 
 def _finite_logits(model: Any, prompts: Sequence[str]) -> Block:

@@ -24,25 +24,23 @@ def _column(amount: Amount, like: Tensor) -> Tensor | float:
     return amount.to(like).unsqueeze(-1) if isinstance(amount, Tensor) else amount
 
 
+def _length(h: Tensor, amount: Amount, unit: Unit) -> Any:
+    """The amount in residual-stream units: a share of `|h|` at each position, or the amount itself."""
+    scale: Any = h.norm(dim=-1, keepdim=True) if unit == "share" else 1.0
+    return _column(amount, h) * scale
+
+
 def shift_along(h: Tensor, vector: Tensor, amount: Amount, unit: Unit = "share") -> Tensor:
     """`amount |h| v`, or `amount v` with `unit="absolute"`, for vectors of any length.
 
     With a difference of two unit vectors it is eq. 7 of Chanin et al. 2024 (arXiv:2311.08968).
     """
-    scale: Any = h.norm(dim=-1, keepdim=True) if unit == "share" else 1.0
-    shift: Tensor = _column(amount, h) * scale * vector
-    return shift
-
-
-def _clamp_shift(h: Tensor, vector: Tensor, value: Amount) -> Tensor:
-    unit = unit_of(vector, h)
-    score = (h * unit).sum(-1, keepdim=True)
-    shift: Tensor = (_column(value, h) - score) * unit
+    shift: Tensor = _length(h, amount, unit) * vector
     return shift
 
 
 def rescaled(edited: Tensor, h: Tensor) -> Tensor:
-    """`edited |h| / |edited|`: the direction of the edit with the length of `h`; a zero vector stays zero."""
+    """`edited |h| / |edited|`: the direction of `edited` with the length of `h`; a zero vector stays zero."""
     wide = wide_of(edited)
     length = wide.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
     kept: Tensor = (wide / length) * wide_of(h).norm(dim=-1, keepdim=True)
@@ -69,9 +67,30 @@ def check_vector(vector: Tensor, name: str) -> None:
         )
 
 
+class _AlongVector:
+    """An operation that moves each residual along one unit vector, by a length that it works out."""
+
+    vector: Float[Tensor, " d_model"]
+
+    def shift(self, h: Tensor) -> Tensor:
+        """What is added to residuals of shape `batch pos d_model`."""
+        # The one vector has two parts: `read` measures the residual, and the change is added along `write`.
+        read = write = unit_of(self.vector, h)
+        shift: Tensor = self._length(h, read) * write
+        return shift if shift.shape == h.shape else shift.expand_as(h)
+
+    def _length(self, h: Tensor, read: Tensor) -> Any:
+        """How far each residual moves: of shape `batch pos 1`, or what may stand for it by broadcasting."""
+        raise NotImplementedError
+
+
+def _score(h: Tensor, read: Tensor) -> Tensor:
+    return (h * read).sum(-1, keepdim=True)
+
+
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Add:
+class Add(_AlongVector):
     """`h + strength |h| v`, or `h + strength v` with `unit="absolute"`, which moves the score by `strength`.
 
     Raises:
@@ -83,7 +102,7 @@ class Add:
     has_strength: ClassVar[bool] = True
     vector: Float[Tensor, " d_model"]
     strength: Amount
-    """A share of `|h|` at each position, or residual-stream units with `unit="absolute"`; one, or one a row."""
+    """A share of `|h|` at each position, or residual-stream units with `unit="absolute"`; one, or one per row."""
     unit: Unit = "share"
 
     def __post_init__(self) -> None:
@@ -102,9 +121,8 @@ class Add:
         """The same with another strength."""
         return replace(self, strength=amount)
 
-    def shift(self, h: Tensor) -> Tensor:
-        """What is added to residuals of shape `batch pos d_model`."""
-        return shift_along(h, unit_of(self.vector, h).expand_as(h), _rows(self.strength, h), self.unit)
+    def _length(self, h: Tensor, read: Tensor) -> Any:
+        return _length(h, _rows(self.strength, h), self.unit)
 
 
 @numbers_checked
@@ -123,7 +141,7 @@ class Swap:
     remove: Float[Tensor, " d_model"]
     add: Float[Tensor, " d_model"]
     beta: Amount
-    """A share of `|h|` at each position; one, or one a row."""
+    """A share of `|h|` at each position; one, or one per row."""
 
     def __post_init__(self) -> None:
         check_vector(self.remove, "remove")
@@ -156,7 +174,7 @@ class Swap:
 
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Clamp:
+class Clamp(_AlongVector):
     """`h + (value - v.h) v`: the nearest residual whose score is `value`; `value=0.0` is ablation.
 
     Raises:
@@ -169,7 +187,7 @@ class Clamp:
     unit: ClassVar[Unit] = "absolute"
     vector: Float[Tensor, " d_model"]
     value: Amount
-    """The score that comes out, in residual-stream units; one, or one a row."""
+    """The score that comes out, in residual-stream units; one, or one per row."""
 
     def __post_init__(self) -> None:
         check_vector(self.vector, "vector")
@@ -185,13 +203,12 @@ class Clamp:
         """The same with another value."""
         return replace(self, value=amount)
 
-    def shift(self, h: Tensor) -> Tensor:
-        """What is added to residuals of shape `batch pos d_model`."""
-        return _clamp_shift(h, self.vector, _rows(self.value, h))
+    def _length(self, h: Tensor, read: Tensor) -> Any:
+        return _column(_rows(self.value, h), h) - _score(h, read)
 
 
 class _WithoutAmount:
-    """What an operation is that has nothing to choose."""
+    """An operation that has nothing to choose."""
 
     kind: ClassVar[str]
     has_strength: ClassVar[bool] = False
@@ -209,7 +226,7 @@ class _WithoutAmount:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reflect(_WithoutAmount):
+class Reflect(_AlongVector, _WithoutAmount):
     """`h - 2 (v.h) v`: the score changes its sign, the norm stays.
 
     Raises:
@@ -222,9 +239,8 @@ class Reflect(_WithoutAmount):
     def __post_init__(self) -> None:
         check_vector(self.vector, "vector")
 
-    def shift(self, h: Tensor) -> Tensor:
-        """What is added to residuals of shape `batch pos d_model`."""
-        return 2 * _clamp_shift(h, self.vector, 0.0)
+    def _length(self, h: Tensor, read: Tensor) -> Any:
+        return 2 * (0.0 - _score(h, read))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -256,7 +272,7 @@ class Erase(_WithoutAmount):
 
     @property
     def vector(self) -> Tensor:
-        """The unit vector that reads most of what is erased: after the edit its score is that of the mean."""
+        """The unit vector that reads most of what is erased: afterwards its score is that of the mean."""
         return unit_of(self.right[0], self.right[0])
 
     def shift(self, h: Tensor) -> Tensor:
@@ -265,9 +281,10 @@ class Erase(_WithoutAmount):
 
 
 Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
-"""Each has, beside the fields of its own:
+"""Each has, beside its own fields:
 
-- `shift(h)`: what is added to residuals of shape `batch pos d_model`, in their dtype.
+- `shift(h)`: what is added to residuals of shape `batch pos d_model`, in their dtype. Where that lies along one
+  vector, `_AlongVector` gives it, and the operation says how far each residual moves.
 - `vector`: the unit vector along which it writes and its score is read.
 - `amount`, `with_amount(...)`: how much, in `unit`, and the same operation with another; None where it has none.
 - `has_strength`: whether its shift grows in proportion to its amount, so that strengths can be tried in its place.
@@ -276,7 +293,7 @@ Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
 
 
 def _rows(amount: Amount, h: Tensor) -> Amount:
-    """One number a row, spread over the positions of `h`."""
+    """One number per row, spread over the positions of `h`."""
     if not isinstance(amount, Tensor) or amount.ndim == 0:
         return float(amount)
     if amount.shape[0] != h.shape[0]:

@@ -1,4 +1,4 @@
-"""Positions to edit: ways of naming them, and their mask in one forward pass."""
+"""Positions to steer: ways of naming them, and their mask in one forward pass."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ Where: TypeAlias = (
     | Bool[Tensor, "batch width"]
     | Callable[[Chunk], Bool[Tensor, "batch pos"]]
 )
-"""Positions to edit, each in its row's own tokens, the beginning-of-sequence token counted and padding not.
+"""Positions to steer, counted in the tokens of each row: with the beginning-of-sequence token, without padding.
 
 `"all"`, `"prompt"` and `"generated"` leave padding alone; `"all"` and `"prompt"` leave beginning-of-sequence
 tokens alone too, wherever they stand. Other special tokens, such as the end of a turn in a chat, are text. An int,
-a slice or one int a row means what it says; negative numbers count from the end of the prompt. A mask has the
+a slice or one int per row means what it says; negative numbers count from the end of the prompt. A mask has the
 shape of the padded prompt. A callable is given the `Chunk` of each pass.
 """
 
@@ -55,14 +55,14 @@ def select(where: Where, chunk: Chunk, *, bos: bool = False) -> Bool[Tensor, "ba
         return _select_slice(where, chunk)
     rows = chunk.index.shape[0]
     try:
-        positions = [index(one) for one in (where if isinstance(where, Iterable) else [where] * rows)]
+        positions = [index(position) for position in (where if isinstance(where, Iterable) else [where] * rows)]
     except TypeError as error:
         raise TypeError(
-            f"`where` is {where!r}; give a word, an int, a slice, one int a row, a mask or a callable"
+            f"`where` is {where!r}; give a word, an int, a slice, one int per row, a mask or a callable"
         ) from error
     if len(positions) != rows:
         raise ValueError(
-            f"`where` holds {len(positions)} positions, but the batch has {rows} rows; give one a row"
+            f"`where` holds {len(positions)} positions, but the batch has {rows} rows; give one per row"
         )
     wanted = torch.tensor(positions, device=chunk.index.device)
     if any(position < 0 for position in positions):

@@ -40,7 +40,7 @@ Hook: TypeAlias = Callable[..., Tensor]
 @numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How the edit changes over generation: the prompt is step 0, the k-th generated token step k.
+    """How strongly an operation acts over generation: the prompt is step 0, the k-th generated token step k.
 
     `"linear_decay"` goes from 1 in the prompt to 0 at step `steps`; `"warm_up"` from 0 in the prompt to 1 at step
     `steps`; `"first"` is 1 up to step `steps`, then 0.
@@ -60,7 +60,7 @@ class Schedule:
             )
 
     def factor(self, step: Tensor) -> Tensor:
-        """Factor of the edit for each step, from 0 to 1."""
+        """Factor of what is added, for each step, from 0 to 1."""
         share = step.to(torch.float32) / self.steps
         if self.kind == "first":
             return (share <= 1).float()
@@ -70,9 +70,10 @@ class Schedule:
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gate:
-    """Edit only where a probe fires: `v.h > threshold`, or `<` with `above=False`.
+    """Steer only where a probe fires: `v.h > threshold`, or `<` with `above=False`.
 
-    The score is read at the same position, before the edit, at `hook_name`: the edit's layer or an earlier one.
+    The score is read at the same position, before the operation acts, at `hook_name`: in the operation's layer or
+    an earlier one.
 
     Raises:
         ValueError: `threshold` is not finite, or `vector` is not a unit vector.
@@ -103,14 +104,14 @@ class Steering:
     operation: Operation
     hook_name: str
     layers: Literal["own", "all"] | Sequence[int] = "own"
-    """`"own"` is the layer of `hook_name`; the same vectors act at every layer, each edit seeing those before."""
+    """`"own"` is the layer of `hook_name`. The same vectors act at every layer, each on what those before left."""
     where: Where = "all"
     bos: bool = False
     """Whether `where="all"` and `"prompt"` include beginning-of-sequence tokens."""
     when: Schedule | None = None
     gate: Gate | None = None
     keep_norm: bool = False
-    """Rescale each edited residual to the length that it had."""
+    """Rescale each steered residual to the length that it had."""
     fingerprint: ModelFingerprint | None = None
     """The model that the vectors were made on; None: not recorded, and not checked."""
 
@@ -156,8 +157,8 @@ class Steering:
             first = hook_layer(names[0])
             if hook_layer(self.gate.hook_name) > first:
                 raise ValueError(
-                    f"the gate reads {self.gate.hook_name}, later than the edit at layer {first}; gate on the "
-                    "same layer or an earlier one"
+                    f"the gate reads {self.gate.hook_name}, later than the operation at layer {first}; gate on "
+                    "the same layer or an earlier one"
                 )
             widths["the gate's vector"] = self.gate.vector
         for name, vector in widths.items():
@@ -175,12 +176,12 @@ class Steering:
         Raises:
             ValueError: a layer outside the model, or a hook point that is in no layer.
         """
-        own, point = layer_and_point(self.hook_name)
+        own_layer, point = layer_and_point(self.hook_name)
         n_layers = int(model.cfg.n_layers)
         if isinstance(self.layers, str | int):
             if self.layers not in ("own", "all"):
                 raise ValueError(f"layers is {self.layers!r}; give 'own', 'all' or layer numbers")
-            layers = [own] if self.layers == "own" else list(range(n_layers))
+            layers = [own_layer] if self.layers == "own" else list(range(n_layers))
         else:
             outside = [layer for layer in self.layers if not -n_layers <= layer < n_layers]
             if outside or not self.layers:
@@ -209,29 +210,29 @@ class Steering:
         ):
             raise ValueError(
                 "a plain hook does not know which positions it is given; use steer or lrc.generate for `where`, "
-                "`when` and `gate`, and bos=True to edit the beginning-of-sequence token too"
+                "`when` and `gate`, and bos=True to steer the beginning-of-sequence token too"
             )
         self.require_model(model)
         return [(name, self.everywhere) for name in self.hook_names(model)]
 
     def everywhere(self, residual: Tensor, hook: Any) -> Tensor:
-        """The edit as a plain hook: at every position it is given, whatever `where` says."""
+        """The operation as a plain hook: at every position it is given, whatever `where` says."""
         return self._apply(residual, factor=None, mask=None)
 
     def _apply(self, residual: Tensor, *, factor: Tensor | None, mask: Tensor | None) -> Tensor:
         wide = wide_of(residual)
         shift = self.operation.shift(wide)
-        edited = wide + (shift if factor is None else factor.to(wide)[:, None] * shift)
+        steered = wide + (shift if factor is None else factor.to(wide)[:, None] * shift)
         if self.keep_norm:
-            edited = rescaled(edited, wide)
-        edited = edited.to(residual.dtype)
-        return edited if mask is None else torch.where(mask[..., None], edited, residual)
+            steered = rescaled(steered, wide)
+        steered = steered.to(residual.dtype)
+        return steered if mask is None else torch.where(mask[..., None], steered, residual)
 
 
 class _Active(threading.local):
-    """One steering on one model: its hooks, and what it worked out for the pass it is in.
+    """One steering on one model: its hooks, and its mask and factor for the current pass.
 
-    Local to the thread, as the positions are.
+    It is local to the thread, as the positions are.
     """
 
     def __init__(self, steering: Steering, chunk_of: Callable[[Tensor], Chunk]) -> None:
@@ -247,7 +248,7 @@ class _Active(threading.local):
         assert self._steering.gate is not None
         self._fired = self._chunk_of(residual), self._steering.gate.fires(residual)
 
-    def edit(self, residual: Tensor, hook: Any) -> Tensor:
+    def act(self, residual: Tensor, hook: Any) -> Tensor:
         chunk = self._chunk_of(residual)
         if chunk is not self._chunk:
             self._plan(chunk)
@@ -256,8 +257,8 @@ class _Active(threading.local):
         if self._steering.gate is not None:
             if self._fired is None or self._fired[0] is not chunk:
                 raise ValueError(
-                    f"the gate at {self._steering.gate.hook_name} was not run in this pass before the "
-                    "edit; gate on a hook point before the edit's, and start the pass at or before its layer"
+                    f"the gate at {self._steering.gate.hook_name} was not run in this pass before the operation; "
+                    "gate on a hook point before the operation's, and start the pass at or before its layer"
                 )
             mask = mask & self._fired[1].to(mask.device)
         elif self._empty:
@@ -313,7 +314,7 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
             active = _Active(steering, chunk_of)
             if steering.gate is not None:
                 hooks.append((steering.gate.hook_name, active.read_gate))
-            hooks.extend((name, active.edit) for name in group)
+            hooks.extend((name, active.act) for name in group)
         session.add_hooks(model, hooks)
 
     return Block(put_on)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import Edit, causality_curves
-from lrc_tl.evaluation.collateral import side_effects, unrelated_pairs
+from lrc_tl.evaluation.collateral import side_effects, unrelated_statements
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import Prompt
@@ -64,7 +64,7 @@ class BetaTrials:
         progress: bool = True,
     ) -> None:
         self.model, self.sets, self.edits, self.progress = model, sets, edits, progress
-        self._pairs = unrelated_pairs(edits, statements, n=_PAIRS) if statements else ()
+        self._pairs = unrelated_statements(edits, statements, n=_PAIRS) if statements else ()
         self._drawn = Random(seed).sample(edits, min(len(NEUTRAL_TEXTS), len(edits)))
         self._clean: Tensor | None = None
 
@@ -99,7 +99,7 @@ class BetaTrials:
                     causality=result.causality,
                     hard_success=result.hard_causality or 0.0,
                     mean_log_odds_change=float(result.log_odds_change.mean()),
-                    kl_elsewhere=away.mean_kl if away.n_pairs else None,
+                    kl_elsewhere=away.mean_kl if away.n_statements else None,
                     perplexity_ratio=quiet.perplexity_ratio,
                 )
                 for result, away, quiet in zip(curves[name], elsewhere[name], neutral, strict=True)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
 from lrc_tl.passes.batches import whole_text_ids
 from lrc_tl.steering.steering import Steering
-from lrc_tl.tuning.strength_batches import anywhere, continuations, map_logits
+from lrc_tl.tuning.strength_batches import at_last_token, continuations, map_logits
 
 NEUTRAL_TEXTS = (
     "The kettle had just begun to sing when somebody knocked on the door, and for a moment nobody in the kitchen "
@@ -72,7 +73,7 @@ def neutral_effects(
         if len(ids) < 4:
             raise ValueError(f"the neutral text {text!r} has {len(ids)} tokens; give texts of four or more")
         n_prompt = len(ids) // 2
-        steering = anywhere(steerings[number % len(steerings)])
+        steering = at_last_token(steerings[number % len(steerings)])
         nexts = torch.tensor(ids[n_prompt:])
         # What the last token predicts is not in the text, so it is not run.
         run_ids = ids[:-1]
@@ -84,10 +85,9 @@ def neutral_effects(
 
         def compare(log_probs: Tensor, plain: list[Tensor] = plain, nexts: Tensor = nexts) -> Tensor:
             (clean,) = plain
-            apart = (log_probs.exp() * (log_probs - clean)).sum(-1)
-            index = nexts.to(log_probs.device)[None, :, None].expand(len(log_probs), -1, 1)
-            worse = clean[None].gather(-1, index[:1]) - log_probs.gather(-1, index)
-            return torch.stack([apart, worse[..., 0]], dim=-1)
+            divergence = kl_divergence(log_probs, clean.expand_as(log_probs))
+            surprise_added = token_log_probs(clean, nexts) - token_log_probs(log_probs, nexts)
+            return torch.stack([divergence, surprise_added], dim=-1)
 
         map_logits(model, steering, run_ids, n_prompt=n_prompt, strengths=[0.0], reduce=keep)
         both = map_logits(model, steering, run_ids, n_prompt=n_prompt, strengths=strengths, reduce=compare)

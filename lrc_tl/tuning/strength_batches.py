@@ -44,7 +44,7 @@ def at_strengths(steering: Steering, strengths: Sequence[float]) -> Steering:
     return replace(steering, operation=steering.operation.with_amount(rows))
 
 
-def within_prompt(steering: Steering, n_prompt: int) -> Steering:
+def as_if_generated(steering: Steering, n_prompt: int) -> Steering:
     """The same places in a pass over a prompt of `n_prompt` tokens with its continuation: as if it were generated.
 
     A plain pass takes all that it is given for the prompt, so `"prompt"`, `"generated"` and negative positions
@@ -59,7 +59,7 @@ def within_prompt(steering: Steering, n_prompt: int) -> Steering:
     return replace(steering, where=places)
 
 
-def anywhere(steering: Steering) -> Steering:
+def at_last_token(steering: Steering) -> Steering:
     """The steering on a text without a subject: the last subject token becomes the last token of the prompt."""
     last: Where = -1
     return replace(steering, where=last) if isinstance(steering.where, LastTokenOf) else steering
@@ -81,7 +81,7 @@ def map_logits(
     """
     kept = len(ids) - n_prompt + 1
     size = max(1, min(MAX_LOGIT_POSITIONS // kept, MAX_TOKENS // len(ids)))
-    placed = within_prompt(steering, n_prompt)
+    placed = as_if_generated(steering, n_prompt)
 
     found = []
     for start in range(0, len(strengths), size):

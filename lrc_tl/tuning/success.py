@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -12,6 +13,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.next_tokens import least_token_log_prob
 from lrc_tl.relations.prompts import tokenize_prompt
 from lrc_tl.relations.words import mentions
 from lrc_tl.steering.generation import generate
@@ -35,19 +37,13 @@ def target_beats_object(
     least = {}
     for name in (edit.prompt.object, edit.target):
         tokens = tokenize_prompt(model, replace(edit.prompt, object=name))
-        wanted = torch.tensor(tokens.object_ids)
-
-        def smallest(log_probs: Tensor, wanted: Tensor = wanted) -> Tensor:
-            index = wanted.to(log_probs.device)[None, :, None].expand(len(log_probs), -1, 1)
-            return log_probs.gather(-1, index).amin(dim=(1, 2))
-
         least[name] = map_logits(
             model,
             steering,
             tokens.input_ids,
             n_prompt=len(tokens.text_ids),
             strengths=strengths,
-            reduce=smallest,
+            reduce=partial(least_token_log_prob, token_ids=torch.tensor(tokens.object_ids)),
         ).double()
     return least[edit.target] - least[edit.prompt.object]
 

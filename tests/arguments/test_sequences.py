@@ -65,8 +65,8 @@ PROMPTS = {
     "lre_causality": lambda m, d, given: (
         lrc.evaluation.lre_causality(m, d["lre"], d["edits"], given, rank=2).edited
     ),
-    "unrelated_pairs": lambda m, d, given: lrc.evaluation.unrelated_pairs(d["edits"], given, n=5),
-    "same_subject_pairs": lambda m, d, given: lrc.evaluation.same_subject_pairs(d["edits"], given),
+    "unrelated_statements": lambda m, d, given: lrc.evaluation.unrelated_statements(d["edits"], given, n=5),
+    "same_subject_statements": lambda m, d, given: lrc.evaluation.same_subject_statements(d["edits"], given),
     "prompts_hash": lambda m, d, given: prompts_hash(given),
 }
 EDITS = {
@@ -76,8 +76,8 @@ EDITS = {
     "lre_causality": lambda m, d, given: (
         lrc.evaluation.lre_causality(m, d["lre"], given, d["prompts"], rank=2).edited
     ),
-    "unrelated_pairs": lambda m, d, given: lrc.evaluation.unrelated_pairs(given, d["prompts"], n=5),
-    "same_subject_pairs": lambda m, d, given: lrc.evaluation.same_subject_pairs(given, d["prompts"]),
+    "unrelated_statements": lambda m, d, given: lrc.evaluation.unrelated_statements(given, d["prompts"], n=5),
+    "same_subject_statements": lambda m, d, given: lrc.evaluation.same_subject_statements(given, d["prompts"]),
     "calibrate_strength": lambda m, d, given: (
         lrc.calibrate_strength(
             m,
@@ -99,7 +99,7 @@ OBJECTS = {
     "calibrate": lambda m, d, given: repr(d["concepts"].calibrate(d["acts"], given).calibration),
     "report": lambda m, d, given: d["concepts"].report(d["acts"], given).to_dict(),
     "classify_activations": lambda m, d, given: (
-        lrc.evaluation.classify_activations(d["concepts"], d["acts"], given).ranks
+        lrc.evaluation.classify_activations(d["concepts"], d["acts"], given).places
     ),
 }
 TEXTS = {
@@ -123,7 +123,7 @@ LAYERS = {
     "side_effects": lambda m, d, given: (
         lrc.evaluation.side_effects(
             m,
-            lrc.evaluation.unrelated_pairs(d["edits"], d["prompts"], n=4),
+            lrc.evaluation.unrelated_statements(d["edits"], d["prompts"], n=4),
             {"a": d["differences"]},
             betas=[0.1],
             layers=given,

@@ -107,7 +107,7 @@ def test_evaluate_says_where_its_beta_comes_from_and_what_it_does(word_model, co
             word_model, found.edits, differences, betas=[beta], generated=True
         )
         assert (found.causality, found.hard_success) == (curve.causality, curve.hard_causality)
-        pairs = lrc.evaluation.unrelated_pairs(found.edits, statements, n=60)
+        pairs = lrc.evaluation.unrelated_statements(found.edits, statements, n=60)
         (away,) = lrc.evaluation.side_effects(word_model, pairs, {"": differences}, betas=[beta])[""]
         data = found.to_dict()
         assert data["kl_elsewhere"] == found.kl_elsewhere == pytest.approx(away.mean_kl)

@@ -9,6 +9,7 @@ from test_activations import random_prompts
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
+from lrc_tl.evaluation.classification import classify_scores
 from lrc_tl.evaluation.summary import random_differences, swap_differences
 from lrc_tl.relations.words import answer_verdict
 
@@ -33,7 +34,7 @@ def test_orthogonal_concepts_classify_as_planted():
     found = lrc.evaluation.classify_activations(axes("a", "b", "c"), activations, ["a", "b", "b", "c"])
     assert found.predicted == ("a", "a", "b", "c")
     assert (found.n_correct, found.accuracy) == (3, 0.75)
-    assert found.ranks == (1, 3, 1, 1)  # the second's right object ties with the third: ties count against it
+    assert found.places == (1, 3, 1, 1)  # the second's right object ties with the third: ties count against it
     assert found.chance == 0.5
     assert found.top(2) == 0.75
     assert found.confusion["b", "a"] == 1
@@ -46,7 +47,7 @@ def test_a_tie_for_the_first_place_is_not_right():
 
 def test_an_object_without_a_direction_is_wrong_and_has_no_rank():
     found = lrc.evaluation.classify_activations(axes("a", "b"), torch.eye(D_MODEL)[:1], ["elsewhere"])
-    assert (found.accuracy, found.ranks, found.mean_reciprocal_rank) == (0, (0,), 0)
+    assert (found.accuracy, found.places, found.mean_reciprocal_rank) == (0, (0,), 0)
 
 
 def test_bad_input_to_classification_is_refused():
@@ -370,3 +371,10 @@ def test_a_loop_over_sets_runs_the_unedited_prompts_once(word_model, monkeypatch
     assert (rows[0], rows[-1]) == (rows[1], rows[1] / 2)
     with pytest.raises(ValueError, match=r"clean has other edits .*seed 0\) than these .*seed 1\)"):
         lrc.evaluate(word_model, second, prompts, clean=earlier, seed=1)
+
+
+def test_scores_and_differences_have_a_row_for_each_prompt_or_edit():
+    with pytest.raises(TypeError, match=r"`scores` is a tensor of .* it must be Float"):
+        classify_scores(("a", "b"), torch.ones(2), ["a", "b"])
+    with pytest.raises(TypeError, match=r"`differences` is a tensor of .* it must be Float"):
+        random_differences(torch.ones(3), seed=0)

@@ -26,8 +26,8 @@ def noise(rows, seed=0):
 
 
 def test_no_edit_has_no_side_effects(word_model, edits, prompts):
-    pairs = lrc.evaluation.unrelated_pairs(edits, prompts[4:], n=12)
-    ((found,),) = lrc.evaluation.side_effects(word_model, pairs, {"m": noise(4)}, betas=[0.0]).values()
+    statements = lrc.evaluation.unrelated_statements(edits, prompts[4:], n=12)
+    ((found,),) = lrc.evaluation.side_effects(word_model, statements, {"m": noise(4)}, betas=[0.0]).values()
     assert found.mean_kl == pytest.approx(0, abs=1e-6)
     assert found.share_kept == 1
     assert found.log_prob_change.abs().max() < 1e-4
@@ -35,11 +35,11 @@ def test_no_edit_has_no_side_effects(word_model, edits, prompts):
 
 @pytest.mark.parametrize("layers", [None, [1]])
 def test_the_divergence_is_that_of_two_runs_written_out(word_model, edits, prompts, layers):
-    pairs = lrc.evaluation.unrelated_pairs(edits, prompts[4:], n=7)
+    statements = lrc.evaluation.unrelated_statements(edits, prompts[4:], n=7)
     differences = {"a": noise(4), "b": noise(4, seed=1)}
-    found = lrc.evaluation.side_effects(word_model, pairs, differences, betas=[0.2, 0.6], layers=layers)
+    found = lrc.evaluation.side_effects(word_model, statements, differences, betas=[0.2, 0.6], layers=layers)
     for name, beta, place in (("a", 0.2, 0), ("b", 0.6, 1)):
-        for row, (number, prompt) in enumerate(pairs):
+        for row, (number, prompt) in enumerate(statements):
             tokens = lrc.relations.tokenize_prompt(word_model, prompt)
             vector, at = differences[name][number], tokens.subject_position
 
@@ -64,15 +64,15 @@ def test_the_divergence_is_that_of_two_runs_written_out(word_model, edits, promp
             assert float(result.log_prob_change[row]) == pytest.approx(least[0] - least[1], abs=1e-3)
 
 
-def test_pairs_use_every_edit_and_statement_evenly_and_none_twice(edits, prompts):
-    pairs = lrc.evaluation.unrelated_pairs(edits, prompts[4:8], n=12)  # 4 edits, 4 statements
-    assert len(set(pairs)) == 12
+def test_unrelated_statements_use_every_edit_and_statement_evenly_and_none_twice(edits, prompts):
+    statements = lrc.evaluation.unrelated_statements(edits, prompts[4:8], n=12)  # 4 edits, 4 statements
+    assert len(set(statements)) == 12
     for number in range(4):
-        assert sum(pair[0] == number for pair in pairs) == 3
-        assert sum(pair[1] == prompts[4 + number] for pair in pairs) == 3
-    assert len(lrc.evaluation.unrelated_pairs(edits, prompts[4:6], n=100)) == 8
+        assert sum(edit == number for edit, _ in statements) == 3
+        assert sum(prompt == prompts[4 + number] for _, prompt in statements) == 3
+    assert len(lrc.evaluation.unrelated_statements(edits, prompts[4:6], n=100)) == 8
     with pytest.raises(ValueError, match="4 edits, 0 prompts and n = 3 were given"):
-        lrc.evaluation.unrelated_pairs(edits, [], n=3)
+        lrc.evaluation.unrelated_statements(edits, [], n=3)
 
 
 def test_other_facts_are_those_about_the_edited_subject():
@@ -81,21 +81,39 @@ def test_other_facts_are_those_about_the_edited_subject():
         lrc.Prompt(text=f"{name} lies on the", subject=name, object="y") for name in ("Bonn", "Oslo", "Bonn")
     ]
     edits = [lrc.evaluation.Edit(prompt=first, target="z"), lrc.evaluation.Edit(prompt=second, target="z")]
-    assert lrc.evaluation.same_subject_pairs(edits, others) == ((1, others[0]), (1, others[2]))
+    assert lrc.evaluation.same_subject_statements(edits, others) == ((1, others[0]), (1, others[2]))
 
 
 def test_nothing_to_look_at_is_no_number(word_model):
     ((found,),) = lrc.evaluation.side_effects(word_model, [], {"m": noise(4)}, betas=[0.2]).values()
-    assert found.n_pairs == 0
+    assert found.n_statements == 0
     assert math.isnan(found.mean_kl)
     assert math.isnan(found.share_kept)
 
 
 def test_bad_input_is_refused(word_model, edits, prompts):
-    pairs = lrc.evaluation.unrelated_pairs(edits, prompts[4:], n=3)
+    statements = lrc.evaluation.unrelated_statements(edits, prompts[4:], n=3)
     with pytest.raises(ValueError, match="beta is nan"):
-        lrc.evaluation.side_effects(word_model, pairs, {"m": noise(4)}, betas=[math.nan])
-    with pytest.raises(ValueError, match="'m' has 1 differences, but a pair names a later edit"):
-        lrc.evaluation.side_effects(word_model, pairs, {"m": noise(1)}, betas=[0.1])
+        lrc.evaluation.side_effects(word_model, statements, {"m": noise(4)}, betas=[math.nan])
+    with pytest.raises(ValueError, match="'m' has 1 differences, but a statement names a later edit"):
+        lrc.evaluation.side_effects(word_model, statements, {"m": noise(1)}, betas=[0.1])
     with pytest.raises(ValueError, match="layers is empty; give the layers to edit"):
-        lrc.evaluation.side_effects(word_model, pairs, {"m": noise(4)}, betas=[0.1], layers=[])
+        lrc.evaluation.side_effects(word_model, statements, {"m": noise(4)}, betas=[0.1], layers=[])
+
+
+@pytest.mark.parametrize("measure", ["causality_curves", "side_effects"])
+def test_differences_of_several_methods_have_one_shape(word_model, edits, prompts, measure):
+    given = {
+        "causality_curves": edits,
+        "side_effects": lrc.evaluation.unrelated_statements(edits, prompts[4:], n=3),
+    }[measure]
+    run = getattr(lrc.evaluation, measure)
+    with pytest.raises(TypeError, match=r"entry 'b' of `differences` is a tensor of float32 and shape \(4, 5\)"):
+        run(word_model, given, {"a": noise(4), "b": noise(4)[:, :5]}, betas=[0.1])
+    with pytest.raises(TypeError, match=r"entry 'a' of `differences` is a tensor of int64"):
+        run(word_model, given, {"a": noise(4).long()}, betas=[0.1])
+
+
+def test_statements_come_with_the_number_of_their_edit(word_model, prompts):
+    with pytest.raises(TypeError, match=r"item 0 of `statements` is a Prompt; it must be tuple\[int"):
+        lrc.evaluation.side_effects(word_model, prompts[:2], {"m": noise(4)}, betas=[0.1])

@@ -62,7 +62,7 @@ def jobs(model):
     fits = {"subject_layer": 0, "object_layer": 2}
     low_rank = {"method": "low_rank", "rank": 2, "oversample": 0, "power_iterations": 0}
     fit, swap = lrc.LinearRelationalEmbedding.fit, lrc.swap_at_subject(model, concepts())
-    pairs = lrc.evaluation.unrelated_pairs(edits, PROMPTS, n=3)
+    pairs = lrc.evaluation.unrelated_statements(edits, PROMPTS, n=3)
     limits = lrc.Limits(repetition=None)
     return {
         "filter_known": lambda **o: lrc.filter_known(model, PROMPTS, **o),

@@ -106,7 +106,7 @@ def wholes(model, relation, other):
         "known_statements": [statement.text for statement in statements],
         "evaluate": [
             evaluation.to_dict(), evaluation.causality_result.edited, evaluation.elsewhere.kl,
-            evaluation.classification.ranks,
+            evaluation.classification.places,
         ],
         "selectivity": lrc.evaluation.selectivity(
             model, prompts, prompts[::2], lambda model, own: lrc.mean_concepts(model, own, layer=0)

@@ -67,7 +67,7 @@ def test_a_broken_model_is_refused_by_evaluate_and_by_every_measure_of_edits(las
         "evaluate": lambda: lrc.evaluate(model, concepts(prompts), prompts),
         "causality": lambda: lrc.evaluation.causality_curve(model, edits, differences, betas=[0.1]),
         "side effects": lambda: lrc.evaluation.side_effects(
-            model, lrc.evaluation.unrelated_pairs(edits, prompts, n=5), {"m": differences}, betas=[0.1]
+            model, lrc.evaluation.unrelated_statements(edits, prompts, n=5), {"m": differences}, betas=[0.1]
         ),
         "calibration": lambda: lrc.calibrate_strength(
             model,
@@ -99,7 +99,7 @@ def test_an_edit_that_breaks_the_model_is_no_failed_edit(word_model, prompts, ed
     )
     with pytest.raises(lrc.errors.NotFiniteError, match=message):
         lrc.evaluation.causality_curve(word_model, edits, differences, betas=[1e160], layers=layers)
-    pairs = lrc.evaluation.unrelated_pairs(edits, prompts, n=5)
+    pairs = lrc.evaluation.unrelated_statements(edits, prompts, n=5)
     with pytest.raises(lrc.errors.NotFiniteError, match="give a smaller edit"):
         lrc.evaluation.side_effects(word_model, pairs, {"m": differences}, betas=[1e160], layers=layers)
 

@@ -85,6 +85,24 @@ def test_reflection_turns_the_score_keeps_the_length_and_undoes_itself(h):
     assert ((edit(Reflect(vector=unit(1)), edited) - h).norm(dim=-1) <= 2 * within(h)).all()
 
 
+@pytest.mark.parametrize("amount", [0.5, torch.tensor([0.5, -2.0])], ids=["one", "by row"])
+def test_a_shift_along_one_vector_has_the_shape_of_the_residuals_and_no_other_direction(h, amount):
+    for operation in (
+        Add(vector=unit(1), strength=amount),
+        Add(vector=unit(1), strength=amount, unit="absolute"),
+        Clamp(vector=unit(1), value=amount),
+        Reflect(vector=unit(1)),
+    ):
+        shift = operation.shift(h)
+        assert (shift.shape, shift.dtype) == (h.shape, h.dtype)
+        beside = shift - score(shift)[..., None] * exact(unit(1), h)
+        assert (beside.norm(dim=-1) < TOLERANCE[h.dtype] * shift.norm(dim=-1)).all()
+
+
+def test_a_reflection_goes_exactly_twice_as_far_as_ablation(h):
+    assert torch.equal(Reflect(vector=unit(1)).shift(h), 2 * Clamp(vector=unit(1), value=0.0).shift(h))
+
+
 def test_a_swap_is_the_papers_equation(h):
     edited = edit(Swap(remove=unit(1), add=unit(2), beta=0.1), h)
     expected = h.double().clone()

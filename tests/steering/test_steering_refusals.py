@@ -43,7 +43,7 @@ def test_places_that_do_not_exist_are_refused(model, where, message):
 def test_places_that_are_no_positions_are_refused(model, where):
     steering = lrc.Steering(operation=lrc.steering.Reflect(vector=unit()), hook_name=HOOK, where=where)
     with (
-        pytest.raises(TypeError, match="give a word, an int, a slice, one int a row, a mask or"),
+        pytest.raises(TypeError, match="give a word, an int, a slice, one int per row, a mask or"),
         steering.on(model),
     ):
         model(TOKENS)
@@ -147,7 +147,7 @@ def test_what_may_be_decoding_by_hand_is_not_guessed(model):
         (
             {"gate": lrc.Gate(vector=unit(), hook_name="blocks.2.hook_resid_post", threshold=0.0)},
             ValueError,
-            r"the gate reads blocks\.2\.hook_resid_post, later than the edit at layer 1",
+            r"the gate reads blocks\.2\.hook_resid_post, later than the operation at layer 1",
         ),
         (
             {"gate": lrc.Gate(vector=unit(), hook_name="blocks.1.hook_resid_pots", threshold=0.0)},
@@ -167,7 +167,7 @@ def test_a_gate_after_the_edit_in_the_same_layer_is_refused(model):
     steering = lrc.Steering(
         operation=lrc.steering.Reflect(vector=unit()), hook_name="blocks.1.hook_resid_pre", gate=gate
     )
-    with pytest.raises(ValueError, match="gate on a hook point before the edit's"), steering.on(model):
+    with pytest.raises(ValueError, match="gate on a hook point before the operation's"), steering.on(model):
         model(TOKENS)
 
 

@@ -180,7 +180,7 @@ def test_every_figure_is_that_of_its_own_function(word_model, relation):
             assert found.mean_log_odds_change == pytest.approx(
                 float(expected.causality_result.log_odds_change.mean())
             )
-            assert expected.elsewhere.n_pairs == min(60, len(edits))
+            assert expected.elsewhere.n_statements == min(60, len(edits))
             kl = expected.elsewhere.kl[:30].mean()
             assert found.kl_elsewhere == pytest.approx(float(kl), abs=1e-6)
             assert found.perplexity_ratio != 1
