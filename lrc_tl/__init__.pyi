@@ -24,6 +24,7 @@ from .evaluation.summary import evaluate as evaluate
 from .experiments.result import ProtocolResult as ProtocolResult
 from .experiments.run import run_protocol as run_protocol
 from .lre.embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
+from .lre.fit_settings import LowRank as LowRank
 from .lre.layer_grid import fit_layer_grid as fit_layer_grid
 from .methods.baselines import fit_baselines as fit_baselines
 from .methods.baselines import mean_concepts as mean_concepts

@@ -18,6 +18,7 @@ NAMES = [
     "Gate",
     "Limits",
     "LinearRelationalEmbedding",
+    "LowRank",
     "Prompt",
     "ProtocolResult",
     "Relation",

@@ -126,8 +126,8 @@ def subject_object_jacobians(
     pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
     if not pairs:
         raise ValueError("no subject layers; give at least one")
-    found = jacobian_grid(model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit)
-    return {subject_layer: one for (subject_layer, _), one in found}
+    grid = jacobian_grid(model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit)
+    return {subject_layer: jacobian for (subject_layer, _), jacobian in grid}
 
 
 def jacobian_grid(

@@ -35,7 +35,7 @@ class JacobianProducts:
         with torch.inference_mode(False), torch.enable_grad():
             self._subjects, self._objects = subject_object_graph(model, tokens, pairs, positions, cache=cache)
             self._cotangents = {
-                layer: torch.zeros_like(one).requires_grad_(True) for layer, one in self._objects.items()
+                layer: torch.zeros_like(acts).requires_grad_(True) for layer, acts in self._objects.items()
             }
             layers = sorted(self._objects)
             pulled = torch.autograd.grad(
@@ -62,8 +62,8 @@ class JacobianProducts:
         """`J v` for each row, at every object layer that `subject_layer` makes a pair with."""
         layers = [object_ for subject, object_ in self._pairs if subject == subject_layer]
         targets = [self._cotangents[layer] for layer in layers]
-        found = _products(self._pulled[subject_layer], targets, rows, self._n_rows)
-        return dict(zip(layers, found, strict=True))
+        products = _products(self._pulled[subject_layer], targets, rows, self._n_rows)
+        return dict(zip(layers, products, strict=True))
 
     def reverse(
         self, object_layer: int, rows: Float[Tensor, "row d_object"]
@@ -71,14 +71,14 @@ class JacobianProducts:
         """`J^T u` for each row, at every subject layer that `object_layer` makes a pair with."""
         layers = [subject for subject, object_ in self._pairs if object_ == object_layer]
         sources = [self._subjects[layer] for layer in layers]
-        found = _products(self._objects[object_layer], sources, rows, self._n_rows)
-        return dict(zip(layers, found, strict=True))
+        products = _products(self._objects[object_layer], sources, rows, self._n_rows)
+        return dict(zip(layers, products, strict=True))
 
 
 def _products(output: Tensor, inputs: list[Tensor], rows: Tensor, n_rows: int) -> list[Tensor]:
     """The gradient of `output` with respect to each input for each row, `n_rows` at a time."""
     if not output.requires_grad:  # it does not depend on any of them
-        return [rows.new_zeros(len(rows), len(one)) for one in inputs]
+        return [rows.new_zeros(len(rows), len(source)) for source in inputs]
 
     def pull_back(row: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(output, inputs, row, retain_graph=True, materialize_grads=True)
@@ -86,4 +86,4 @@ def _products(output: Tensor, inputs: list[Tensor], rows: Tensor, n_rows: int) -
     run: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vmap(pull_back)
     with torch.inference_mode(False), torch.enable_grad():
         parts = [run(rows[start : start + n_rows]) for start in range(0, len(rows), n_rows)]
-    return [torch.cat(one) for one in zip(*parts, strict=True)]
+    return [torch.cat(batches) for batches in zip(*parts, strict=True)]

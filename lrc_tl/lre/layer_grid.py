@@ -7,7 +7,7 @@ from torch import Tensor
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
-from lrc_tl.lre.fit_settings import FitMethod, LowRankSettings, low_rank_settings
+from lrc_tl.lre.fit_settings import LowRank, Sketch, Solver, sketch_for
 from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
 from lrc_tl.lre.low_rank_fit import LowRankFit, exact_is_cheaper, fit_grid, fit_pair
 from lrc_tl.markup.caller_warnings import warn_caller
@@ -28,10 +28,7 @@ def fit_layer_grid(
     subject_layers: Sequence[int],
     object_layers: Sequence[int],
     object_aggregation: ObjectAggregation = "mean",
-    method: FitMethod = "exact",
-    rank: int | None = None,
-    oversample: int | None = None,
-    seed: int = 0,
+    solver: Solver = "exact",
     memory_limit: int | None = None,
     progress: bool = True,
 ) -> dict[tuple[int, int], LinearRelationalEmbedding]:
@@ -41,50 +38,46 @@ def fit_layer_grid(
     object layer, whatever the number of subject layers; each LRE equals `LinearRelationalEmbedding.fit` on its
     pair. Held in memory: a weight for each pair, and one prompt's Jacobians to one object layer.
 
-    With `method="low_rank"`, one pass with a few rows for each subject layer and one with `rank + oversample` rows
-    for each object layer; `oversample` is twice the rank by default. There is no estimate of its error. A single
-    pair is fitted by `LinearRelationalEmbedding.fit` with its defaults, which takes fewer products. Where the
-    exact grid takes no more products, it is computed. Options are those of `LinearRelationalEmbedding.fit`. One
-    warning names the pairs whose weight is zero, as it mostly is at equal layers.
+    With `solver=LowRank(rank=64)`, one pass with a few rows for each subject layer and one with
+    `rank + oversample` rows for each object layer. There is no estimate of its error. A single pair is fitted by
+    `LinearRelationalEmbedding.fit`, which takes fewer products. Where the exact grid takes no more products, it is
+    computed. Options are those of `LinearRelationalEmbedding.fit`. One warning names the pairs whose weight is
+    zero, as it mostly is at equal layers.
 
     Raises:
-        ValueError: no prompts, a layer outside the model, no pair of layers at all, a low-rank option that is
-            missing, out of range or given for an exact fit, or what `subject_object_jacobians` refuses.
+        ValueError: no prompts, a layer outside the model, no pair of layers at all, another solver, a `LowRank`
+            without a rank, beyond the width of the model, or with what several pairs do not have (`min_cosine`,
+            `power_iterations`), or what `subject_object_jacobians` refuses.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
     pairs = layer_pairs(model, subject_layers, object_layers)
-    if method == "low_rank" and len(pairs) == 1:
+    if isinstance(solver, LowRank) and len(pairs) == 1:
         lre = LinearRelationalEmbedding.fit(
             model,
             prompts,
             subject_layer=pairs[0][0],
             object_layer=pairs[0][1],
             object_aggregation=object_aggregation,
-            method=method,
-            rank=rank,
-            oversample=oversample,
-            seed=seed,
+            solver=solver,
             memory_limit=memory_limit,
             progress=progress,
         )
         return {pairs[0]: lre}
-    settings = low_rank_settings(
-        model, method, {"rank": rank, "oversample": oversample}, seed=seed, oversample_by_rank=2
-    )
-    if settings is not None and not exact_is_cheaper(model, pairs, settings, grid=True):
-        found = fit_grid(
+    sketch = sketch_for(solver, int(model.cfg.d_model), grid=True)
+    if sketch is not None and not exact_is_cheaper(model, pairs, sketch, grid=True):
+        fits = fit_grid(
             model,
             _tokenized(model, prompts),
             pairs,
-            settings,
+            sketch,
             object_aggregation=object_aggregation,
             memory_limit=memory_limit,
             progress=progress,
         )
-        return _said_where_zero(
+        return _with_zeros_named(
             {
-                pair: _from_low_rank(model, prompts, pair, one, settings, object_aggregation)
-                for pair, one in found.items()
+                pair: _from_low_rank(model, prompts, pair, low_rank, sketch, object_aggregation)
+                for pair, low_rank in fits.items()
             }
         )
     return _fit_pairs(
@@ -101,30 +94,29 @@ def fit_one_pair(
     model: HookedModel,
     prompts: Sequence[Prompt],
     pair: tuple[int, int],
-    settings: LowRankSettings | None,
+    sketch: Sketch | None,
     *,
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
 ) -> LinearRelationalEmbedding:
-    """The LRE of one pair of layers: exact without settings, or where they take no fewer products.
+    """The LRE of one pair of layers: exact without a sketch, or where that takes no fewer products.
 
     Raises:
         ValueError: no prompts, or what `subject_object_jacobians` refuses.
     """
-    if settings is not None and not exact_is_cheaper(model, [pair], settings, grid=False):
-        found = fit_pair(
+    if sketch is not None and not exact_is_cheaper(model, [pair], sketch, grid=False):
+        low_rank = fit_pair(
             model,
             _tokenized(model, prompts),
             pair,
-            settings,
+            sketch,
             object_aggregation=object_aggregation,
             memory_limit=memory_limit,
             progress=progress,
         )
-        return _said_where_zero({pair: _from_low_rank(model, prompts, pair, found, settings, object_aggregation)})[
-            pair
-        ]
+        lre = _from_low_rank(model, prompts, pair, low_rank, sketch, object_aggregation)
+        return _with_zeros_named({pair: lre})[pair]
     return _fit_pairs(
         model,
         prompts,
@@ -150,15 +142,15 @@ def _fit_pairs(
     biases: dict[tuple[int, int], Tensor] = {}
     with ProgressBar("LRE", total=len(tokenized), progress=progress) as bar:
         for tokens in bar.over(tokenized):
-            for pair, one in jacobian_grid(
+            for pair, local in jacobian_grid(
                 model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit
             ):
-                bias = one.object - one.jacobian @ one.subject
+                bias = local.object - local.jacobian @ local.subject
                 if pair in weights:
-                    weights[pair] += one.jacobian
+                    weights[pair] += local.jacobian
                     biases[pair] += bias
                 else:
-                    weights[pair], biases[pair] = one.jacobian, bias
+                    weights[pair], biases[pair] = local.jacobian, bias
     lres = {
         pair: LinearRelationalEmbedding(
             weight=weights[pair].div_(len(tokenized)),
@@ -174,10 +166,10 @@ def _fit_pairs(
         )
         for pair in pairs
     }
-    return _said_where_zero(lres)
+    return _with_zeros_named(lres)
 
 
-def _said_where_zero(lres: _Lres) -> _Lres:
+def _with_zeros_named(lres: _Lres) -> _Lres:
     """The same LREs, after a warning that names those with a weight of zeros, which no direction comes from."""
     if zero := [pair for pair, lre in lres.items() if not bool(lre.weight.any())]:
         warn_caller(
@@ -202,14 +194,14 @@ def _from_low_rank(
     model: HookedModel,
     prompts: Sequence[Prompt],
     pair: tuple[int, int],
-    found: LowRankFit,
-    settings: LowRankSettings,
+    low_rank: LowRankFit,
+    sketch: Sketch,
     object_aggregation: ObjectAggregation,
 ) -> LinearRelationalEmbedding:
-    whole = found.factors is None
+    whole = low_rank.factors is None
     lre = LinearRelationalEmbedding(
-        weight=found.weight,
-        bias=found.bias,
+        weight=low_rank.weight,
+        bias=low_rank.bias,
         subject_layer=pair[0],
         object_layer=pair[1],
         object_aggregation=object_aggregation,
@@ -217,11 +209,11 @@ def _from_low_rank(
         prompts_hash=prompts_hash(prompts),
         relation=_relation(prompts),
         fingerprint=ModelFingerprint.of(model),
-        method="exact" if whole else "low_rank",
-        rank_limit=None if whole else settings.rank,
-        n_products=found.n_products,
-        direction_errors=found.errors,
+        solver="exact" if whole else "low_rank",
+        rank_limit=None if whole else sketch.rank,
+        n_products=low_rank.n_products,
+        direction_errors=low_rank.errors,
     )
-    if found.factors is not None:
-        lre.__dict__["svd"] = found.factors  # what `svd` would compute again from the whole weight
+    if low_rank.factors is not None:
+        lre.__dict__["svd"] = low_rank.factors  # what `svd` would compute again from the whole weight
     return lre

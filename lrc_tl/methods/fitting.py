@@ -11,7 +11,7 @@ from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
 from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined
-from lrc_tl.lre.fit_settings import FitMethod, require_fit_method
+from lrc_tl.lre.fit_settings import LowRank, SolverName, solver_named
 from lrc_tl.lre.layer_grid import fit_layer_grid
 from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.methods.method import (
@@ -57,7 +57,7 @@ def fit_concepts(
     object_layer: int | None = None,
     rank: int | None = None,
     max_lre_prompts: int = 20,
-    fit_method: FitMethod = "exact",
+    fit_method: SolverName = "exact",
     seed: int = 0,
     progress: bool = True,
 ) -> ConceptSet:
@@ -110,7 +110,7 @@ def require_method_options(
 
     With a `ridge` of the caller's own, no rank is needed.
     """
-    require_fit_method(fit_method, name="fit_method")
+    solver_named(fit_method, argument="fit_method")
     if method.needs_rank and rank is None and not ridge:
         without = next(other.name for other in METHODS.values() if other.inverse == "ridge")
         raise ValueError(f"{method.name} needs a rank; give one, such as 64, or take {without}, which has none")
@@ -217,7 +217,7 @@ def fit_methods(
     max_lre_prompts: int,
     relation: str,
     seed: int,
-    fit_method: FitMethod = "exact",
+    fit_method: SolverName = "exact",
     progress: bool = False,
 ) -> dict[str, FittedMethod]:
     """The directions of each variant, by its name.
@@ -293,7 +293,7 @@ class _Fitting:
         max_lre_prompts: int,
         relation: str,
         seed: int,
-        fit_method: FitMethod,
+        fit_method: SolverName,
         progress: bool,
     ) -> None:
         self.model, self.known, self.shown = model, known, shown
@@ -305,9 +305,9 @@ class _Fitting:
         method = group[0].method
         subjects = sorted({variant.subject_layer for variant in group})
         objects = sorted({v.object_layer for v in group if v.object_layer is not None})
-        rank = None
-        if self.fit_method == "low_rank":
-            rank = max(v.rank for v in group if v.rank is not None)
+        solver = solver_named(self.fit_method)
+        if isinstance(solver, LowRank):
+            solver = solver.for_rank(max(v.rank for v in group if v.rank is not None))
 
         def fit(prompts: Sequence[Prompt]) -> _Grid:
             return fit_layer_grid(
@@ -316,8 +316,7 @@ class _Fitting:
                 subject_layers=subjects,
                 object_layers=objects,
                 object_aggregation=method.aggregation,
-                method=self.fit_method,
-                rank=rank,
+                solver=solver,
                 progress=self.progress,
             )
 

@@ -48,7 +48,7 @@ PROMPTS = {
     ),
     "fit low-rank": lambda m, d, given: _told(
         lrc.LinearRelationalEmbedding.fit(
-            m, given, subject_layer=0, object_layer=1, method="low_rank", rank=1, oversample=1, progress=False
+            m, given, subject_layer=0, object_layer=1, solver=lrc.LowRank(rank=1, oversample=1), progress=False
         )
     ),
     "fit_layer_grid": lambda m, d, given: _told(
