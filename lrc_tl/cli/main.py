@@ -31,7 +31,8 @@ from lrc_tl.cli.common import (
     say,
     write_whatever_can_be_shown,
 )
-from lrc_tl.methods.method import METHODS, require_methods
+from lrc_tl.methods.method import METHODS, Method, default_method, require_methods
+from lrc_tl.methods.settings import FitSettings
 from lrc_tl.relations.prompts import find_subject
 from lrc_tl.storage.json_results import check_target
 
@@ -147,9 +148,13 @@ def fit(
         typer.Option("--object-layer", help=f"Above the subject layer; {METHODS_AT_LAST} has the last."),
     ] = None,
     method: Annotated[
-        str,
-        typer.Option("--method", help="One of those below."),
-    ] = "lrc",
+        str | None,
+        typer.Option(
+            "--method",
+            help=f"One of those below; else {default_method(rank=1)} with a rank or ridge, and "
+            f"{default_method(rank=None)} without.",
+        ),
+    ] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
     ridge: Annotated[
         float,
@@ -158,7 +163,7 @@ def fit(
     shots: Annotated[int, typer.Option("--shots", min=0, help="Examples in each prompt.")] = 4,
     max_lre_prompts: Annotated[
         int, typer.Option("--max-lre-prompts", min=1, help="Prompts to fit on, balanced over objects.")
-    ] = 20,
+    ] = FitSettings.max_lre_prompts,
     first_token: Annotated[
         bool, typer.Option("--first-token", help="Use the object's first token, not the mean over its tokens.")
     ] = False,
@@ -170,29 +175,27 @@ def fit(
     json_file: Json = None,
 ) -> None:
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
+    method = default_method(rank=rank, ridge=ridge) if method is None else method
     run = Run("fit", locals(), outputs={"--out": out}, inputs=read_files(relation, model))
-    from lrc_tl.methods.fitting import (  # imports torch
-        lre_prompts,
+    from lrc_tl.methods.fitting import lre_prompts  # imports torch
+    from lrc_tl.methods.options import (
+        ignored_options,
         require_layer_order,
         require_method_options,
         require_places,
     )
 
+    settings = FitSettings(max_lre_prompts=max_lre_prompts)
     with bad_usage():
         require_methods([method])
     asked = METHODS[method]
-    if asked.open_settings and rank is None and not ridge:
-        raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
-    if not asked.open_settings and (ridge or first_token):
-        theirs = ", ".join(other.name for other in METHODS.values() if other.open_settings)
-        raise typer.BadParameter(f"--ridge and --first-token belong to --method {theirs}, not to {method}")
-    if rank is not None and not asked.needs_rank:
-        raise typer.BadParameter(f"--rank: {method} has none; leave it out")
+    _require_ridge_options(asked, rank=rank, ridge=ridge, first_token=first_token)
     with bad_usage():
-        require_method_options(asked, object_layer=object_layer, rank=rank, ridge=ridge, fit_method="exact")
+        require_method_options(asked, object_layer=object_layer, rank=rank, ridge=ridge, solver=settings.solver)
         require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
-    require_finite("--ridge", ridge)
     check_target(out)
+    if ignored := ignored_options(asked, object_layer=object_layer, rank=rank):
+        say(ignored)
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
     plain = facts.prompts(seed=seed)
@@ -201,7 +204,7 @@ def fit(
         require_places(loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = lrc.filter_known(loaded, prompts)
     known.require_some()
-    used = lre_prompts(known, asked, most=max_lre_prompts, seed=seed)
+    used = lre_prompts(known, asked, most=settings.max_lre_prompts, seed=seed)
     if asked.open_settings:
         assert object_layer is not None
         lre = lrc.LinearRelationalEmbedding.fit(
@@ -210,6 +213,7 @@ def fit(
             subject_layer=subject_layer,
             object_layer=object_layer,
             object_aggregation="first_token" if first_token else "mean",
+            solver=settings.solver,
         )
         concepts = lre.concepts(loaded, known.prompts, rank=rank, ridge=ridge)
     else:
@@ -218,10 +222,10 @@ def fit(
             known.prompts,
             method=method,
             subject_layer=subject_layer,
-            object_layer=object_layer,
-            rank=rank,
-            max_lre_prompts=max_lre_prompts,
+            object_layer=object_layer if asked.needs_object_layer else None,
+            rank=rank if asked.needs_rank else None,
             seed=seed,
+            settings=settings,
         )
     if centre:
         concepts = concepts.centred(lrc.subject_activations(loaded, plain, layer=subject_layer))
@@ -243,6 +247,16 @@ def fit(
     print_table([{key: results[key] for key in ("relation", "n_facts", "n_known", "n_lre_prompts", "hook_name")}])
     print_text(f"{len(concepts)} concepts saved in {out}: {', '.join(concepts)}")
     run.finish(results, model=loaded)
+
+
+def _require_ridge_options(asked: Method, *, rank: int | None, ridge: float, first_token: bool) -> None:
+    """Refuse a ridge or a way of reading objects of the caller's own where a method has neither, or no inverse."""
+    if asked.open_settings and rank is None and not ridge:
+        raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
+    if not asked.open_settings and (ridge or first_token):
+        theirs = ", ".join(other.name for other in METHODS.values() if other.open_settings)
+        raise typer.BadParameter(f"--ridge and --first-token belong to --method {theirs}, not to {asked.name}")
+    require_finite("--ridge", ridge)
 
 
 @app.command()

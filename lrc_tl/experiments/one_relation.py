@@ -21,8 +21,10 @@ from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.experiments.record import curve_point, side_effect_fields
 from lrc_tl.experiments.settings import BenchmarkSettings
 from lrc_tl.experiments.statements import side_effect_pairs
+from lrc_tl.lre.fit_settings import solver_named
 from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
 from lrc_tl.methods.method import MethodVariant
+from lrc_tl.methods.settings import FitSettings
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
@@ -266,10 +268,11 @@ class _Evaluated:
             variants,
             known,
             shown,
-            max_lre_prompts=self.settings.max_lre_prompts,
-            fit_method=self.settings.fit_method,
             relation=self.relation.name,
             seed=self.seed,
+            settings=FitSettings(
+                max_lre_prompts=self.settings.max_lre_prompts, solver=solver_named(self.settings.fit_method)
+            ),
         )
 
     def _untrained(

@@ -194,7 +194,7 @@ def method_names(settings: BenchmarkSettings, n_layers: int) -> tuple[str, ...]:
 def _checked(settings: BenchmarkSettings, swept: Sequence[str]) -> BenchmarkSettings:
     require_methods(settings.methods)
     solver_named(settings.fit_method, argument="fit_method")
-    require_exact_fit(settings.methods, settings.fit_method)
+    require_exact_fit(settings.methods, settings.fit_method, argument="fit_method")
     for name, least in (("max_lre_prompts", 1), ("max_facts", 2), ("shots", 0), ("n_side_effects", 0)):
         value = getattr(settings, name)
         if value is not None and value < least:

@@ -240,12 +240,20 @@ def method_variants(
     return tuple(variants)
 
 
-def require_exact_fit(methods: Sequence[str], fit_method: str) -> None:
-    """Raise ValueError where a method needs all singular values, which a low-rank fit has not."""
-    if fit_method != "exact" and (ridged := [name for name in methods if METHODS[name].inverse == "ridge"]):
+def default_method(*, rank: int | None, ridge: float = 0.0) -> str:
+    """The method where none is named: the paper's with a rank or ridge, else the one that does best without."""
+    return "lrc" if rank is not None or ridge else "lrc-combined"
+
+
+def require_exact_fit(methods: Sequence[str], solver: str, *, argument: str = "solver") -> None:
+    """Raise ValueError where a method needs all singular values, which a low-rank fit does not have.
+
+    `solver` is the name of one, and `argument` what the error calls it.
+    """
+    if solver != "exact" and (ridged := [name for name in methods if METHODS[name].inverse == "ridge"]):
         raise ValueError(
-            f"fit_method is {fit_method!r}, but {', '.join(ridged)} needs all singular values; use "
-            "fit_method='exact', or other methods"
+            f"{argument} is {solver!r}, but {', '.join(ridged)} needs all singular values; use "
+            f"{argument}='exact', or other methods"
         )
 
 
