@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -35,6 +35,9 @@ from lrc_tl.methods.method import METHODS, Method, default_method, require_metho
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.relations.prompts import find_subject
 from lrc_tl.storage.json_results import check_target
+
+if TYPE_CHECKING:  # imports torch
+    from lrc_tl.passes.known_prompts import KnownPrompts
 
 app = typer.Typer(
     help="Linear Relational Concepts on TransformerLens (arXiv:2311.08968).",
@@ -177,31 +180,27 @@ def fit(
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
     method = default_method(rank=rank, ridge=ridge) if method is None else method
     run = Run("fit", locals(), outputs={"--out": out}, inputs=read_files(relation, model))
-    from lrc_tl.methods.fitting import lre_prompts  # imports torch
-    from lrc_tl.methods.options import (
-        ignored_options,
-        require_layer_order,
-        require_method_options,
-        require_places,
-    )
+    import lrc_tl.methods.options as needs  # imports torch
+    from lrc_tl.methods.fitting import lre_prompts
 
     settings = FitSettings(max_lre_prompts=max_lre_prompts)
     with bad_usage():
         require_methods([method])
-    asked = METHODS[method]
-    _require_ridge_options(asked, rank=rank, ridge=ridge, first_token=first_token)
-    with bad_usage():
-        require_method_options(asked, object_layer=object_layer, rank=rank, ridge=ridge, solver=settings.solver)
-        require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
+        asked = METHODS[method]
+        _require_ridge_options(asked, rank=rank, ridge=ridge, first_token=first_token)
+        needs.require_method_options(
+            asked, object_layer=object_layer, rank=rank, ridge=ridge, solver=settings.solver
+        )
+        needs.require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
     check_target(out)
-    if ignored := ignored_options(asked, object_layer=object_layer, rank=rank):
+    if ignored := needs.ignored_options(asked, object_layer=object_layer, rank=rank):
         say(ignored)
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
     plain = facts.prompts(seed=seed)
     loaded = lrc.load_model(model, device=device)
     with bad_usage():
-        require_places(loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
+        needs.require_places(loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = lrc.filter_known(loaded, prompts)
     known.require_some()
     used = lre_prompts(known, asked, most=settings.max_lre_prompts, seed=seed)
@@ -231,22 +230,25 @@ def fit(
         concepts = concepts.centred(lrc.subject_activations(loaded, plain, layer=subject_layer))
     out.parent.mkdir(parents=True, exist_ok=True)
     concepts.save(out)
-    results = {
-        "relation": facts.name,
-        "n_facts": len(facts.facts),
-        "n_known": len(known.prompts),
-        "n_lre_prompts": len(used),
-        "objects": list(concepts),
-        "hook_name": concepts.hook_name,
-        "out": out,
-        "dropped": [
-            {"text": d.prompt.text, "object": d.prompt.object, "answer": d.answer, "reason": d.reason}
-            for d in known.dropped
-        ],
-    }
-    print_table([{key: results[key] for key in ("relation", "n_facts", "n_known", "n_lre_prompts", "hook_name")}])
+    counts: dict[str, Any] = {"relation": facts.name, "n_facts": len(facts.facts)}
+    counts |= {"n_known": len(known.prompts), "n_lre_prompts": len(used)}
+    print_table([{**counts, "hook_name": concepts.hook_name}])
     print_text(f"{len(concepts)} concepts saved in {out}: {', '.join(concepts)}")
-    run.finish(results, model=loaded)
+    results = {**counts, "objects": list(concepts), "hook_name": concepts.hook_name, "out": out}
+    run.finish({**results, "dropped": _dropped_rows(known)}, model=loaded)
+
+
+def _dropped_rows(known: "KnownPrompts") -> list[dict[str, str]]:
+    """Prompts that the model does not answer correctly, for JSON."""
+    return [
+        {
+            "text": dropped.prompt.text,
+            "object": dropped.prompt.object,
+            "answer": dropped.answer,
+            "reason": dropped.reason,
+        }
+        for dropped in known.dropped
+    ]
 
 
 def _require_ridge_options(asked: Method, *, rank: int | None, ridge: float, first_token: bool) -> None:

@@ -1,6 +1,6 @@
 """Fitting of LREs: one pair of layers, or a grid of pairs that share their passes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.fit_settings import LowRank, Sketch, Solver, sketch_for
 from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
-from lrc_tl.lre.low_rank_fit import LowRankFit, exact_is_cheaper, fit_grid, fit_pair
+from lrc_tl.lre.low_rank_fit import MeanJacobianFit, exact_is_cheaper, fit_grid, fit_pair
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
@@ -74,11 +74,12 @@ def fit_layer_grid(
             memory_limit=memory_limit,
             progress=progress,
         )
-        return _with_zeros_named(
-            {
-                pair: _from_low_rank(model, prompts, pair, low_rank, sketch, object_aggregation)
-                for pair, low_rank in fits.items()
-            }
+        return _embeddings(
+            prompts,
+            fits,
+            rank=sketch.rank,
+            object_aggregation=object_aggregation,
+            fingerprint=ModelFingerprint.of(model),
         )
     return _fit_pairs(
         model,
@@ -106,7 +107,7 @@ def fit_one_pair(
         ValueError: no prompts, or what `subject_object_jacobians` refuses.
     """
     if sketch is not None and not exact_is_cheaper(model, [pair], sketch, grid=False):
-        low_rank = fit_pair(
+        fit = fit_pair(
             model,
             _tokenized(model, prompts),
             pair,
@@ -115,8 +116,13 @@ def fit_one_pair(
             memory_limit=memory_limit,
             progress=progress,
         )
-        lre = _from_low_rank(model, prompts, pair, low_rank, sketch, object_aggregation)
-        return _with_zeros_named({pair: lre})[pair]
+        return _embeddings(
+            prompts,
+            {pair: fit},
+            rank=sketch.rank,
+            object_aggregation=object_aggregation,
+            fingerprint=ModelFingerprint.of(model),
+        )[pair]
     return _fit_pairs(
         model,
         prompts,
@@ -151,33 +157,18 @@ def _fit_pairs(
                     biases[pair] += bias
                 else:
                     weights[pair], biases[pair] = local.jacobian, bias
-    lres = {
-        pair: LinearRelationalEmbedding(
+    d_model = int(model.cfg.d_model)
+    fits = {
+        pair: MeanJacobianFit(
             weight=weights[pair].div_(len(tokenized)),
             bias=biases[pair].div_(len(tokenized)),
-            subject_layer=pair[0],
-            object_layer=pair[1],
-            object_aggregation=object_aggregation,
-            n_prompts=len(tokenized),
-            prompts_hash=prompts_hash(prompts),
-            relation=_relation(prompts),
-            fingerprint=fingerprint,
-            n_products=int(model.cfg.d_model),
+            factors=None,
+            n_products=d_model,
+            errors=None,
         )
         for pair in pairs
     }
-    return _with_zeros_named(lres)
-
-
-def _with_zeros_named(lres: _Lres) -> _Lres:
-    """The same LREs, after a warning that names those with a weight of zeros, which no direction comes from."""
-    if zero := [pair for pair, lre in lres.items() if not bool(lre.weight.any())]:
-        warn_caller(
-            f"the weight from subject layer to object layer is zero for {', '.join(map(str, zero))}: attention "
-            "moves what the subject holds to the object's position in a later layer only; give an object layer "
-            "above the subject layer"
-        )
-    return lres
+    return _embeddings(prompts, fits, rank=d_model, object_aggregation=object_aggregation, fingerprint=fingerprint)
 
 
 def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:
@@ -186,34 +177,43 @@ def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedP
     return [tokenize_prompt(model, prompt) for prompt in prompts]
 
 
-def _relation(prompts: Sequence[Prompt]) -> str:
-    return " + ".join(dict.fromkeys(prompt.relation for prompt in prompts if prompt.relation))
-
-
-def _from_low_rank(
-    model: HookedModel,
+def _embeddings(
     prompts: Sequence[Prompt],
-    pair: tuple[int, int],
-    low_rank: LowRankFit,
-    sketch: Sketch,
+    fits: Mapping[tuple[int, int], MeanJacobianFit],
+    *,
+    rank: int,
     object_aggregation: ObjectAggregation,
-) -> LinearRelationalEmbedding:
-    whole = low_rank.factors is None
-    lre = LinearRelationalEmbedding(
-        weight=low_rank.weight,
-        bias=low_rank.bias,
-        subject_layer=pair[0],
-        object_layer=pair[1],
-        object_aggregation=object_aggregation,
-        n_prompts=len(prompts),
-        prompts_hash=prompts_hash(prompts),
-        relation=_relation(prompts),
-        fingerprint=ModelFingerprint.of(model),
-        solver="exact" if whole else "low_rank",
-        rank_limit=None if whole else sketch.rank,
-        n_products=low_rank.n_products,
-        direction_errors=low_rank.errors,
-    )
-    if low_rank.factors is not None:
-        lre.__dict__["svd"] = low_rank.factors  # what `svd` would compute again from the whole weight
-    return lre
+    fingerprint: ModelFingerprint,
+) -> _Lres:
+    """The LREs of fits; `rank` is what low-rank ones were made for.
+
+    A warning names those with a weight of zeros, which no direction comes from.
+    """
+    lres = {
+        pair: LinearRelationalEmbedding(
+            weight=fit.weight,
+            bias=fit.bias,
+            subject_layer=pair[0],
+            object_layer=pair[1],
+            object_aggregation=object_aggregation,
+            n_prompts=len(prompts),
+            prompts_hash=prompts_hash(prompts),
+            relation=" + ".join(dict.fromkeys(prompt.relation for prompt in prompts if prompt.relation)),
+            fingerprint=fingerprint,
+            solver="exact" if fit.factors is None else "low_rank",
+            rank_limit=None if fit.factors is None else rank,
+            n_products=fit.n_products,
+            direction_errors=fit.errors,
+        )
+        for pair, fit in fits.items()
+    }
+    for pair, fit in fits.items():
+        if fit.factors is not None:
+            lres[pair].__dict__["svd"] = fit.factors  # what `svd` would compute again from the whole weight
+    if zero := [pair for pair, lre in lres.items() if not bool(lre.weight.any())]:
+        warn_caller(
+            f"the weight from subject layer to object layer is zero for {', '.join(map(str, zero))}: attention "
+            "moves what the subject holds to the object's position in a later layer only; give an object layer "
+            "above the subject layer"
+        )
+    return lres

@@ -28,7 +28,7 @@ _PREFIXES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LowRankFit:
+class MeanJacobianFit:
     """A mean Jacobian as far as it was computed, and how good that is."""
 
     weight: Float[Tensor, "d_object d_subject"]
@@ -148,7 +148,7 @@ def fit_pair(
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
-) -> LowRankFit:
+) -> MeanJacobianFit:
     """One pair by block Krylov rounds (`BlockKrylov`), the bias exactly.
 
     Without `min_cosine` the sketch has `rank + oversample` dimensions, in `power_iterations + 1` rounds. With it,
@@ -168,7 +168,7 @@ def fit_pair(
         return _pair_from_products(model, mean, pair, sketch)
 
 
-def _pair_from_products(model: HookedModel, mean: _MeanJacobian, pair: Pair, sketch: Sketch) -> LowRankFit:
+def _pair_from_products(model: HookedModel, mean: _MeanJacobian, pair: Pair, sketch: Sketch) -> MeanJacobianFit:
     d_model = int(model.cfg.d_model)
     krylov = BlockKrylov(
         lambda rows: mean.forward({pair[0]: rows})[pair],
@@ -190,7 +190,7 @@ def _pair_from_products(model: HookedModel, mean: _MeanJacobian, pair: Pair, ske
             whole, bounds = krylov.complete(), torch.zeros_like(bounds)
             break
         krylov.grow()
-    return LowRankFit(
+    return MeanJacobianFit(
         weight=_finite(krylov.weight if whole is None else whole, pair),
         bias=mean.biases[pair],
         factors=krylov.factors if whole is None else None,
@@ -208,7 +208,7 @@ def fit_grid(
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
-) -> dict[Pair, LowRankFit]:
+) -> dict[Pair, MeanJacobianFit]:
     """Every pair from one thin forward-mode pass per subject layer and one thin reverse pass per object layer.
 
     Random products of all subject layers together show the outputs that matter at an object layer: Jacobians from
@@ -231,7 +231,7 @@ def fit_grid(
 
 def _grid_from_products(
     model: HookedModel, mean: _MeanJacobian, pairs: Sequence[Pair], sketch: Sketch
-) -> dict[Pair, LowRankFit]:
+) -> dict[Pair, MeanJacobianFit]:
     width = grid_width(pairs, sketch)
     subject_layers, object_layers = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
     starts = {
@@ -246,7 +246,7 @@ def _grid_from_products(
     images = mean.reverse({layer: left.T for layer, left in lefts.items()})
     n_products = len(subject_layers) * (width + 1) + sum(left.shape[1] for left in lefts.values())
     return {
-        pair: LowRankFit(
+        pair: MeanJacobianFit(
             weight=_finite(lefts[pair[1]] @ images[pair], pair),
             bias=mean.biases[pair],
             factors=factors_of(lefts[pair[1]], images[pair].T),
