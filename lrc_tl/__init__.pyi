@@ -46,6 +46,7 @@ from .steering.steering import Gate as Gate
 from .steering.steering import Schedule as Schedule
 from .steering.steering import Steering as Steering
 from .steering.steering import steer as steer
+from .tuning.selection import SearchSpace as SearchSpace
 from .tuning.selection import select_settings as select_settings
 from .tuning.strength import calibrate_strength as calibrate_strength
 from .tuning.strength_edits import edits_towards as edits_towards

@@ -24,6 +24,7 @@ NAMES = [
     "ProtocolResult",
     "Relation",
     "Schedule",
+    "SearchSpace",
     "Steering",
     "built_in_relations",
     "calibrate_strength",

@@ -1,6 +1,5 @@
 """One relation and seed of the benchmark: every method on the same prompts, activations and edits."""
 
-import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,8 +29,8 @@ from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 from lrc_tl.relations.relation import Relation
-from lrc_tl.relations.sampling import splittable_sample
-from lrc_tl.tuning.selection import RANKS, select_settings
+from lrc_tl.relations.sampling import permuted_objects, splittable_sample
+from lrc_tl.tuning.selection import SearchSpace, select_settings
 
 MIN_TEST_FACTS = 5
 
@@ -207,10 +206,12 @@ class _Evaluated:
             chosen = select_settings(
                 self.model,
                 train,
-                subject_layers=settings.subject_layers or None,
-                object_layers=settings.object_layers or None,
-                ranks=settings.ranks or RANKS,
-                betas=settings.betas,
+                space=SearchSpace(
+                    subject_layers=settings.subject_layers,
+                    object_layers=settings.object_layers,
+                    ranks=settings.ranks or SearchSpace.ranks,
+                    betas=settings.betas,
+                ),
                 shots=settings.shots,
                 seed=self.seed,
                 others=self.others or None,
@@ -241,8 +242,7 @@ class _Evaluated:
         found = classify_activations(concepts, activations, actual)
         centred = classify_activations(concepts, activations, actual, centre=centre)
         calibrated = self._calibrated(concepts, activations - centre, actual, plain - centre, plain_objects)
-        shuffled = [prompt.object for prompt in known.prompts]
-        random.Random(self.seed).shuffle(shuffled)
+        shuffled = permuted_objects([prompt.object for prompt in known.prompts], seed=self.seed)
         controls = {"shuffled": fitted.make(shuffled), "random": random_concepts(concepts, seed=self.seed)}
         return {
             "correct": [rank == 1 for rank in found.ranks],

@@ -201,8 +201,8 @@ def method_variants(
             None: [None],
         }
         objects = places[method.object_layer]
-        own_ranks: Sequence[int | None] = ranks if method.needs_rank else [None]
-        if not own_ranks:
+        its_ranks: Sequence[int | None] = ranks if method.needs_rank else [None]
+        if not its_ranks:
             raise ValueError(f"{method.name} needs a rank, and none were given")
         several_pairs = len(subject_layers) * len(objects) > 1
         pairs = [
@@ -217,13 +217,13 @@ def method_variants(
                 f"{list(subject_layers)}"
             )
         for subject, object_ in pairs:
-            for rank in own_ranks:
+            for rank in its_ranks:
                 swept = [
                     f"{what}={value}"
                     for what, value, count in (
                         ("subject", subject, len(subject_layers)),
                         ("object", object_, len(objects)),
-                        ("rank", rank, len(own_ranks)),
+                        ("rank", rank, len(its_ranks)),
                     )
                     if count > 1
                 ]

@@ -270,11 +270,15 @@ def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):
     seen = []
     monkeypatch.setattr(selection, "filter_known", lambda model, prompts, **options: seen.append(prompts) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        lrc.select_settings(word_model, lrc.load_relation("animal_class"), ranks=iter([2]), betas=np.array([0.1]))
+        lrc.select_settings(
+            word_model,
+            lrc.load_relation("animal_class"),
+            space=lrc.SearchSpace(ranks=iter([2]), betas=np.array([0.1])),
+        )
     assert seen
     for options in ({"ranks": 3}, {"betas": 0.1}, {"subject_layers": 1}, {"object_layers": "2"}):
         with pytest.raises(TypeError, match=next(iter(options))):
-            lrc.select_settings(word_model, lrc.load_relation("animal_class"), **options)
+            lrc.SearchSpace(**options)
 
 
 def test_steerings_sets_and_both_sides_of_a_selectivity_may_be_generators(word_model, made):

@@ -114,8 +114,8 @@ def wholes(model, relation, other):
         ).to_dict(),
         "calibrate_strength": [calibrated.strength, [asdict(point) for point in calibrated.points]],
         "select_settings": lrc.select_settings(
-            model, relation, subject_layers=[0], object_layers=[1, 2], ranks=[3], betas=[0.3], shots=0,
-            n_prompts=3, others=[other], **quiet,
+            model, relation, shots=0, n_prompts=3, others=[other], **quiet,
+            space=lrc.SearchSpace(subject_layers=[0], object_layers=[1, 2], ranks=[3], betas=[0.3]),
         ).to_dict(),
         "run_protocol": lrc.run_protocol(
             model, [relation], methods=("lrc", "mean"), beta=0.3, seeds=[1], others=[other], **SETTINGS
