@@ -100,7 +100,9 @@ def wholes(model, relation, other):
             lrc.fit_layer_grid(model, few, **layers, **quiet),
             lrc.fit_layer_grid(model, few, **layers, solver=lrc.LowRank(**low), **quiet),
         ],
-        "fit_concepts": lrc.fit_concepts(model, prompts, **LAYERS, max_lre_prompts=4, **quiet),
+        "fit_concepts": lrc.fit_concepts(
+            model, prompts, **LAYERS, settings=lrc.FitSettings(max_lre_prompts=4), **quiet
+        ),
         "fit_baselines": baselines,
         "mean_concepts": lrc.mean_concepts(model, prompts, layer=1),
         **erased,
