@@ -138,7 +138,7 @@ def require_solver(solver: object) -> None:
         raise ValueError(f"solver is {solver!r}; allowed are 'exact' and LowRank(rank=...)")
 
 
-def name_of(solver: Solver) -> SolverName:
+def solver_name(solver: Solver) -> SolverName:
     """What results and files call a solver."""
     return "low_rank" if isinstance(solver, LowRank) else "exact"
 

@@ -144,7 +144,7 @@ def jacobian_grid(
     in memory together.
 
     Raises:
-        ValueError: as `subject_object_jacobians`, but for the layers.
+        ValueError: as `subject_object_jacobians`, except for the layers.
     """
     positions = checked_positions(model, tokens, object_aggregation)
     n_rows = rows_at_once(model, tokens, memory_limit)
@@ -175,7 +175,7 @@ def checked_positions(
     """Positions of the object, after checks that its Jacobian can be computed.
 
     Raises:
-        ValueError: as `subject_object_jacobians`, but for layers and memory.
+        ValueError: as `subject_object_jacobians`, except for layers and memory.
     """
     if object_aggregation not in get_args(ObjectAggregation):
         allowed = " or ".join(map(repr, get_args(ObjectAggregation)))

@@ -23,7 +23,7 @@ from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 
 Pair = tuple[int, int]
 
-_GRAPHS_KEPT, _GRID_GRAPHS_KEPT = 32, 2  # of a grid each is large, and is used but twice
+_GRAPHS_KEPT, _GRID_GRAPHS_KEPT = 32, 2  # those of a grid are large, and are used only twice
 _PREFIXES_AT_ONCE = 8
 
 
@@ -59,11 +59,11 @@ class _MeanJacobian:
             checked_positions(model, tokens, object_aggregation)
             rows_at_once(model, tokens, memory_limit)
 
-        def graphs(some: Sequence[TokenizedPrompt]) -> Iterator[JacobianProducts]:
-            prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in some]
+        def graphs(chunk: Sequence[TokenizedPrompt]) -> Iterator[JacobianProducts]:
+            prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in chunk]
             with torch.inference_mode(False):
                 caches = prefix_caches(model, prefixes, stop_at_layer=max(pair[1] for pair in pairs) + 1)
-            for tokens, cache in zip(some, caches, strict=True):
+            for tokens, cache in zip(chunk, caches, strict=True):
                 yield JacobianProducts(
                     model,
                     tokens,

@@ -307,4 +307,4 @@ _FUNCTIONS: dict[str, Callable[[_Array, _Array, list[str], int], _Array]] = {
     "pca": _pca,
     "random": _random,
 }
-"""Of every baseline but those that shuffle the objects of another."""
+"""For every baseline, except those that shuffle the objects of another."""

@@ -185,7 +185,7 @@ def method_variants(
     object_layers: Sequence[int],
     ranks: Sequence[int | None],
 ) -> tuple[MethodVariant, ...]:
-    """Every method at every setting that matters to it; more than one of a kind are named in the variant's name.
+    """Every method at every setting that matters to it. What is swept over stands in the variant's name.
 
     Layers count from the start. Object layers at or below a subject layer are left out. The rank None is for a
     caller who brings a ridge.
@@ -258,7 +258,7 @@ def require_exact_fit(methods: Sequence[str], solver: str, *, argument: str = "s
 
 
 def require_methods(methods: Sequence[str]) -> None:
-    """Raise ValueError unless there is at least one, each is known, and none comes twice."""
+    """Raise ValueError unless there is at least one method, each is known, and none is given twice."""
     methods = as_tuple(methods, "methods", str)
     if not methods:
         raise ValueError(f"no methods were given; there are {', '.join(METHODS)}")

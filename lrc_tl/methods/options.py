@@ -1,6 +1,6 @@
 """What a method needs of its caller, and what it ignores: checked before the model runs."""
 
-from lrc_tl.lre.fit_settings import LowRank, Solver, name_of
+from lrc_tl.lre.fit_settings import LowRank, Solver, solver_name
 from lrc_tl.methods.method import METHODS, Method, MethodVariant, method_variants, require_exact_fit
 from lrc_tl.models.loading import HookedModel, layer_number
 
@@ -17,7 +17,7 @@ def require_method_options(
         raise ValueError(f"{method.name} needs a rank; give one, such as 64, or take {without}, which has none")
     if method.needs_object_layer and object_layer is None:
         raise ValueError(f"{method.name} needs an object layer above the subject layer")
-    require_exact_fit([method.name], name_of(solver))
+    require_exact_fit([method.name], solver_name(solver))
     if method.needs_rank and rank is not None and isinstance(solver, LowRank):
         solver.for_rank(rank)  # refuses a rank above its own
 

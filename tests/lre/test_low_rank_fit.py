@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
-from lrc_tl.lre.fit_settings import name_of, solver_named
+from lrc_tl.lre.fit_settings import solver_name, solver_named
 from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.models.loading import hooked_transformer
 from lrc_tl.numerics.direction_error import angles
@@ -277,7 +277,7 @@ def test_a_low_rank_solver_takes_the_rank_that_is_asked_for_and_keeps_a_larger_o
 
 @pytest.mark.parametrize("name", ["exact", "low_rank"])
 def test_results_know_a_solver_by_its_name(name):
-    assert name_of(solver_named(name)) == name
+    assert solver_name(solver_named(name)) == name
 
 
 @pytest.mark.parametrize(
