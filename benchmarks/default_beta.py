@@ -52,7 +52,8 @@ def training_effects(
     inside = [prompt for prompt in judged if prompt.object in {own.object for own in known.prompts}]
     if len(inside) < FEWEST_FACTS or len({prompt.object for prompt in inside}) < 2:
         return {"relation": relation.name, "left_out": f"{len(inside)} facts are known"}
-    concepts = lrc.fit_concepts(model, known.prompts, method="lrc", max_lre_prompts=LRE_PROMPTS, **places)
+    settings = lrc.FitSettings(max_lre_prompts=LRE_PROMPTS)
+    concepts = lrc.fit_concepts(model, known.prompts, method="lrc", settings=settings, **places)
     edits = lrc.evaluation.counterfactual_edits(inside, seed=0, per_object=EDITS_PER_OBJECT)
     return {"relation": relation.name, "left_out": None, **measured(model, relation, concepts, edits, betas)}
 

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 import lrc_tl as lrc
+from lrc_tl.lre.fit_settings import Solver
 from lrc_tl.storage.json_results import peak_rss_bytes, write_result
 
 RESULT = Path(__file__).parent / "results" / "low_rank.json"
@@ -52,7 +54,7 @@ def likeness(
         "cosines": (vectors[0] * vectors[1]).sum(1).tolist(),
         "same_predictions": int(same.sum()),
         "predictions": len(same),
-        "method": found.method,
+        "method": found.solver,
         "products": found.n_products,
     }
 
@@ -101,8 +103,8 @@ def main() -> None:
     relations += [one for one in map(lrc.load_relation, RELATIONS) if one.name not in taken]
     if given.only:
         relations = [lrc.find_relation(relations, name) for name in given.only]
-    low: dict[str, Any] = {"method": "low_rank", "rank": given.rank}
-    settings = {"exact": {}, "fast": low, "safe": {**low, "min_cosine": 0.99}}
+    low = lrc.LowRank(rank=given.rank)
+    settings: dict[str, Solver] = {"exact": "exact", "fast": low, "safe": replace(low, min_cosine=0.99)}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in settings}
     warm = False
     for relation in relations if given.prompts else ():
@@ -110,10 +112,10 @@ def main() -> None:
         prompts = lrc.filter_known(model, train.prompts(shots=4, seed=0)).sample(given.prompts, seed=0)
         unseen = lrc.subject_activations(model, list(test.prompts()), layer=ONE_PAIR["subject_layer"])
         exact: lrc.LinearRelationalEmbedding | None = None
-        for name, options in settings.items():
+        for name, solver in settings.items():
 
-            def fit(some: Sequence[lrc.Prompt], options: dict[str, Any] = options) -> Any:
-                return lrc.LinearRelationalEmbedding.fit(model, some, **ONE_PAIR, **options, progress=False)
+            def fit(some: Sequence[lrc.Prompt], solver: Solver = solver) -> Any:
+                return lrc.LinearRelationalEmbedding.fit(model, some, **ONE_PAIR, solver=solver, progress=False)
 
             if not warm:
                 fit(prompts[:2])
@@ -178,24 +180,27 @@ def main() -> None:
         print(f"estimate, {name}, d_model 4096, rank 192: {saving['products']} products, {saving['saving']:.1f} x")
 
 
-def compare_grids(model: Any, relation: lrc.Relation, n_prompts: int, low: dict[str, Any]) -> dict[str, Any]:
+def compare_grids(model: Any, relation: lrc.Relation, n_prompts: int, low: lrc.LowRank) -> dict[str, Any]:
     """The 8 x 4 grid, exact and low-rank."""
     train, test = relation.split(seed=0)
     prompts = lrc.filter_known(model, train.prompts(shots=4, seed=0)).sample(n_prompts, seed=0)
     unseen = lrc.passes.prompt_activations(
         model, list(test.prompts()), subject_layers=GRID["subject_layers"]
     ).subject
+    rank = low.rank
+    assert rank is not None
     rows: dict[str, list[dict[str, Any]]] = {"exact grid": [], "low-rank grid": []}
     exact: dict[Any, Any] = {}
-    for name, options in (("exact grid", {}), ("low-rank grid", low)):
+    solvers: dict[str, Solver] = {"exact grid": "exact", "low-rank grid": low}
+    for name, solver in solvers.items():
 
-        def fit(options: dict[str, Any] = options) -> Any:
-            return lrc.fit_layer_grid(model, prompts, **GRID, **options, progress=False)
+        def fit(solver: Solver = solver) -> Any:
+            return lrc.fit_layer_grid(model, prompts, **GRID, solver=solver, progress=False)
 
         found, seconds = timed(fit)
         exact = exact or found
         for pair, one in found.items():
-            row = likeness(model, one, exact[pair], prompts, unseen[pair[0]], low["rank"])
+            row = likeness(model, one, exact[pair], prompts, unseen[pair[0]], rank)
             rows[name].append({**row, "pair": pair, "seconds_a_prompt": seconds / len(prompts)})
     return {name: {**summary(own), "rows": own} for name, own in rows.items()}
 

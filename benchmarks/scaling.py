@@ -24,7 +24,7 @@ from peer_linear_relational.operations import matrix_product_gflops, minimum_gfl
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import lrc_tl as lrc
-from lrc_tl.lre.fit_settings import LowRankSettings
+from lrc_tl.lre.fit_settings import sketch_for
 from lrc_tl.lre.jacobian import jacobian_grid
 from lrc_tl.lre.low_rank_fit import fit_pair
 from lrc_tl.storage.json_results import write_result
@@ -109,11 +109,10 @@ def low_rank(
     model: HookedTransformer, tokenized: Sequence[lrc.relations.TokenizedPrompt], rank: int = RANK
 ) -> Callable[[], Any]:
     """A low-rank fit of one pair, in the fast setting."""
-    settings = LowRankSettings.checked(
-        model, rank=rank, oversample=None, power_iterations=None, min_cosine=None, seed=0
-    )
+    sketch = sketch_for(lrc.LowRank(rank=rank), int(model.cfg.d_model))
+    assert sketch is not None
     return lambda: fit_pair(
-        model, tokenized, (LOWEST, TOP), settings, object_aggregation="mean", memory_limit=None, progress=False
+        model, tokenized, (LOWEST, TOP), sketch, object_aggregation="mean", memory_limit=None, progress=False
     )
 
 

@@ -23,10 +23,12 @@ from .evaluation.summary import evaluate as evaluate
 from .experiments.result import ProtocolResult as ProtocolResult
 from .experiments.run import run_protocol as run_protocol
 from .lre.embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
+from .lre.fit_settings import LowRank as LowRank
 from .lre.layer_grid import fit_layer_grid as fit_layer_grid
 from .methods.baselines import fit_baselines as fit_baselines
 from .methods.baselines import mean_concepts as mean_concepts
 from .methods.fitting import fit_concepts as fit_concepts
+from .methods.settings import FitSettings as FitSettings
 from .models.loading import load_model as load_model
 from .passes.activations import subject_activations as subject_activations
 from .passes.known_prompts import filter_known as filter_known
@@ -43,6 +45,7 @@ from .steering.steering import Gate as Gate
 from .steering.steering import Schedule as Schedule
 from .steering.steering import Steering as Steering
 from .steering.steering import steer as steer
+from .tuning.selection import SearchSpace as SearchSpace
 from .tuning.selection import select_settings as select_settings
 from .tuning.strength import calibrate_strength as calibrate_strength
 from .tuning.strength_edits import edits_towards as edits_towards

@@ -98,8 +98,7 @@ def compare_low_rank(
             prompts,
             subject_layers=subjects,
             object_layers=objects,
-            method="low_rank",
-            rank=RANK,
+            solver=lrc.LowRank(rank=RANK),
             progress=False,
         )
         ours.append((time.perf_counter() - started) / len(prompts))
@@ -109,7 +108,7 @@ def compare_low_rank(
         "rank": RANK,
         "n_prompts": len(prompts),
         "products_a_prompt": sorted({lre.n_products for lre in grid.values()}),
-        "methods": sorted({lre.method for lre in grid.values()}),
+        "methods": sorted({lre.solver for lre in grid.values()}),
         "seconds_a_prompt": ours,
         "median_seconds": statistics.median(ours),
         "peer_median_seconds": theirs,

@@ -65,7 +65,7 @@ class Chosen:
     edits: tuple[Edit, ...] = ()
 
 
-def fit_ours(model: Any, chosen: Chosen, relation: str, method: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def fit_ours(model: Any, chosen: Chosen, relation: str, solver: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Directions of every method, and the LREs, from one pass over the known prompts and one fit an LRE."""
     prompts = chosen.known.prompts
     names = [prompt.object for prompt in prompts]
@@ -84,8 +84,7 @@ def fit_ours(model: Any, chosen: Chosen, relation: str, method: Any) -> tuple[di
             subject_layer=SUBJECT_LAYER,
             object_layer=layer,
             object_aggregation=aggregation,  # type: ignore[arg-type]
-            method=method,
-            rank=RANK if method == "low_rank" else None,
+            solver=lrc.LowRank(rank=RANK) if solver == "low_rank" else "exact",
             progress=False,
         )
         sets[name] = lres[name].concepts_from_activations(read.object[layer], names, rank=RANK)

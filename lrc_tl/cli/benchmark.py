@@ -11,6 +11,7 @@ from lrc_tl.cli.common import METHODS_AT_LAST, Device, Json, Model, Run, bad_usa
 from lrc_tl.cli.ranges import parse_integers, parse_numbers
 from lrc_tl.experiments.presets import benchmark_settings
 from lrc_tl.experiments.tables import benchmark_markdown
+from lrc_tl.lre.fit_settings import solver_named
 from lrc_tl.methods.method import require_methods
 from lrc_tl.storage.json_results import check_folder
 
@@ -63,7 +64,7 @@ def benchmark(
         int | None, typer.Option("--shots", min=0, help="Examples in training prompts, 4 by default.")
     ] = None,
     fit_method: Annotated[
-        str | None, typer.Option("--fit-method", help="Of LREs: exact, the default, or low_rank, which is faster.")
+        str | None, typer.Option("--solver", help="Of LREs: exact, the default, or low_rank, which is faster.")
     ] = None,
     split_seed: Annotated[
         int | None, typer.Option("--split-seed", help="Split the facts by this seed, the same for all seeds.")
@@ -107,9 +108,7 @@ def benchmark(
         }
         settings = benchmark_settings(given, model=model, preset=preset, select=select)
         require_methods(settings["methods"])
-        from lrc_tl.lre.fit_settings import require_fit_method  # imports torch
-
-        require_fit_method(settings["fit_method"], name="--fit-method")
+        solver_named(settings["fit_method"], argument="--solver")
     # A method at several settings has commas in its name: lrc@object=12,rank=64.
     firsts = () if compare is None else tuple(re.split(r"\s*,(?!(?:subject|object|rank)=)\s*", compare.strip()))
     for name in firsts:

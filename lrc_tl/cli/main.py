@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -31,9 +31,13 @@ from lrc_tl.cli.common import (
     say,
     write_whatever_can_be_shown,
 )
-from lrc_tl.methods.method import METHODS, require_methods
+from lrc_tl.methods.method import METHODS, Method, default_method, require_methods
+from lrc_tl.methods.settings import FitSettings
 from lrc_tl.relations.prompts import find_subject
 from lrc_tl.storage.json_results import check_target
+
+if TYPE_CHECKING:  # imports torch
+    from lrc_tl.passes.known_prompts import KnownPrompts
 
 app = typer.Typer(
     help="Linear Relational Concepts on TransformerLens (arXiv:2311.08968).",
@@ -147,9 +151,13 @@ def fit(
         typer.Option("--object-layer", help=f"Above the subject layer; {METHODS_AT_LAST} has the last."),
     ] = None,
     method: Annotated[
-        str,
-        typer.Option("--method", help="One of those below."),
-    ] = "lrc",
+        str | None,
+        typer.Option(
+            "--method",
+            help=f"One of those below; else {default_method(rank=1)} with a rank or ridge, and "
+            f"{default_method(rank=None)} without.",
+        ),
+    ] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
     ridge: Annotated[
         float,
@@ -158,7 +166,7 @@ def fit(
     shots: Annotated[int, typer.Option("--shots", min=0, help="Examples in each prompt.")] = 4,
     max_lre_prompts: Annotated[
         int, typer.Option("--max-lre-prompts", min=1, help="Prompts to fit on, balanced over objects.")
-    ] = 20,
+    ] = FitSettings.max_lre_prompts,
     first_token: Annotated[
         bool, typer.Option("--first-token", help="Use the object's first token, not the mean over its tokens.")
     ] = False,
@@ -170,38 +178,32 @@ def fit(
     json_file: Json = None,
 ) -> None:
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
+    method = default_method(rank=rank, ridge=ridge) if method is None else method
     run = Run("fit", locals(), outputs={"--out": out}, inputs=read_files(relation, model))
-    from lrc_tl.methods.fitting import (  # imports torch
-        lre_prompts,
-        require_layer_order,
-        require_method_options,
-        require_places,
-    )
+    import lrc_tl.methods.options as needs  # imports torch
+    from lrc_tl.methods.fitting import lre_prompts
 
+    settings = FitSettings(max_lre_prompts=max_lre_prompts)
     with bad_usage():
         require_methods([method])
-    asked = METHODS[method]
-    if asked.open_settings and rank is None and not ridge:
-        raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
-    if not asked.open_settings and (ridge or first_token):
-        theirs = ", ".join(other.name for other in METHODS.values() if other.open_settings)
-        raise typer.BadParameter(f"--ridge and --first-token belong to --method {theirs}, not to {method}")
-    if rank is not None and not asked.needs_rank:
-        raise typer.BadParameter(f"--rank: {method} has none; leave it out")
-    with bad_usage():
-        require_method_options(asked, object_layer=object_layer, rank=rank, ridge=ridge, fit_method="exact")
-        require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
-    require_finite("--ridge", ridge)
+        asked = METHODS[method]
+        _require_ridge_options(asked, rank=rank, ridge=ridge, first_token=first_token)
+        needs.require_method_options(
+            asked, object_layer=object_layer, rank=rank, ridge=ridge, solver=settings.solver
+        )
+        needs.require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
     check_target(out)
+    if ignored := needs.ignored_options(asked, object_layer=object_layer, rank=rank):
+        say(ignored)
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
     plain = facts.prompts(seed=seed)
     loaded = lrc.load_model(model, device=device)
     with bad_usage():
-        require_places(loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
+        needs.require_places(loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = lrc.filter_known(loaded, prompts)
     known.require_nonempty()
-    used = lre_prompts(known, asked, most=max_lre_prompts, seed=seed)
+    used = lre_prompts(known, asked, most=settings.max_lre_prompts, seed=seed)
     if asked.open_settings:
         assert object_layer is not None
         lre = lrc.LinearRelationalEmbedding.fit(
@@ -210,6 +212,7 @@ def fit(
             subject_layer=subject_layer,
             object_layer=object_layer,
             object_aggregation="first_token" if first_token else "mean",
+            solver=settings.solver,
         )
         concepts = lre.concepts(loaded, known.prompts, rank=rank, ridge=ridge)
     else:
@@ -218,31 +221,44 @@ def fit(
             known.prompts,
             method=method,
             subject_layer=subject_layer,
-            object_layer=object_layer,
-            rank=rank,
-            max_lre_prompts=max_lre_prompts,
+            object_layer=object_layer if asked.needs_object_layer else None,
+            rank=rank if asked.needs_rank else None,
             seed=seed,
+            settings=settings,
         )
     if centre:
         concepts = concepts.centred(lrc.subject_activations(loaded, plain, layer=subject_layer))
     out.parent.mkdir(parents=True, exist_ok=True)
     concepts.save(out)
-    results = {
-        "relation": facts.name,
-        "n_facts": len(facts.facts),
-        "n_known": len(known.prompts),
-        "n_lre_prompts": len(used),
-        "objects": list(concepts),
-        "hook_name": concepts.hook_name,
-        "out": out,
-        "dropped": [
-            {"text": d.prompt.text, "object": d.prompt.object, "answer": d.answer, "reason": d.reason}
-            for d in known.dropped
-        ],
-    }
-    print_table([{key: results[key] for key in ("relation", "n_facts", "n_known", "n_lre_prompts", "hook_name")}])
+    counts: dict[str, Any] = {"relation": facts.name, "n_facts": len(facts.facts)}
+    counts |= {"n_known": len(known.prompts), "n_lre_prompts": len(used)}
+    print_table([{**counts, "hook_name": concepts.hook_name}])
     print_text(f"{len(concepts)} concepts saved in {out}: {', '.join(concepts)}")
-    run.finish(results, model=loaded)
+    results = {**counts, "objects": list(concepts), "hook_name": concepts.hook_name, "out": out}
+    run.finish({**results, "dropped": _dropped_rows(known)}, model=loaded)
+
+
+def _dropped_rows(known: "KnownPrompts") -> list[dict[str, str]]:
+    """Prompts that the model does not answer correctly, for JSON."""
+    return [
+        {
+            "text": dropped.prompt.text,
+            "object": dropped.prompt.object,
+            "answer": dropped.answer,
+            "reason": dropped.reason,
+        }
+        for dropped in known.dropped
+    ]
+
+
+def _require_ridge_options(asked: Method, *, rank: int | None, ridge: float, first_token: bool) -> None:
+    """Refuse a ridge or a way of reading objects of the caller's own where a method has neither, or no inverse."""
+    if asked.open_settings and rank is None and not ridge:
+        raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
+    if not asked.open_settings and (ridge or first_token):
+        theirs = ", ".join(other.name for other in METHODS.values() if other.open_settings)
+        raise typer.BadParameter(f"--ridge and --first-token belong to --method {theirs}, not to {asked.name}")
+    require_finite("--ridge", ridge)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 Control tasks follow Hewitt and Liang 2019 (arXiv:1909.03368): accuracy counts as far as it exceeds theirs.
 """
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, Session, inside, without_gradients
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
+from lrc_tl.relations.sampling import permuted_objects
 
 MakeConcepts = Callable[[HookedModel, Sequence[Prompt]], ConceptSet]
 """Directions from a model and its training prompts, by any method."""
@@ -103,8 +103,7 @@ def selectivity(
 def with_shuffled_objects(prompts: Sequence[Prompt], *, seed: int) -> tuple[Prompt, ...]:
     """The prompts with their objects permuted, each as often as before."""
     prompts = as_tuple(prompts, "prompts", Prompt)
-    objects = [prompt.object for prompt in prompts]
-    random.Random(seed).shuffle(objects)
+    objects = permuted_objects([prompt.object for prompt in prompts], seed=seed)
     return tuple(replace(prompt, object=name) for prompt, name in zip(prompts, objects, strict=True))
 
 

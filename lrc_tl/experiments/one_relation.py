@@ -1,6 +1,5 @@
 """One relation and seed of the benchmark: every method on the same prompts, activations and edits."""
 
-import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,15 +20,17 @@ from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.experiments.record import curve_point, side_effect_fields
 from lrc_tl.experiments.settings import BenchmarkSettings
 from lrc_tl.experiments.statements import side_effect_pairs
+from lrc_tl.lre.fit_settings import solver_named
 from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
 from lrc_tl.methods.method import MethodVariant
+from lrc_tl.methods.settings import FitSettings
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt, tokens_once
 from lrc_tl.relations.relation import Relation
-from lrc_tl.relations.sampling import splittable_sample
-from lrc_tl.tuning.selection import RANKS, select_settings
+from lrc_tl.relations.sampling import permuted_objects, splittable_sample
+from lrc_tl.tuning.selection import SearchSpace, select_settings
 
 MIN_TEST_FACTS = 5
 
@@ -205,10 +206,12 @@ class _Evaluated:
             chosen = select_settings(
                 self.model,
                 train,
-                subject_layers=settings.subject_layers or None,
-                object_layers=settings.object_layers or None,
-                ranks=settings.ranks or RANKS,
-                betas=settings.betas,
+                space=SearchSpace(
+                    subject_layers=settings.subject_layers,
+                    object_layers=settings.object_layers,
+                    ranks=settings.ranks or SearchSpace.ranks,
+                    betas=settings.betas,
+                ),
                 shots=settings.shots,
                 seed=self.seed,
                 others=self.others or None,
@@ -239,8 +242,7 @@ class _Evaluated:
         found = classify_activations(concepts, activations, actual)
         centred = classify_activations(concepts, activations, actual, centre=centre)
         calibrated = self._calibrated(concepts, activations - centre, actual, plain - centre, plain_objects)
-        shuffled = [prompt.object for prompt in known.prompts]
-        random.Random(self.seed).shuffle(shuffled)
+        shuffled = permuted_objects([prompt.object for prompt in known.prompts], seed=self.seed)
         controls = {"shuffled": fitted.make(shuffled), "random": random_concepts(concepts, seed=self.seed)}
         return {
             "correct": [place == 1 for place in found.places],
@@ -266,10 +268,11 @@ class _Evaluated:
             variants,
             known,
             shown,
-            max_lre_prompts=self.settings.max_lre_prompts,
-            fit_method=self.settings.fit_method,
             relation=self.relation.name,
             seed=self.seed,
+            settings=FitSettings(
+                max_lre_prompts=self.settings.max_lre_prompts, solver=solver_named(self.settings.fit_method)
+            ),
         )
 
     def _untrained(

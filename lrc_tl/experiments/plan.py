@@ -11,7 +11,7 @@ from lrc_tl.directions.beta import DEFAULT_BETA
 from lrc_tl.experiments.record import require_record
 from lrc_tl.experiments.resuming import ResultParts, part_path, read_part, require_no_parts
 from lrc_tl.experiments.settings import BenchmarkSettings
-from lrc_tl.lre.fit_settings import FitMethod, require_fit_method
+from lrc_tl.lre.fit_settings import SolverName, solver_named
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.methods.method import require_exact_fit, require_methods
 from lrc_tl.models.fingerprint import ModelFingerprint
@@ -102,7 +102,7 @@ def plan_protocol(
     ranks: Sequence[int],
     single_layer: bool,
     random_model: bool,
-    fit_method: FitMethod,
+    fit_method: SolverName,
     split_seed: int | None,
     compare: Sequence[str],
     n_side_effects: int = N_SIDE_EFFECTS,
@@ -193,8 +193,8 @@ def method_names(settings: BenchmarkSettings, n_layers: int) -> tuple[str, ...]:
 
 def _checked(settings: BenchmarkSettings, swept: Sequence[str]) -> BenchmarkSettings:
     require_methods(settings.methods)
-    require_fit_method(settings.fit_method, name="fit_method")
-    require_exact_fit(settings.methods, settings.fit_method)
+    solver_named(settings.fit_method, argument="fit_method")
+    require_exact_fit(settings.methods, settings.fit_method, argument="fit_method")
     for name, least in (("max_lre_prompts", 1), ("max_facts", 2), ("shots", 0), ("n_side_effects", 0)):
         value = getattr(settings, name)
         if value is not None and value < least:

@@ -12,7 +12,7 @@ from lrc_tl.experiments.one_relation import benchmark_relation
 from lrc_tl.experiments.plan import N_SIDE_EFFECTS, ProtocolPlan, method_names, part_name, plan_protocol
 from lrc_tl.experiments.presets import TABLE_METHODS
 from lrc_tl.experiments.result import ProtocolResult
-from lrc_tl.lre.fit_settings import FitMethod
+from lrc_tl.lre.fit_settings import SolverName
 from lrc_tl.markup.printable import printable
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
@@ -42,7 +42,7 @@ def run_protocol(
     single_layer: bool = False,
     random_model: bool = False,
     n_side_effects: int = N_SIDE_EFFECTS,
-    fit_method: FitMethod = "exact",
+    fit_method: SolverName = "exact",
     split_seed: int | None = None,
     others: Sequence[Relation] | None = None,
     compare: Sequence[str] = (),

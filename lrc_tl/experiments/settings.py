@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lrc_tl.lre.fit_settings import FitMethod
+from lrc_tl.lre.fit_settings import SolverName
 from lrc_tl.methods.method import MethodVariant, method_variants
 
 
@@ -25,7 +25,7 @@ class BenchmarkSettings:
     """Also the accuracy of every method made in the model with random weights."""
     n_side_effects: int = 0
     """(edit, statement) pairs for the side effects of each kind."""
-    fit_method: FitMethod = "exact"
+    fit_method: SolverName = "exact"
     """How the LREs of the methods that have one are fitted."""
     split_seed: int | None = None
     """Split by this seed whatever that of the run, before facts are drawn; None: by the run's, afterwards."""

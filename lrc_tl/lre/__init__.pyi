@@ -1,4 +1,5 @@
 from .embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
+from .fit_settings import LowRank as LowRank
 from .jacobian import SubjectObjectJacobian as SubjectObjectJacobian
 from .jacobian import subject_object_jacobian as subject_object_jacobian
 from .jacobian import subject_object_jacobians as subject_object_jacobians

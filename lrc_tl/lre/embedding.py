@@ -17,7 +17,7 @@ from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import ArtifactError
-from lrc_tl.lre.fit_settings import FitMethod, low_rank_settings
+from lrc_tl.lre.fit_settings import Solver, SolverName, sketch_for
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, block_hook
@@ -29,6 +29,8 @@ from lrc_tl.storage.json_fields import checked_fields
 
 _KIND = "lre"
 _NOT_PLAIN = ("weight", "bias", "fingerprint")
+_STORED_AS = {"solver": "method"}
+"""Header keys that are not the name of their field."""
 _ABSENT_IN_OLDER_FILES = {"method": "exact", "rank_limit": None, "n_products": None, "direction_errors": None}
 
 
@@ -49,8 +51,8 @@ class LinearRelationalEmbedding:
     """The prompts' relation; their relations joined with " + " where there are several."""
     fingerprint: ModelFingerprint
     """The model that it was fitted on, checked whenever it is used on one."""
-    method: FitMethod = "exact"
-    """`"exact"` also where the low-rank method found the whole Jacobian cheaper."""
+    solver: SolverName = "exact"
+    """How it was fitted; `"exact"` also where the low-rank solver found the whole Jacobian cheaper."""
     rank_limit: int | None = None
     """The rank that a low-rank fit was made for; none above it is accepted."""
     n_products: int | None = None
@@ -79,12 +81,7 @@ class LinearRelationalEmbedding:
         subject_layer: int,
         object_layer: int,
         object_aggregation: ObjectAggregation = "mean",
-        method: FitMethod = "exact",
-        rank: int | None = None,
-        oversample: int | None = None,
-        power_iterations: int | None = None,
-        min_cosine: float | None = None,
-        seed: int = 0,
+        solver: Solver = "exact",
         memory_limit: int | None = None,
         progress: bool = True,
     ) -> "LinearRelationalEmbedding":
@@ -94,41 +91,17 @@ class LinearRelationalEmbedding:
         `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
         from the subject on of up to 32 prompts.
 
-        With `method="low_rank"` only the leading part of W is computed, from products of the Jacobians with a few
-        vectors; the bias is exact. The fast setting is the default: 2 (rank + oversample) products for each
-        prompt instead of d_model. The safe one, `min_cosine=0.99`, goes on until every object's direction is
-        estimated to have that cosine to the exact one, or computes the whole Jacobian where that is cheaper.
+        With `solver=LowRank(rank=64)` only the leading part of W is computed, in less time; `LowRank` says how.
 
         At equal layers W is zero, with a warning, unless the object is read at the subject's own token.
 
-        Args:
-            rank: largest rank that the LRE will be asked for.
-            oversample: dimensions of the sketch beyond `rank`; 1.25 times the rank by default.
-            power_iterations: the sketch is made in this many rounds and one, each with forward and reverse
-                products, each starting from what the one before found; three by default, with at least eight
-                dimensions in a round. More rounds take the same number of products in more passes, and find more.
-            min_cosine: the safe setting; the size of the sketch is then found, and `oversample` only says how wide
-                its rounds are.
-            seed: of the random vectors that a low-rank fit starts from.
-
         Raises:
-            ValueError: no prompts, bad layers, a low-rank option that is missing, out of range or given for an
-                exact fit, or what `subject_object_jacobians` refuses.
+            ValueError: no prompts, bad layers, another solver, a `LowRank` without a rank or beyond the width of
+                the model, or what `subject_object_jacobians` refuses.
         """
         prompts = as_tuple(prompts, "prompts", Prompt)
         pair = check_layers(model, subject_layer, object_layer)
-        settings = low_rank_settings(
-            model,
-            method,
-            {
-                "rank": rank,
-                "oversample": oversample,
-                "power_iterations": power_iterations,
-                "min_cosine": min_cosine,
-            },
-            seed=seed,
-            oversample_by_rank=1.25,
-        )
+        sketch = sketch_for(solver, int(model.cfg.d_model))
         # The grid makes embeddings, so at the top of both files the imports would go round in a circle.
         from lrc_tl.lre.layer_grid import fit_one_pair
 
@@ -136,7 +109,7 @@ class LinearRelationalEmbedding:
             model,
             prompts,
             pair,
-            settings,
+            sketch,
             object_aggregation=object_aggregation,
             memory_limit=memory_limit,
             progress=progress,
@@ -194,8 +167,8 @@ class LinearRelationalEmbedding:
     @property
     def numerical_rank(self) -> int:
         """The largest rank that `invert` and `concepts` accept, and what they use with a ridge alone."""
-        found = self.svd.numerical_rank
-        return found if self.rank_limit is None else min(found, self.rank_limit)
+        rank = self.svd.numerical_rank
+        return rank if self.rank_limit is None else min(rank, self.rank_limit)
 
     @numbers_checked
     def concepts(
@@ -247,14 +220,14 @@ class LinearRelationalEmbedding:
         return ConceptSet(
             {
                 name: ConceptDirection.from_unscaled(
-                    inverted[own].mean(0),
+                    inverted[numbers].mean(0),
                     relation=self.relation,
                     object_name=name,
                     hook_name=self.subject_hook,
                     method="lrc-ridge" if ridge else "lrc",
                     fingerprint=self.fingerprint,
                 )
-                for name, own in rows.items()
+                for name, numbers in rows.items()
             },
             settings={
                 "object_layer": self.object_layer,
@@ -263,7 +236,7 @@ class LinearRelationalEmbedding:
                 **({"ridge": ridge} if ridge else {}),
                 "n_lre_prompts": self.n_prompts,
                 "lre_prompts_hash": self.prompts_hash,
-                **({} if self.method == "exact" else {"lre_method": self.method}),
+                **({} if self.solver == "exact" else {"lre_method": self.solver}),
             },
         )
 
@@ -273,7 +246,8 @@ class LinearRelationalEmbedding:
         Raises:
             ArtifactError: the folder is missing.
         """
-        header = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_PLAIN}
+        plain = [field.name for field in fields(self) if field.name not in _NOT_PLAIN]
+        header = {_STORED_AS.get(name, name): getattr(self, name) for name in plain}
         write_artifact(
             path,
             kind=_KIND,
@@ -300,9 +274,12 @@ class LinearRelationalEmbedding:
                 raise ValueError(f"weight is {weight.dtype}, bias {bias.dtype}; both must be float32 or float64")
             hints = {**get_type_hints(cls), "fingerprint": dict[str, Any]}
             del hints["weight"], hints["bias"]
-            stored = checked_fields(header, hints, what="header", defaults=_ABSENT_IN_OLDER_FILES)
-            fingerprint = ModelFingerprint.from_dict(stored.pop("fingerprint"))
-            lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **stored)
+            keys = {name: _STORED_AS.get(name, name) for name in hints}
+            expected = {keys[name]: hint for name, hint in hints.items()}
+            stored = checked_fields(header, expected, what="header", defaults=_ABSENT_IN_OLDER_FILES)
+            plain = {name: stored[key] for name, key in keys.items()}
+            fingerprint = ModelFingerprint.from_dict(plain.pop("fingerprint"))
+            lre = cls(weight=weight, bias=bias, fingerprint=fingerprint, **plain)
         except ValueError as error:
             raise ArtifactError(f"{path}: its content does not describe an LRE: {error}") from error
         if model is not None:
@@ -323,14 +300,14 @@ def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbed
     """The LRE of all prompts of several LREs at the same layers: means weighted by their numbers of prompts.
 
     Raises:
-        ValueError: no LREs, or some of other layers, aggregations, methods or models.
+        ValueError: no LREs, or some of other layers, aggregations, solvers or models.
     """
     lres = as_tuple(lres, "lres", LinearRelationalEmbedding)
     if not lres:
         raise ValueError("no LREs to combine; give at least one")
     first = lres[0]
     for lre in lres:
-        for name in ("subject_layer", "object_layer", "object_aggregation", "method", "rank_limit", "fingerprint"):
+        for name in ("subject_layer", "object_layer", "object_aggregation", "solver", "rank_limit", "fingerprint"):
             if getattr(lre, name) != getattr(first, name):
                 raise ValueError(f"the LREs differ in {name}; combine LREs of the same layers and model")
     n = sum(lre.n_prompts for lre in lres)

@@ -62,7 +62,7 @@ def _is_plain_norm(module: Any) -> bool:
     return (
         type(module) is RMSNorm
         and "forward" not in module.__dict__
-        and not any(acting_hooks(one) for one in (module, module.hook_scale, module.hook_normalized))
+        and not any(acting_hooks(part) for part in (module, module.hook_scale, module.hook_normalized))
     )
 
 
@@ -142,11 +142,11 @@ class _Rotary(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        one, other = _halves(gradients[0], ctx.pairs, ctx.adjacent)
+        first, second = _halves(gradients[0], ctx.pairs, ctx.adjacent)
         turned = []
         for image in ctx.saved_tensors:
             along, across = _halves(image, ctx.pairs, ctx.adjacent)
-            turned.append(torch.addcmul(one * along, other, across))
+            turned.append(torch.addcmul(first * along, second, across))
         joined = torch.stack(turned, -1).flatten(-2) if ctx.adjacent else torch.cat(turned, -1)
         beyond = gradients[0][..., 2 * ctx.pairs :]
         return torch.cat([joined, beyond], -1) if beyond.shape[-1] else joined, None, None, None
@@ -167,8 +167,8 @@ def _rotary(attention: Any) -> Callable[..., Tensor]:
     adjacent = bool(attention.cfg.rotary_adjacent_pairs)
 
     def apply_rotary(x: Tensor, past_kv_pos_offset: int = 0, attention_mask: Tensor | None = None) -> Tensor:
-        def whole(one: Tensor) -> Tensor:
-            rotated: Tensor = rotate(one, past_kv_pos_offset, attention_mask)
+        def whole(coordinates: Tensor) -> Tensor:
+            rotated: Tensor = rotate(coordinates, past_kv_pos_offset, attention_mask)
             return rotated
 
         return _turned(x, whole, pairs, adjacent)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.lre.fit_settings import LowRankSettings
+from lrc_tl.lre.fit_settings import Sketch
 from lrc_tl.lre.jacobian import checked_positions, rows_at_once
 from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.markup.progress import ProgressBar
@@ -22,12 +22,12 @@ from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 
 Pair = tuple[int, int]
 
-_GRAPHS_KEPT, _GRID_GRAPHS_KEPT = 32, 2  # of a grid each is large, and is used but twice
+_GRAPHS_KEPT, _GRID_GRAPHS_KEPT = 32, 2  # those of a grid are large, and are used only twice
 _PREFIXES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LowRankFit:
+class MeanJacobianFit:
     """A mean Jacobian as far as it was computed, and how good that is."""
 
     weight: Float[Tensor, "d_object d_subject"]
@@ -58,11 +58,11 @@ class _MeanJacobian:
             checked_positions(model, tokens, object_aggregation)
             rows_at_once(model, tokens, memory_limit)
 
-        def graphs(some: Sequence[TokenizedPrompt]) -> Iterator[JacobianProducts]:
-            prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in some]
+        def graphs(chunk: Sequence[TokenizedPrompt]) -> Iterator[JacobianProducts]:
+            prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in chunk]
             with torch.inference_mode(False):
                 caches = prefix_caches(model, prefixes, stop_at_layer=max(pair[1] for pair in pairs) + 1)
-            for tokens, cache in zip(some, caches, strict=True):
+            for tokens, cache in zip(chunk, caches, strict=True):
                 yield JacobianProducts(
                     model,
                     tokens,
@@ -72,7 +72,7 @@ class _MeanJacobian:
                     cache=cache,
                 )
 
-        self._made = graphs
+        self._new_graphs = graphs
         self._tokenized = tokenized
         self._kept: list[JacobianProducts] = []
         self._graphs_kept = graphs_kept
@@ -87,7 +87,7 @@ class _MeanJacobian:
         def all_graphs() -> Iterator[JacobianProducts]:
             yield from self._kept
             for start in range(len(self._kept), len(self._tokenized), _PREFIXES_AT_ONCE):
-                for graph in self._made(self._tokenized[start : start + _PREFIXES_AT_ONCE]):
+                for graph in self._new_graphs(self._tokenized[start : start + _PREFIXES_AT_ONCE]):
                     if len(self._kept) < self._graphs_kept:
                         self._kept.append(graph)
                     yield graph
@@ -99,7 +99,7 @@ class _MeanJacobian:
 
     def forward(self, rows: dict[int, Tensor]) -> dict[Pair, Tensor]:
         """`W v` for the rows of each subject layer, at every pair."""
-        found: dict[Pair, Tensor] = {}
+        totals: dict[Pair, Tensor] = {}
         first = not self.biases
         objects: dict[Pair, list[Tensor]] = defaultdict(list)
         for graph in self._graphs("forward"):
@@ -108,30 +108,30 @@ class _MeanJacobian:
                 asked = torch.cat([given.to(subject), subject[None]]) if first else given.to(subject)
                 for object_layer, product in graph.forward(subject_layer, asked).items():
                     pair = (subject_layer, object_layer)
-                    _add(found, pair, product[: len(given)])
+                    _add(totals, pair, product[: len(given)])
                     if first:
                         objects[pair].append(graph.object(object_layer))
                         _add(self.biases, pair, objects[pair][-1] - product[-1])
         if first:
-            for pair, own in objects.items():
-                self.biases[pair] /= len(own)
+            for pair, acts in objects.items():
+                self.biases[pair] /= len(acts)
                 by_name: dict[str, list[Tensor]] = defaultdict(list)
-                for tokens, one in zip(self._tokenized, own, strict=True):
-                    by_name[tokens.prompt.object].append(one)
+                for tokens, act in zip(self._tokenized, acts, strict=True):
+                    by_name[tokens.prompt.object].append(act)
                 self.targets[pair] = {
-                    name: torch.stack(ones).mean(0) - self.biases[pair] for name, ones in by_name.items()
+                    name: torch.stack(same).mean(0) - self.biases[pair] for name, same in by_name.items()
                 }
-        return {pair: total / len(self._tokenized) for pair, total in found.items()}
+        return {pair: total / len(self._tokenized) for pair, total in totals.items()}
 
     def reverse(self, rows: dict[int, Tensor]) -> dict[Pair, Tensor]:
         """`W^T u` for the rows of each object layer, at every pair."""
-        found: dict[Pair, Tensor] = {}
+        totals: dict[Pair, Tensor] = {}
         for graph in self._graphs("reverse"):
             for object_layer, given in rows.items():
                 asked = given.to(graph.object(object_layer))
                 for subject_layer, product in graph.reverse(object_layer, asked).items():
-                    _add(found, (subject_layer, object_layer), product)
-        return {pair: total / len(self._tokenized) for pair, total in found.items()}
+                    _add(totals, (subject_layer, object_layer), product)
+        return {pair: total / len(self._tokenized) for pair, total in totals.items()}
 
 
 def _add(totals: dict[Pair, Tensor], pair: Pair, value: Tensor) -> None:
@@ -142,12 +142,12 @@ def fit_pair(
     model: HookedModel,
     tokenized: Sequence[TokenizedPrompt],
     pair: Pair,
-    settings: LowRankSettings,
+    sketch: Sketch,
     *,
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
-) -> LowRankFit:
+) -> MeanJacobianFit:
     """One pair by block Krylov rounds (`BlockKrylov`), the bias exactly.
 
     Without `min_cosine` the sketch has `rank + oversample` dimensions, in `power_iterations + 1` rounds. With it,
@@ -164,38 +164,36 @@ def fit_pair(
             bar=bar,
             graphs_kept=_GRAPHS_KEPT,
         )
-        return _pair_from_products(model, mean, pair, settings)
+        return _pair_from_products(model, mean, pair, sketch)
 
 
-def _pair_from_products(
-    model: HookedModel, mean: _MeanJacobian, pair: Pair, settings: LowRankSettings
-) -> LowRankFit:
+def _pair_from_products(model: HookedModel, mean: _MeanJacobian, pair: Pair, sketch: Sketch) -> MeanJacobianFit:
     d_model = int(model.cfg.d_model)
-    sketch = BlockKrylov(
+    krylov = BlockKrylov(
         lambda rows: mean.forward({pair[0]: rows})[pair],
         lambda rows: mean.reverse({pair[1]: rows})[pair],
-        _random(model, settings.width, settings.seed),
+        _random(model, sketch.width, sketch.seed),
     )
-    while sketch.rank < settings.least_size:
-        sketch.grow()
+    while krylov.rank < sketch.least_size:
+        krylov.grow()
     names, targets = list(mean.targets[pair]), torch.stack(list(mean.targets[pair].values()))
     whole: Tensor | None = None
     worst: list[float] = []
     while True:
-        bounds = direction_errors(sketch, targets, rank=settings.rank, seed=settings.seed)
+        bounds = direction_errors(krylov, targets, rank=sketch.rank, seed=sketch.seed)
         worst.append(float(bounds.max()))
-        if settings.min_cosine is None or worst[-1] <= math.acos(settings.min_cosine):
+        if sketch.min_cosine is None or worst[-1] <= math.acos(sketch.min_cosine):
             break
-        further = 2 * settings.width * _rounds_to_go(worst, math.acos(settings.min_cosine))
-        if further >= d_model - sketch.rank:
-            whole, bounds = sketch.complete(), torch.zeros_like(bounds)
+        further = 2 * sketch.width * _rounds_to_go(worst, math.acos(sketch.min_cosine))
+        if further >= d_model - krylov.rank:
+            whole, bounds = krylov.complete(), torch.zeros_like(bounds)
             break
-        sketch.grow()
-    return LowRankFit(
-        weight=_finite(sketch.weight if whole is None else whole, pair),
+        krylov.grow()
+    return MeanJacobianFit(
+        weight=_finite(krylov.weight if whole is None else whole, pair),
         bias=mean.biases[pair],
-        factors=sketch.factors if whole is None else None,
-        n_products=sketch.n_products + 1,
+        factors=krylov.factors if whole is None else None,
+        n_products=krylov.n_products + 1,
         errors=dict(zip(names, bounds.tolist(), strict=True)),
     )
 
@@ -204,13 +202,13 @@ def fit_grid(
     model: HookedModel,
     tokenized: Sequence[TokenizedPrompt],
     pairs: Sequence[Pair],
-    settings: LowRankSettings,
+    sketch: Sketch,
     *,
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
-) -> dict[Pair, LowRankFit]:
-    """Every pair from one thin forward-mode pass a subject layer and one thin reverse pass an object layer.
+) -> dict[Pair, MeanJacobianFit]:
+    """Every pair from one thin forward-mode pass per subject layer and one thin reverse pass per object layer.
 
     Random products of all subject layers together show the outputs that matter at an object layer: Jacobians from
     different layers to the same one have nearly the same. The weights on those `rank + oversample` outputs, of all
@@ -227,27 +225,27 @@ def fit_grid(
             bar=bar,
             graphs_kept=_GRID_GRAPHS_KEPT,
         )
-        return _grid_from_products(model, mean, pairs, settings)
+        return _grid_from_products(model, mean, pairs, sketch)
 
 
 def _grid_from_products(
-    model: HookedModel, mean: _MeanJacobian, pairs: Sequence[Pair], settings: LowRankSettings
-) -> dict[Pair, LowRankFit]:
-    width = grid_width(pairs, settings)
+    model: HookedModel, mean: _MeanJacobian, pairs: Sequence[Pair], sketch: Sketch
+) -> dict[Pair, MeanJacobianFit]:
+    width = grid_width(pairs, sketch)
     subject_layers, object_layers = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
     starts = {
-        layer: torch.linalg.qr(_random(model, width, settings.seed + number)).Q.T
+        layer: torch.linalg.qr(_random(model, width, sketch.seed + number)).Q.T
         for number, layer in enumerate(subject_layers)
     }
     seen = mean.forward(starts)
     lefts = {}
     for layer in object_layers:
         together = torch.cat([product.T for (_, object_), product in seen.items() if object_ == layer], 1)
-        lefts[layer] = torch.linalg.svd(_finite(together, (-1, layer)), full_matrices=False).U[:, : settings.size]
+        lefts[layer] = torch.linalg.svd(_finite(together, (-1, layer)), full_matrices=False).U[:, : sketch.size]
     images = mean.reverse({layer: left.T for layer, left in lefts.items()})
     n_products = len(subject_layers) * (width + 1) + sum(left.shape[1] for left in lefts.values())
     return {
-        pair: LowRankFit(
+        pair: MeanJacobianFit(
             weight=_finite(lefts[pair[1]] @ images[pair], pair),
             bias=mean.biases[pair],
             factors=factors_of(lefts[pair[1]], images[pair].T),
@@ -258,19 +256,19 @@ def _grid_from_products(
     }
 
 
-def grid_width(pairs: Sequence[Pair], settings: LowRankSettings) -> int:
+def grid_width(pairs: Sequence[Pair], sketch: Sketch) -> int:
     """Random rows at each subject layer: one and a half times the dimensions, shared by the subject layers."""
     layers_below = Counter(object_ for _, object_ in pairs)
-    return min(settings.size, math.ceil(1.5 * settings.size / min(layers_below.values())))
+    return min(sketch.size, math.ceil(1.5 * sketch.size / min(layers_below.values())))
 
 
-def exact_is_cheaper(model: HookedModel, pairs: Sequence[Pair], settings: LowRankSettings, *, grid: bool) -> bool:
+def exact_is_cheaper(model: HookedModel, pairs: Sequence[Pair], sketch: Sketch, *, grid: bool) -> bool:
     """Whether the whole Jacobians take no more products than the sketch."""
     d_model = int(model.cfg.d_model)
     if not grid:
-        return 2 * settings.least_size >= d_model
+        return 2 * sketch.least_size >= d_model
     n_subjects, n_objects = len({pair[0] for pair in pairs}), len({pair[1] for pair in pairs})
-    return n_subjects * grid_width(pairs, settings) + n_objects * settings.size >= n_objects * d_model
+    return n_subjects * grid_width(pairs, sketch) + n_objects * sketch.size >= n_objects * d_model
 
 
 def _rounds_to_go(bounds: list[float], limit: float) -> int:

@@ -5,3 +5,4 @@ from .fitting import fit_concepts as fit_concepts
 from .method import METHODS as METHODS
 from .method import Method as Method
 from .method import require_methods as require_methods
+from .settings import FitSettings as FitSettings

@@ -3,7 +3,6 @@
 All are fitted on the subject activations of known prompts, one direction for each object, without an intercept.
 """
 
-import random
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,6 +30,7 @@ from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.precision import wide_dtype
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
+from lrc_tl.relations.sampling import permuted_objects
 
 _Array = npt.NDArray[np.float64]
 _PCA_SHARE = 0.9
@@ -109,7 +109,7 @@ def baseline_concepts(
 
     Raises:
         ValueError: an unknown method, as many objects as activations are not given, activations that are not
-            finite, fewer than two objects where a method compares them, or one prompt an object for `lda`.
+            finite, fewer than two objects where a method compares them, or one prompt per object for `lda`.
     """
     require_baseline(method)
     objects = as_tuple(objects, "objects", str)
@@ -120,10 +120,8 @@ def baseline_concepts(
         )
     if not bool(torch.isfinite(activations).all()):
         raise ValueError("the activations are not finite; load the model in float32")
-    labels = list(objects)
     baseline = METHODS[method]
-    if baseline.shuffles:
-        random.Random(seed).shuffle(labels)
+    labels = permuted_objects(objects, seed=seed) if baseline.shuffles else list(objects)
     names = list(dict.fromkeys(objects))
     if len(names) < 2 and baseline.compares_objects:
         raise ValueError(
@@ -131,10 +129,10 @@ def baseline_concepts(
             "of two objects or more"
         )
     places = {name: place for place, name in enumerate(names)}
-    found = _FUNCTIONS[baseline.shuffles or method](
+    rows = _FUNCTIONS[baseline.shuffles or method](
         activations.detach().double().cpu().numpy(), np.array([places[label] for label in labels]), names, seed
     )
-    vectors = torch.from_numpy(found).to(activations.device, wide_dtype(activations.dtype))
+    vectors = torch.from_numpy(rows).to(activations.device, wide_dtype(activations.dtype))
     return ConceptSet(
         {
             name: ConceptDirection.from_unscaled(
@@ -186,7 +184,7 @@ def _mean_differences(x: _Array, labels: _Array, names: list[str], seed: int) ->
 
 
 def _svms(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
-    def solved(samples: _Array, own: npt.NDArray[np.bool_], c: float) -> _Array:
+    def solved(samples: _Array, is_object: npt.NDArray[np.bool_], c: float) -> _Array:
         options = {"C": c, "fit_intercept": False, "class_weight": "balanced", "random_state": seed % 2**32}
         fitted: _Array
         # The primal is for objects that no plane separates, where the dual is slow. Where one does, the primal may
@@ -195,40 +193,47 @@ def _svms(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
             with warnings.catch_warnings(), suppress(ConvergenceWarning):
                 warnings.simplefilter("error", ConvergenceWarning)
                 fitted = (
-                    LinearSVC(dual=False, tol=1e-6, max_iter=_MAX_ITERATIONS, **options).fit(samples, own).coef_[0]
+                    LinearSVC(dual=False, tol=1e-6, max_iter=_MAX_ITERATIONS, **options)
+                    .fit(samples, is_object)
+                    .coef_[0]
                 )
-                if not ((samples @ fitted > 0) == own).all():
+                if not ((samples @ fitted > 0) == is_object).all():
                     return fitted
         with warnings.catch_warnings(), suppress(ConvergenceWarning):
             warnings.simplefilter("error", ConvergenceWarning)
-            fitted = LinearSVC(dual=True, tol=1e-8, max_iter=_MAX_ITERATIONS, **options).fit(samples, own).coef_[0]
+            fitted = (
+                LinearSVC(dual=True, tol=1e-8, max_iter=_MAX_ITERATIONS, **options)
+                .fit(samples, is_object)
+                .coef_[0]
+            )
             return fitted
-        return _svm_by_active_set(samples, own, c)
+        return _svm_by_active_set(samples, is_object, c)
 
     return _one_vs_rest(solved, x, labels, names)
 
 
-def _svm_by_active_set(samples: _Array, own: npt.NDArray[np.bool_], c: float) -> _Array:
+def _svm_by_active_set(samples: _Array, is_object: npt.NDArray[np.bool_], c: float) -> _Array:
     """The same optimum where coordinate descent does not get there: samples that share almost everything.
 
     The dual of the squared hinge loss is a least-squares problem over multipliers that are not negative, which an
     active-set method solves in finitely many steps; its time grows with the cube of the number of samples.
     """
-    weights = c * np.where(own, len(own) / (2 * own.sum()), len(own) / (2 * (~own).sum()))
-    signed = np.where(own, 1.0, -1.0)[:, None] * samples
+    n, n_object = len(is_object), is_object.sum()
+    weights = c * np.where(is_object, n / (2 * n_object), n / (2 * (n - n_object)))
+    signed = np.where(is_object, 1.0, -1.0)[:, None] * samples
     lower = np.linalg.cholesky(signed @ signed.T + np.diag(1 / (2 * weights)))
-    multipliers, _ = nnls(lower.T, np.linalg.solve(lower, np.ones(len(own))), maxiter=_MAX_ITERATIONS)
+    multipliers, _ = nnls(lower.T, np.linalg.solve(lower, np.ones(n)), maxiter=_MAX_ITERATIONS)
     fitted: _Array = signed.T @ multipliers
     return fitted
 
 
 def _logistic(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
-    def solved(samples: _Array, own: npt.NDArray[np.bool_], c: float) -> _Array:
+    def solved(samples: _Array, is_object: npt.NDArray[np.bool_], c: float) -> _Array:
         estimator = LogisticRegression(
             C=c, fit_intercept=False, class_weight="balanced", solver="newton-cholesky", max_iter=_MAX_ITERATIONS,
             tol=1e-6 / (c * len(samples)),  # of the size of the penalty's gradient, |w| / (C n)
         )  # fmt: skip
-        fitted: _Array = estimator.fit(samples, own).coef_[0]
+        fitted: _Array = estimator.fit(samples, is_object).coef_[0]
         return fitted
 
     return _one_vs_rest(solved, x, labels, names)
@@ -302,4 +307,4 @@ _FUNCTIONS: dict[str, Callable[[_Array, _Array, list[str], int], _Array]] = {
     "pca": _pca,
     "random": _random,
 }
-"""Of every baseline but those that shuffle the objects of another."""
+"""For every baseline, except those that shuffle the objects of another."""

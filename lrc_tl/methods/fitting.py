@@ -11,19 +11,15 @@ from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
 from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined
-from lrc_tl.lre.fit_settings import FitMethod, require_fit_method
+from lrc_tl.lre.fit_settings import LowRank
 from lrc_tl.lre.layer_grid import fit_layer_grid
+from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.methods.baselines import baseline_concepts
-from lrc_tl.methods.method import (
-    METHODS,
-    Method,
-    MethodVariant,
-    method_variants,
-    require_exact_fit,
-    require_methods,
-)
+from lrc_tl.methods.method import METHODS, Method, MethodVariant, default_method, require_methods
+from lrc_tl.methods.options import ignored_options, require_method_options, require_places
+from lrc_tl.methods.settings import FitSettings
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
+from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.passes.activations import PromptActivations, prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt
@@ -52,13 +48,12 @@ def fit_concepts(
     model: HookedModel,
     prompts: Sequence[Prompt],
     *,
-    method: str = "lrc-combined",
+    method: str | None = None,
     subject_layer: int,
     object_layer: int | None = None,
     rank: int | None = None,
-    max_lre_prompts: int = 20,
-    fit_method: FitMethod = "exact",
     seed: int = 0,
+    settings: FitSettings = FitSettings(),
     progress: bool = True,
 ) -> ConceptSet:
     """Directions by any method of the benchmark, by its name, as the benchmark makes them.
@@ -69,24 +64,28 @@ def fit_concepts(
     `lrc_tl.methods.METHODS` says of every method what it is.
 
     Args:
-        prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on at most
-            `max_lre_prompts` of them, balanced over objects.
+        prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on some of them, as
+            `settings` says.
+        method: by default `"lrc"` where a rank is given, and `"lrc-combined"` where none is.
         object_layer: of the LREs, above the subject layer. Baselines have none, and `"lrc-final"` has the last.
         rank: of the inverse. Methods with a ridge and baselines have none.
+        seed: of the choice of LRE prompts and of the draws of baselines.
 
-    What a method does not have is ignored, so that methods can be compared with the same options.
+    A layer or rank that a method does not have is ignored with a warning, so that methods can be compared with the
+    same options. `lrc-tl fit` does the same, with the same defaults.
 
     Raises:
         ValueError: no prompts, an unknown method, a layer or rank that is missing, or what fitting refuses.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
+    method = default_method(rank=rank) if method is None else method
     require_methods([method])
     asked = METHODS[method]
-    require_method_options(asked, object_layer=object_layer, rank=rank, fit_method=fit_method)
+    require_method_options(asked, object_layer=object_layer, rank=rank, solver=settings.solver)
     if not prompts:
         raise ValueError("no prompts to make concepts from; give at least one for each object")
-    if max_lre_prompts < 1:
-        raise ValueError(f"max_lre_prompts is {max_lre_prompts}; it must be 1 or more")
+    if ignored := ignored_options(asked, object_layer=object_layer, rank=rank):
+        warn_caller(ignored)
     variant = require_places(model, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     known = KnownPrompts(prompts=prompts, dropped=())
     fitted = fit_methods(
@@ -94,73 +93,12 @@ def fit_concepts(
         [variant],
         known,
         training_activations(model, [variant], prompts),
-        max_lre_prompts=max_lre_prompts,
         relation=prompts[0].relation,
         seed=seed,
-        fit_method=fit_method,
+        settings=settings,
         progress=progress,
     )
     return fitted[variant.name].concepts
-
-
-def require_method_options(
-    method: Method, *, object_layer: int | None, rank: int | None, ridge: float = 0.0, fit_method: str
-) -> None:
-    """Raise ValueError unless a method has the layer, rank and way of fitting that it needs.
-
-    With a `ridge` of the caller's own, no rank is needed.
-    """
-    require_fit_method(fit_method, name="fit_method")
-    if method.needs_rank and rank is None and not ridge:
-        without = next(other.name for other in METHODS.values() if other.inverse == "ridge")
-        raise ValueError(f"{method.name} needs a rank; give one, such as 64, or take {without}, which has none")
-    if method.needs_object_layer and object_layer is None:
-        raise ValueError(f"{method.name} needs an object layer above the subject layer")
-    require_exact_fit([method.name], fit_method)
-
-
-def require_layer_order(method: Method, *, subject_layer: int, object_layer: int | None) -> None:
-    """Raise ValueError where, without a model, an object layer is seen not to lie above its subject layer.
-
-    That is so for layers that are counted from the same end.
-    """
-    if object_layer is None or not method.needs_object_layer or (subject_layer < 0) != (object_layer < 0):
-        return
-    if object_layer <= subject_layer:
-        raise ValueError(
-            f"{method.name}: object layer {object_layer} is not above subject layer {subject_layer}; "
-            "take an earlier subject layer or a later object layer"
-        )
-
-
-def require_places(
-    model: HookedModel, method: Method, *, subject_layer: int, object_layer: int | None, rank: int | None
-) -> MethodVariant:
-    """The method at these layers and rank, checked against the model before it runs.
-
-    Raises:
-        ValueError: a layer outside the model, an object layer that is not above the subject layer, or a rank
-            outside 1 to the model's width.
-    """
-    layers = []
-    if method.needs_object_layer and object_layer is not None:
-        layers = [layer_number(model, object_layer)]
-    (variant,) = method_variants(
-        [method.name],
-        n_layers=int(model.cfg.n_layers),
-        subject_layers=[layer_number(model, subject_layer)],
-        object_layers=layers,
-        ranks=[rank],
-    )
-    if variant.object_layer is not None and variant.object_layer <= variant.subject_layer:
-        raise ValueError(
-            f"{method.name}: object layer {variant.object_layer} is not above subject layer "
-            f"{variant.subject_layer}; take an earlier subject layer or a later object layer"
-        )
-    d_model = int(model.cfg.d_model)
-    if variant.rank is not None and not 1 <= variant.rank <= d_model:
-        raise ValueError(f"rank is {variant.rank}; the model's residual stream allows 1 to {d_model}")
-    return variant
 
 
 def lre_prompts(known: KnownPrompts, method: Method, *, most: int, seed: int) -> tuple[Prompt, ...]:
@@ -193,7 +131,7 @@ def training_activations(
                 break
         else:
             passes.append({variant.object_layer: variant.method.aggregation})
-    found: TrainingActivations = {way: PromptActivations(subject={}, object={}) for way in _WAYS}
+    activations: TrainingActivations = {way: PromptActivations(subject={}, object={}) for way in _WAYS}
     for number, layers in enumerate(passes):
         read = prompt_activations(
             model,
@@ -203,39 +141,45 @@ def training_activations(
             object_aggregation=layers,
         )
         for way in _WAYS:
-            found[way].subject.update(read.subject)
-            found[way].object.update({layer: read.object[layer] for layer in layers if layers[layer] == way})
-    return found
+            activations[way].subject.update(read.subject)
+            activations[way].object.update({layer: read.object[layer] for layer in layers if layers[layer] == way})
+    return activations
 
 
 def fit_methods(
     model: HookedModel,
     variants: Sequence[MethodVariant],
     known: KnownPrompts,
-    shown: TrainingActivations,
+    activations: TrainingActivations,
     *,
-    max_lre_prompts: int,
     relation: str,
     seed: int,
-    fit_method: FitMethod = "exact",
+    settings: FitSettings = FitSettings(),
     progress: bool = False,
 ) -> dict[str, FittedMethod]:
     """The directions of each variant, by its name.
 
-    Variants that differ in layers and rank alone share one forward pass a prompt and one reverse pass for each
-    object layer. LREs take `max_lre_prompts` known prompts, balanced over objects; those with an LRE for each
-    object take at least one prompt of each. `fit_method` is how they are fitted; a low-rank fit is made for the
-    largest of the ranks.
+    Variants that differ in layers and rank alone share one forward pass per prompt and one reverse pass for each
+    object layer. A low-rank fit is made for the largest of the ranks.
 
     Raises:
+        ValueError: a rank above that of the solver.
         UnfitError: a rank above the numerical rank, too few prompts of an object, or directions that coincide.
     """
-    fitting = _Fitting(model, known, shown, max_lre_prompts, relation, seed, fit_method, progress)
+    fitting = _Fitting(
+        model=model,
+        known=known,
+        activations=activations,
+        relation=relation,
+        seed=seed,
+        settings=settings,
+        progress=progress,
+    )
     groups: dict[object, list[MethodVariant]] = {}
     for variant in _components(model, variants):
         groups.setdefault(_shared_work(variant.method), []).append(variant)
     names = [prompt.object for prompt in known.prompts]
-    made: dict[str, FittedMethod] = {}
+    parts: dict[str, FittedMethod] = {}
     for group in groups.values():
         started = time.perf_counter()
         grids = {} if group[0].method.is_baseline else fitting.grids(group)
@@ -248,10 +192,10 @@ def fit_methods(
                 raise UnfitError(f"{variant.name}: {error}") from error
         seconds = (time.perf_counter() - started) / len(group)
         for name, (concepts, make) in fitted.items():
-            made[name] = FittedMethod(concepts=concepts, make=make, seconds=seconds)
+            parts[name] = FittedMethod(concepts=concepts, make=make, seconds=seconds)
     n_layers = int(model.cfg.n_layers)
     return {
-        variant.name: _combined([made[part.name] for part in variant.components(n_layers)], variant)
+        variant.name: _combined([parts[part.name] for part in variant.components(n_layers)], variant)
         for variant in variants
     }
 
@@ -284,30 +228,26 @@ def _combined(parts: Sequence[FittedMethod], variant: MethodVariant) -> FittedMe
     return FittedMethod(concepts=concepts, make=make, seconds=seconds)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Fitting:
-    def __init__(
-        self,
-        model: HookedModel,
-        known: KnownPrompts,
-        shown: TrainingActivations,
-        max_lre_prompts: int,
-        relation: str,
-        seed: int,
-        fit_method: FitMethod,
-        progress: bool,
-    ) -> None:
-        self.model, self.known, self.shown = model, known, shown
-        self.max_lre_prompts, self.relation, self.seed = max_lre_prompts, relation, seed
-        self.fit_method, self.progress = fit_method, progress
+    """What the fits of all variants share."""
+
+    model: HookedModel
+    known: KnownPrompts
+    activations: TrainingActivations
+    relation: str
+    seed: int
+    settings: FitSettings
+    progress: bool
 
     def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
         """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
         method = group[0].method
         subjects = sorted({variant.subject_layer for variant in group})
         objects = sorted({v.object_layer for v in group if v.object_layer is not None})
-        rank = None
-        if self.fit_method == "low_rank":
-            rank = max(v.rank for v in group if v.rank is not None)
+        solver = self.settings.solver
+        if isinstance(solver, LowRank):
+            solver = solver.for_rank(max(v.rank for v in group if v.rank is not None))
 
         def fit(prompts: Sequence[Prompt]) -> _Grid:
             return fit_layer_grid(
@@ -316,12 +256,11 @@ class _Fitting:
                 subject_layers=subjects,
                 object_layers=objects,
                 object_aggregation=method.aggregation,
-                method=self.fit_method,
-                rank=rank,
+                solver=solver,
                 progress=self.progress,
             )
 
-        sample = lre_prompts(self.known, method, most=self.max_lre_prompts, seed=self.seed)
+        sample = lre_prompts(self.known, method, most=self.settings.max_lre_prompts, seed=self.seed)
         if not method.lre_for_each:
             return {"": fit(sample)}
         names = dict.fromkeys(prompt.object for prompt in self.known.prompts)
@@ -332,33 +271,33 @@ class _Fitting:
         if variant.object_layer is None:
             return self._baseline(variant)
         pair, rank = (variant.subject_layer, variant.object_layer), variant.rank
-        objects = self.shown[variant.method.aggregation].object[variant.object_layer]
-        own = {name: grid[pair] for name, grid in grids.items()}
+        objects = self.activations[variant.method.aggregation].object[variant.object_layer]
+        lres = {name: grid[pair] for name, grid in grids.items()}
         if variant.method.lre_for_each == "other_objects":
-            own = {name: combined([own[other] for other in own if other != name]) for name in own}
-        for lre in own.values():
+            lres = {name: combined([lres[other] for other in lres if other != name]) for name in lres}
+        for lre in lres.values():
             if rank is not None and lre.numerical_rank < rank:
                 raise UnfitError(
                     f"{variant.name}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}"
                 )
         if not variant.method.lre_for_each:
-            return lambda names: own[""].concepts_from_activations(
+            return lambda names: lres[""].concepts_from_activations(
                 objects, list(names), rank=rank, ridge=variant.ridge
             )
 
         def by_object(names: Sequence[str]) -> ConceptSet:
-            made = {}
-            for name, lre in own.items():
+            directions = {}
+            for name, lre in lres.items():
                 rows = [row for row, other in enumerate(names) if other == name]
-                made[name] = lre.concepts_from_activations(
+                directions[name] = lre.concepts_from_activations(
                     objects[rows], [name] * len(rows), rank=rank, ridge=variant.ridge
                 )[name]
-            return ConceptSet(made, settings={"rank": rank, "method": variant.method.name})
+            return ConceptSet(directions, settings={"rank": rank, "method": variant.method.name})
 
         return by_object
 
     def _baseline(self, variant: MethodVariant) -> MakeByLabels:
-        activations = self.shown["mean"].subject[variant.subject_layer]
+        activations = self.activations["mean"].subject[variant.subject_layer]
         fingerprint = ModelFingerprint.of(self.model)
         place = hook_name(self.model, variant.subject_layer)
 

@@ -185,7 +185,7 @@ def method_variants(
     object_layers: Sequence[int],
     ranks: Sequence[int | None],
 ) -> tuple[MethodVariant, ...]:
-    """Every method at every setting that matters to it; more than one of a kind are named in the variant's name.
+    """Every method at every setting that matters to it. What is swept over stands in the variant's name.
 
     Layers count from the start. Object layers at or below a subject layer are left out. The rank None is for a
     caller who brings a ridge.
@@ -201,8 +201,8 @@ def method_variants(
             None: [None],
         }
         objects = places[method.object_layer]
-        own_ranks: Sequence[int | None] = ranks if method.needs_rank else [None]
-        if not own_ranks:
+        its_ranks: Sequence[int | None] = ranks if method.needs_rank else [None]
+        if not its_ranks:
             raise ValueError(f"{method.name} needs a rank, and none were given")
         several_pairs = len(subject_layers) * len(objects) > 1
         pairs = [
@@ -217,13 +217,13 @@ def method_variants(
                 f"{list(subject_layers)}"
             )
         for subject, object_ in pairs:
-            for rank in own_ranks:
+            for rank in its_ranks:
                 swept = [
                     f"{what}={value}"
                     for what, value, count in (
                         ("subject", subject, len(subject_layers)),
                         ("object", object_, len(objects)),
-                        ("rank", rank, len(own_ranks)),
+                        ("rank", rank, len(its_ranks)),
                     )
                     if count > 1
                 ]
@@ -240,17 +240,25 @@ def method_variants(
     return tuple(variants)
 
 
-def require_exact_fit(methods: Sequence[str], fit_method: str) -> None:
-    """Raise ValueError where a method needs all singular values, which a low-rank fit has not."""
-    if fit_method != "exact" and (ridged := [name for name in methods if METHODS[name].inverse == "ridge"]):
+def default_method(*, rank: int | None, ridge: float = 0.0) -> str:
+    """The method where none is named: the paper's with a rank or ridge, else the one that does best without."""
+    return "lrc" if rank is not None or ridge else "lrc-combined"
+
+
+def require_exact_fit(methods: Sequence[str], solver: str, *, argument: str = "solver") -> None:
+    """Raise ValueError where a method needs all singular values, which a low-rank fit does not have.
+
+    `solver` is the name of one, and `argument` what the error calls it.
+    """
+    if solver != "exact" and (ridged := [name for name in methods if METHODS[name].inverse == "ridge"]):
         raise ValueError(
-            f"fit_method is {fit_method!r}, but {', '.join(ridged)} needs all singular values; use "
-            "fit_method='exact', or other methods"
+            f"{argument} is {solver!r}, but {', '.join(ridged)} needs all singular values; use "
+            f"{argument}='exact', or other methods"
         )
 
 
 def require_methods(methods: Sequence[str]) -> None:
-    """Raise ValueError unless there is at least one, each is known, and none comes twice."""
+    """Raise ValueError unless there is at least one method, each is known, and none is given twice."""
     methods = as_tuple(methods, "methods", str)
     if not methods:
         raise ValueError(f"no methods were given; there are {', '.join(METHODS)}")

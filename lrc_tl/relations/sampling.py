@@ -1,6 +1,7 @@
-"""Samples of a relation's facts."""
+"""Samples of a relation's facts, and objects drawn for other facts than their own."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -26,3 +27,10 @@ def splittable_sample(relation: Relation, n: int, *, seed: int) -> Relation:
     rest = [fact for fact in relation.facts if fact not in taken]
     taken.update(spread_over_objects(rest, n - len(facts), generator))
     return replace(relation, facts=tuple(fact for fact in relation.facts if fact in taken))
+
+
+def permuted_objects(objects: Sequence[str], *, seed: int) -> list[str]:
+    """The objects permuted, each as often as before: the labels of a control task, with nothing to find."""
+    permuted = list(objects)
+    Random(seed).shuffle(permuted)
+    return permuted

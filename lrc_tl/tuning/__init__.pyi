@@ -1,4 +1,5 @@
 from .neutral_effects import NEUTRAL_TEXTS as NEUTRAL_TEXTS
+from .selection import SearchSpace as SearchSpace
 from .selection import Settings as Settings
 from .selection import select_settings as select_settings
 from .strength import calibrate_strength as calibrate_strength

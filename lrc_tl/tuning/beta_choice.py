@@ -137,8 +137,8 @@ def search_betas(
     if betas is not None:
         return effects, name, best
     while (beyond := _beyond(best, sorted(effect.beta for effect in effects[name]))) is not None:
-        for own, more in trials.measured([beyond]).items():
-            effects[own] += more
+        for of_set, more in trials.measured([beyond]).items():
+            effects[of_set] += more
         name, best = _best(effects, accuracies)
     for _ in range(_REFINEMENTS):
         tried = sorted(effect.beta for effect in effects[name])
@@ -149,11 +149,12 @@ def search_betas(
             break
         effects[name] += trials.measured(sorted(between), names=[name])[name]
         best = _best({name: effects[name]}, accuracies)[1]
-    return {own: sorted(found, key=lambda effect: effect.beta) for own, found in effects.items()}, name, best
+    in_order = {of_set: sorted(tried, key=lambda effect: effect.beta) for of_set, tried in effects.items()}
+    return in_order, name, best
 
 
 def _best(effects: Mapping[str, Sequence[BetaEffect]], accuracies: Mapping[str, float]) -> tuple[str, BetaEffect]:
-    tried = [(name, effect) for name, own in effects.items() for effect in own]
+    tried = [(name, effect) for name, of_set in effects.items() for effect in of_set]
     least = min(effect.beta for _, effect in tried)
     allowed = [(name, effect) for name, effect in tried if effect.within_limits]
     allowed = allowed or [(name, effect) for name, effect in tried if effect.beta == least]

@@ -1,17 +1,20 @@
 """`select_settings`: layers, rank and beta chosen on training facts alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.statements import known_statements
+from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.layer_grid import fit_layer_grid
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
@@ -19,9 +22,9 @@ from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation
-from lrc_tl.tuning.beta_choice import BetaTrials, search_betas
+from lrc_tl.tuning.beta_choice import BetaEffect, BetaTrials, search_betas
 
-RANKS = (16, 32, 64, 128, 192)
+_Pair = tuple[int, int]
 _FEWEST = 5
 
 
@@ -72,15 +75,68 @@ def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
 
 
 @numbers_checked
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """What `select_settings` chooses from. Lists of any kind may be given; they are kept as tuples.
+
+    Raises:
+        ValueError: no ranks, or one below 1.
+    """
+
+    subject_layers: Sequence[int] | None = None
+    """None or empty: three around the middle of the model."""
+    object_layers: Sequence[int] | None = None
+    """None or empty: two at about 70 % of the depth."""
+    ranks: Sequence[int] = (16, 32, 64, 128, 192)
+    """Those above the numerical rank of an LRE count as that."""
+    betas: Sequence[float] | None = None
+    """Sizes of edits to try, and no others. None: as many as the search needs (`select_settings`)."""
+
+    def __post_init__(self) -> None:
+        for name in ("subject_layers", "object_layers", "ranks", "betas"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_tuple(values, name))
+        if self.betas is not None:
+            object.__setattr__(self, "betas", real_numbers(self.betas, "betas"))
+        if not self.ranks or min(self.ranks) < 1:
+            raise ValueError(f"ranks are {list(self.ranks)}; give at least one, each of them 1 or more")
+
+    def layers(self, model: HookedModel) -> tuple[list[int], list[int]]:
+        """Subject and object layers in this model, counted from the start.
+
+        Raises:
+            ValueError: a layer outside the model, or no pair of a subject layer and an object layer above it.
+        """
+        default_subject, default_object = default_layers(model)
+        subject = [layer_number(model, layer) for layer in self.subject_layers or default_subject]
+        object_ = [layer_number(model, layer) for layer in self.object_layers or default_object]
+        if min(subject) >= max(object_):
+            raise ValueError(f"no object layer of {object_} lies above a subject layer of {subject}; give one")
+        return subject, object_
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidates:
+    """The LRE of every pair of layers, and the known prompts' objects that directions are made of."""
+
+    lres: dict[_Pair, LinearRelationalEmbedding]
+    object_acts: dict[int, Tensor]
+    """By object layer, one row per prompt."""
+    objects: list[str]
+    """The name of each row's object."""
+
+    def concepts(self, pair: _Pair, rank: int) -> ConceptSet:
+        """The directions of one candidate."""
+        return self.lres[pair].concepts_from_activations(self.object_acts[pair[1]], self.objects, rank=rank)
+
+
+@numbers_checked
 @fingerprints_once()
 def select_settings(
     model: HookedModel,
     train: Relation,
     *,
-    subject_layers: Sequence[int] | None = None,
-    object_layers: Sequence[int] | None = None,
-    ranks: Sequence[int] = RANKS,
-    betas: Sequence[float] | None = None,
+    space: SearchSpace = SearchSpace(),
     shots: int = 4,
     n_prompts: int = 5,
     seed: int = 0,
@@ -90,109 +146,64 @@ def select_settings(
     """Layers by accuracy, then rank and beta by accuracy plus hard success within limits, on held-out facts.
 
     The facts of `train` are split again: LREs and directions come from known few-shot prompts of the one part, and
-    are judged on known zero-shot prompts of the other, one a fact, asked with every zero-shot template (few-shot
+    are judged on known zero-shot prompts of the other, one per fact, asked with every zero-shot template (few-shot
     ones where fewer than five facts are known zero-shot).
     The layers are those with the best accuracy on average over the ranks, ties by mean reciprocal rank: a few
     dozen facts cannot tell single candidates apart.
 
     A beta is within limits while the edits change little else: KL elsewhere at most 0.7 nats and a perplexity
     ratio of neutral texts of at most 1.5 (`Settings` says what they are). Larger edits reach more soft causality
-    but break what the model says. Betas are tried from 0.001 to 0.03 in steps of about 3, further out as long as
-    the best is the smallest or largest, and between the best and its neighbours. Ties go to the higher causality,
-    then to the smaller beta (where no edit succeeds, to the larger change of the log-odds) and rank.
+    but break what the model says. Unless `space` names them, betas are tried from 0.001 to 0.03 in steps of about
+    3, further out as long as the best is the smallest or largest, and between the best and its neighbours. Ties go
+    to the higher causality, then to the smaller beta (where no edit succeeds, to the larger change of the
+    log-odds) and rank.
 
     Args:
-        subject_layers: layers to try; by default three around the middle of the model.
-        object_layers: layers to try; by default two at about 70 % of the depth.
-        betas: sizes to try, and no others.
+        space: layers, ranks and betas to choose from.
+        shots: examples in the prompts of the first part.
         n_prompts: LRE prompts for each pair of layers, balanced over objects.
         others: relations that give the statements elsewhere; the built-in ones by default.
 
     Raises:
         ValueError: too few known facts to choose by, or layers without a pair subject < object.
     """
-    default_subject, default_object = default_layers(model)
-    subject_layers = as_tuple(default_subject if subject_layers is None else subject_layers, "subject_layers")
-    object_layers = as_tuple(default_object if object_layers is None else object_layers, "object_layers")
-    ranks = as_tuple(ranks, "ranks")
-    betas = None if betas is None else real_numbers(as_tuple(betas, "betas"), "betas")
-    subject_layers = [layer_number(model, layer) for layer in subject_layers or default_subject]
-    object_layers = [layer_number(model, layer) for layer in object_layers or default_object]
+    subject_layers, object_layers = space.layers(model)
     if n_prompts < 1:
         raise ValueError(f"n_prompts is {n_prompts}; it must be 1 or more")
-    if not len(ranks) or min(ranks) < 1:
-        raise ValueError(f"ranks are {list(ranks)}; give at least one, each of them 1 or more")
-    if min(subject_layers) >= max(object_layers):
-        raise ValueError(
-            f"no object layer of {object_layers} lies above a subject layer of {subject_layers}; give one"
-        )
     fit_on, validate_on = train.split(seed=seed)
     known = filter_known(model, fit_on.prompts(shots=shots, seed=seed), seed=seed, progress=progress)
     known.require_nonempty()
     validation_shots, validation = _validation_prompts(
         model, validate_on, shots=shots, seed=seed, progress=progress
     )
-    actual = [prompt.object for prompt in validation]
-    grid = fit_layer_grid(
+    lres = fit_layer_grid(
         model,
         known.sample(n_prompts, seed=seed),
         subject_layers=subject_layers,
         object_layers=object_layers,
         progress=progress,
     )
-    read = prompt_activations(model, validation, subject_layers=subject_layers).subject
-    objects = prompt_activations(model, known.prompts, object_layers=object_layers).object
-    names = [prompt.object for prompt in known.prompts]
-    rows = []
-    for (subject_layer, object_layer), lre in grid.items():
-        if (limit := lre.numerical_rank) == 0:  # equal layers: the object does not depend on the subject yet
-            continue
-        for rank in sorted({min(rank, limit) for rank in ranks}):
-            concepts = lre.concepts_from_activations(objects[object_layer], names, rank=rank)
-            found = classify_activations(concepts, read[subject_layer], actual)
-            rows.append(
-                {
-                    "subject_layer": subject_layer,
-                    "object_layer": object_layer,
-                    "rank": rank,
-                    "accuracy": found.accuracy,
-                    "mean_reciprocal_rank": found.mean_reciprocal_rank,
-                }
-            )
-    if not rows:
-        raise ValueError(
-            "every LRE is zero: the objects do not depend on the subjects at these layers; give others"
-        )
-    tried = pd.DataFrame(rows)
-    criteria = ["accuracy", "mean_reciprocal_rank"]
-    by_pair = tried.groupby(["subject_layer", "object_layer"], sort=True)[criteria].mean()
-    first: tuple[int, int] = by_pair.sort_values(criteria, ascending=False, kind="stable").index[0]
-    pair = int(first[0]), int(first[1])
+    subject_acts = prompt_activations(model, validation, subject_layers=subject_layers).subject
+    candidates = _Candidates(
+        lres=lres,
+        object_acts=prompt_activations(model, known.prompts, object_layers=object_layers).object,
+        objects=[prompt.object for prompt in known.prompts],
+    )
+    tried = _accuracies(candidates, space.ranks, subject_acts, [prompt.object for prompt in validation])
+    pair = _best_pair(tried)
     at_pair = tried[(tried.subject_layer == pair[0]) & (tried.object_layer == pair[1])]
-    edits = counterfactual_edits([p for p in validation if p.object in names], seed=seed)
     accuracies = {str(int(row.rank)): float(row.accuracy) for row in at_pair.itertuples()}
-    sets = {
-        rank: grid[pair].concepts_from_activations(objects[pair[1]], names, rank=int(rank)) for rank in accuracies
-    }
+    edits = counterfactual_edits([p for p in validation if p.object in candidates.objects], seed=seed)
+    sets = {rank: candidates.concepts(pair, int(rank)) for rank in accuracies}
     statements = known_statements(model, train, seed=seed, others=others, progress=progress)
     trials = BetaTrials(model, sets, edits, statements, seed=seed, progress=progress)
-    effects, chosen_rank, chosen = search_betas(trials, accuracies, betas)
-    tried_edits = [
-        {
-            "rank": int(name),
-            "accuracy": accuracies[name],
-            **asdict(effect),
-            "within_limits": effect.within_limits,
-        }
-        for name, own in effects.items()
-        for effect in own
-    ]
+    effects, rank, chosen = search_betas(trials, accuracies, space.betas)
     return Settings(
         subject_layer=pair[0],
         object_layer=pair[1],
-        rank=int(chosen_rank),
+        rank=int(rank),
         beta=chosen.beta,
-        accuracy=accuracies[chosen_rank],
+        accuracy=accuracies[rank],
         causality=chosen.causality,
         hard_success=chosen.hard_success,
         kl_elsewhere=chosen.kl_elsewhere,
@@ -202,15 +213,68 @@ def select_settings(
         n_validation=len(validation),
         validation_shots=validation_shots,
         tried=tried,
-        tried_edits=pd.DataFrame(tried_edits),
+        tried_edits=_edits_table(effects, accuracies),
     )
+
+
+def _accuracies(
+    candidates: _Candidates, ranks: Sequence[int], subject_acts: Mapping[int, Tensor], actual: Sequence[str]
+) -> pd.DataFrame:
+    """One row for each pair of layers and rank: how well its directions tell the objects of the subjects.
+
+    Raises:
+        ValueError: no LRE has any rank.
+    """
+    rows = []
+    for pair, lre in candidates.lres.items():
+        if (limit := lre.numerical_rank) == 0:  # equal layers: the object does not depend on the subject yet
+            continue
+        for rank in sorted({min(rank, limit) for rank in ranks}):
+            result = classify_activations(candidates.concepts(pair, rank), subject_acts[pair[0]], actual)
+            rows.append(
+                {
+                    "subject_layer": pair[0],
+                    "object_layer": pair[1],
+                    "rank": rank,
+                    "accuracy": result.accuracy,
+                    "mean_reciprocal_rank": result.mean_reciprocal_rank,
+                }
+            )
+    if not rows:
+        raise ValueError(
+            "every LRE is zero: the objects do not depend on the subjects at these layers; give others"
+        )
+    return pd.DataFrame(rows)
+
+
+def _best_pair(tried: pd.DataFrame) -> _Pair:
+    """The pair of layers with the best accuracy on average over the ranks, ties by mean reciprocal rank."""
+    criteria = ["accuracy", "mean_reciprocal_rank"]
+    by_pair = tried.groupby(["subject_layer", "object_layer"], sort=True)[criteria].mean()
+    first: _Pair = by_pair.sort_values(criteria, ascending=False, kind="stable").index[0]
+    return int(first[0]), int(first[1])
+
+
+def _edits_table(effects: Mapping[str, Sequence[BetaEffect]], accuracies: Mapping[str, float]) -> pd.DataFrame:
+    """One row for each rank and beta tried."""
+    rows = [
+        {
+            "rank": int(rank),
+            "accuracy": accuracies[rank],
+            **asdict(effect),
+            "within_limits": effect.within_limits,
+        }
+        for rank, of_rank in effects.items()
+        for effect in of_rank
+    ]
+    return pd.DataFrame(rows)
 
 
 def _validation_prompts(
     model: HookedModel, relation: Relation, *, shots: int, seed: int, progress: bool
 ) -> tuple[int, tuple[Prompt, ...]]:
     for used in (0, shots):
-        # As test facts are: zero-shot with every template, one known prompt a fact.
+        # As test facts are: zero-shot with every template, one known prompt per fact.
         asked = relation.prompts(shots=used, seed=seed, templates="one" if used else "all")
         known = filter_known(model, asked, seed=seed, whole_answers=False, progress=progress).one_per_fact()
         if len(known.prompts) >= _FEWEST and len({prompt.object for prompt in known.prompts}) >= 2:

@@ -48,7 +48,7 @@ PROMPTS = {
     ),
     "fit low-rank": lambda m, d, given: _told(
         lrc.LinearRelationalEmbedding.fit(
-            m, given, subject_layer=0, object_layer=1, method="low_rank", rank=1, oversample=1, progress=False
+            m, given, subject_layer=0, object_layer=1, solver=lrc.LowRank(rank=1, oversample=1), progress=False
         )
     ),
     "fit_layer_grid": lambda m, d, given: _told(
@@ -270,11 +270,15 @@ def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):
     seen = []
     monkeypatch.setattr(selection, "filter_known", lambda model, prompts, **options: seen.append(prompts) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        lrc.select_settings(word_model, lrc.load_relation("animal_class"), ranks=iter([2]), betas=np.array([0.1]))
+        lrc.select_settings(
+            word_model,
+            lrc.load_relation("animal_class"),
+            space=lrc.SearchSpace(ranks=iter([2]), betas=np.array([0.1])),
+        )
     assert seen
     for options in ({"ranks": 3}, {"betas": 0.1}, {"subject_layers": 1}, {"object_layers": "2"}):
         with pytest.raises(TypeError, match=next(iter(options))):
-            lrc.select_settings(word_model, lrc.load_relation("animal_class"), **options)
+            lrc.SearchSpace(**options)
 
 
 def test_steerings_sets_and_both_sides_of_a_selectivity_may_be_generators(word_model, made):

@@ -1,5 +1,6 @@
 """The command line: exit codes, one clear line for an error, JSON, and the library calls that it makes."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import lrc_tl as lrc
-from lrc_tl.cli.main import main
+from lrc_tl.cli.main import fit, main
 from lrc_tl.methods.method import METHODS
 
 RELATION = {
@@ -43,14 +44,16 @@ def test_the_version_is_that_of_the_package(capsys):
         (["relations", "/no/such/folder"], "does not exist. (see lrc-tl relations --help)"),
         (["relations", "--nope"], "No such option: --nope (see lrc-tl relations --help)"),
         ([*FIT[:-1], "0", "--relation", "r", "--out", "o"], "--rank"),
-        ([*FIT[:-2], "--relation", "r", "--out", "o"], "--rank, --ridge or both must be given"),
+        (
+            [*FIT[:-2], "--relation", "r", "--out", "o", "--method", "lrc"],
+            "--rank, --ridge or both must be given",
+        ),
         (["fit", "--model", "m"], "(see lrc-tl fit --help)"),
         ([*FIT, "--relation", "r", "--out", "o", "--method", "lcr"], "no method 'lcr'; did you mean lrc"),
         (
             [*FIT, "--relation", "r", "--out", "o", "--method", "svm", "--ridge", "0.1"],
             "--ridge and --first-token belong to --method lrc, not to svm",
         ),
-        ([*FIT, "--relation", "r", "--out", "o", "--method", "lrc-ridge"], "--rank: lrc-ridge has none"),
         ([*FIT[:-2], "--relation", "r", "--out", "o", "--method", "lrc-final"], "lrc-final needs a rank"),
         ([*FIT[:5], "--rank", "2", "--relation", "r", "--out", "o"], "lrc needs an object layer"),
         (
@@ -246,7 +249,7 @@ def test_fit_gives_its_arguments_to_the_library_and_saves_the_concepts(calls, ca
     assert calls["sample"] == (7, 3)
     assert calls["fit"] == (
         prompts[1:2],
-        {"subject_layer": -4, "object_layer": 3, "object_aggregation": "first_token"},
+        {"subject_layer": -4, "object_layer": 3, "object_aggregation": "first_token", "solver": "exact"},
     )
     assert calls["concepts"] == (prompts[1:], 2, 0.0)
     assert out.read_text() == "saved"
@@ -267,7 +270,7 @@ def test_fit_takes_a_ridge_in_place_of_the_rank(calls, tmp_path):
     assert calls["concepts"][1:] == (None, 0.2)
 
 
-def test_fit_by_another_method_and_centring_are_the_library_s(calls, tmp_path, monkeypatch):
+def test_fit_without_a_rank_and_centring_are_the_library_s(calls, tmp_path, monkeypatch):
     path = write(tmp_path / "r.json")
     out = tmp_path / "c.safetensors"
 
@@ -277,7 +280,7 @@ def test_fit_by_another_method_and_centring_are_the_library_s(calls, tmp_path, m
 
     monkeypatch.setattr(lrc, "fit_concepts", fit_concepts)
     monkeypatch.setattr(lrc, "subject_activations", lambda model, prompts, *, layer: (prompts, layer))
-    options = ["--method", "lrc-combined", "--centre", "--shots", "1", "--seed", "3", "--max-lre-prompts", "7"]
+    options = ["--centre", "--shots", "1", "--seed", "3", "--max-lre-prompts", "7"]
     assert main([*FIT[:-2], "--relation", str(path), "--out", str(out), *options]) == 0
     facts = lrc.load_relation(path)
     assert calls["fit_concepts"] == (
@@ -287,12 +290,32 @@ def test_fit_by_another_method_and_centring_are_the_library_s(calls, tmp_path, m
             "subject_layer": -4,
             "object_layer": 3,
             "rank": None,
-            "max_lre_prompts": 7,
             "seed": 3,
+            "settings": lrc.FitSettings(max_lre_prompts=7),
         },
     )
     assert calls["centred"] == (facts.prompts(seed=3), -4)
     assert out.read_text() == "saved"
+
+
+def test_fit_has_the_defaults_of_fit_concepts():
+    library, command = inspect.signature(lrc.fit_concepts).parameters, inspect.signature(fit).parameters
+    for name in ("method", "object_layer", "rank", "seed"):
+        assert command[name].default == library[name].default, name
+    assert command["max_lre_prompts"].default == library["settings"].default.max_lre_prompts
+    assert library["settings"].default == lrc.FitSettings()
+
+
+def test_fit_ignores_what_a_method_does_not_have_and_says_so(calls, capsys, tmp_path, monkeypatch):
+    path, result = write(tmp_path / "r.json"), tmp_path / "f.json"
+    monkeypatch.setattr(
+        lrc, "fit_concepts", lambda *a, **options: calls.update(options) or lrc.ConceptSet.load(path)
+    )
+    options = ["--relation", str(path), "--out", str(tmp_path / "c.safetensors"), "--json", str(result)]
+    assert main([*FIT, *options, "--shots", "1", "--method", "svm"]) == 0
+    assert capsys.readouterr().err == "lrc-tl: svm takes no object layer 3 and no rank 2; they are ignored\n"
+    assert (calls["object_layer"], calls["rank"]) == (None, None)  # so the library has nothing to warn of
+    assert json.loads(result.read_text())["settings"]["method"] == "svm"
 
 
 def test_fit_refuses_a_target_that_cannot_be_written_before_the_model_is_loaded(calls, capsys, tmp_path):

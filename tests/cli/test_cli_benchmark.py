@@ -45,7 +45,7 @@ def test_a_benchmark_prints_its_table_keeps_its_parts_and_resumes(
     target = tmp_path / "new" / "r.json"
     options = [
         *LAYERS, "--methods", "lrc,mean", "--seeds", "1:3", "--beta", "0.3,0.5", "--only", "R1, file 2",
-        "--max-lre-prompts", "3", "--max-facts", "20", "--fit-method", "low_rank", "--json", str(target),
+        "--max-lre-prompts", "3", "--max-facts", "20", "--solver", "low_rank", "--json", str(target),
     ]  # fmt: skip
     assert run(folder, *options) == 0
     captured = capsys.readouterr()
@@ -109,7 +109,7 @@ def test_files_that_cannot_be_read_and_relations_left_out_are_in_the_result(fold
         (["--preset", "fig6", "--select"], "preset 'fig6' sweeps over ranks, which --select would choose"),
         ([*LAYERS, "--resume"], "--resume needs --out or --json"),
         ([*LAYERS, "--max-facts", "1"], "--max-facts"),
-        ([*LAYERS, "--fit-method", "lowrank"], "--fit-method"),
+        ([*LAYERS, "--solver", "lowrank"], "--solver"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2_before_the_model_is_loaded(

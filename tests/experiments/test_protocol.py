@@ -222,9 +222,9 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
     for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
         lre = lrc.LinearRelationalEmbedding.fit(
             word_model, known.sample(4, seed=1), subject_layer=0, object_layer=layer,
-            object_aggregation=aggregation, method="low_rank", rank=2, progress=False,
+            object_aggregation=aggregation, solver=lrc.LowRank(rank=2), progress=False,
         )  # fmt: skip
-        assert lre.method == "low_rank"
+        assert lre.solver == "low_rank"
         concepts = lre.concepts(word_model, known.prompts, rank=2)
         expected = lrc.evaluate(word_model, concepts, unseen.prompts, seed=1)
         own = record["methods"][method]
@@ -244,7 +244,7 @@ def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relati
         word_model, relations[:1], methods=("lrc",), subject_layer=0, object_layers=(1, 2), ranks=(1, 2), shots=0,
         max_lre_prompts=4, fit_method="low_rank", n_side_effects=0, progress=False,
     )  # fmt: skip
-    assert [(options["method"], options["rank"]) for options in grids] == [("low_rank", 2)]
+    assert [options["solver"] for options in grids] == [lrc.LowRank(rank=2)]
 
 
 def test_a_split_seed_keeps_the_halves_and_the_seeds_draw_from_them(word_model, relations):

@@ -73,7 +73,7 @@ def test_low_rank_directions_on_gemma_are_those_of_the_exact_fit(gemma):
     assert len({prompt.object for prompt in prompts}) == 3
     where = {**LAYERS, "progress": False}
     exact = lrc.LinearRelationalEmbedding.fit(gemma, prompts, **where)
-    fast = lrc.LinearRelationalEmbedding.fit(gemma, prompts, **where, method="low_rank", rank=48)
+    fast = lrc.LinearRelationalEmbedding.fit(gemma, prompts, **where, solver=lrc.LowRank(rank=48))
     assert fast.n_products < 640 / 2
     torch.testing.assert_close(fast.bias, exact.bias, rtol=0, atol=1e-4 * float(exact.bias.norm()))
     true, found = (lre.concepts(gemma, prompts, rank=48) for lre in (exact, fast))

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import lrc_tl as lrc
+from lrc_tl.lre.fit_settings import solver_name, solver_named
 from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.numerics.direction_error import angles
+from lrc_tl.storage.artifacts import read_artifact
 
 D_MODEL = 48
 PROMPTS = tuple(
@@ -61,7 +63,7 @@ def fit(model, **options):
 
 
 def low_rank(model, **options):
-    return fit(model, **{"method": "low_rank", "rank": 4, **options})
+    return fit(model, solver=lrc.LowRank(**{"rank": 4, **options}))
 
 
 def grid(model, **options):
@@ -92,7 +94,7 @@ def spy_on_products(monkeypatch):
 )
 def test_a_low_rank_weight_is_the_exact_one_on_its_own_outputs_and_its_bias_is_exact(model, options):
     exact, found = fit(model), low_rank(model, **options)
-    assert (exact.method, found.method) == ("exact", "low_rank")
+    assert (exact.solver, found.solver) == ("exact", "low_rank")
     basis = found.svd.u
     assert basis.shape[1] == (4 + options["oversample"] if options else 16)  # by default whole rounds of eight
     torch.testing.assert_close(found.weight, basis @ (basis.T @ exact.weight), rtol=1e-5, atol=1e-6)
@@ -142,7 +144,7 @@ def test_a_safe_fit_that_would_never_be_cheap_computes_the_rest_of_the_jacobian(
     rows = spy_on_products(monkeypatch)
     found = low_rank(model, rank=16, min_cosine=1 - 1e-12)
     assert rows["reverse"] == 3 * D_MODEL
-    assert (found.method, found.rank_limit) == ("exact", None)
+    assert (found.solver, found.rank_limit) == ("exact", None)
     assert found.n_products == (rows["forward"] + rows["reverse"]) / 3
     assert relative(found.weight, exact.weight) < 1e-5
     assert set(found.direction_errors.values()) == {0.0}
@@ -152,7 +154,7 @@ def test_a_sketch_as_dear_as_the_jacobian_is_an_exact_fit(model, monkeypatch):
     rows = spy_on_products(monkeypatch)
     found = low_rank(model, rank=12)
     assert rows == {"forward": 0, "reverse": 0}
-    assert (found.method, found.rank_limit, found.n_products) == ("exact", None, D_MODEL)
+    assert (found.solver, found.rank_limit, found.n_products) == ("exact", None, D_MODEL)
     assert torch.equal(found.weight, fit(model).weight)
 
 
@@ -173,8 +175,11 @@ def test_a_saved_low_rank_lre_comes_back_with_what_made_it(model, tmp_path):
     found.save(tmp_path / "lre.safetensors")
     again = lrc.LinearRelationalEmbedding.load(tmp_path / "lre.safetensors", model=model)
     assert torch.equal(again.weight, found.weight)
-    for field in ("method", "rank_limit", "n_products", "direction_errors"):
+    for field in ("solver", "rank_limit", "n_products", "direction_errors"):
         assert getattr(again, field) == getattr(found, field)
+    _, header = read_artifact(tmp_path / "lre.safetensors", kind="lre")
+    assert header["method"] == "low_rank"  # what files have called the solver from the start
+    assert "solver" not in header
     assert again.numerical_rank == 4
     acts = lrc.passes.object_activations(model, PROMPTS, layer=2)
     torch.testing.assert_close(again.invert(acts, rank=4), found.invert(acts, rank=4), rtol=1e-4, atol=1e-6)
@@ -183,12 +188,12 @@ def test_a_saved_low_rank_lre_comes_back_with_what_made_it(model, tmp_path):
 def test_a_file_from_before_there_was_a_low_rank_method_holds_an_exact_fit(model, tmp_path, monkeypatch):
     from lrc_tl.lre import embedding as module
 
-    new = {"method", "rank_limit", "n_products", "direction_errors"}
+    new = {"solver", "rank_limit", "n_products", "direction_errors"}
     plain = module.fields
     monkeypatch.setattr(module, "fields", lambda one: [field for field in plain(one) if field.name not in new])
     fit(model).save(tmp_path / "lre.safetensors")
     again = lrc.LinearRelationalEmbedding.load(tmp_path / "lre.safetensors")
-    assert again.method == "exact"
+    assert again.solver == "exact"
     assert again.rank_limit is again.n_products is again.direction_errors is None
 
 
@@ -217,11 +222,11 @@ def test_inference_mode_around_a_low_rank_fit_changes_nothing(model):
 def test_a_low_rank_grid_is_the_exact_one_on_its_outputs_and_its_biases_are_exact(model, monkeypatch):
     exact = grid(model)
     rows = spy_on_products(monkeypatch)
-    found = grid(model, method="low_rank", rank=3, oversample=6)
+    found = grid(model, solver=lrc.LowRank(rank=3, oversample=6))
     assert set(found) == set(exact)
     assert rows == {"forward": 3 * 2 * (7 + 1), "reverse": 3 * 2 * 9}
     for pair, one in found.items():
-        assert (one.method, one.rank_limit, one.direction_errors) == ("low_rank", 3, None)
+        assert (one.solver, one.rank_limit, one.direction_errors) == ("low_rank", 3, None)
         if pair == (1, 1):  # positions differ: the object does not depend on the subject
             assert float(one.weight.norm()) == float(exact[pair].weight.norm()) == 0
             continue
@@ -232,25 +237,63 @@ def test_a_low_rank_grid_is_the_exact_one_on_its_outputs_and_its_biases_are_exac
 
 
 def test_a_grid_as_dear_as_the_jacobians_is_exact(model):
-    exact, found = grid(model), grid(model, method="low_rank", rank=20)
+    exact, found = grid(model), grid(model, solver=lrc.LowRank(rank=20))
     for pair in exact:
-        assert found[pair].method == "exact"
+        assert found[pair].solver == "exact"
         assert torch.equal(found[pair].weight, exact[pair].weight)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": None}, 'method="low_rank" needs rank'),
-        ({"rank": 0}, "rank 0 is not allowed; the model's width is 48, so give 1 to 48"),
-        ({"rank": 49}, "rank 49 is not allowed; the model's width is 48, so give 1 to 48"),
-        ({"oversample": -1}, "oversample -1 is not allowed; with rank 4 and width 48 give 0 to 44"),
-        ({"oversample": 45}, "oversample 45 is not allowed; with rank 4 and width 48 give 0 to 44"),
+        ({"rank": 0}, "rank 0 is not allowed; give 1 or more, at most the model's width"),
+        ({"rank": -3}, "rank -3 is not allowed"),
+        ({"oversample": -1}, "oversample is -1; give 0 or more"),
         ({"power_iterations": -1}, "power_iterations is -1; give 0 or more"),
         ({"min_cosine": 1.0}, "min_cosine is 1.0; give a number between 0 and 1"),
         ({"min_cosine": 0.0}, "min_cosine is 0.0; give a number between 0 and 1"),
-        ({"method": "lowrank"}, "method is 'lowrank'; allowed are 'exact' or 'low_rank'"),
-        ({"method": "exact"}, 'rank given for an exact fit; add method="low_rank", or leave it out'),
+    ],
+)
+def test_bad_settings_of_a_low_rank_fit_are_refused_without_a_model(options, message):
+    with pytest.raises(ValueError, match=message):
+        lrc.LowRank(**options)
+
+
+def test_settings_of_a_low_rank_fit_are_numbers():
+    for options in ({"rank": True}, {"rank": 4.0}, {"min_cosine": "0.9"}, {"seed": None}):
+        with pytest.raises(TypeError, match=next(iter(options))):
+            lrc.LowRank(**options)
+
+
+def test_a_low_rank_solver_takes_the_rank_that_is_asked_for_and_keeps_a_larger_one():
+    asked = lrc.LowRank(seed=3).for_rank(4)
+    assert asked == lrc.LowRank(rank=4, seed=3)
+    assert asked.for_rank(2) == asked
+    with pytest.raises(
+        ValueError, match=r"the solver is LowRank\(rank=4\), but rank 5 is asked for; give it rank=5"
+    ):
+        asked.for_rank(5)
+
+
+@pytest.mark.parametrize("name", ["exact", "low_rank"])
+def test_results_know_a_solver_by_its_name(name):
+    assert solver_name(solver_named(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": lrc.LowRank()}, r"LowRank needs a rank here: LowRank\(rank=...\)"),
+        (
+            {"solver": lrc.LowRank(rank=49)},
+            "rank 49 is not allowed; the model's width is 48, so give 1 to 48",
+        ),
+        (
+            {"solver": lrc.LowRank(rank=4, oversample=45)},
+            "oversample 45 is not allowed; with rank 4 and width 48 give 0 to 44",
+        ),
+        ({"solver": "low_rank"}, r"solver is 'low_rank'; allowed are 'exact' and LowRank\(rank=...\)"),
+        ({"solver": None}, r"solver is None; allowed are 'exact'"),
         ({"subject_layer": 2, "object_layer": 1}, "object layer 1 lies below subject layer 2"),
         ({"memory_limit": 1}, "memory_limit is 1 bytes, but one row of the Jacobian takes about"),
         ({"object_aggregation": "median"}, "'median'; allowed are 'mean' or 'first_token'"),
@@ -263,19 +306,31 @@ def test_bad_options_are_refused_before_the_model_runs(model, options, message):
     fingerprint = lrc.models.ModelFingerprint.of(model)  # runs the model, once
     assert fingerprint is not None
     with ignored, pytest.raises(ValueError, match=message):
-        low_rank(model, **options)
+        fit(model, **{"solver": lrc.LowRank(rank=4), **options})
     assert not ran
+
+
+@pytest.mark.parametrize("options", [{"min_cosine": 0.9}, {"power_iterations": 0}], ids=str)
+def test_a_grid_refuses_what_only_one_pair_has(model, options):
+    with pytest.raises(
+        ValueError, match=r"grid of several pairs of layers, which has no min_cosine and no power_it"
+    ):
+        grid(model, solver=lrc.LowRank(rank=4, **options))
+    ((_, found),) = grid(
+        model, solver=lrc.LowRank(rank=4, **options), subject_layers=[0], object_layers=[2]
+    ).items()
+    assert torch.equal(found.weight, low_rank(model, **options).weight)
 
 
 def test_a_low_rank_fit_of_no_prompts_is_refused(model):
     with pytest.raises(ValueError, match="no prompts to fit on"):
         lrc.LinearRelationalEmbedding.fit(
-            model, [], subject_layer=0, object_layer=2, method="low_rank", rank=2, progress=False
+            model, [], subject_layer=0, object_layer=2, solver=lrc.LowRank(rank=2), progress=False
         )
 
 
 def test_a_grid_of_one_pair_is_the_fit_of_that_pair(model):
-    options = {"method": "low_rank", "rank": 4, "seed": 3, "progress": False}
+    options = {"solver": lrc.LowRank(rank=4, seed=3), "progress": False}
     ((pair, found),) = lrc.fit_layer_grid(model, PROMPTS, subject_layers=[0], object_layers=[2], **options).items()
     alone = lrc.LinearRelationalEmbedding.fit(model, PROMPTS, subject_layer=0, object_layer=2, **options)
     assert pair == (0, 2)

@@ -60,7 +60,7 @@ def jobs(model):
     edits = lrc.evaluation.counterfactual_edits(PROMPTS)
     differences = torch.eye(D_MODEL)[[0] * len(edits)]
     fits = {"subject_layer": 0, "object_layer": 2}
-    low_rank = {"method": "low_rank", "rank": 2, "oversample": 0, "power_iterations": 0}
+    low_rank = {"solver": lrc.LowRank(rank=2, oversample=0, power_iterations=0)}
     fit, swap = lrc.LinearRelationalEmbedding.fit, lrc.swap_at_subject(model, concepts())
     pairs = lrc.evaluation.unrelated_statements(edits, PROMPTS, n=3)
     limits = lrc.Limits(repetition=None)
@@ -69,7 +69,7 @@ def jobs(model):
         "fit": lambda **o: fit(model, PROMPTS, **fits, **o),
         "low rank fit": lambda **o: fit(model, PROMPTS, **fits, **low_rank, **o),
         "fit_layer_grid": lambda **o: lrc.fit_layer_grid(
-            model, PROMPTS, subject_layers=[0, 1], object_layers=[2], method="low_rank", rank=1, oversample=1, **o
+            model, PROMPTS, subject_layers=[0, 1], object_layers=[2], solver=lrc.LowRank(rank=1, oversample=1), **o
         ),
         "fit_concepts": lambda **o: lrc.fit_concepts(model, PROMPTS, **fits, **o),
         "evaluate": lambda **o: lrc.evaluate(model, concepts(), PROMPTS, elsewhere=PROMPTS[:1], **o),
@@ -107,8 +107,8 @@ def test_every_public_function_that_takes_progress_takes_it_alike():
 def test_a_fit_in_many_passes_has_one_bar_that_starts_again(word_model, shown):
     def fit():
         lrc.LinearRelationalEmbedding.fit(
-            word_model, PROMPTS, subject_layer=0, object_layer=2, method="low_rank", rank=1, oversample=0,
-            power_iterations=0, min_cosine=0.9,
+            word_model, PROMPTS, subject_layer=0, object_layer=2,
+            solver=lrc.LowRank(rank=1, oversample=0, power_iterations=0, min_cosine=0.9),
         )  # fmt: skip
 
     text = shown(fit, terminal=True)

@@ -1,5 +1,7 @@
 """Directions by the name of a method are those that its pieces give."""
 
+import warnings
+
 import pytest
 import torch
 from spoken import spoken_relations
@@ -9,6 +11,7 @@ from lrc_tl.methods.fitting import lre_prompts
 from lrc_tl.methods.method import METHODS
 
 PLACE = {"subject_layer": 0, "object_layer": -2}
+FOUR = lrc.FitSettings(max_lre_prompts=4)
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +37,14 @@ def assert_same(one, other):
     ("method", "object_layer", "aggregation"), [("lrc", -2, "mean"), ("lrc-final", -1, "first_token")]
 )
 def test_an_lrc_is_its_lre_inverted_at_the_rank(word_model, prompts, method, object_layer, aggregation):
-    found = lrc.fit_concepts(word_model, prompts, method=method, **PLACE, rank=3, max_lre_prompts=4, seed=3)
+    found = lrc.fit_concepts(word_model, prompts, method=method, **PLACE, rank=3, seed=3, settings=FOUR)
     assert_same(
         found, fitted(word_model, prompts, object_layer, aggregation).concepts(word_model, prompts, rank=3)
     )
 
 
 def test_the_default_combines_ridge_inverses_of_two_readings(word_model, prompts):
-    found = lrc.fit_concepts(word_model, prompts, **PLACE, max_lre_prompts=4, seed=3)
+    found = lrc.fit_concepts(word_model, prompts, **PLACE, seed=3, settings=FOUR)
     # Subject layer 0, object layer 1 of 3: there is no layer half way.
     parts = [
         fitted(word_model, prompts, layer, how).concepts(word_model, prompts, ridge=0.2)
@@ -50,10 +53,59 @@ def test_the_default_combines_ridge_inverses_of_two_readings(word_model, prompts
     assert_same(found, lrc.combine_concepts(parts))
 
 
-@pytest.mark.parametrize("ignored", [{}, {"object_layer": 99, "rank": 99}], ids=str)
-def test_a_baseline_has_no_object_layer_or_rank(word_model, prompts, ignored):
-    found = lrc.fit_concepts(word_model, prompts, method="svm", subject_layer=0, **ignored)
+def test_the_default_with_a_rank_is_the_paper_s(word_model, prompts):
+    found = lrc.fit_concepts(word_model, prompts, **PLACE, rank=3, seed=3, settings=FOUR)
+    assert_same(found, fitted(word_model, prompts, -2, "mean").concepts(word_model, prompts, rank=3))
+
+
+@pytest.mark.parametrize(
+    ("method", "ignored", "message"),
+    [
+        ("svm", {"object_layer": 99}, "svm takes no object layer 99; it is ignored"),
+        ("svm", {"rank": 99}, "svm takes no rank 99; it is ignored"),
+        ("svm", {"object_layer": 99, "rank": 99}, "svm takes no object layer 99 and no rank 99; they are ignored"),
+        ("lrc-ridge", {"rank": 99}, "lrc-ridge takes no rank 99; it is ignored"),
+        ("lrc-final", {"object_layer": 99}, "lrc-final takes no object layer 99; it is ignored"),
+    ],
+)
+def test_what_a_method_does_not_have_is_ignored_with_a_warning(word_model, prompts, method, ignored, message):
+    needed = {"svm": {}, "lrc-ridge": {"object_layer": -2}, "lrc-final": {"rank": 3}}[method]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = lrc.fit_concepts(word_model, prompts, method=method, subject_layer=0, **needed)
+    with pytest.warns(UserWarning, match=message):
+        found = lrc.fit_concepts(word_model, prompts, method=method, subject_layer=0, **needed, **ignored)
+    assert_same(found, expected)
+
+
+def test_a_baseline_by_name_is_that_of_fit_baselines(word_model, prompts):
+    found = lrc.fit_concepts(word_model, prompts, method="svm", subject_layer=0)
     assert_same(found, lrc.fit_baselines(word_model, prompts, layer=0, methods=["svm"])["svm"])
+
+
+def test_a_low_rank_solver_is_made_for_the_rank_of_the_method(word_model, prompts):
+    known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
+    lre = lrc.LinearRelationalEmbedding.fit(
+        word_model, known.sample(4, seed=3), **PLACE, solver=lrc.LowRank(rank=2, oversample=1), progress=False
+    )
+    assert lre.solver == "low_rank"
+    for solver in (lrc.LowRank(oversample=1), lrc.LowRank(rank=2, oversample=1)):
+        settings = lrc.FitSettings(max_lre_prompts=4, solver=solver)
+        found = lrc.fit_concepts(word_model, prompts, **PLACE, rank=2, seed=3, settings=settings)
+        assert_same(found, lre.concepts(word_model, prompts, rank=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_lre_prompts": 0}, ValueError, "max_lre_prompts is 0; it must be 1 or more"),
+        ({"max_lre_prompts": True}, TypeError, "max_lre_prompts is True"),
+        ({"solver": "lowrank"}, ValueError, r"solver is 'lowrank'; allowed are 'exact' and LowRank\(rank=...\)"),
+    ],
+)
+def test_bad_settings_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        lrc.FitSettings(**options)
 
 
 def test_prompts_of_one_object_have_no_others_to_fit_on(word_model, prompts):
@@ -75,19 +127,21 @@ def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_
     [
         ({"method": "lrc"}, "lrc needs a rank; give one, such as 64, or take lrc-ridge, which has none"),
         ({"object_layer": None}, "lrc-combined needs an object layer above the subject layer"),
-        ({"method": "svm", "fit_method": "lowrank"}, "fit_method is 'lowrank'; allowed are"),
         ({"method": "lcr", "rank": 2}, "no method 'lcr'; did you mean lrc"),
         ({"method": "lrc", "rank": 500}, "rank is 500; the model.s residual stream allows 1 to 12"),
         (
-            {"fit_method": "low_rank"},
-            "lrc-combined needs all singular values; use fit_method='exact', or other methods",
+            {"settings": lrc.FitSettings(solver=lrc.LowRank())},
+            "solver is 'low_rank', but lrc-combined needs all singular values; use solver='exact', or other",
         ),
         ({"subject_layer": 2}, "object layer 1 is not above subject layer 2; take an earlier subject layer"),
         ({"subject_layer": 1, "method": "lrc", "rank": 2}, "object layer 1 is not above subject layer 1"),
         ({"subject_layer": 2, "method": "lrc-final", "rank": 2}, "object layer 2 is not above subject layer 2"),
         ({"object_layer": 9}, "layer 9 is outside the model; allowed are -3 to 2"),
         ({"prompts": ()}, "no prompts to make concepts from"),
-        ({"max_lre_prompts": 0}, "max_lre_prompts is 0; it must be 1 or more"),
+        (
+            {"method": "lrc", "rank": 4, "settings": lrc.FitSettings(solver=lrc.LowRank(rank=3))},
+            r"the solver is LowRank\(rank=3\), but rank 4 is asked for; give it rank=4 or more",
+        ),
     ],
 )
 def test_bad_input_is_refused(word_model, prompts, changes, message, monkeypatch):
@@ -107,7 +161,8 @@ def test_a_rank_above_the_numerical_rank_of_the_lre_is_refused(word_model, promp
 def test_the_combined_method_probes_unseen_cities_and_swaps_their_country(gemma):
     train, test = lrc.load_relation("city_in_country").sample(60, seed=0).split(seed=0)
     known = lrc.filter_known(gemma, train.prompts(shots=4, seed=0))
-    concepts = lrc.fit_concepts(gemma, known.prompts, subject_layer=7, object_layer=12, max_lre_prompts=3)
+    settings = lrc.FitSettings(max_lre_prompts=3)
+    concepts = lrc.fit_concepts(gemma, known.prompts, subject_layer=7, object_layer=12, settings=settings)
     concepts = concepts.centred(lrc.subject_activations(gemma, train.prompts(), layer=7))
     unseen = lrc.filter_known(gemma, test.prompts())
     found = lrc.evaluate(gemma, concepts, unseen.prompts, beta=0.1)

@@ -10,7 +10,7 @@ from spoken import spoken_relations
 import lrc_tl as lrc
 from lrc_tl.experiments.presets import TABLE_METHODS
 from lrc_tl.methods import baselines, fitting, method
-from lrc_tl.methods.method import METHODS, Method
+from lrc_tl.methods.method import METHODS, Method, default_method
 
 
 def test_results_and_files_know_the_methods_by_these_names_in_this_order():
@@ -45,9 +45,16 @@ def test_a_baseline_has_a_function_or_shuffles_the_objects_of_one_that_has():
 def test_names_that_are_written_elsewhere_are_in_the_table():
     defaults = (
         inspect.signature(function).parameters["method"].default
-        for function in (lrc.fit_concepts, lrc.combine_concepts, lrc.ConceptDirection.from_unscaled)
+        for function in (lrc.combine_concepts, lrc.ConceptDirection.from_unscaled)
     )
-    assert {*defaults, *TABLE_METHODS} <= set(METHODS)
+    chosen = (default_method(rank=None), default_method(rank=64), default_method(rank=None, ridge=0.2))
+    assert {*defaults, *chosen, *TABLE_METHODS} <= set(METHODS)
+
+
+def test_the_method_where_none_is_named_has_all_that_it_needs_without_a_rank_and_is_the_paper_s_with_one():
+    assert not METHODS[default_method(rank=None)].needs_rank
+    assert default_method(rank=64) == default_method(rank=None, ridge=0.2) == "lrc"
+    assert METHODS["lrc"].open_settings  # it takes a ridge
 
 
 def test_a_method_of_pieces_that_are_there_needs_an_entry_and_no_more(word_model, monkeypatch):
@@ -71,5 +78,6 @@ def test_a_method_of_pieces_that_are_there_needs_an_entry_and_no_more(word_model
     )
     torch.testing.assert_close(made.vectors, lre.concepts(word_model, prompts, ridge=0.2).vectors)
     assert {direction.method for direction in made.values()} <= set(METHODS)
+    settings = lrc.FitSettings(solver=lrc.LowRank())
     with pytest.raises(ValueError, match="lrc-first-ridge needs all singular values"):
-        lrc.fit_concepts(word_model, prompts, method=entry.name, **places, fit_method="low_rank")
+        lrc.fit_concepts(word_model, prompts, method=entry.name, **places, settings=settings)

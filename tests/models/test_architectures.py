@@ -124,8 +124,8 @@ def test_settings_are_selected(both):
     _, model = both
     relation = tiny_models.relation_known_by(model)
     settings = lrc.select_settings(
-        model, relation, subject_layers=[0], object_layers=[1], ranks=[2], betas=[0.1], shots=0, n_prompts=3,
-        progress=False,
+        model, relation, shots=0, n_prompts=3, progress=False,
+        space=lrc.SearchSpace(subject_layers=[0], object_layers=[1], ranks=[2], betas=[0.1]),
     )  # fmt: skip
     assert (settings.subject_layer, settings.object_layer, settings.rank) == (0, 1, 2)
     assert settings.n_validation > 0

@@ -171,7 +171,7 @@ def test_an_entry_point_runs_the_fixed_prompt_once(own_model, monkeypatch):
     ]
     first, second = made["a"].add(strength=0.1), made["b"].add(strength=0.2)
     layers = {"subject_layer": 0, "object_layer": 2}
-    grid = {"subject_layers": [0, 1], "object_layers": [1, 2], "method": "low_rank", "rank": 1, "progress": False}
+    grid = {"subject_layers": [0, 1], "object_layers": [1, 2], "solver": lrc.LowRank(rank=1), "progress": False}
     calls = []
     counted = lrc.models.ModelFingerprint._compute.__func__
 

@@ -74,7 +74,7 @@ ERASURE = find_spec("concept_erasure") is not None
 def wholes(model, relation, other):
     prompts = lrc.filter_known(model, relation.prompts(shots=0), progress=False).prompts
     few = prompts[:5]
-    low = {"method": "low_rank", "rank": 3, "oversample": 1}
+    low = {"rank": 3, "oversample": 1}
     layers = {"subject_layers": [0, 1], "object_layers": [2]}
     statements = lrc.known_statements(model, relation, others=[other], progress=False)
     assert statements
@@ -93,13 +93,16 @@ def wholes(model, relation, other):
     )
     return {
         "LinearRelationalEmbedding.fit": [
-            fit(model, few, **LAYERS, **quiet), fit(model, few, **LAYERS, power_iterations=1, **low, **quiet)
+            fit(model, few, **LAYERS, **quiet),
+            fit(model, few, **LAYERS, solver=lrc.LowRank(power_iterations=1, **low), **quiet),
         ],
         "fit_layer_grid": [
             lrc.fit_layer_grid(model, few, **layers, **quiet),
-            lrc.fit_layer_grid(model, few, **layers, **low, **quiet),
+            lrc.fit_layer_grid(model, few, **layers, solver=lrc.LowRank(**low), **quiet),
         ],
-        "fit_concepts": lrc.fit_concepts(model, prompts, **LAYERS, max_lre_prompts=4, **quiet),
+        "fit_concepts": lrc.fit_concepts(
+            model, prompts, **LAYERS, settings=lrc.FitSettings(max_lre_prompts=4), **quiet
+        ),
         "fit_baselines": baselines,
         "mean_concepts": lrc.mean_concepts(model, prompts, layer=1),
         **erased,
@@ -113,8 +116,8 @@ def wholes(model, relation, other):
         ).to_dict(),
         "calibrate_strength": [calibrated.strength, [asdict(point) for point in calibrated.points]],
         "select_settings": lrc.select_settings(
-            model, relation, subject_layers=[0], object_layers=[1, 2], ranks=[3], betas=[0.3], shots=0,
-            n_prompts=3, others=[other], **quiet,
+            model, relation, shots=0, n_prompts=3, others=[other], **quiet,
+            space=lrc.SearchSpace(subject_layers=[0], object_layers=[1, 2], ranks=[3], betas=[0.3]),
         ).to_dict(),
         "run_protocol": lrc.run_protocol(
             model, [relation], methods=("lrc", "mean"), beta=0.3, seeds=[1], others=[other], **SETTINGS

@@ -66,7 +66,7 @@ def an_lre():
         prompts_hash="ab" * 32,
         relation="r",
         fingerprint=FINGERPRINT,
-        method="low_rank",
+        solver="low_rank",
         rank_limit=3,
         n_products=8,
         direction_errors={"a": 0.1},

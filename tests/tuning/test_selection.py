@@ -1,8 +1,10 @@
 """Settings are chosen on training facts alone, and the choice is the best of what was tried."""
 
 import math
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -18,9 +20,9 @@ def relation(word_model):
 
 
 def test_the_choice_is_the_best_row_and_beta_of_what_was_tried(word_model, relation):
+    space = lrc.SearchSpace(subject_layers=[0, 1], object_layers=[1, -1], ranks=[2, 4, 400], betas=[0.4, 0.1])
     settings = lrc.select_settings(
-        word_model, relation, subject_layers=[0, 1], object_layers=[1, -1], ranks=[2, 4, 400], betas=[0.4, 0.1],
-        shots=0, n_prompts=3, progress=False,
+        word_model, relation, space=space, shots=0, n_prompts=3, progress=False,
     )  # fmt: skip
     assert len(settings.tried) == 3 * 3  # not from layer 1 to itself
     assert set(settings.tried["rank"]) == {2, 4, 12}  # 400 is cut to the numerical rank
@@ -35,8 +37,7 @@ def test_the_choice_is_the_best_row_and_beta_of_what_was_tried(word_model, relat
     assert settings.accuracy + settings.hard_success == (allowed.accuracy + allowed.hard_success).max()
     assert settings.validation_shots == 0
     again = lrc.select_settings(
-        word_model, relation, subject_layers=[0, 1], object_layers=[1, -1], ranks=[2, 4, 400], betas=[0.4, 0.1],
-        shots=0, n_prompts=3, progress=False,
+        word_model, relation, space=space, shots=0, n_prompts=3, progress=False,
     )  # fmt: skip
     assert again.to_dict() == settings.to_dict()
 
@@ -49,16 +50,32 @@ def test_too_few_known_facts_are_refused(word_model):
 
 
 def test_layers_without_a_pair_are_refused(word_model, relation):
+    space = lrc.SearchSpace(subject_layers=[1], object_layers=[1])
     with pytest.raises(ValueError, match=r"no object layer of \[1\] lies above a subject layer of \[1\]"):
-        lrc.select_settings(
-            word_model, relation, subject_layers=[1], object_layers=[1], shots=0, n_prompts=2, progress=False
-        )
+        lrc.select_settings(word_model, relation, space=space, shots=0, n_prompts=2, progress=False)
+
+
+@pytest.mark.parametrize("ranks", [[], [4, 0]], ids=str)
+def test_ranks_below_one_or_none_are_refused(ranks):
+    with pytest.raises(
+        ValueError, match=re.escape(f"ranks are {ranks}; give at least one, each of them 1 or more")
+    ):
+        lrc.SearchSpace(ranks=ranks)
+
+
+def test_a_space_keeps_its_lists_as_they_were_given():
+    layers = [0, 1]
+    space = lrc.SearchSpace(subject_layers=layers, ranks=iter([2, 4]), betas=np.array([0.1]))
+    layers.append(2)
+    assert (space.subject_layers, space.ranks, space.betas) == ((0, 1), (2, 4), (0.1,))
 
 
 def test_default_layers_lie_inside_any_model(word_model):
     from lrc_tl.tuning.selection import default_layers
 
     subject, object_ = default_layers(word_model)
+    assert lrc.SearchSpace().layers(word_model) == lrc.SearchSpace(subject_layers=()).layers(word_model)
+    assert lrc.SearchSpace().layers(word_model) == (subject, object_)
     assert 0 <= min(subject) <= max(subject) < min(object_) <= max(object_) <= 2
 
 
@@ -190,8 +207,8 @@ def test_every_figure_is_that_of_its_own_function(word_model, relation):
 
 def test_settings_carry_into_the_concepts(word_model, relation):
     settings = lrc.select_settings(
-        word_model, relation, subject_layers=[0], object_layers=[-1], ranks=[4], shots=0, n_prompts=2,
-        progress=False, others=[],
+        word_model, relation, space=lrc.SearchSpace(subject_layers=[0], object_layers=[-1], ranks=[4]), shots=0,
+        n_prompts=2, progress=False, others=[],
     )  # fmt: skip
     assert settings.kl_elsewhere is None
     assert settings.n_statements == 0
