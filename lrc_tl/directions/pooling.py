@@ -81,7 +81,7 @@ def token_mask(
             where special tokens count.
     """
     special = sorted(special_ids(model.tokenizer))
-    words: Tensor = ~torch.isin(tokens, torch.tensor(special, dtype=tokens.dtype, device=tokens.device))
+    words = ~torch.isin(tokens, torch.tensor(special, dtype=tokens.dtype, device=tokens.device))
     real = torch.ones_like(words)
     if attention_mask is not None:
         if attention_mask.shape != tokens.shape:

@@ -289,8 +289,7 @@ def _position_by_decoding(model: Tokenizing, text: str, ids: list[int], end: int
     first = next((index for index, token in enumerate(ids) if token not in special), len(ids))
 
     def decoded(stop: int) -> str:
-        result: str = tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False)
-        return result
+        return tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False)
 
     for token in ids[:first]:  # the text may spell out special tokens in front of it, as chat templates do
         spelt = tokenizer.decode([token])
