@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.arguments.typechecking import checked
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
@@ -70,7 +69,6 @@ def layer_pairs(
 
 
 @numbers_checked
-@checked
 def subject_object_jacobian(
     model: HookedModel,
     tokens: TokenizedPrompt,

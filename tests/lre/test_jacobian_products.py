@@ -111,11 +111,8 @@ def test_prefixes_of_different_lengths_are_cached_together_as_they_are_alone(mod
         assert relative(found, expected) < 1e-6
 
 
-def test_rows_of_another_width_and_a_prompt_without_tokens_are_refused_with_their_shapes(model):  # noqa: F811
+def test_rows_that_are_no_table_are_refused_with_their_shape(model):  # noqa: F811
     products = JacobianProducts(model, tokens(3, 1), PAIRS)
     for product in (products.forward, products.reverse):
         with pytest.raises(TypeError, match=r"`rows` is a tensor of float64 and shape \(12,\); it must be Float"):
             product(1, random_rows(1)[0])
-    prompt = lrc.Prompt(text="cat is", subject="cat", object="x")
-    with pytest.raises(TypeError, match=r"`tokens` is a Prompt; it must be TokenizedPrompt"):
-        lrc.lre.subject_object_jacobian(model, prompt, subject_layer=0, object_layer=1)
