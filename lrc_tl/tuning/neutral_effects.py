@@ -54,7 +54,7 @@ def neutral_effects(
     what it means in `generate`; the last subject token becomes the last token of the first half. Over the tokens
     of the second half:
 
-    - `kl`: mean of KL(steered || unsteered) of the next token's distribution, in nats a token;
+    - `kl`: mean of KL(steered || unsteered) of the next token's distribution, in nats per token;
     - `perplexity_ratio`: perplexity of the text under the steered model over that under the unsteered one,
       `exp(mean(log p_unsteered - log p_steered))`, all texts' tokens alike;
     - `repetition`: share of repeated 3-grams in the greedy steered continuation of the first half, `new_tokens`
