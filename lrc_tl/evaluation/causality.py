@@ -17,7 +17,6 @@ from lrc_tl.evaluation.edited_passes import (
     EditedLayers,
     EditedSequence,
     LayersGiven,
-    all_layers,
     edited_logits,
     given_betas,
     given_layers,
@@ -256,7 +255,6 @@ def edited_log_probs(
     `shifts` are added to the last subject token in `layers` (None: all), times |h| with `unit="share"`. With
     `generated` the second result says where greedy decoding gives the target; else it is None.
     """
-    used = all_layers(model) if layers is None else layers
     # One row serves both objects where what is run is the same: single tokens need the text alone.
     readings: dict[tuple[int, tuple[int, ...]], list[_Reading]] = defaultdict(list)
     sequences = []
@@ -276,7 +274,7 @@ def edited_log_probs(
     greedy = torch.zeros(n_variants, len(edits), dtype=torch.bool)
     rows = torch.arange(n_sequences).repeat(n_variants)
     flat = shifts[:, edit_of].flatten(0, 1)
-    passes = edited_logits(model, sequences, rows, flat, layers=used, unit=unit)
+    passes = edited_logits(model, sequences, rows, flat, layers=layers, unit=unit)
     for row, logits in passes if bar is None else bar.over(passes, total=len(rows)):
         variant, sequence = divmod(row, n_sequences)
         wide = wide_of(logits)
@@ -291,7 +289,7 @@ def edited_log_probs(
         return least, None
     # The target's tokens came; it remains to see whether the word ends there.
     objects = objects_of_relations([*(edit.prompt for edit in edits), *(tokens.prompt for tokens in with_target)])
-    verdicts = _target_verdicts(model, with_target, objects, greedy.nonzero().tolist(), shifts, used, unit)
+    verdicts = _target_verdicts(model, with_target, objects, greedy.nonzero().tolist(), shifts, layers, unit)
     for (variant, number), says_target in verdicts.items():
         greedy[variant, number] = says_target
     return least, greedy
@@ -303,7 +301,7 @@ def _target_verdicts(
     objects: Mapping[str, tuple[str, ...]],
     candidates: list[list[int]],
     shifts: Float[Tensor, "variant edit d_model"],
-    layers: EditedLayers,
+    layers: EditedLayers | None,
     unit: Unit,
 ) -> dict[tuple[int, int], bool]:
     """Whether the target is the answer, for each (variant, edit) of the candidates, which said its tokens.

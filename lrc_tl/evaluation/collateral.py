@@ -17,7 +17,6 @@ from lrc_tl.evaluation.edited_passes import (
     EditedLayers,
     EditedSequence,
     LayersGiven,
-    all_layers,
     edited_logits,
     given_betas,
     given_layers,
@@ -123,13 +122,12 @@ def side_effects(
     shape = len(variants), len(statements)
     kl, change = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     kept = torch.zeros(shape, dtype=torch.bool)
-    used = all_layers(model) if layers is None else layers
-    unedited = _Unedited(model, statements, used)
+    unedited = _Unedited(model, statements, layers)
     if statements and variants:
         edit_numbers = [number for number, _ in statements]
         shifts = torch.cat([beta * differences[name][edit_numbers] for name, beta in variants])
         sequence_of = torch.tensor(unedited.prompt_of).repeat(len(variants))
-        passes = edited_logits(model, unedited.sequences, sequence_of, shifts, layers=used)
+        passes = edited_logits(model, unedited.sequences, sequence_of, shifts, layers=layers)
         with ProgressBar("side effects", progress=progress) as bar:
             for row, logits in bar.over(passes, total=len(shifts)):
                 cell = divmod(row, len(statements))
@@ -143,7 +141,9 @@ def side_effects(
 class _Unedited:
     """The different prompts among some statements, and what the model says to each without an edit."""
 
-    def __init__(self, model: HookedModel, statements: Sequence[EditedStatement], layers: EditedLayers) -> None:
+    def __init__(
+        self, model: HookedModel, statements: Sequence[EditedStatement], layers: EditedLayers | None
+    ) -> None:
         prompts = list(dict.fromkeys(prompt for _, prompt in statements))
         number_of = {prompt: number for number, prompt in enumerate(prompts)}
         self.prompt_of = [number_of[prompt] for _, prompt in statements]

@@ -70,11 +70,6 @@ class EditedSequence:
             )
 
 
-def all_layers(model: HookedModel) -> range:
-    """Every layer of the model, as in the paper's edits."""
-    return range(int(model.cfg.n_layers))
-
-
 def given_layers(layers: LayersGiven | None) -> EditedLayers | None:
     """The layers that a caller gave, to be read more than once; None means all.
 
@@ -108,15 +103,15 @@ def edited_logits(
     sequence_of: Int[Tensor, " row"],
     shifts: Float[Tensor, "row d_model"],
     *,
-    layers: EditedLayers,
+    layers: EditedLayers | None,
     unit: Unit = "share",
     max_tokens: int = MAX_TOKENS,
 ) -> Iterator[tuple[int, Float[Tensor, "pos d_vocab"]]]:
     """For each row, its number and the logits at its sequence's wanted positions, in no fixed order.
 
     Row `r` runs `sequences[sequence_of[r]]` while `|h| shifts[r]` (`unit="share"`, |h| in the edited run, in the
-    residual's dtype) or `shifts[r]` (`"absolute"`) is added at the edited position in each of `layers`, times the
-    layer's share where these are given.
+    residual's dtype) or `shifts[r]` (`"absolute"`) is added at the edited position in each of `layers` (None:
+    all), times the layer's share where these are given.
 
     Raises:
         ValueError: a layer outside the model, given twice, or a share that is not finite.
@@ -145,8 +140,9 @@ def edited_logits(
         yield from _run(model, batch_sequences, batch, shifts, shares, unit, 0, None, check)
 
 
-def _layer_shares(model: HookedModel, layers: EditedLayers) -> dict[str, float]:
-    """Hook point -> share, with what is not given as 1."""
+def _layer_shares(model: HookedModel, layers: EditedLayers | None) -> dict[str, float]:
+    """The share of the edit at each hook point; 1 where none is given."""
+    layers = range(int(model.cfg.n_layers)) if layers is None else layers
     given = layers.items() if isinstance(layers, Mapping) else ((layer, 1.0) for layer in layers)
     shares: dict[str, float] = {}
     for layer, share in given:

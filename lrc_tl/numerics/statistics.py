@@ -1,4 +1,4 @@
-"""How sure a figure is, and whether two methods differ: intervals, tests and a correction for several tests."""
+"""How sure a statistic is, and whether two methods differ: intervals, tests and a correction for several tests."""
 
 import math
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def bootstrap_interval(
         raise ValueError(f"confidence is {confidence}; it must lie strictly between 0 and 1")
     array = np.asarray(values, dtype=np.float64)
     if not np.isfinite(array).all():
-        raise ValueError("a value is not finite; leave out relations without a figure")
+        raise ValueError("a value is not finite; leave out relations without a number")
     if len(array) < 2:
         return math.nan, math.nan
     if (array == array[0]).all():
@@ -67,7 +67,7 @@ def paired_bootstrap(
     """Percentile interval of the mean difference of two methods, facts drawn again within each relation.
 
     `differences[relation][fact]` holds the differences of one fact, of one test or more (seeds, edits); they stay
-    together when the fact is drawn. The figure of a draw is the mean over its tests in each relation, then over
+    together when the fact is drawn. The statistic of a draw is the mean over its tests in each relation, then over
     relations, which stay as they are: it says how sure a gain on these relations is, not how it would be on others
     (`bootstrap_interval` over relations says that). Relations without facts are left out; NaN without any.
 
@@ -141,7 +141,7 @@ def sign_test(differences: Sequence[float]) -> TestOutcome:
         ValueError: a difference is not finite.
     """
     if not all(math.isfinite(difference) for difference in differences):
-        raise ValueError("a difference is not finite; leave out relations without a figure")
+        raise ValueError("a difference is not finite; leave out relations without a number")
     return _binomial(sum(d > 0 for d in differences), sum(d != 0 for d in differences))
 
 

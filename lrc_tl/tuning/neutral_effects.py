@@ -54,7 +54,7 @@ def neutral_effects(
     what it means in `generate`; the last subject token becomes the last token of the first half. Over the tokens
     of the second half:
 
-    - `kl`: mean of KL(steered || unsteered) of the next token's distribution, in nats a token;
+    - `kl`: mean of KL(steered || unsteered) of the next token's distribution, in nats per token;
     - `perplexity_ratio`: perplexity of the text under the steered model over that under the unsteered one,
       `exp(mean(log p_unsteered - log p_steered))`, all texts' tokens alike;
     - `repetition`: share of repeated 3-grams in the greedy steered continuation of the first half, `new_tokens`
@@ -77,14 +77,14 @@ def neutral_effects(
         nexts = torch.tensor(ids[n_prompt:])
         # What the last token predicts is not in the text, so it is not run.
         run_ids = ids[:-1]
-        plain: list[Tensor] = []
+        unsteered: list[Tensor] = []
 
-        def keep(log_probs: Tensor, plain: list[Tensor] = plain) -> Tensor:
-            plain.append(log_probs[0])
+        def keep(log_probs: Tensor, unsteered: list[Tensor] = unsteered) -> Tensor:
+            unsteered.append(log_probs[0])
             return log_probs[:, :, 0]
 
-        def compare(log_probs: Tensor, plain: list[Tensor] = plain, nexts: Tensor = nexts) -> Tensor:
-            (clean,) = plain
+        def compare(log_probs: Tensor, unsteered: list[Tensor] = unsteered, nexts: Tensor = nexts) -> Tensor:
+            (clean,) = unsteered
             divergence = kl_divergence(log_probs, clean.expand_as(log_probs))
             surprise_added = token_log_probs(clean, nexts) - token_log_probs(log_probs, nexts)
             return torch.stack([divergence, surprise_added], dim=-1)
@@ -94,14 +94,14 @@ def neutral_effects(
         kl.append(both[..., 0].double())
         surprise.append(both[..., 1].double())
         if new_tokens is not None:
-            made = continuations(model, steering, ids[:n_prompt], strengths=strengths, n_new=new_tokens)
-            repetition.append([repeated_share(row) for row in made])
+            new_ids = continuations(model, steering, ids[:n_prompt], strengths=strengths, n_new=new_tokens)
+            repetition.append([repeated_share(row) for row in new_ids])
     mean_kl, mean_surprise = torch.cat(kl, 1).mean(1), torch.cat(surprise, 1).mean(1)
     return tuple(
         NeutralEffects(
             kl=float(mean_kl[row]),
             perplexity_ratio=float(mean_surprise[row].exp()),
-            repetition=sum(one[row] for one in repetition) / len(repetition) if repetition else None,
+            repetition=sum(of_text[row] for of_text in repetition) / len(repetition) if repetition else None,
         )
         for row in range(len(strengths))
     )

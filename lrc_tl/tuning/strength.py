@@ -57,11 +57,11 @@ def calibrate_strength(
 ) -> StrengthCalibration:
     """The smallest strength with which the share `wanted` of training edits succeeds, side effects within limits.
 
-    Success need not grow with strength. All `strengths` are tried, as the rows of a batch; then the first interval
-    between two of them at whose end everything holds (or inside which it may: success reached at its end, no limit
-    exceeded at its start) is halved `refinements` times in its logarithm. What comes back was itself tried
-    and holds. With a ratio r between neighbours it is at most `r ** 2 ** -refinements` times the smallest feasible
-    strength of that interval, where that interval holds one threshold.
+    Success need not grow with strength. All `strengths` are tried, as the rows of a batch. Then one interval
+    between two of them is halved `refinements` times in its logarithm: the first at whose end everything holds, or
+    inside which it may (success is reached at its end, no limit is exceeded at its start). What comes back was
+    itself tried and holds. With a ratio r between neighbours it is at most `r ** 2 ** -refinements` times the
+    smallest feasible strength of that interval, where that interval holds one threshold.
 
     Args:
         steering: one that adds (its strength is put in place of its own) or swaps (its beta); or a function that
@@ -70,9 +70,9 @@ def calibrate_strength(
             `free_text_edits`. Take them from training facts.
         success: by default `target_beats_object`, or `object_named()` where every target is its text's own object,
             as in `free_text_edits`.
-        strengths: to be tried, and no others on the grid; to be given for an `Add` in absolute units. By default
-            13 from 0.001 to 1, then further down while the smallest works (to 1e-5), and up while none works and
-            no limit is exceeded (to 10).
+        strengths: the only ones on the grid; they must be given for an `Add` in absolute units. By default 13 from
+            0.001 to 1, then further down while the smallest works (to 1e-5), and up while none works and no limit
+            is exceeded (to 10).
         neutral_texts: where side effects are measured; each takes the steering of one edit, drawn with `seed`.
 
     Raises:
@@ -87,22 +87,22 @@ def calibrate_strength(
     strengths = None if strengths is None else as_tuple(strengths, "strengths")
     limits = limits or Limits()
     success = success_for(edits, success)
-    made = [steering if isinstance(steering, Steering) else steering(edit) for edit in edits]
-    grid = _checked_grid(made, strengths)
+    steerings = [steering if isinstance(steering, Steering) else steering(edit) for edit in edits]
+    grid = _checked_grid(steerings, strengths)
     if not 0 < wanted <= 1 or refinements < 0:
         raise ValueError(
             f"wanted is {wanted} and refinements {refinements}; the first must be a share above 0 and at most 1, "
             "the second 0 or more"
         )
-    order = random.Random(seed).sample(made, len(made))
+    order = random.Random(seed).sample(steerings, len(steerings))
     with ProgressBar("unsteered", total=len(edits), progress=progress) as bar:
-        base = _margins(model, success, edits, made, [0.0], bar)
+        base = _margins(model, success, edits, steerings, [0.0], bar)
         quiet = _neutral(model, order, neutral_texts, [0.0], limits)
         _require_finite(edits, base[:, 0], quiet[0])
 
         def measure(tried: Sequence[float]) -> list[StrengthPoint]:
             bar.restart(f"{len(tried)} strengths from {tried[0]:.3g}", total=len(edits))
-            margins = _margins(model, success, edits, made, tried, bar)
+            margins = _margins(model, success, edits, steerings, tried, bar)
             effects = _neutral(model, order, neutral_texts, tried, limits)
             return [
                 _point(strength, margins[:, row], base[:, 0], effects[row], quiet[0], wanted, limits)
@@ -119,9 +119,9 @@ def calibrate_strength(
         unsteered=_point(0.0, base[:, 0], base[:, 0], quiet[0], quiet[0], wanted, limits),
         wanted=wanted,
         limits=limits,
-        operation=made[0].operation.kind,
-        unit=str(made[0].operation.unit),
-        hook_name=made[0].hook_name,
+        operation=steerings[0].operation.kind,
+        unit=str(steerings[0].operation.unit),
+        hook_name=steerings[0].hook_name,
         success=getattr(success, "__name__", type(success).__name__),
         n_edits=len(edits),
         n_neutral_texts=len(neutral_texts),
@@ -132,16 +132,16 @@ def calibrate_strength(
     )
 
 
-def _checked_grid(made: Sequence[Steering], strengths: Sequence[float] | None) -> list[float]:
-    if not made:
+def _checked_grid(steerings: Sequence[Steering], strengths: Sequence[float] | None) -> list[float]:
+    if not steerings:
         raise ValueError("no edits to calibrate on; give at least one text with the object that it should name")
-    for one in made:
-        require_adjustable(one)
-    kinds = {(one.operation.kind, one.operation.unit) for one in made}
+    for steering in steerings:
+        require_adjustable(steering)
+    kinds = {(steering.operation.kind, steering.operation.unit) for steering in steerings}
     if len(kinds) > 1:
         raise ValueError(f"the edits are steered in different ways, {sorted(kinds)}; give one operation and unit")
     if strengths is None:
-        if made[0].operation.unit == "absolute":
+        if steerings[0].operation.unit == "absolute":
             raise ValueError("strengths in residual-stream units depend on the model; give `strengths`")
         strengths = STRENGTHS
     grid = sorted(set(real_numbers(strengths, "strengths")))
@@ -157,17 +157,17 @@ def _margins(
     model: HookedModel,
     success: Success,
     edits: Sequence[Edit],
-    made: Sequence[Steering],
+    steerings: Sequence[Steering],
     strengths: Sequence[float],
     bar: ProgressBar,
 ) -> Float[Tensor, "edit strength"]:
     rows = []
-    for edit, steering in bar.over(zip(edits, made, strict=True)):
+    for edit, steering in bar.over(zip(edits, steerings, strict=True)):
         margins = success(model, edit, steering, strengths)
         if tuple(margins.shape) != (len(strengths),):
             raise ValueError(
                 f"the success callable gave margins of shape {tuple(margins.shape)} for {len(strengths)} "
-                "strengths; it must give one each"
+                "strengths; it must give one for each"
             )
         rows.append(margins.double().cpu())
     return torch.stack(rows)

@@ -83,7 +83,7 @@ def map_logits(
     size = max(1, min(MAX_LOGIT_POSITIONS // kept, MAX_TOKENS // len(ids)))
     placed = as_if_generated(steering, n_prompt)
 
-    found = []
+    reduced = []
     for start in range(0, len(strengths), size):
         rows = strengths[start : start + size]
         batch = torch.tensor([list(ids)] * len(rows)).to(model.cfg.device)
@@ -93,8 +93,8 @@ def map_logits(
             steer(model, [at_strengths(placed, rows)]),
             partial(run, model, batch, lengths=[len(ids)] * len(rows), fwd_hooks=[picked]),
         )
-        found.append(reduce(wide_of(logits).log_softmax(-1)).cpu())
-    return torch.cat(found)
+        reduced.append(reduce(wide_of(logits).log_softmax(-1)).cpu())
+    return torch.cat(reduced)
 
 
 def continuations(
@@ -104,12 +104,12 @@ def continuations(
     eos = getattr(model.tokenizer, "eos_token_id", None)
 
     def generate() -> Tensor:
-        made: Tensor = generate_from(
+        sequences: Tensor = generate_from(
             model, [ids] * len(strengths), max_new_tokens=n_new, do_sample=False, stop_at_eos=eos is not None,
             eos_token_id=eos,
         )  # fmt: skip
-        return made
+        return sequences
 
-    made = inside(steer(model, [at_strengths(steering, strengths)]), partial(without_gradients, generate))
-    rows = made[:, len(ids) :].tolist()
+    sequences = inside(steer(model, [at_strengths(steering, strengths)]), partial(without_gradients, generate))
+    rows = sequences[:, len(ids) :].tolist()
     return [row[: row.index(eos)] if eos in row else row for row in rows]

@@ -18,7 +18,7 @@ SteeringOf: TypeAlias = Callable[[Edit], Steering]
 
 
 def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
-    """Each prompt from its own object to `target`; prompts whose object that is already are left out.
+    """Each prompt from its own object to `target`; prompts that already have this object are left out.
 
     Raises:
         ValueError: no prompt is left.

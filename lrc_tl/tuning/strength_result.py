@@ -19,7 +19,7 @@ class Limits:
     """
 
     kl: float | None = 0.5
-    """Nats a token, KL(steered || unsteered)."""
+    """Nats per token, KL(steered || unsteered)."""
     perplexity_ratio: float | None = 1.5
     repetition: float | None = 0.2
     """How much larger the share of repeated 3-grams may be than without steering. None: not measured either, which

@@ -32,7 +32,7 @@ def target_beats_object(
     """log p(o') - log p(o) after the edit's text, in nats: above 0 the target is the more probable.
 
     Each object is teacher-forced, its least probable token stands for it, and `where` sees its tokens as generated
-    ones. The default success of `calibrate_strength` where the targets are not the texts' own objects.
+    ones. It is the default success of `calibrate_strength` where the targets are not the texts' own objects.
     """
     least = {}
     for name in (edit.prompt.object, edit.target):
@@ -72,10 +72,12 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
             raise ValueError(
                 f"{edit.target!r} has {least} tokens and can never be named within {within}; give a larger number"
             )
-        made = generate(
+        continuations = generate(
             model, edit.prompt.text, steering=steering, strengths=list(strengths), max_new_tokens=within
         )
-        return torch.tensor([1.0 if any(mentions(one.text, name) for name in names) else -1.0 for one in made])
+        return torch.tensor(
+            [1.0 if any(mentions(each.text, name) for name in names) else -1.0 for each in continuations]
+        )
 
     named.__name__ = f"object_named(within={within})"
     return named
@@ -93,13 +95,14 @@ def success_for(edits: Sequence[Edit], given: Success | None) -> Success:
     Raises:
         ValueError: some targets, but not all, are their text's own object, which no target can beat.
     """
-    own = aimed_at_their_own(edits)
-    if given is None and own and len(own) == len(edits):
+    own_aims = aimed_at_their_own(edits)
+    if given is None and own_aims and len(own_aims) == len(edits):
         return object_named()
-    if own and given in (None, target_beats_object):
+    if own_aims and given in (None, target_beats_object):
+        first = own_aims[0]
         raise ValueError(
-            f"{len(own)} of {len(edits)} edits have their text's own object as target, such as {own[0].target!r} "
-            f"for {own[0].prompt.text!r}, and cannot beat it; give success=object_named() to look for it in the "
-            "continuation, or edits towards other objects alone"
+            f"{len(own_aims)} of {len(edits)} edits have their text's own object as target, such as "
+            f"{first.target!r} for {first.prompt.text!r}, and cannot beat it; give success=object_named() to look "
+            "for it in the continuation, or edits towards other objects alone"
         )
     return given or target_beats_object
