@@ -16,6 +16,7 @@ from typing import Any
 
 import lrc_tl as lrc
 from lrc_tl.experiments.presets import benchmark_settings
+from lrc_tl.experiments.record import RelationRecord
 from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,8 +40,8 @@ def main() -> None:
     settings = benchmark_settings({"methods": METHODS, "beta": (0.1,)}, model=MODEL, preset="table5-small")
     settings |= {"seeds": seeds, "split_seed": 0}
     result = lrc.run_protocol(model, relations, n_side_effects=0, **settings)
-    records = [record for record in result.records if record["left_out"] is None]
-    same = [record for record in records if _is_same(record, there.get((record["relation"], record["seed"])))]
+    records = [record for record in result.records if isinstance(record, RelationRecord)]
+    same = [record for record in records if _is_same(record, there.get((record.relation, record.seed)))]
     rows = [_row(method, before, result.to_frame(), seeds) for method in METHODS]
     for row in rows:
         print(row)
@@ -54,7 +55,7 @@ def main() -> None:
         results={
             "n_records": len(records),
             "n_same": len(same),
-            "different": [[r["relation"], r["seed"]] for r in records if r not in same],
+            "different": [[record.relation, record.seed] for record in records if record not in same],
             "methods": rows,
             "per_relation": result.to_frame()[["method", "relation", "seed", "accuracy", "causality", "n_prompts"]]
             .to_dict(orient="records"),
@@ -62,8 +63,9 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _is_same(record: dict[str, Any], other: dict[str, Any] | None) -> bool:
-    return other is not None and all(record[key] == other[key] for key in ("test_prompts", "edits"))
+def _is_same(record: RelationRecord, other: dict[str, Any] | None) -> bool:
+    plain = record.to_dict()
+    return other is not None and all(plain[key] == other[key] for key in ("test_prompts", "edits"))
 
 
 def _row(method: str, before: dict[str, Any], frame: Any, seeds: list[int]) -> dict[str, Any]:

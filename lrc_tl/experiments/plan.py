@@ -8,8 +8,7 @@ from typing import Any
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.beta import DEFAULT_BETA
-from lrc_tl.experiments.record import require_record
-from lrc_tl.experiments.resuming import ResultParts, part_path, read_part, require_no_parts
+from lrc_tl.experiments.resuming import StoredRecords, read_record, record_path, require_no_records
 from lrc_tl.experiments.settings import BenchmarkSettings
 from lrc_tl.lre.fit_settings import FitMethod, require_fit_method
 from lrc_tl.lre.jacobian import check_layers
@@ -20,7 +19,6 @@ from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.relation_files import built_in_relations, load_relation
 from lrc_tl.storage.json_results import check_folder
 
-PART_KIND = "benchmark_part"
 N_SIDE_EFFECTS = 16
 _MOST_VALUES = 10_000
 """Of layers, ranks or seeds in one run; more are a slip in a range."""
@@ -65,17 +63,11 @@ class ProtocolPlan:
         _require_compared(self.compare, method_names(settings, n_layers))
         return settings
 
-    def parts(self, model: HookedModel, settings: BenchmarkSettings) -> ResultParts | None:
-        """Where finished results are kept; None without a folder."""
+    def stored_records(self, model: HookedModel, settings: BenchmarkSettings) -> StoredRecords | None:
+        """Where finished records are kept; None without a folder."""
         if self.out is None:
             return None
-        return ResultParts(
-            folder=self.out,
-            kind=PART_KIND,
-            settings=asdict(settings),
-            fingerprint=ModelFingerprint.of(model),
-            require_record=require_record,
-        )
+        return StoredRecords(folder=self.out, settings=asdict(settings), fingerprint=ModelFingerprint.of(model))
 
     def content(self, relation: Relation) -> Any:
         """What a relation's result depends on beside the settings and the model, as JSON values."""
@@ -175,7 +167,7 @@ def plan_protocol(
     return plan
 
 
-def part_name(relation: Relation, seed: int) -> str:
+def record_name(relation: Relation, seed: int) -> str:
     """What the stored result of a relation and seed is called."""
     return f"{relation.name} seed {seed}"
 
@@ -232,13 +224,13 @@ def _check_out(plan: ProtocolPlan, out: Path) -> None:
     """Refuse a folder that cannot be written to or gone on in; what the model must match is checked later."""
     check_folder(out, what="the results")
     if not plan.resume:
-        require_no_parts(out, kind=PART_KIND, require_record=require_record)
+        require_no_records(out)
         return
     for relation in plan.relations:
         for seed in plan.seeds:
-            path = part_path(out, part_name(relation, seed))
+            path = record_path(out, record_name(relation, seed))
             if path.exists():
-                read_part(path, kind=PART_KIND, require_record=require_record)
+                read_record(path)
 
 
 def _highest_layer(settings: BenchmarkSettings) -> int | None:

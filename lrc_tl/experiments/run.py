@@ -9,8 +9,9 @@ from rich.markup import escape
 
 from lrc_tl.arguments.no_booleans import no_booleans
 from lrc_tl.experiments.one_relation import benchmark_relation
-from lrc_tl.experiments.plan import N_SIDE_EFFECTS, ProtocolPlan, method_names, part_name, plan_protocol
+from lrc_tl.experiments.plan import N_SIDE_EFFECTS, ProtocolPlan, method_names, plan_protocol, record_name
 from lrc_tl.experiments.presets import TABLE_METHODS
+from lrc_tl.experiments.record import Record
 from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.lre.fit_settings import FitMethod
 from lrc_tl.markup.printable import printable
@@ -128,28 +129,28 @@ def run_protocol(
 def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -> ProtocolResult:
     """What `run_protocol` gives, for options that were checked before the model was loaded."""
     settings = plan.on(model)
-    parts = plan.parts(model, settings)
-    records = []
+    stored = plan.stored_records(model, settings)
+    records: list[Record] = []
     jobs = [(relation, seed) for relation in plan.relations for seed in plan.seeds]
     with ExitStack() as stack:
-        if parts:
-            stack.enter_context(parts.open())
-        stored = {
-            (relation.name, seed): parts.read(part_name(relation, seed), content=plan.content(relation))
+        if stored:
+            stack.enter_context(stored.open())
+        finished = {
+            (relation.name, seed): stored.read(record_name(relation, seed), content=plan.content(relation))
             for relation, seed in jobs
-            if parts and plan.resume
+            if stored and plan.resume
         }
         bar = stack.enter_context(ProgressBar("benchmark", total=len(jobs), progress=progress))
         for relation, seed in jobs:
-            bar.say(escape(printable(part_name(relation, seed))))
-            record = stored.get((relation.name, seed))
+            bar.say(escape(printable(record_name(relation, seed))))
+            record = finished.get((relation.name, seed))
             if record is None:
                 started = time.perf_counter()
                 record = benchmark_relation(model, relation, seed, settings, others=plan.others)
-                if parts:
+                if stored:
                     seconds = time.perf_counter() - started
                     content = plan.content(relation)
-                    parts.write(part_name(relation, seed), record, content=content, seconds=seconds)
+                    stored.write(record_name(relation, seed), record, content=content, seconds=seconds)
             records.append(record)
             bar.advance()
     names = method_names(settings, int(model.cfg.n_layers))

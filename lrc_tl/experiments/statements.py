@@ -16,7 +16,7 @@ _UNRELATED_PROMPTS = 4
 """Few, so that many edits share one: what lies before its subject is then run once."""
 
 
-def side_effect_pairs(
+def side_effect_statements(
     model: HookedModel,
     relation: Relation,
     edits: Sequence[Edit],
@@ -28,8 +28,8 @@ def side_effect_pairs(
     """At most `n` (edit, statement) pairs of each kind: unrelated ones, and known other facts about its subject.
 
     Unrelated statements come from four of the other relations, one of each, drawn with the seed, and have neither
-    subject nor object in common with `relation`; what the model says to them may be wrong. A relation of the same
-    name is no other one. Where there are no such statements there are no pairs.
+    subject nor object in common with `relation`; what the model says to them may be wrong. Relations with the same
+    name as `relation` are skipped. Where there are no such statements there are no pairs.
     """
     if not n:
         return (), ()

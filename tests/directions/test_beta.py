@@ -129,7 +129,7 @@ def test_the_benchmark_has_the_constant_outside_presets_and_the_papers_inside(wo
     relation = lrc.Relation.from_pairs("said", pairs, templates=["{} w41"])
     options = {key: value for key, value in SETTINGS.items() if key != "rank"}
     result = lrc.run_protocol(word_model, [relation], methods=["mean"], rank=2, n_side_effects=0, **options)
-    assert result.records[0]["betas"] == [DEFAULT_BETA]
+    assert result.records[0].betas == (DEFAULT_BETA,)
     assert {preset["beta"][0] for preset in PRESETS.values()} == {0.1}
 
 

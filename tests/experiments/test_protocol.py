@@ -71,8 +71,8 @@ def test_a_curve_is_made_of_the_figures_of_single_betas_on_the_same_edits(word_m
     single = run_protocol(word_model, relations[:1], methods=("mean",), beta=BETAS[1], seeds=SEEDS[:1], **SETTINGS)
     (alone,) = single.records
     record = whole.records[0]
-    assert alone["edits"] == record["edits"] != []
-    one, other = alone["methods"]["mean"]["curve"][0], record["methods"]["mean"]["curve"][1]
+    assert alone.edits == record.edits != ()
+    one, other = alone.methods["mean"].curve[0].to_dict(), record.methods["mean"].curve[1].to_dict()
     assert set(one) == set(other)
     for figure, value in one.items():  # batches differ, so the last bits may
         assert value == (other[figure] if value is None else pytest.approx(other[figure], abs=1e-5)), figure
@@ -91,7 +91,7 @@ def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_met
     result = run_protocol(word_model, relations[:1], methods=METHODS, **SETTINGS)
     (record,) = result.records
     # The third reads the training facts' zero-shot prompts, for centring.
-    assert passes == [record["n_known_train"], record["n_facts"] - record["n_test"], record["n_prompts"]]
+    assert passes == [record.n_known_train, record.n_facts - record.n_test, record.n_prompts]
 
 
 def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model, relations):
@@ -103,18 +103,19 @@ def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model
     options = {**SETTINGS, "methods": ("lrc", "mean"), "beta": (0.0, 0.8), "n_side_effects": 9}
     result = run_protocol(word_model, relations[:1], others=[apart, beside, relations[0]], **options)
     (record,) = result.records
-    assert record["n_unrelated"] == 9
-    assert 1 <= record["n_same_subject"] <= 9
+    assert record.n_unrelated == 9
+    assert 1 <= record.n_same_subject <= 9
     for method in ("lrc", "mean"):
-        none, some = record["methods"][method]["curve"]
+        none, some = record.methods[method].curve
         for kind in ("unrelated", "same_subject"):
-            assert none[f"{kind}_kl"] == pytest.approx(0, abs=1e-6)
-            assert none[f"{kind}_kept"] == 1
-            assert some[f"{kind}_kl"] > 1e-4
-            assert some[f"{kind}_kept"] <= 1
+            effects = getattr(none, kind), getattr(some, kind)
+            assert effects[0].kl == pytest.approx(0, abs=1e-6)
+            assert effects[0].kept == 1
+            assert effects[1].kl > 1e-4
+            assert effects[1].kept <= 1
     without = run_protocol(word_model, relations[:1], others=[relations[0]], **options)
-    assert without.records[0]["n_unrelated"] == 0
-    assert without.records[0]["methods"]["lrc"]["curve"][0]["unrelated_kl"] is None
+    assert without.records[0].n_unrelated == 0
+    assert without.records[0].methods["lrc"].curve[0].unrelated.kl is None
 
 
 def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_model, relations, monkeypatch):
@@ -166,8 +167,8 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
             mine = [prompt for prompt in known.prompts if prompt.object == name]
             made[name] = lre.concepts(word_model, mine, rank=4)[name]
         expected = lrc.evaluate(word_model, lrc.ConceptSet(made), unseen.prompts, seed=42)
-        assert record["methods"][method]["accuracy"] == expected.accuracy
-        assert record["methods"][method]["curve"][0]["causality"] == expected.causality
+        assert record.methods[method].accuracy == expected.accuracy
+        assert record.methods[method].curve[0].causality == expected.causality
 
 
 def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word_model, relations, monkeypatch):
@@ -196,15 +197,15 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word
         )
         sets.append(lre.concepts(word_model, known.prompts, ridge=0.2))
     ridge = lrc.evaluate(word_model, sets[1], unseen.prompts, seed=42)
-    assert record["methods"]["lrc-ridge"]["accuracy"] == ridge.accuracy
-    assert record["methods"]["lrc-ridge"]["curve"][0]["causality"] == ridge.causality
+    assert record.methods["lrc-ridge"].accuracy == ridge.accuracy
+    assert record.methods["lrc-ridge"].curve[0].causality == ridge.causality
     expected = lrc.evaluate(word_model, lrc.combine_concepts(sets), unseen.prompts, seed=42)
-    found = record["methods"]["lrc-combined"]
-    assert found["accuracy"] == expected.accuracy
-    assert found["curve"][0]["causality"] == expected.causality
-    assert (found["object_layer"], found["rank"]) == (2, None)
-    parts = [record["methods"][method]["seconds_train"] for method in ("lrc", "lrc-final")]
-    assert found["seconds_train"] >= sum(parts)
+    found = record.methods["lrc-combined"]
+    assert found.accuracy == expected.accuracy
+    assert found.curve[0].causality == expected.causality
+    assert (found.object_layer, found.rank) == (2, None)
+    parts = [record.methods[method].seconds_train for method in ("lrc", "lrc-final")]
+    assert found.seconds_train >= sum(parts)
 
 
 def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, monkeypatch):
@@ -231,9 +232,9 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
         assert lre.method == "low_rank"
         concepts = lre.concepts(word_model, known.prompts, rank=2)
         expected = lrc.evaluate(word_model, concepts, unseen.prompts, seed=1)
-        own = record["methods"][method]
-        assert own["accuracy"] == expected.accuracy
-        assert own["curve"][0]["causality"] == expected.causality
+        own = record.methods[method]
+        assert own.accuracy == expected.accuracy
+        assert own.curve[0].causality == expected.causality
 
 
 def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relations, monkeypatch):
@@ -257,21 +258,21 @@ def test_a_split_seed_keeps_the_halves_and_the_seeds_draw_from_them(word_model, 
     options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "split_seed": 7}
     every = run_protocol(word_model, [relation], seeds=(1, 2, 3), **options)
     for record in every.records:
-        assert {subject for _, subject, _ in record["test_prompts"]} <= halves[1]
-        assert record["n_test"] == len(halves[1])
-        assert record["n_known_train"] <= len(halves[0])
+        assert {prompt.subject for prompt in record.test_prompts} <= halves[1]
+        assert record.n_test == len(halves[1])
+        assert record.n_known_train <= len(halves[0])
     most = len(relation.facts) - 3
     drawn = run_protocol(word_model, [relation], seeds=(1, 2, 3), max_facts=most, **options)
-    assert [record["n_test"] for record in drawn.records] == [min(most // 2, len(halves[1]))] * 3
+    assert [record.n_test for record in drawn.records] == [min(most // 2, len(halves[1]))] * 3
     own = run_protocol(word_model, [relation], seeds=(1, 2, 3), **{**options, "split_seed": None})
-    assert any({subject for _, subject, _ in record["test_prompts"]} - halves[1] for record in own.records)
+    assert any({prompt.subject for prompt in record.test_prompts} - halves[1] for record in own.records)
 
 
 def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, relations):
     options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "single_layer": True, "beta": 0.6}
     options["random_model"] = True
     (record,) = run_protocol(word_model, relations[:1], **options).records
-    found = record["methods"]["mean"]
+    found = record.methods["mean"]
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
     unseen = lrc.passes.one_prompt_a_fact(
@@ -282,31 +283,29 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     actual = [prompt.object for prompt in unseen.prompts]
     centre = lrc.subject_activations(word_model, train.prompts(seed=42), layer=0).mean(0)
     centred = lrc.evaluation.classify_activations(concepts, acts, actual, centre=centre)
-    assert found["accuracy_centred"] == centred.accuracy
+    assert found.accuracy_centred == centred.accuracy
     facts = train.prompts(seed=42)
     plain = lrc.subject_activations(word_model, facts, layer=0) - centre
     inside = [row for row, prompt in enumerate(facts) if prompt.object in concepts]
     ready = concepts.calibrate(plain[inside], [facts[row].object for row in inside], multiclass="standardised")
     calibrated = lrc.evaluation.classify_activations(ready, acts, actual, centre=centre, calibrated=True)
-    assert found["accuracy_calibrated"] == calibrated.accuracy
+    assert found.accuracy_calibrated == calibrated.accuracy
     random = lrc.evaluation.classify_activations(lrc.evaluation.random_concepts(concepts, seed=42), acts, actual)
-    assert found["control_random"] == random.accuracy
-    assert 0 <= found["control_shuffled"] <= 1
+    assert found.control_random == random.accuracy
+    assert 0 <= found.control_shuffled <= 1
     with random_weights(word_model, seed=42):
         untrained = lrc.mean_concepts(word_model, known.prompts, layer=0)
         read = lrc.subject_activations(word_model, unseen.prompts, layer=0)
-        assert (
-            found["control_random_model"] == lrc.evaluation.classify_activations(untrained, read, actual).accuracy
-        )
-    assert found["control_random_model"] != found["accuracy"]
+        assert found.control_random_model == lrc.evaluation.classify_activations(untrained, read, actual).accuracy
+    assert found.control_random_model != found.accuracy
     edits = lrc.evaluation.counterfactual_edits([p for p in unseen.prompts if p.object in concepts], seed=42)
     differences = torch.stack([concepts[e.target].vector - concepts[e.prompt.object].vector for e in edits])
     (single,) = lrc.evaluation.causality_curve(
         word_model, edits, differences, betas=[0.6], layers=[0], generated=True
     )
-    assert found["curve_single_layer"][0]["success"] == single.success.tolist()
-    assert found["curve_single_layer"][0]["hard_success"] == single.generated.tolist()
-    assert found["curve"][0]["mean_log_odds_change"] != found["curve_single_layer"][0]["mean_log_odds_change"]
+    assert found.curve_single_layer[0].success == tuple(single.success.tolist())
+    assert found.curve_single_layer[0].hard_success == tuple(single.generated.tolist())
+    assert found.curve[0].mean_log_odds_change != found.curve_single_layer[0].mean_log_odds_change
 
 
 def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(word_model, relations, monkeypatch):
@@ -323,8 +322,8 @@ def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(wor
     monkeypatch.setattr(benchmark, "training_activations", broken)
     options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "random_model": True}
     (record,) = run_protocol(word_model, relations[:1], **options).records
-    assert record["methods"]["mean"]["control_random_model"] is None
-    assert record["methods"]["mean"]["accuracy"] > 0
+    assert record.methods["mean"].control_random_model is None
+    assert record.methods["mean"].accuracy > 0
 
 
 def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(word_model, relations):
@@ -364,7 +363,7 @@ def test_settings_are_chosen_on_training_facts_alone(word_model, monkeypatch):
     (record,) = result.records
     train, _ = relation.split(seed=1)
     chosen = lrc.select_settings(word_model, train, shots=0, seed=1, progress=False)
-    assert record["selected"] == chosen.to_dict()
+    assert record.selected == chosen.to_dict()
     for field in ("subject_layer", "object_layer", "rank"):
-        assert record[field] == getattr(chosen, field)
-    assert record["betas"] == [chosen.beta]
+        assert getattr(record, field) == getattr(chosen, field)
+    assert record.betas == (chosen.beta,)
