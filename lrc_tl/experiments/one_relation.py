@@ -21,7 +21,7 @@ from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.experiments.method_outcome import CurvePoint, MethodOutcome
 from lrc_tl.experiments.record import AskedEdit, AskedPrompt, LeftOutRelation, Record, RelationRecord
 from lrc_tl.experiments.relation_prompts import LeftOut, RelationPrompts, known_prompts, split_facts
-from lrc_tl.experiments.settings import BenchmarkSettings
+from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.experiments.statements import side_effect_statements
 from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
 from lrc_tl.methods.method import MethodVariant
@@ -45,7 +45,8 @@ def benchmark_relation(
     model: HookedModel,
     relation: Relation,
     seed: int,
-    settings: BenchmarkSettings,
+    methods: Sequence[str],
+    settings: ExperimentSettings,
     *,
     others: Sequence[Relation] = (),
 ) -> Record:
@@ -54,7 +55,7 @@ def benchmark_relation(
     `others` are the relations whose statements show the side effects.
     """
     try:
-        return _Measurement(model, relation, seed, settings, others).record()
+        return _Measurement(model, relation, seed, methods, settings, others).record()
     except LeftOut as reason:
         return LeftOutRelation(relation=relation.name, seed=seed, left_out=str(reason))
 
@@ -67,11 +68,12 @@ class _Measurement:
         model: HookedModel,
         relation: Relation,
         seed: int,
-        settings: BenchmarkSettings,
+        methods: Sequence[str],
+        settings: ExperimentSettings,
         others: Sequence[Relation],
     ) -> None:
         self.model, self.relation, self.seed, self.settings = model, relation, seed, settings
-        self.others = others
+        self.methods, self.others = methods, others
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -88,7 +90,7 @@ class _Measurement:
         with self._clock("select"):
             settings, selected = self._selected(train)
         known, unseen = prompts.known, prompts.unseen
-        variants = settings.variants(int(self.model.cfg.n_layers))
+        variants = settings.variants(self.methods, int(self.model.cfg.n_layers))
         layers = settings.subject_layers
         with self._clock("activations"):
             training = training_activations(self.model, variants, known.prompts)
@@ -138,7 +140,7 @@ class _Measurement:
             seconds=self.seconds,
         )
 
-    def _selected(self, train: Relation) -> tuple[BenchmarkSettings, dict[str, Any] | None]:
+    def _selected(self, train: Relation) -> tuple[ExperimentSettings, dict[str, Any] | None]:
         settings = self.settings
         if not settings.select:
             return settings, None
@@ -278,7 +280,7 @@ class _Measurement:
         variants: Sequence[MethodVariant],
         concepts: Mapping[str, ConceptSet],
         edits: Sequence[Edit],
-        settings: BenchmarkSettings,
+        settings: ExperimentSettings,
     ) -> tuple[dict[str, MethodOutcome], tuple[int, int]]:
         """The outcomes with their curves, and how many (edit, statement) pairs of each kind there were.
 
@@ -308,7 +310,7 @@ class _Measurement:
         return with_curves, (len(unrelated), len(same))
 
     def _curves(
-        self, edits: Sequence[Edit], differences: Mapping[str, Tensor], settings: BenchmarkSettings
+        self, edits: Sequence[Edit], differences: Mapping[str, Tensor], settings: ExperimentSettings
     ) -> tuple[dict[str, tuple[CurvePoint, ...]], tuple[Pair, ...], tuple[Pair, ...]]:
         """Edits at every layer: a curve for each method, and the (edit, statement) pairs of the side effects."""
         betas = settings.betas or ()
@@ -334,7 +336,7 @@ class _Measurement:
         variants: Sequence[MethodVariant],
         edits: Sequence[Edit],
         differences: Mapping[str, Tensor],
-        settings: BenchmarkSettings,
+        settings: ExperimentSettings,
     ) -> dict[str, tuple[CurvePoint, ...]]:
         """Edits at each method's subject layer alone."""
         points: dict[str, tuple[CurvePoint, ...]] = {}

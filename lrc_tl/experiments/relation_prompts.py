@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from lrc_tl.errors import PositionError, RelationError
-from lrc_tl.experiments.settings import BenchmarkSettings
+from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.models.loading import HookedModel
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known, one_prompt_a_fact
 from lrc_tl.relations.prompts import Prompt
@@ -35,7 +35,7 @@ class RelationPrompts:
         return [prompt.object for prompt in self.unseen.prompts]
 
 
-def split_facts(relation: Relation, seed: int, settings: BenchmarkSettings) -> tuple[Relation, Relation]:
+def split_facts(relation: Relation, seed: int, settings: ExperimentSettings) -> tuple[Relation, Relation]:
     """Training and test facts, drawn and split by the seed.
 
     Raises:
@@ -60,7 +60,7 @@ def split_facts(relation: Relation, seed: int, settings: BenchmarkSettings) -> t
 
 
 def known_prompts(
-    model: HookedModel, train: Relation, test: Relation, seed: int, settings: BenchmarkSettings
+    model: HookedModel, train: Relation, test: Relation, seed: int, settings: ExperimentSettings
 ) -> RelationPrompts:
     """The prompts of the training and the test facts, those that the model answers told apart.
 

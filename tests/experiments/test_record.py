@@ -18,8 +18,9 @@ def record(word_model):
     """With everything that may be asked for."""
     (relation,) = spoken_relations(word_model, 1)
     beside = spoken_relation(word_model, name="beside", tail="w43")
-    options = {"methods": ("lrc", "mean"), "beta": (0.3, 0.8), "single_layer": True, "random_model": True}
-    (record,) = run_protocol(word_model, [relation], others=[beside], **SETTINGS, **options).records
+    settings = replace(SETTINGS, betas=(0.3, 0.8), single_layer=True, random_model=True)
+    methods = ("lrc", "mean")
+    (record,) = run_protocol(word_model, [relation], methods=methods, others=[beside], settings=settings).records
     return record
 
 

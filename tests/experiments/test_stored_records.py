@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from tiny_benchmark import METHODS, SETTINGS
@@ -45,7 +46,7 @@ def test_a_relation_with_a_long_name_is_run_stored_and_resumed(word_model, tmp_p
     relation = lrc.Relation.from_pairs(name, pairs, templates=["{} w1"])
     left_out = "could be evaluated|known"
     with pytest.raises(ValueError, match=left_out):
-        run_protocol(word_model, [relation], methods=METHODS, out=tmp_path, **SETTINGS)
+        run_protocol(word_model, [relation], methods=METHODS, out=tmp_path, settings=SETTINGS)
     (path,) = record_files(tmp_path)
     assert json.loads(path.read_text(encoding="utf-8"))["record"]["relation"] == name
 
@@ -57,7 +58,11 @@ def stored(word_model, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("fuzzed")
     run_protocol(
-        word_model, spoken_relations(word_model, 1), methods=("lrc", "mean"), beta=0.3, out=folder, **SETTINGS
+        word_model,
+        spoken_relations(word_model, 1),
+        methods=("lrc", "mean"),
+        settings=replace(SETTINGS, betas=0.3),
+        out=folder,
     )
     (path,) = record_files(folder)
     return path.read_bytes(), read_record(path)

@@ -1,7 +1,7 @@
 """A batch never changes a row: figures of many rows are those that passes over one row each give."""
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 
 import pytest
@@ -117,7 +117,8 @@ def wholes(model, relation, other):
             n_prompts=3, others=[other], **quiet,
         ).to_dict(),
         "run_protocol": lrc.run_protocol(
-            model, [relation], methods=("lrc", "mean"), beta=0.3, seeds=[1], others=[other], **SETTINGS
+            model, [relation], methods=("lrc", "mean"), seeds=[1], others=[other],
+            settings=replace(SETTINGS, betas=0.3),
         ).to_dict(),
     }  # fmt: skip
 
