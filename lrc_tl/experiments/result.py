@@ -180,6 +180,20 @@ class ProtocolResult:
         """The table of arXiv:2311.08968, section 4, with counts; accuracies, curves and comparisons."""
         return benchmark_markdown(self.to_dict())
 
+    def plot(self) -> Any:
+        """A matplotlib Figure of what the result shows best: `lrc_tl.views.plot_result`.
+
+        A sweep as lines over its layers or ranks; else causality over several betas; else two methods, relation by
+        relation. `lrc_tl.views` draws each with options of its own.
+
+        Raises:
+            LookupError: there is one method, at one setting and beta.
+            ImportError: matplotlib is missing; the text says how to install it.
+        """
+        from lrc_tl.views import plot_result  # views import results, so only here and now
+
+        return plot_result(self)
+
     def comparisons(self, first: str | None = None) -> list[dict[str, Any]]:
         """One method, by default the first, against each other one; see `lrc_tl.experiments.comparison.compare`.
 

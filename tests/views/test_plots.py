@@ -24,8 +24,8 @@ def test_every_relation_has_its_two_means_ordered_by_their_difference(tmp_path):
     assert (tmp_path / "relations.png").stat().st_size > 5000
 
 
-def test_relations_without_the_figure_are_not_drawn():
-    (axes,) = plot_relations(RESULT, first="lrc", second="mean", figure="causality").axes
+def test_relations_without_the_statistic_are_not_drawn():
+    (axes,) = plot_relations(RESULT, first="lrc", second="mean", statistic="causality").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     assert [collection.get_label() for collection in axes.collections[1:]] == ["lrc", "mean"]
 
@@ -49,7 +49,7 @@ def test_a_sweep_is_a_line_over_its_values(tmp_path):
     lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].get_lines()}
     assert lines["lrc, accuracy"].tolist() == [[3, 0.0], [5, 0.1875], [7, 0.375]]
     assert lines["lrc, causality"][:, 1] == pytest.approx([0.875] * 3)
-    apart = plot_sweep(swept([3, 5]), over="object_layer", figures=["accuracy"], by_object_tokens=True)
+    apart = plot_sweep(swept([3, 5]), over="object_layer", statistics=["accuracy"], by_object_tokens=True)
     labels = {line.get_label() for line in apart.axes[0].get_lines()}
     assert labels == {"lrc, multi-token, accuracy", "lrc, single-token, accuracy"}
 
@@ -57,8 +57,8 @@ def test_a_sweep_is_a_line_over_its_values(tmp_path):
 def test_what_the_result_lacks_is_refused_with_what_it_has():
     with pytest.raises(LookupError, match="no method 'svm'; it has lrc, mean"):
         plot_relations(RESULT)
-    with pytest.raises(LookupError, match="no figure 'acuracy'; it has seed, accuracy"):
-        plot_relations(RESULT, second="mean", figure="acuracy")
+    with pytest.raises(LookupError, match="no statistic 'acuracy'; it has seed, accuracy"):
+        plot_relations(RESULT, second="mean", statistic="acuracy")
     with pytest.raises(LookupError, match="fewer than two values of rank; run a sweep over it"):
         plot_sweep(swept([3, 5]), over="rank")
 
@@ -93,9 +93,9 @@ def test_curves_go_over_beta_and_over_side_effects():
         plot_curves(RESULT, methods=["svm"])
 
 
-def test_curves_are_of_known_figures_and_of_betas_that_all_relations_have():
-    with pytest.raises(LookupError, match="the curves have no figure 'beta'; they have causality, "):
-        plot_curves(RESULT, figure="beta")
+def test_curves_are_of_known_statistics_and_of_betas_that_all_relations_have():
+    with pytest.raises(LookupError, match="the curves have no statistic 'beta'; they have causality, "):
+        plot_curves(RESULT, statistic="beta")
     selected = tuple(at_betas(RECORDS[place], (beta, 0.2)) for place, beta in ((0, 0.3), (2, 0.5)))
     with pytest.raises(LookupError, match="or not the same for all relations"):
         plot_curves(lrc.ProtocolResult(records=selected, methods=("lrc", "mean")))
@@ -118,3 +118,21 @@ def test_what_can_be_drawn_is_saved(tmp_path):
     names = [path.name for path in save_plots(swept([3, 5]), tmp_path)]
     assert names[-2:] == ["sweep_object_layer.png", "sweep_object_layer_by_tokens.png"]
     assert all(path.stat().st_size > 5000 for path in saved)
+
+
+def test_a_result_draws_what_it_shows_best():
+    def lines(figure):
+        return {line.get_label() for line in figure.axes[0].get_lines()}
+
+    over_layers = swept([3, 5, 7]).plot()
+    assert over_layers.axes[0].get_xlabel() == "object layer"
+    assert lines(over_layers) == {"lrc, accuracy", "lrc, causality"}
+    assert RESULT.plot().axes[0].get_xlabel() == "beta"
+    assert lines(RESULT.plot()) == {"lrc", "mean"}
+    one_beta = [record("a", 1, lrc=([True, False], [True, False]), mean=([True, True], [True, True]))]
+    relations = lrc.ProtocolResult(records=tuple(one_beta), methods=("lrc", "mean")).plot()
+    assert [label.get_text() for label in relations.axes[0].get_yticklabels()] == ["a"]
+    assert relations.axes[0].get_xlabel() == "accuracy"
+    alone = lrc.ProtocolResult(records=tuple(one_beta), methods=("lrc",))
+    with pytest.raises(LookupError, match="one method, lrc, at one setting and beta, which no figure can compare"):
+        alone.plot()
