@@ -311,7 +311,7 @@ def _from_folder(folder: Path) -> dict[str, Any]:
         raise ResumeError(f"{folder} holds no results of a benchmark; give the folder that it kept them in")
     stored = [read_record(path) for path in paths]
     require_one_run(stored)
-    records = sorted((one.record for one in stored), key=lambda record: (record.relation, record.seed))
+    records = sorted((file.record for file in stored), key=lambda record: (record.relation, record.seed))
     for record, following in pairwise(records):
         if (record.relation, record.seed) == (following.relation, following.seed):
             raise ResumeError(f"{folder} holds {record.relation!r}, seed {record.seed}, twice; delete one")
