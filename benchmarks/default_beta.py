@@ -25,7 +25,7 @@ from typing import Any
 
 import lrc_tl as lrc
 from lrc_tl.directions.beta import DEFAULT_BETA
-from lrc_tl.experiments.presets import benchmark_settings
+from lrc_tl.experiments.presets import benchmark_options
 from lrc_tl.storage.json_results import write_result
 from lrc_tl.tuning.beta_choice import MOST_KL_ELSEWHERE, MOST_PERPLEXITY_RATIO, BetaEffect, BetaTrials
 
@@ -166,7 +166,7 @@ def main() -> None:
         table = readme_table(model)
         show(f"{given.model}, city in country, README's settings, {table['n_edits']} edits", table["effects"])
         return write(f"beta_table_{model_name}", table, model, {"model": given.model, **README_PLACES}, started)
-    preset = benchmark_settings({}, model=given.model, preset="table5-small")
+    preset = benchmark_options({}, model=given.model, preset="table5-small").to_dict()
     usual = README_PLACES if given.model == GEMMA else {name: preset[name] for name in README_PLACES}
     asked = {name: getattr(given, name) for name in README_PLACES}
     places = {name: usual[name] if value is None else value for name, value in asked.items()}

@@ -11,11 +11,13 @@ seeds the test prompts and edits are the same as then: of those the other method
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lrc_tl as lrc
-from lrc_tl.experiments.presets import benchmark_settings
+from lrc_tl.experiments.presets import benchmark_options
+from lrc_tl.experiments.record import RelationRecord
 from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,19 +30,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--relations", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--seeds", default="42,43,44,45,46")
-    options = parser.parse_args()
-    seeds = [int(seed) for seed in options.seeds.split(",")]
+    arguments = parser.parse_args()
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
     started = time.perf_counter()
     before = json.loads((RESULTS / "benchmark_gemma-3-270m.json").read_text(encoding="utf-8"))
     there = {(entry["relation"], entry["seed"]): entry for entry in before["relations"]}
-    found, _ = lrc.load_relations(options.relations)
+    found, _ = lrc.load_relations(arguments.relations)
     relations = [found[name] for name in dict.fromkeys(name for name, _ in there)]
     model = lrc.load_model(MODEL)
-    settings = benchmark_settings({"methods": METHODS, "beta": (0.1,)}, model=MODEL, preset="table5-small")
-    settings |= {"seeds": seeds, "split_seed": 0}
-    result = lrc.run_protocol(model, relations, n_side_effects=0, **settings)
-    records = [record for record in result.records if record["left_out"] is None]
-    same = [record for record in records if _is_same(record, there.get((record["relation"], record["seed"])))]
+    options = benchmark_options(
+        {"methods": METHODS, "seeds": seeds, "betas": 0.1, "split_seed": 0}, model=MODEL, preset="table5-small"
+    )
+    result = lrc.run_protocol(
+        model,
+        relations,
+        methods=options.methods,
+        seeds=options.seeds,
+        settings=replace(options.settings, n_side_effects=0),
+    )
+    records = [record for record in result.records if isinstance(record, RelationRecord)]
+    same = [record for record in records if _is_same(record, there.get((record.relation, record.seed)))]
     rows = [_row(method, before, result.to_frame(), seeds) for method in METHODS]
     for row in rows:
         print(row)
@@ -49,12 +58,12 @@ def main() -> None:
         RESULTS / "linear_probes_gemma-3-270m.json",
         kind="linear_probes",
         model=lrc.models.ModelFingerprint.of(model).to_dict(),
-        settings={**{name: settings[name] for name in settings}, "command": "benchmarks/linear_probes.py"},
+        settings={**options.to_dict(), "command": "benchmarks/linear_probes.py"},
         seconds=time.perf_counter() - started,
         results={
             "n_records": len(records),
             "n_same": len(same),
-            "different": [[r["relation"], r["seed"]] for r in records if r not in same],
+            "different": [[record.relation, record.seed] for record in records if record not in same],
             "methods": rows,
             "per_relation": result.to_frame()[["method", "relation", "seed", "accuracy", "causality", "n_prompts"]]
             .to_dict(orient="records"),
@@ -62,8 +71,9 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _is_same(record: dict[str, Any], other: dict[str, Any] | None) -> bool:
-    return other is not None and all(record[key] == other[key] for key in ("test_prompts", "edits"))
+def _is_same(record: RelationRecord, other: dict[str, Any] | None) -> bool:
+    plain = record.to_dict()
+    return other is not None and all(plain[key] == other[key] for key in ("test_prompts", "edits"))
 
 
 def _row(method: str, before: dict[str, Any], frame: Any, seeds: list[int]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from .evaluation.statements import known_statements as known_statements
 from .evaluation.summary import evaluate as evaluate
 from .experiments.result import ProtocolResult as ProtocolResult
 from .experiments.run import run_protocol as run_protocol
+from .experiments.settings import ExperimentSettings as ExperimentSettings
 from .lre.embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
 from .lre.fit_settings import LowRank as LowRank
 from .lre.layer_grid import fit_layer_grid as fit_layer_grid

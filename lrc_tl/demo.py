@@ -7,21 +7,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.directions.beta import BetaSource
 from lrc_tl.directions.concept_set import ConceptSet
-from lrc_tl.evaluation.causality import causality_curve
-from lrc_tl.evaluation.classification import classify_activations
+from lrc_tl.evaluation.causality import CausalityResult, causality_curve
+from lrc_tl.evaluation.classification import Classification, classify_activations
 from lrc_tl.evaluation.statements import known_statements
-from lrc_tl.evaluation.summary import evaluate, random_differences, swap_differences
+from lrc_tl.evaluation.summary import Evaluation, evaluate, random_differences, swap_differences
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.methods.baselines import mean_concepts
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import subject_activations
-from lrc_tl.passes.known_prompts import filter_known
+from lrc_tl.passes.known_prompts import KnownPrompts, filter_known
 from lrc_tl.relations.relation import Relation
 from lrc_tl.steering.generation import generate
-from lrc_tl.tuning.selection import select_settings
+from lrc_tl.tuning.selection import Settings, select_settings
 
 STRENGTHS = (0.02, 0.03, 0.05, 0.08, 0.12)
 _NEW_TOKENS = 12
@@ -77,6 +80,31 @@ class DemoResult:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Judgement:
+    """What the directions do on subjects that they were not made from."""
+
+    evaluation: Evaluation
+    baseline: Classification
+    """Of mean activations."""
+    control: CausalityResult
+    """Of random directions of the same norms."""
+    hard_success: float
+    random_hard_success: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steered:
+    """Texts without and with steering."""
+
+    concept: str
+    strength: float
+    succeeded: bool
+    """Whether the steered text names the concept or one of its training subjects."""
+    unsteered: str
+    steered: str
+
+
 @numbers_checked
 def run_demo(
     model: HookedModel,
@@ -107,12 +135,7 @@ def run_demo(
 
     say("2. Layers, rank and beta, chosen on held-out training facts (select_settings)")
     settings = select_settings(model, train, shots=shots, seed=seed, progress=progress)
-    say(
-        f"   subject layer {settings.subject_layer}, object layer {settings.object_layer}, rank {settings.rank}, "
-        f"beta {settings.beta:g} (accuracy {settings.accuracy:.2f}, hard success {settings.hard_success:.2f}, "
-        f"causality {settings.causality:.2f}{_nats(settings.kl_elsewhere)}, perplexity of neutral texts "
-        f"x{settings.perplexity_ratio:.2f} on {settings.n_validation} held-out facts)"
-    )
+    say(_described(settings))
     say("   a larger beta makes the new object likelier than the old one, but breaks what the model says")
 
     say(f"3. The LRE, from {n_lre_prompts} prompts, and one direction for each object")
@@ -127,91 +150,112 @@ def run_demo(
     concepts = lre.concepts(model, known.prompts, rank=settings.rank).with_beta(settings.beta)
 
     say("4. Unseen subjects")
-    statements = known_statements(model, relation, seed=seed, progress=progress)
-    result = evaluate(model, concepts, unseen.prompts, seed=seed, elsewhere=statements, progress=progress)
-    actual = [prompt.object for prompt in unseen.prompts]
-    read = subject_activations(model, unseen.prompts, layer=concepts.layer)
-    baseline = classify_activations(mean_concepts(model, known.prompts, layer=concepts.layer), read, actual)
-    differences = random_differences(swap_differences(concepts, result.edits), seed=seed)
-    (control,) = causality_curve(
-        model,
-        result.edits,
-        differences,
-        betas=[settings.beta],
-        generated=True,
-        clean=result.causality_result.clean,
-        progress=progress,
-    )
-    hard_success, random_hard_success = result.hard_success, control.hard_causality
-    assert hard_success is not None
-    assert random_hard_success is not None
-    found = result.classification
-    say(
-        f"   accuracy {found.accuracy:.3f} ({found.n_correct} of {found.n_prompts}, {len(concepts)} objects; "
-        f"chance {found.chance:.3f}, mean-activation baseline {baseline.accuracy:.3f})"
-    )
-    say(
-        f"   {len(result.edits)} swaps at beta {result.causality_result.beta:g} ({result.beta_source}): the model "
-        f"itself says the new object in {hard_success:.3f} (hard success), it is likelier than the old one in "
-        f"{result.causality:.3f} (causality){_nats(result.kl_elsewhere)}; random directions of the same norm: "
-        f"{random_hard_success:.3f} and {control.causality:.3f}"
-    )
+    acts = subject_activations(model, unseen.prompts, layer=concepts.layer)
+    judgement = _judgement(model, relation, concepts, known, unseen, acts, seed=seed, progress=progress)
+    for line in _judged(judgement, concepts):
+        say(line)
 
-    shown = unseen.prompts[0]
-    ranking = concepts.classify(model, shown.text, subject=shown.subject)
-    say(f"5. One prompt: {shown.text!r}")
+    first = unseen.prompts[0]
+    ranking = concepts.classify(model, first.text, subject=first.subject)
+    say(f"5. One prompt: {first.text!r}")
     say("   " + ", ".join(f"{name} {score:,.0f}" for name, score in ranking[:5]))
 
-    concept, strength, named, unsteered, steered = _steering(model, concepts, train, neutral_text, seed=seed)
-    outcome = "the smallest that names it or a training subject" if named else "none tried names it"
-    say(f"6. Steering towards {concept} with strength {strength:g} ({outcome})")
-    say(f"   without: {unsteered!r}")
-    say(f"   with:    {steered!r}")
+    steered = _steering(model, concepts, train, neutral_text, seed=seed)
+    outcome = "the smallest that names it or a training subject" if steered.succeeded else "none tried names it"
+    say(f"6. Steering towards {steered.concept} with strength {steered.strength:g} ({outcome})")
+    say(f"   without: {steered.unsteered!r}")
+    say(f"   with:    {steered.steered!r}")
 
+    difference = _difference_after_loading(model, concepts, acts)
+    say(f"7. Saved and loaded: scores differ by at most {difference:g}")
+    return _demo_result(
+        known=known,
+        unseen=unseen,
+        settings=settings,
+        n_lre_prompts=len(lre_prompts),
+        concepts=concepts,
+        judgement=judgement,
+        ranking=ranking,
+        steered=steered,
+        reload_max_abs_diff=difference,
+        relation=relation,
+    )
+
+
+def _described(settings: Settings) -> str:
+    return (
+        f"   subject layer {settings.subject_layer}, object layer {settings.object_layer}, rank {settings.rank}, "
+        f"beta {settings.beta:g} (accuracy {settings.accuracy:.2f}, hard success {settings.hard_success:.2f}, "
+        f"causality {settings.causality:.2f}{_nats(settings.kl_elsewhere)}, perplexity of neutral texts "
+        f"x{settings.perplexity_ratio:.2f} on {settings.n_validation} held-out facts)"
+    )
+
+
+def _judgement(
+    model: HookedModel,
+    relation: Relation,
+    concepts: ConceptSet,
+    known: KnownPrompts,
+    unseen: KnownPrompts,
+    acts: Float[Tensor, "prompt d_model"],
+    *,
+    seed: int,
+    progress: bool,
+) -> _Judgement:
+    """Accuracy and causality on the unseen prompts, of the directions and of what they are compared with."""
+    statements = known_statements(model, relation, seed=seed, progress=progress)
+    evaluation = evaluate(model, concepts, unseen.prompts, seed=seed, elsewhere=statements, progress=progress)
+    actual = [prompt.object for prompt in unseen.prompts]
+    baseline = classify_activations(mean_concepts(model, known.prompts, layer=concepts.layer), acts, actual)
+    differences = random_differences(swap_differences(concepts, evaluation.edits), seed=seed)
+    (control,) = causality_curve(
+        model,
+        evaluation.edits,
+        differences,
+        betas=[evaluation.causality_result.beta],
+        generated=True,
+        clean=evaluation.causality_result.clean,
+        progress=progress,
+    )
+    assert evaluation.hard_success is not None
+    assert control.hard_causality is not None
+    return _Judgement(
+        evaluation=evaluation,
+        baseline=baseline,
+        control=control,
+        hard_success=evaluation.hard_success,
+        random_hard_success=control.hard_causality,
+    )
+
+
+def _judged(judgement: _Judgement, concepts: ConceptSet) -> tuple[str, str]:
+    """What the demo says of accuracy and of the swaps."""
+    evaluation, control = judgement.evaluation, judgement.control
+    classification = evaluation.classification
+    return (
+        f"   accuracy {classification.accuracy:.3f} ({classification.n_correct} of {classification.n_prompts}, "
+        f"{len(concepts)} objects; chance {classification.chance:.3f}, mean-activation baseline "
+        f"{judgement.baseline.accuracy:.3f})",
+        f"   {len(evaluation.edits)} swaps at beta {evaluation.causality_result.beta:g} "
+        f"({evaluation.beta_source}): the model itself says the new object in {judgement.hard_success:.3f} (hard "
+        f"success), it is likelier than the old one in {evaluation.causality:.3f} "
+        f"(causality){_nats(evaluation.kl_elsewhere)}; random directions of the same norm: "
+        f"{judgement.random_hard_success:.3f} and {control.causality:.3f}",
+    )
+
+
+def _difference_after_loading(
+    model: HookedModel, concepts: ConceptSet, acts: Float[Tensor, "prompt d_model"]
+) -> float:
+    """The largest difference of scores between the concepts and what comes back from a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "concepts.safetensors"
         concepts.save(path)
-        again = ConceptSet.load(path, model=model)
-    difference = float((again.scores(read) - concepts.scores(read)).abs().max())
-    say(f"7. Saved and loaded: scores differ by at most {difference:g}")
-    return DemoResult(
-        relation=relation.name,
-        n_known=len(known.prompts),
-        n_test=len(unseen.prompts),
-        n_objects=len(concepts),
-        n_test_objects=len(set(actual)),
-        chance=found.chance,
-        accuracy=found.accuracy,
-        mean_baseline_accuracy=baseline.accuracy,
-        causality=result.causality,
-        hard_success=hard_success,
-        kl_elsewhere=result.kl_elsewhere,
-        n_elsewhere=0 if result.elsewhere is None else result.elsewhere.n_statements,
-        random_causality=control.causality,
-        random_hard_success=random_hard_success,
-        beta=result.causality_result.beta,
-        beta_source=result.beta_source,
-        n_edits=len(result.edits),
-        reload_max_abs_diff=difference,
-        subject_layer=settings.subject_layer,
-        object_layer=settings.object_layer,
-        rank=settings.rank,
-        n_lre_prompts=len(lre_prompts),
-        validation=settings.to_dict(),
-        prompt=shown.text,
-        subject=shown.subject,
-        ranking=ranking,
-        concept=concept,
-        strength=strength,
-        steering_succeeded=named,
-        text_unsteered=unsteered,
-        text_steered=steered,
-    )
+        loaded = ConceptSet.load(path, model=model)
+    return float((loaded.scores(acts) - concepts.scores(acts)).abs().max())
 
 
-def _steering(
-    model: HookedModel, concepts: ConceptSet, train: Relation, text: str, *, seed: int
-) -> tuple[str, float, bool, str, str]:
+def _steering(model: HookedModel, concepts: ConceptSet, train: Relation, text: str, *, seed: int) -> _Steered:
     """Concept and smallest strength whose text names the concept or one of its training subjects.
 
     At most three concepts are tried, in seeded order, each with all strengths as one batch; where none succeeds,
@@ -219,18 +263,75 @@ def _steering(
     """
     names = {name: [name, *(fact.subject for fact in train.facts if fact.object == name)] for name in concepts}
     (plain,) = generate(model, text, max_new_tokens=_NEW_TOKENS)
-    unsteered = plain.text
-    candidates = sorted(name for name in concepts if not _mentions(unsteered, names[name]))
+    candidates = sorted(name for name in concepts if not _mentions(plain.text, names[name]))
     tried = random.Random(seed).sample(candidates, min(3, len(candidates)))
-    last = ""
+    strongest = ""
     for name in tried:
         steering = concepts[name].add(strength=0.0).at()
         swept = generate(model, text, steering=steering, strengths=STRENGTHS, max_new_tokens=_NEW_TOKENS)
         for strength, generated in zip(STRENGTHS, swept, strict=True):
             if _mentions(generated.text, names[name]):
-                return name, strength, True, unsteered, generated.text
-        last = last or swept[-1].text
-    return tried[0], STRENGTHS[-1], False, unsteered, last
+                return _Steered(
+                    concept=name,
+                    strength=strength,
+                    succeeded=True,
+                    unsteered=plain.text,
+                    steered=generated.text,
+                )
+        strongest = strongest or swept[-1].text
+    return _Steered(
+        concept=tried[0], strength=STRENGTHS[-1], succeeded=False, unsteered=plain.text, steered=strongest
+    )
+
+
+def _demo_result(
+    *,
+    relation: Relation,
+    known: KnownPrompts,
+    unseen: KnownPrompts,
+    settings: Settings,
+    n_lre_prompts: int,
+    concepts: ConceptSet,
+    judgement: _Judgement,
+    ranking: list[tuple[str, float]],
+    steered: _Steered,
+    reload_max_abs_diff: float,
+) -> DemoResult:
+    evaluation = judgement.evaluation
+    classification = evaluation.classification
+    return DemoResult(
+        relation=relation.name,
+        n_known=len(known.prompts),
+        n_test=len(unseen.prompts),
+        n_objects=len(concepts),
+        n_test_objects=len({prompt.object for prompt in unseen.prompts}),
+        chance=classification.chance,
+        accuracy=classification.accuracy,
+        mean_baseline_accuracy=judgement.baseline.accuracy,
+        causality=evaluation.causality,
+        hard_success=judgement.hard_success,
+        kl_elsewhere=evaluation.kl_elsewhere,
+        n_elsewhere=0 if evaluation.elsewhere is None else evaluation.elsewhere.n_statements,
+        random_causality=judgement.control.causality,
+        random_hard_success=judgement.random_hard_success,
+        beta=evaluation.causality_result.beta,
+        beta_source=evaluation.beta_source,
+        n_edits=len(evaluation.edits),
+        reload_max_abs_diff=reload_max_abs_diff,
+        subject_layer=settings.subject_layer,
+        object_layer=settings.object_layer,
+        rank=settings.rank,
+        n_lre_prompts=n_lre_prompts,
+        validation=settings.to_dict(),
+        prompt=unseen.prompts[0].text,
+        subject=unseen.prompts[0].subject,
+        ranking=ranking,
+        concept=steered.concept,
+        strength=steered.strength,
+        steering_succeeded=steered.succeeded,
+        text_unsteered=steered.unsteered,
+        text_steered=steered.steered,
+    )
 
 
 def _nats(kl_elsewhere: float | None) -> str:

@@ -15,6 +15,7 @@ STUB = Path(lrc.__file__).with_suffix(".pyi")
 NAMES = [
     "ConceptDirection",
     "ConceptSet",
+    "ExperimentSettings",
     "FitSettings",
     "Gate",
     "Limits",

@@ -1,13 +1,8 @@
 """The benchmark on tiny models: its settings, and comparison without times."""
 
-SETTINGS = {
-    "subject_layer": 0,
-    "object_layer": -2,
-    "rank": 4,
-    "shots": 0,
-    "max_lre_prompts": 4,
-    "progress": False,
-}
+from lrc_tl.experiments.settings import ExperimentSettings
+
+SETTINGS = ExperimentSettings(subject_layers=0, object_layers=-2, ranks=4, shots=0, max_lre_prompts=4)
 METHODS = ("lrc", "lrc-final", "svm", "mean")
 BETAS = (0.3, 0.8)
 SEEDS = (1, 2)

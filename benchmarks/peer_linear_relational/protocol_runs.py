@@ -16,7 +16,7 @@ import lrc_tl as lrc
 from lrc_tl.evaluation.causality import Edit, causality_curves, counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.experiments.one_relation import MIN_TEST_FACTS
+from lrc_tl.experiments.relation_prompts import MIN_TEST_FACTS
 from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.sampling import splittable_sample
 from lrc_tl.storage.json_results import peak_rss_bytes

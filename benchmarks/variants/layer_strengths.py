@@ -23,7 +23,7 @@ import lrc_tl as lrc
 from lrc_tl.evaluation.causality import causality_curves, counterfactual_edits
 from lrc_tl.evaluation.collateral import side_effects
 from lrc_tl.evaluation.summary import swap_differences
-from lrc_tl.experiments.statements import side_effect_pairs
+from lrc_tl.experiments.statements import side_effect_statements
 from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.passes.activations import prompt_activations
 
@@ -80,7 +80,7 @@ def evaluate(model: Any, short: str, relation: lrc.Relation, seed: int, others: 
         ),
     }
     differences = {name: swap_differences(own, edits) for name, own in sets.items()}
-    unrelated, _ = side_effect_pairs(model, relation, edits, others, n=N_SIDE_EFFECTS, seed=seed)
+    unrelated, _ = side_effect_statements(model, relation, edits, others, n=N_SIDE_EFFECTS, seed=seed)
     outcomes: Record = {}
     for profile, shares in profiles(int(model.cfg.n_layers), subject, object_).items():
         curves = causality_curves(model, edits, differences, betas=BETAS, layers=shares, generated=True)

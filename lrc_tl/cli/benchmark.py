@@ -1,32 +1,22 @@
 """`lrc-tl benchmark`: its options, and what they mean for `run_protocol`."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import lrc_tl as lrc
 from lrc_tl.cli.common import METHODS_AT_LAST, Device, Json, Model, Run, bad_usage, print_text, read_files, say
 from lrc_tl.cli.ranges import parse_integers, parse_numbers
-from lrc_tl.experiments.presets import benchmark_settings
+from lrc_tl.experiments.presets import benchmark_options
+from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.experiments.tables import benchmark_markdown
-from lrc_tl.lre.fit_settings import solver_named
 from lrc_tl.methods.method import require_methods
 from lrc_tl.storage.json_results import check_folder
 
-# Options of benchmark that are settings as they stand.
-_GIVEN_AS_THEY_ARE = (
-    "subject_layer",
-    "object_layer",
-    "rank",
-    "max_lre_prompts",
-    "max_facts",
-    "shots",
-    "fit_method",
-    "split_seed",
-)
-_RANGES = ("subject_layers", "object_layers", "ranks")
+_DEFAULTS = ExperimentSettings()
 
 
 def benchmark(
@@ -56,15 +46,22 @@ def benchmark(
         str | None, typer.Option("--beta", help="Size of the edits; several give a curve, headed by the first.")
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43 or 42:47.")] = None,
-    max_lre_prompts: Annotated[int | None, typer.Option("--max-lre-prompts", min=1, help="20 by default.")] = None,
+    max_lre_prompts: Annotated[
+        int | None, typer.Option("--max-lre-prompts", min=1, help=f"{_DEFAULTS.max_lre_prompts} by default.")
+    ] = None,
     max_facts: Annotated[
         int | None, typer.Option("--max-facts", min=2, help="Of each relation; else all.")
     ] = None,
     shots: Annotated[
-        int | None, typer.Option("--shots", min=0, help="Examples in training prompts, 4 by default.")
+        int | None,
+        typer.Option("--shots", min=0, help=f"Examples in training prompts, {_DEFAULTS.shots} by default."),
     ] = None,
     fit_method: Annotated[
-        str | None, typer.Option("--solver", help="Of LREs: exact, the default, or low_rank, which is faster.")
+        str | None,
+        typer.Option(
+            "--solver",
+            help=f"Of LREs: exact, or low_rank, which is faster; {_DEFAULTS.solver} by default.",
+        ),
     ] = None,
     split_seed: Annotated[
         int | None, typer.Option("--split-seed", help="Split the facts by this seed, the same for all seeds.")
@@ -94,50 +91,23 @@ def benchmark(
         out = json_file.with_name(f"{json_file.name}.parts")
     run = Run("benchmark", locals(), outputs={"--out": out, "--plots": plots}, inputs=read_files(model))
     with bad_usage():
-        given = {
-            "methods": None if methods is None else tuple(name.strip() for name in methods.split(",")),
-            "beta": None if beta is None else parse_numbers(beta),
-            "seeds": None if seeds is None else parse_integers(seeds),
-            "single_layer": single_layer,
-            "random_model": random_model,
-            **{
-                name: None if run.settings[name] is None else parse_integers(run.settings[name])
-                for name in _RANGES
-            },
-            **{name: run.settings[name] for name in _GIVEN_AS_THEY_ARE},
-        }
-        settings = benchmark_settings(given, model=model, preset=preset, select=select)
-        require_methods(settings["methods"])
-        solver_named(settings["fit_method"], argument="--solver")
-    # A method at several settings has commas in its name: lrc@object=12,rank=64.
-    firsts = () if compare is None else tuple(re.split(r"\s*,(?!(?:subject|object|rank)=)\s*", compare.strip()))
-    for name in firsts:
-        if name.split("@")[0] not in settings["methods"]:
-            raise typer.BadParameter(
-                f"--compare {name}: it is none of the methods, {', '.join(settings['methods'])}"
-            )
+        options = benchmark_options(_given(run.settings), model=model, preset=preset, select=select)
+        require_methods(options.methods)
+        compared = _compared(compare, options.methods)
     if plots is not None:
         from lrc_tl.views.plots import require_matplotlib  # imports torch
 
         require_matplotlib()
         check_folder(plots, what="the plots")
-    run.settings |= settings
+    run.settings |= options.to_dict()
     if resume and out is None:
         raise typer.BadParameter(
             "--resume needs --out or --json, which say where the earlier run left its results"
         )
-    names = lrc.built_in_relations() if folder is None else ()
-    found, errors = {name: lrc.load_relation(name) for name in names}, dict[Path, str]()
-    if folder is not None:
-        found, errors = lrc.load_relations(folder)
-    for error in errors.values():
-        say(error)
-    if not found:
-        raise RuntimeError(f"there is no usable relation below {folder}")
-    if only is not None:
-        chosen = [lrc.find_relation(found, name) for name in only.split(",")]
-        found, errors = {relation.name: relation for relation in chosen}, {}
-    run.require_apart({"--relations": [Path(relation.source) for relation in found.values()] if folder else None})
+    relations, errors = _relations(folder, only)
+    run.require_apart(
+        {"--relations": [Path(relation.source) for relation in relations.values()] if folder else None}
+    )
     from lrc_tl.errors import ResumeError
     from lrc_tl.experiments.plan import plan_protocol
     from lrc_tl.experiments.run import run_plan  # imports torch
@@ -147,7 +117,16 @@ def benchmark(
             f"--out {out} is the folder of the relations, which would take results for relations; give another"
         )
     with bad_usage(but=ResumeError):
-        plan = plan_protocol(found, out=out, resume=resume, select=select, compare=firsts, **settings)
+        plan = plan_protocol(
+            relations,
+            methods=options.methods,
+            seeds=options.seeds,
+            settings=options.settings,
+            out=out,
+            resume=resume,
+            compare=compared,
+            others=None,
+        )
     loaded = lrc.load_model(model, device=device)
     result = run_plan(loaded, plan)
     data = result.to_dict()
@@ -157,3 +136,76 @@ def benchmark(
     if plots is not None:
         for path in lrc.views.save_plots(result, plots):
             say(f"wrote {path}")
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as `benchmark_options` takes them; None for those that were not given.
+
+    Raises:
+        ValueError: a list that cannot be read, or one value and several for the same layers or ranks.
+    """
+    methods, beta, seeds = arguments["methods"], arguments["beta"], arguments["seeds"]
+    return {
+        "methods": None if methods is None else tuple(name.strip() for name in methods.split(",")),
+        "seeds": None if seeds is None else parse_integers(seeds),
+        "betas": None if beta is None else parse_numbers(beta),
+        **{f"{name}s": _one_or_several(arguments, name) for name in ("subject_layer", "object_layer", "rank")},
+        **{
+            name: arguments[name]
+            for name in (
+                "max_lre_prompts",
+                "max_facts",
+                "shots",
+                "single_layer",
+                "random_model",
+                "split_seed",
+            )
+        },
+        "solver": arguments["fit_method"],
+    }
+
+
+def _one_or_several(arguments: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    single, several = arguments[name], arguments[f"{name}s"]
+    if several is None:
+        return None if single is None else (single,)
+    if single is not None:
+        option = f"--{name.replace('_', '-')}"
+        raise ValueError(f"{option} and {option}s were both given; give one value or several to sweep over")
+    return parse_integers(several)
+
+
+def _compared(compare: str | None, methods: Sequence[str]) -> tuple[str, ...]:
+    """The names given to `--compare`.
+
+    Raises:
+        ValueError: one is of a method that the run has not.
+    """
+    # A method at several settings has commas in its name: lrc@object=12,rank=64.
+    names = () if compare is None else tuple(re.split(r"\s*,(?!(?:subject|object|rank)=)\s*", compare.strip()))
+    for name in names:
+        if name.split("@")[0] not in methods:
+            raise ValueError(f"--compare {name}: it is none of the methods, {', '.join(methods)}")
+    return names
+
+
+def _relations(folder: Path | None, only: str | None) -> tuple[dict[str, lrc.Relation], dict[Path, str]]:
+    """The relations to run, and what is wrong with files that hold none; these are said on stderr.
+
+    Raises:
+        RuntimeError: there is no relation.
+        LookupError: `only` names one that is not there.
+    """
+    errors: dict[Path, str] = {}
+    if folder is None:
+        relations = {name: lrc.load_relation(name) for name in lrc.built_in_relations()}
+    else:
+        relations, errors = lrc.load_relations(folder)
+    for error in errors.values():
+        say(error)
+    if not relations:
+        raise RuntimeError(f"there is no usable relation below {folder}")
+    if only is None:
+        return relations, errors
+    chosen = [lrc.find_relation(relations, name) for name in only.split(",")]
+    return {relation.name: relation for relation in chosen}, {}

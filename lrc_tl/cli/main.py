@@ -80,11 +80,11 @@ def relations(
     run = Run("relations", locals())
     if folder is None:
         names = lrc.built_in_relations()
-        found = {name: lrc.load_relation(name, strict=strict) for name in names}
+        usable = {name: lrc.load_relation(name, strict=strict) for name in names}
         errors: dict[Path, str] = {}
     else:
-        found, errors = lrc.load_relations(folder, strict=strict)
-        run.require_apart({"DIR": [Path(relation.source) for relation in found.values()]})
+        usable, errors = lrc.load_relations(folder, strict=strict)
+        run.require_apart({"DIR": [Path(relation.source) for relation in usable.values()]})
     rows = [
         {
             "name": relation.name,
@@ -99,7 +99,7 @@ def relations(
             "lookalikes": len(relation.lookalikes),
             "source": relation.source,
         }
-        for relation in found.values()
+        for relation in usable.values()
     ]
     if rows:
         unshown = ("rewritten", "lookalikes", "source")
@@ -111,9 +111,9 @@ def relations(
     run.finish(results)
     for error in errors.values():
         say(error)
-    if errors or not found:
+    if errors or not usable:
         raise RuntimeError(
-            f"{len(errors)} of {len(errors) + len(found)} files hold no usable relation"
+            f"{len(errors)} of {len(errors) + len(usable)} files hold no usable relation"
             if errors
             else f"there is no *.json file below {folder}"
         )

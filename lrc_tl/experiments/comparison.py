@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
+from lrc_tl.experiments.record import RelationRecord
 from lrc_tl.numerics.statistics import (
     bootstrap_interval,
     holm,
@@ -16,19 +17,22 @@ from lrc_tl.numerics.statistics import (
     two_proportion_z_test,
 )
 
-_Outcomes = Callable[[dict[str, Any], str], list[bool] | None]
-_Families = dict[Any, list[dict[str, Any]]]
-_Comparison = Callable[[Sequence[dict[str, Any]], str, str, _Families], dict[str, Any] | None]
+_Outcomes: TypeAlias = Callable[[RelationRecord, str], Sequence[bool] | None]
+_Fact: TypeAlias = tuple[str, str]
+"""Subject and object."""
+_Families: TypeAlias = dict[Any, list[dict[str, Any]]]
+"""Tests that are corrected together."""
+_Comparison: TypeAlias = Callable[[Sequence[RelationRecord], str, str, _Families], dict[str, Any] | None]
 
 
-def compare(records: Sequence[dict[str, Any]], methods: Sequence[str]) -> list[dict[str, Any]]:
+def compare(records: Sequence[RelationRecord], methods: Sequence[str]) -> list[dict[str, Any]]:
     """The first method against each other one, from benchmark records: paired and unpaired tests.
 
-    For each figure below: the mean difference over relations (each with its mean over seeds), its bootstrap
+    For each statistic below: the mean difference over relations (each with its mean over seeds), its bootstrap
     interval over relations and its paired bootstrap interval (facts within relations, all seeds of a fact
     together), and a sign test over relations; for each seed the paper's two-proportion z-test and McNemar's test
     on the same prompts or edits. The tests of one kind and seed are corrected for the number of methods by Holm's
-    rule. A figure that the records lack is left out.
+    rule. A statistic that the records lack is left out.
 
     - `accuracy`, `accuracy_centred`: the same reading of both methods.
     - `accuracy_centred_over_plain`: the first method centred, the other as it is.
@@ -47,119 +51,125 @@ def compare(records: Sequence[dict[str, Any]], methods: Sequence[str]) -> list[d
         "causality": partial(_compared, _succeeded, _succeeded, _edited),
         "causality_at_equal_kl": _at_equal_kl,
     }
-    for figure, comparison in kinds.items():
+    for statistic, comparison in kinds.items():
         families: _Families = {}
         for entry in entries:
-            own = comparison(records, first, entry["against"], families)
-            if own is not None:
-                entry[figure] = own
+            difference = comparison(records, first, entry["against"], families)
+            if difference is not None:
+                entry[statistic] = difference
         for family in families.values():
             for test, p in zip(family, holm([test["p"] for test in family]), strict=True):
                 test["p_holm"] = p
     return entries
 
 
+class _Differences:
+    """The first method less the other: of the shares of each relation and seed, and of each fact in it."""
+
+    def __init__(self) -> None:
+        self.shares: dict[str, list[float]] = {}
+        self.by_fact: dict[str, dict[_Fact, list[float]]] = {}
+
+    def add(self, relation: str, facts: Sequence[_Fact], differences: Sequence[float], of_shares: float) -> None:
+        """The differences of one relation and seed, one per fact, and that of the shares."""
+        self.shares.setdefault(relation, []).append(of_shares)
+        for fact, difference in zip(facts, differences, strict=True):
+            self.by_fact.setdefault(relation, {}).setdefault(fact, []).append(difference)
+
+    def summary(self, families: _Families) -> dict[str, Any]:
+        """The mean difference with its intervals and sign test."""
+        by_relation = [mean_and_std(over_seeds)[0] for over_seeds in self.shares.values()]
+        sign = sign_test(by_relation)
+        paired = paired_bootstrap([list(of_relation.values()) for of_relation in self.by_fact.values()])
+        summary: dict[str, Any] = {
+            "difference": mean_and_std(by_relation)[0],
+            "ci95": list(bootstrap_interval(by_relation)),
+            "paired_bootstrap": {"ci95": list(paired), "n_facts": sum(map(len, self.by_fact.values()))},
+            "sign_test": {"share_positive": sign.statistic, "p": sign.p_value, "n": sign.n},
+            "per_seed": [],
+        }
+        families.setdefault("sign", []).append(summary["sign_test"])
+        return summary
+
+
 def _compared(
     outcomes: _Outcomes,
     against: _Outcomes,
-    facts: Callable[[dict[str, Any]], list[tuple[str, str]]],
-    records: Sequence[dict[str, Any]],
+    facts: Callable[[RelationRecord], list[_Fact]],
+    records: Sequence[RelationRecord],
     first: str,
     other: str,
     families: _Families,
 ) -> dict[str, Any] | None:
-    shares: dict[str, list[float]] = {}
-    by_fact: dict[str, dict[tuple[str, str], list[float]]] = {}
-    by_seed: dict[Any, tuple[list[bool], list[bool]]] = {}
+    differences = _Differences()
+    by_seed: dict[int, tuple[list[bool], list[bool]]] = {}
     for record in records:
-        mine, theirs = outcomes(record, first), against(record, other)
-        if not mine or not theirs:
+        of_first, of_other = outcomes(record, first), against(record, other)
+        if not of_first or not of_other:
             continue
-        name = record["relation"]
-        shares.setdefault(name, []).append(sum(mine) / len(mine) - sum(theirs) / len(theirs))
-        for fact, a, b in zip(facts(record), mine, theirs, strict=True):
-            by_fact.setdefault(name, {}).setdefault(fact, []).append(float(a) - float(b))
-        both = by_seed.setdefault(record["seed"], ([], []))
-        both[0].extend(mine)
-        both[1].extend(theirs)
-    if not shares:
+        by_fact = [float(a) - float(b) for a, b in zip(of_first, of_other, strict=True)]
+        of_shares = sum(of_first) / len(of_first) - sum(of_other) / len(of_other)
+        differences.add(record.relation, facts(record), by_fact, of_shares)
+        both = by_seed.setdefault(record.seed, ([], []))
+        both[0].extend(of_first)
+        both[1].extend(of_other)
+    if not differences.shares:
         return None
-    found = _difference(shares, by_fact, families)
-    for seed, (ours, other_own) in by_seed.items():
-        n = len(ours)
-        z, mcnemar = two_proportion_z_test(sum(ours), n, sum(other_own), n), mcnemar_test(ours, other_own)
-        tests = {
+    summary = differences.summary(families)
+    for seed, (of_first, of_other) in by_seed.items():
+        n = len(of_first)
+        z = two_proportion_z_test(sum(of_first), n, sum(of_other), n)
+        mcnemar = mcnemar_test(of_first, of_other)
+        tests: dict[str, Any] = {
             "seed": seed,
             "z_test": {"z": z.statistic, "p": z.p_value, "n": n},
             "mcnemar": {"share_first": mcnemar.statistic, "p": mcnemar.p_value, "n": mcnemar.n},
         }
         families.setdefault(("z", seed), []).append(tests["z_test"])
         families.setdefault(("mcnemar", seed), []).append(tests["mcnemar"])
-        found["per_seed"].append(tests)
-    return found
-
-
-def _difference(
-    shares: dict[str, list[float]],
-    by_fact: dict[str, dict[tuple[str, str], list[float]]],
-    families: _Families,
-) -> dict[str, Any]:
-    """The mean difference with its intervals and sign test, from those of each relation and of each fact in it."""
-    differences = [mean_and_std(own)[0] for own in shares.values()]
-    sign = sign_test(differences)
-    paired = paired_bootstrap([list(own.values()) for own in by_fact.values()])
-    found: dict[str, Any] = {
-        "difference": mean_and_std(differences)[0],
-        "ci95": list(bootstrap_interval(differences)),
-        "paired_bootstrap": {"ci95": list(paired), "n_facts": sum(map(len, by_fact.values()))},
-        "sign_test": {"share_positive": sign.statistic, "p": sign.p_value, "n": sign.n},
-        "per_seed": [],
-    }
-    families.setdefault("sign", []).append(found["sign_test"])
-    return found
+        summary["per_seed"].append(tests)
+    return summary
 
 
 def _at_equal_kl(
-    records: Sequence[dict[str, Any]], first: str, other: str, families: _Families
+    records: Sequence[RelationRecord], first: str, other: str, families: _Families
 ) -> dict[str, Any] | None:
     """Causality of two methods where they move unrelated statements equally far; None where nothing says so."""
-    used = [record for record in records if record["methods"][first]["curve"]]
-    if len({tuple(record["betas"]) for record in used}) != 1:
+    with_edits = [record for record in records if record.methods[first].curve]
+    if len({record.betas for record in with_edits}) != 1:
         return None
-    mine, theirs = _mean_kl(used, first), _mean_kl(used, other)
-    matched = [(place, found) for place, kl in mine if (found := _between(theirs, kl)) is not None]
+    kl_of_first, kl_of_other = _mean_kl(with_edits, first), _mean_kl(with_edits, other)
+    matched = [(place, between) for place, kl in kl_of_first if (between := _between(kl_of_other, kl)) is not None]
     if not matched:
         return None
-    shares: dict[str, list[float]] = {}
-    by_fact: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for record in used:
-        own, against = ([point["success"] for point in record["methods"][m]["curve"]] for m in (first, other))
+    differences = _Differences()
+    for record in with_edits:
+        of_first, of_other = ([point.success for point in record.methods[m].curve] for m in (first, other))
         for place, (low, high, weight) in matched:
-            differences = [
+            by_fact = [
                 a - (1 - weight) * b - weight * c
-                for a, b, c in zip(own[place], against[low], against[high], strict=True)
+                for a, b, c in zip(of_first[place], of_other[low], of_other[high], strict=True)
             ]
-            shares.setdefault(record["relation"], []).append(sum(differences) / len(differences))
-            for fact, one in zip(_edited(record), differences, strict=True):
-                by_fact.setdefault(record["relation"], {}).setdefault(fact, []).append(one)
-    betas = used[0]["betas"]
-    return {**_difference(shares, by_fact, families), "betas": [betas[place] for place, _ in matched]}
+            differences.add(record.relation, _edited(record), by_fact, sum(by_fact) / len(by_fact))
+    betas = with_edits[0].betas
+    return {**differences.summary(families), "betas": [betas[place] for place, _ in matched]}
 
 
-def _mean_kl(records: Sequence[dict[str, Any]], method: str) -> list[tuple[int, float]]:
+def _mean_kl(records: Sequence[RelationRecord], method: str) -> list[tuple[int, float]]:
     """Place in the curve and KL on unrelated statements, by positive beta; of the relations' means over seeds."""
-    found = []
-    for place, beta in sorted(enumerate(records[0]["betas"]), key=lambda pair: float(pair[1])):
+    curve = []
+    for place, beta in sorted(enumerate(records[0].betas), key=lambda pair: pair[1]):
         if beta <= 0:  # an edit the other way, or none
             continue
         by_relation: dict[str, list[float]] = {}
         for record in records:
-            kl = record["methods"][method]["curve"][place].get("unrelated_kl")
-            if kl is not None:
-                by_relation.setdefault(record["relation"], []).append(kl)
+            effects = record.methods[method].curve[place].unrelated
+            if effects is not None and effects.kl is not None:
+                by_relation.setdefault(record.relation, []).append(effects.kl)
         if by_relation:
-            found.append((place, mean_and_std([mean_and_std(own)[0] for own in by_relation.values()])[0]))
-    return found
+            over_seeds = [mean_and_std(kls)[0] for kls in by_relation.values()]
+            curve.append((place, mean_and_std(over_seeds)[0]))
+    return curve
 
 
 def _between(curve: list[tuple[int, float]], kl: float) -> tuple[int, int, float] | None:
@@ -170,23 +180,22 @@ def _between(curve: list[tuple[int, float]], kl: float) -> tuple[int, int, float
     return None
 
 
-def _right(record: dict[str, Any], method: str) -> list[bool] | None:
-    return list(record["methods"][method]["correct"])
+def _right(record: RelationRecord, method: str) -> Sequence[bool]:
+    return record.methods[method].correct
 
 
-def _right_centred(record: dict[str, Any], method: str) -> list[bool] | None:
-    centred = record["methods"][method].get("correct_centred")
-    return None if centred is None else list(centred)
+def _right_centred(record: RelationRecord, method: str) -> Sequence[bool]:
+    return record.methods[method].correct_centred
 
 
-def _succeeded(record: dict[str, Any], method: str) -> list[bool] | None:
-    curve = record["methods"][method]["curve"]
-    return list(curve[0]["success"]) if curve else None
+def _succeeded(record: RelationRecord, method: str) -> Sequence[bool] | None:
+    point = record.methods[method].at_first_beta
+    return point.success if point else None
 
 
-def _tested(record: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(subject, name) for _, subject, name in record["test_prompts"]]
+def _tested(record: RelationRecord) -> list[_Fact]:
+    return [(prompt.subject, prompt.object) for prompt in record.test_prompts]
 
 
-def _edited(record: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(subject, name) for subject, name, _ in record["edits"]]
+def _edited(record: RelationRecord) -> list[_Fact]:
+    return [(edit.subject, edit.object) for edit in record.edits]

@@ -5,138 +5,187 @@
 settings.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from lrc_tl.arguments.near_names import did_you_mean
+from lrc_tl.experiments.settings import DEFAULT_SEEDS, TABLE_METHODS, ExperimentSettings
 
-TABLE_METHODS = ("lrc", "lrc-final", "svm", "logistic", "mean")
-"""The methods of the paper's table 5, with logistic regression beside them."""
-
-_DEFAULTS: dict[str, Any] = {
-    "methods": TABLE_METHODS,
-    "beta": None,
-    "seeds": (42,),
-    "max_lre_prompts": 20,
-    "max_facts": None,
-    "shots": 4,
-    "subject_layer": None,
-    "object_layer": None,
-    "rank": None,
-    "subject_layers": (),
-    "object_layers": (),
-    "ranks": (),
-    "single_layer": False,
-    "random_model": False,
-    "fit_method": "exact",
-    "split_seed": None,
-}
 _PAPER_BETA = 0.1
 """Of the paper's edits (arXiv:2311.08968); heads every preset. The default elsewhere is in
 `lrc_tl.directions.beta`."""
-_FULL: dict[str, Any] = {"beta": (_PAPER_BETA,), "seeds": (42, 43, 44, 45, 46)}
-_SMALL: dict[str, Any] = {"beta": (_PAPER_BETA,), "seeds": (42,), "max_lre_prompts": 10, "max_facts": 60}
-_CURVE: dict[str, Any] = {"beta": (_PAPER_BETA, 0.01, 0.05, 0.2, 0.4), "seeds": (42, 43, 44)}
-_PAIR: dict[str, Any] = {"methods": ("lrc", "svm")}
-_BY_OBJECT: dict[str, Any] = {"methods": ("lrc-same-object", "lrc-other-objects")}
-_LRC: dict[str, Any] = {"methods": ("lrc",)}
 
-PRESETS: dict[str, dict[str, Any]] = {
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A table or figure of the paper, without the layers and rank that belong to a model."""
+
+    settings: ExperimentSettings
+    seeds: tuple[int, ...] = DEFAULT_SEEDS
+    methods: tuple[str, ...] = TABLE_METHODS
+    object_layer_step: int | None = None
+    """Sweep over the object layers above the model's subject layer, in steps of this."""
+    subject_layer_step: int | None = None
+    """Sweep over the subject layers below the model's object layer, in steps of this."""
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """Names of the layers or ranks that the preset sweeps over."""
+        steps = {"object_layers": self.object_layer_step, "subject_layers": self.subject_layer_step}
+        return (*self.settings.swept, *(name for name, step in steps.items() if step is not None))
+
+
+_FULL = Preset(settings=ExperimentSettings(betas=_PAPER_BETA), seeds=(42, 43, 44, 45, 46))
+_SMALL = Preset(settings=replace(_FULL.settings, max_lre_prompts=10, max_facts=60))
+_SMALL_THREE_SEEDS = replace(_SMALL, seeds=(42, 43, 44))
+_FULL_LRC = replace(_FULL, methods=("lrc",))
+_SMALL_LRC = replace(_SMALL, methods=("lrc",))
+_PAIR = ("lrc", "svm")
+_BY_OBJECT = ("lrc-same-object", "lrc-other-objects")
+_CURVE = (_PAPER_BETA, 0.01, 0.05, 0.2, 0.4)
+_RANKS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
+_FEW_RANKS = (8, 16, 32, 64, 128, 192, 256)
+_BETAS = (_PAPER_BETA, 0.001, 0.003, 0.01, 0.02, 0.05, 0.15, 0.2, 0.3, 0.4, 0.6)
+_FEW_BETAS = (_PAPER_BETA, 0.001, 0.003, 0.01, 0.05, 0.2, 0.4)
+
+PRESETS: dict[str, Preset] = {
     # arXiv:2311.08968. Table 5: all methods, accuracy and causality; the small one with a curve over beta.
     "table5": _FULL,
-    "table5-small": _SMALL | _CURVE,
+    "table5-small": replace(_SMALL_THREE_SEEDS, settings=replace(_SMALL.settings, betas=_CURVE)),
     # Table 6: each direction from an LRE of its own object's prompts, or from all others'.
-    "table6": _FULL | _BY_OBJECT,
-    "table6-small": _SMALL | _BY_OBJECT,
+    "table6": replace(_FULL, methods=_BY_OBJECT),
+    "table6-small": replace(_SMALL, methods=_BY_OBJECT),
     # Tables 7 and 8 (one for each of the paper's models): z-tests per seed, under `comparisons` in the result.
     "table7": _FULL,
-    "table7-small": _SMALL | {"seeds": (42, 43, 44)},
+    "table7-small": _SMALL_THREE_SEEDS,
     "table8": _FULL,
-    "table8-small": _SMALL | {"seeds": (42, 43, 44)},
+    "table8-small": _SMALL_THREE_SEEDS,
     # Figure 3: LRC against the SVM, relation by relation; drawn by `plot_relations`.
-    "fig3": _FULL | _PAIR,
-    "fig3-small": _SMALL | _PAIR,
+    "fig3": replace(_FULL, methods=_PAIR),
+    "fig3-small": replace(_SMALL, methods=_PAIR),
     # Figures 4 and 5: over object layers, apart for objects of one token and of several (`by_object_tokens`).
-    "fig4": _FULL | _LRC | {"object_layers": 1},
-    "fig4-small": _SMALL | _LRC | {"object_layers": 2},
-    "fig5": _FULL | _LRC | {"object_layers": 1},
-    "fig5-small": _SMALL | _LRC | {"object_layers": 2},
+    "fig4": replace(_FULL_LRC, object_layer_step=1),
+    "fig4-small": replace(_SMALL_LRC, object_layer_step=2),
+    "fig5": replace(_FULL_LRC, object_layer_step=1),
+    "fig5-small": replace(_SMALL_LRC, object_layer_step=2),
     # Figure 6: over ranks.
-    "fig6": _FULL | _LRC | {"ranks": (16, 32, 64, 96, 128, 192, 256, 384, 512, 1024)},
-    "fig6-small": _SMALL | _LRC | {"ranks": (8, 16, 32, 64, 128, 192, 256)},
+    "fig6": replace(_FULL_LRC, settings=replace(_FULL.settings, ranks=_RANKS)),
+    "fig6-small": replace(_SMALL_LRC, settings=replace(_SMALL.settings, ranks=_FEW_RANKS)),
     # Figure 7: over subject layers.
-    "fig7": _FULL | _LRC | {"subject_layers": 1},
-    "fig7-small": _SMALL | _LRC | {"subject_layers": 2},
+    "fig7": replace(_FULL_LRC, subject_layer_step=1),
+    "fig7-small": replace(_SMALL_LRC, subject_layer_step=2),
     # The size of the edit, for every method, with single-layer edits beside. On Gemma edits of .003 at all layers
     # do most of what larger ones do.
-    "betas": _FULL
-    | {"beta": (_PAPER_BETA, 0.001, 0.003, 0.01, 0.02, 0.05, 0.15, 0.2, 0.3, 0.4, 0.6), "single_layer": True},
-    "betas-small": _SMALL | {"beta": (_PAPER_BETA, 0.001, 0.003, 0.01, 0.05, 0.2, 0.4), "single_layer": True},
+    "betas": replace(_FULL, settings=replace(_FULL.settings, betas=_BETAS, single_layer=True)),
+    "betas-small": replace(_SMALL, settings=replace(_SMALL.settings, betas=_FEW_BETAS, single_layer=True)),
 }
-"""Settings by name. A whole number for a range of layers is its step, over the model's layers."""
+
+
+class _Places(NamedTuple):
+    subject_layer: int
+    object_layer: int
+    rank: int
+    n_layers: int
+
+
 # The paper's for its two models; for Gemma, those of the comparison with the authors' library; for SmolLM2, at the
 # same shares of the depth and width as for Llama.
 _MODELS = {
-    "llama-2-7b": {"subject_layer": 17, "object_layer": 21, "rank": 192, "n_layers": 32},
-    "gpt-j-6b": {"subject_layer": 14, "object_layer": 20, "rank": 192, "n_layers": 28},
-    "gemma-3-270m": {"subject_layer": 9, "object_layer": 13, "rank": 64, "n_layers": 18},
-    "smollm2-135m": {"subject_layer": 16, "object_layer": 20, "rank": 64, "n_layers": 30},
+    "llama-2-7b": _Places(subject_layer=17, object_layer=21, rank=192, n_layers=32),
+    "gpt-j-6b": _Places(subject_layer=14, object_layer=20, rank=192, n_layers=28),
+    "gemma-3-270m": _Places(subject_layer=9, object_layer=13, rank=64, n_layers=18),
+    "smollm2-135m": _Places(subject_layer=16, object_layer=20, rank=64, n_layers=30),
 }
-_ONE_OF = {"subject_layers": "subject_layer", "object_layers": "object_layer", "ranks": "rank"}
+_AXES = {"subject_layers": "subject_layer", "object_layers": "object_layer", "ranks": "rank"}
+"""Settings that may be swept over, with what the command line calls a single value."""
 
 
-def benchmark_settings(
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """What a benchmark runs with: options of `run_protocol`."""
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: ExperimentSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by the command line's names, which has one name for a single layer and one for several."""
+        settings = self.settings
+        values = {name: getattr(settings, name) for name in _AXES}
+        return {
+            "methods": self.methods,
+            "beta": settings.betas,
+            "seeds": self.seeds,
+            "max_lre_prompts": settings.max_lre_prompts,
+            "max_facts": settings.max_facts,
+            "shots": settings.shots,
+            **{single: values[name][0] if len(values[name]) == 1 else None for name, single in _AXES.items()},
+            **{name: values[name] if len(values[name]) > 1 else () for name in _AXES},
+            "single_layer": settings.single_layer,
+            "random_model": settings.random_model,
+            "fit_method": settings.solver,
+            "split_seed": settings.split_seed,
+        }
+
+
+def benchmark_options(
     given: Mapping[str, Any], *, model: str, preset: str | None = None, select: bool = False
-) -> dict[str, Any]:
-    """Settings for `run_protocol`: what is given (not None), else the preset's, else the defaults.
+) -> BenchmarkOptions:
+    """What is given (not None), else the preset's, else the defaults.
 
-    A preset brings layers and rank for the models that it knows; with `select` it brings neither these nor betas.
-    What is given for a layer or rank takes the place of the preset's range, and the other way round.
+    `given` holds `methods`, `seeds` and fields of `ExperimentSettings`. A preset brings layers and rank for the
+    models that it knows; with `select` it brings neither these nor betas.
 
     Raises:
         LookupError: no such preset; the text lists them.
         ValueError: layers or rank are neither given nor known for the model, and are not to be selected; or they
             are to be selected and the preset sweeps over them.
     """
-    own: dict[str, Any] = {}
-    if preset is not None:
-        if preset not in PRESETS:
-            raise LookupError(f"no preset {preset!r}; {did_you_mean(preset, PRESETS, n=2)}")
-        own = dict(PRESETS[preset])
-        swept = [name for name in _ONE_OF if name in own]
-        if select and swept:
-            raise ValueError(f"preset {preset!r} sweeps over {', '.join(swept)}, which --select would choose")
-        own |= {"beta": None} if select else _places(model, own)
     chosen = {name: value for name, value in given.items() if value is not None}
-    for several, one in _ONE_OF.items():
-        if one in chosen:
-            own.pop(several, None)
-        if several in chosen or several in own:
-            own.pop(one, None)
-        if isinstance(own.get(several), int):
-            if several not in chosen:
-                raise ValueError(
-                    f"preset {preset!r} does not know the layers of {model!r}; give --{several.replace('_', '-')}"
-                )
-            own.pop(several)
-    settings = _DEFAULTS | own | chosen
-    if not select and (
-        missing := [one for several, one in _ONE_OF.items() if settings[one] is None and not settings[several]]
-    ):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+    base = Preset(settings=ExperimentSettings())
+    if preset is not None:
+        base = _preset(preset)
+        if select and base.swept:
+            raise ValueError(f"preset {preset!r} sweeps over {', '.join(base.swept)}, which --select would choose")
+        base = replace(base, settings=replace(base.settings, betas=None) if select else _placed(base, model))
+    methods, seeds = chosen.pop("methods", base.methods), chosen.pop("seeds", base.seeds)
+    settings = replace(base.settings, select=select, **chosen)
+    for name in base.swept:
+        if name in settings.missing:
+            raise ValueError(
+                f"preset {preset!r} does not know the layers of {model!r}; give --{name.replace('_', '-')}"
+            )
+    if not select and settings.missing:
+        options = ", ".join(f"--{_AXES[name].replace('_', '-')}" for name in settings.missing)
         raise ValueError(f"{options} must be given, or --select, which chooses on training facts")
-    return settings
+    return BenchmarkOptions(methods=tuple(methods), seeds=tuple(seeds), settings=settings)
 
 
-def _places(model: str, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Layers and rank for a model by the last part of its name, whatever its case; empty where none are known."""
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise LookupError(f"no preset {name!r}; {did_you_mean(name, PRESETS, n=2)}")
+    return PRESETS[name]
+
+
+def _placed(preset: Preset, model: str) -> ExperimentSettings:
+    """The preset's settings with layers and rank for a model; without, where none are known for it.
+
+    Models go by the last part of their name, whatever its case.
+    """
     last = model.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1].casefold()
     known = _MODELS.get(last.removesuffix("-hf"))
     if known is None:
-        return {}
-    places: dict[str, Any] = {name: known[name] for name in _ONE_OF.values()}
-    if "object_layers" in own:
-        places["object_layers"] = tuple(range(known["subject_layer"] + 1, known["n_layers"], own["object_layers"]))
-    if "subject_layers" in own:
-        places["subject_layers"] = tuple(range(0, known["object_layer"], own["subject_layers"]))
-    return places
+        return preset.settings
+    subject_layers: Sequence[int] = (known.subject_layer,)
+    object_layers: Sequence[int] = (known.object_layer,)
+    if preset.object_layer_step is not None:
+        object_layers = range(known.subject_layer + 1, known.n_layers, preset.object_layer_step)
+    if preset.subject_layer_step is not None:
+        subject_layers = range(0, known.object_layer, preset.subject_layer_step)
+    return replace(
+        preset.settings,
+        subject_layers=subject_layers,
+        object_layers=object_layers,
+        ranks=preset.settings.ranks or known.rank,
+    )

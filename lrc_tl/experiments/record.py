@@ -1,213 +1,207 @@
-"""The schema of a benchmark's records: what `benchmark_relation` makes and stored results must hold."""
+"""What the benchmark measured for one relation and seed: frozen records, stored as JSON and read again."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
-from lrc_tl.evaluation.causality import CausalityResult
-from lrc_tl.evaluation.collateral import SideEffects
-
-_Check: TypeAlias = Callable[[Any], bool]
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_truth(value: Any) -> bool:
-    return isinstance(value, bool)
+from lrc_tl.experiments.method_outcome import CurvePoint, MethodOutcome
+from lrc_tl.experiments.stored_fields import (
+    Count,
+    CountOrNone,
+    Counts,
+    Extra,
+    JsonForm,
+    Numbers,
+    Share,
+    Text,
+    Whole,
+    is_number,
+    is_text,
+    list_of,
+    mapping_of,
+    or_none,
+    other_fields,
+    read_fields,
+    require_field,
+    require_mapping,
+    written_fields,
+    written_rows,
+)
 
 
-def _or_none(check: _Check) -> _Check:
-    return lambda value: value is None or check(value)
+class AskedPrompt(NamedTuple):
+    """A zero-shot prompt about a test fact that the model knows."""
+
+    text: str
+    subject: str
+    object: str
 
 
-def _list_of(check: _Check) -> _Check:
-    return lambda value: isinstance(value, list) and all(map(check, value))
+class AskedEdit(NamedTuple):
+    """An edit of a test fact's subject, from its object to another."""
 
-
-def _mapping_of(check: _Check) -> _Check:
-    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
+    subject: str
+    object: str
+    target: str
 
 
 def _is_triple(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_text, value))
+    return isinstance(value, list) and len(value) == 3 and all(map(is_text, value))
 
 
-_HEAD: dict[str, _Check] = {"relation": _is_text, "seed": _is_whole, "left_out": _or_none(_is_text)}
-_EVALUATED: dict[str, _Check] = {
-    **dict.fromkeys(
-        (
-            "n_facts",
-            "n_known_train",
-            "n_lre_prompts",
-            "n_test",
-            "n_prompts",
-            "n_edits",
-            "n_objects",
-            "n_unrelated",
-            "n_same_subject",
-            "subject_layer",
-        ),
-        _is_count,
-    ),
-    "chance": _is_share,
-    "object_layer": _or_none(_is_count),
-    "rank": _or_none(_is_count),
-    "betas": _list_of(_is_number),
-    "selected": _or_none(_mapping_of(lambda _: True)),
-    "test_prompts": _list_of(_is_triple),
-    "object_tokens": _list_of(_is_count),
-    "edits": _list_of(_is_triple),
-    "methods": _mapping_of(lambda figures: isinstance(figures, dict)),
-    "seconds": _mapping_of(_is_number),
-}
-_FIGURES: dict[str, _Check] = {
-    "subject_layer": _is_count,
-    "object_layer": _or_none(_is_count),
-    "rank": _or_none(_is_count),
-    **dict.fromkeys(("correct", "correct_centred", "correct_calibrated"), _list_of(_is_truth)),
-    "predicted": _list_of(_is_text),
-    **dict.fromkeys(
-        (
-            "accuracy",
-            "mean_reciprocal_rank",
-            "top3",
-            "accuracy_centred",
-            "accuracy_calibrated",
-            "control_shuffled",
-            "control_random",
-        ),
-        _is_share,
-    ),
-    "seconds_train": _is_number,
-    "seconds_evaluate": _is_number,
-    "curve": lambda points: isinstance(points, list),
-}
-_POINT: dict[str, _Check] = {
-    "beta": _is_number,
-    "success": _list_of(_is_truth),
-    "causality": _is_share,
-    "hard_success": _list_of(_is_truth),
-    "hard_causality": _is_share,
-    **dict.fromkeys(("edit_share", "mean_log_odds_change", "wrong_way"), _or_none(_is_number)),
-}
-_SHARES = {
-    "accuracy": "correct",
-    "accuracy_centred": "correct_centred",
-    "accuracy_calibrated": "correct_calibrated",
-}
-"""Figures that are the share of true outcomes in a list beside them."""
-
-
-def curve_point(result: CausalityResult) -> dict[str, Any]:
-    """One beta of a causality curve, as plain values; its continuations must have been generated."""
-    assert result.generated is not None
+def _read_methods(methods: Any, place: str) -> dict[str, MethodOutcome]:
     return {
-        "beta": result.beta,
-        "success": result.success.tolist(),
-        "causality": result.causality,
-        "hard_success": result.generated.tolist(),
-        "hard_causality": result.hard_causality,
-        "edit_share": result.edit_share,
-        "mean_log_odds_change": float(result.log_odds_change.mean()),
-        "wrong_way": result.wrong_way,
+        name: MethodOutcome.from_dict(outcome, place=f"{place}[{name!r}]") for name, outcome in methods.items()
     }
 
 
-def side_effect_fields(kind: str, found: SideEffects) -> dict[str, float | None]:
-    """Mean side effects of one kind at one beta, for the curve's point; None where nothing was measured."""
-    if not found.n_statements:
-        return {f"{kind}_{figure}": None for figure in ("kl", "kept", "log_prob_change")}
-    return {
-        f"{kind}_kl": found.mean_kl,
-        f"{kind}_kept": found.share_kept,
-        f"{kind}_log_prob_change": float(found.log_prob_change.mean()),
-    }
-
-
-def require_record(record: Any) -> None:
-    """Check that plain values are what the benchmark found for one relation and seed.
-
-    Every field has its type, lists of outcomes have one entry for each prompt or edit, and accuracies are the
-    shares of theirs. Other fields may stand beside those that are checked.
+@dataclass(frozen=True, kw_only=True)
+class RelationRecord:
+    """What was measured for one relation and seed: every method on the same prompts and edits.
 
     Raises:
-        ValueError: something is missing or wrong; the text names the place.
+        ValueError: a list has another length than there are prompts, edits or betas, or an accuracy is not the
+            share of its outcomes.
     """
-    _require_fields(record, "record", _HEAD)
-    if record["left_out"] is not None:
-        return
-    _require_fields(record, "record", _EVALUATED)
-    for name, count in (("test_prompts", "n_prompts"), ("object_tokens", "n_prompts"), ("edits", "n_edits")):
-        _require_length(record[name], record[count], f"record[{name!r}]")
-    if not record["methods"] or not record["n_prompts"]:
-        raise ValueError("record has no method or no prompt, but is not left out")
-    for method, figures in record["methods"].items():
-        place = f"record['methods'][{method!r}]"
-        _require_fields(figures, place, _FIGURES)
-        for name in ("correct", "correct_centred", "correct_calibrated", "predicted"):
-            _require_length(figures[name], record["n_prompts"], f"{place}[{name!r}]")
-        _require_shares(figures, place)
-        for name in ("curve", "curve_single_layer"):
-            _require_curve(figures.get(name, []), record, f"{place}[{name!r}]")
+
+    relation: Text
+    seed: Whole
+    n_facts: Count
+    n_known_train: Count
+    """Training prompts that the model answers."""
+    n_lre_prompts: Count
+    n_test: Count
+    """Test facts, known or not."""
+    n_prompts: Count
+    """Test facts that the model knows, each with one prompt."""
+    n_edits: Count
+    n_unrelated: Count
+    """(edit, statement) pairs of statements of other relations."""
+    n_same_subject: Count
+    """(edit, statement) pairs of other facts about the edited subject."""
+    n_objects: Count
+    """Objects with a direction."""
+    chance: Share
+    subject_layer: Count
+    object_layer: CountOrNone
+    rank: CountOrNone
+    betas: Numbers
+    selected: Annotated[Mapping[str, Any] | None, JsonForm(or_none(mapping_of(lambda _: True)))]
+    """What `select_settings` chose, as plain values; None: layers, rank and beta were given."""
+    test_prompts: Annotated[
+        tuple[AskedPrompt, ...],
+        JsonForm(list_of(_is_triple), lambda rows, _: tuple(AskedPrompt(*row) for row in rows), written_rows),
+    ]
+    object_tokens: Counts
+    """For each test prompt: how many tokens its object has."""
+    edits: Annotated[
+        tuple[AskedEdit, ...],
+        JsonForm(list_of(_is_triple), lambda rows, _: tuple(AskedEdit(*row) for row in rows), written_rows),
+    ]
+    methods: Annotated[
+        Mapping[str, MethodOutcome],
+        JsonForm(
+            mapping_of(lambda outcome: isinstance(outcome, dict)),
+            _read_methods,
+            lambda methods: {name: outcome.to_dict() for name, outcome in methods.items()},
+        ),
+    ]
+    """By name: with its setting behind an `@`, where several were run."""
+    seconds: Annotated[Mapping[str, float], JsonForm(mapping_of(is_number))]
+    """By stage."""
+    extra: Extra = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require_length(self.test_prompts, self.n_prompts, "record['test_prompts']")
+        _require_length(self.object_tokens, self.n_prompts, "record['object_tokens']")
+        _require_length(self.edits, self.n_edits, "record['edits']")
+        if not self.methods or not self.n_prompts:
+            raise ValueError("record has no method or no prompt, but is not left out")
+        for name, outcome in self.methods.items():
+            place = f"record['methods'][{name!r}]"
+            _require_length(outcome.predicted, self.n_prompts, f"{place}['predicted']")
+            for ending in ("", "_centred", "_calibrated"):
+                correct, accuracy = f"correct{ending}", f"accuracy{ending}"
+                _require_length(getattr(outcome, correct), self.n_prompts, f"{place}[{correct!r}]")
+                _require_share(getattr(outcome, accuracy), getattr(outcome, correct), f"{place}[{accuracy!r}]")
+            if self.n_edits and not outcome.curve:
+                raise ValueError(f"{place}['curve'] is empty, but there are {self.n_edits} edits")
+            self._require_curve(outcome.curve, f"{place}['curve']")
+            self._require_curve(outcome.curve_single_layer or (), f"{place}['curve_single_layer']")
+
+    def _require_curve(self, points: Sequence[CurvePoint], place: str) -> None:
+        if points:
+            _require_length(points, len(self.betas), place)
+        for number, (point, beta) in enumerate(zip(points, self.betas, strict=False)):
+            if point.beta != beta:
+                raise ValueError(f"{place}[{number}]['beta'] is {point.beta}, and the record's is {beta}")
+            _require_length(point.success, self.n_edits, f"{place}[{number}]['success']")
+            _require_length(point.hard_success, self.n_edits, f"{place}[{number}]['hard_success']")
+
+    @classmethod
+    def from_dict(cls, value: Any) -> "RelationRecord":
+        """The record that `to_dict` gave; `record_from_dict` also reads relations that were left out.
+
+        Raises:
+            ValueError: a field is missing or wrong, or two do not fit each other; the text names the place.
+        """
+        require_mapping(value, "record")
+        require_field(value, "left_out", lambda reason: reason is None, "record")
+        fields = read_fields(cls, value, "record")
+        return cls(**fields, extra=other_fields(value, {*fields, "left_out"}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        head = {"relation": self.relation, "seed": self.seed, "left_out": None}
+        return head | written_fields(self) | dict(self.extra)
 
 
-def _require_curve(points: Any, record: Mapping[str, Any], place: str) -> None:
-    if not isinstance(points, list):
-        raise ValueError(f"{place} must be a list, not {_shown(points)}")
-    if points:
-        _require_length(points, len(record["betas"]), place)
-    elif record["n_edits"] and place.endswith("['curve']"):
-        raise ValueError(f"{place} is empty, but there are {record['n_edits']} edits")
-    for number, (point, beta) in enumerate(zip(points, record["betas"], strict=False)):
-        own = f"{place}[{number}]"
-        _require_fields(point, own, _POINT)
-        if point["beta"] != beta:
-            raise ValueError(f"{own}['beta'] is {point['beta']}, and the record's is {beta}")
-        for name in ("success", "hard_success"):
-            _require_length(point[name], record["n_edits"], f"{own}[{name!r}]")
+@dataclass(frozen=True, kw_only=True)
+class LeftOutRelation:
+    """A relation and seed that could not be evaluated."""
+
+    relation: Text
+    seed: Whole
+    left_out: Text
+    """The reason."""
+    extra: Extra = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, value: Any) -> "LeftOutRelation":
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError: a field is missing or of another type; the text names it.
+        """
+        fields = read_fields(cls, value, "record")
+        return cls(**fields, extra=other_fields(value, {*fields}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return written_fields(self) | dict(self.extra)
 
 
-def _require_fields(value: Any, place: str, checks: Mapping[str, _Check]) -> None:
-    if not isinstance(value, dict):
-        raise ValueError(f"{place} must be a mapping, not {_shown(value)}")
-    for name, check in checks.items():
-        if name not in value:
-            raise ValueError(f"{place} has no field {name!r}")
-        if not check(value[name]):
-            raise ValueError(f"{place}[{name!r}] cannot be {_shown(value[name])}")
+Record: TypeAlias = RelationRecord | LeftOutRelation
 
 
-def _require_length(values: Sequence[Any], wanted: int, place: str) -> None:
+def record_from_dict(value: Any) -> Record:
+    """A record from its plain values: of a relation that was evaluated, or of one that was left out.
+
+    Raises:
+        ValueError: a field is missing or wrong, or two do not fit each other; the text names the place.
+    """
+    require_mapping(value, "record")
+    evaluated = "left_out" in value and value["left_out"] is None
+    return RelationRecord.from_dict(value) if evaluated else LeftOutRelation.from_dict(value)
+
+
+def _require_length(values: Sized, wanted: int, place: str) -> None:
     if len(values) != wanted:
         raise ValueError(f"{place} has {len(values)} entries; it must have {wanted}")
 
 
-def _require_shares(figures: Mapping[str, Any], place: str) -> None:
-    for name, outcomes in _SHARES.items():
-        if name in figures and outcomes in figures and figures[outcomes]:
-            share = sum(figures[outcomes]) / len(figures[outcomes])
-            if not math.isclose(figures[name], share, abs_tol=1e-6):
-                raise ValueError(f"{place}[{name!r}] is {figures[name]}, but the share of its outcomes is {share}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _require_share(share: float, outcomes: Sequence[bool], place: str) -> None:
+    measured = sum(outcomes) / len(outcomes)
+    if not math.isclose(share, measured, abs_tol=1e-6):
+        raise ValueError(f"{place} is {share}, but the share of its outcomes is {measured}")

@@ -1,10 +1,10 @@
-"""Finished pieces of a long run on disk, so that a killed run loses nothing and goes on where it was."""
+"""Finished records of a long run on disk, so that a killed run loses nothing and goes on where it was."""
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,24 +15,27 @@ from filelock import FileLock, Timeout
 
 from lrc_tl.arguments.plain_numbers import as_python
 from lrc_tl.errors import FingerprintMismatch, ResultFileError, ResumeError
+from lrc_tl.experiments.record import Record, record_from_dict
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.storage.json_results import read_sealed_result, write_result
 
+KIND = "benchmark_part"
+"""Name of the schema without `lrc_tl.`."""
 SCHEMA_VERSION = 2
-"""Pieces of version 1 had no checksum; they are refused, since nothing tells whether they are whole."""
+"""Files of version 1 had no checksum; they are refused, since nothing tells whether they are whole."""
 _MOST_NAME_BYTES = 80
 """File systems allow names of 255 bytes; a digest, an ending and a prefix while it is written come on top."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredPart:
-    """A piece as it was read from its file: whole, and of the right schema."""
+class StoredRecord:
+    """A record as it was read from its file: whole, and of the right schema."""
 
     path: Path
     name: str
     content: str
-    """Digest of what the piece was made from."""
-    record: dict[str, Any]
+    """Digest of what the record was made from."""
+    record: Record
     settings: dict[str, Any]
     model: dict[str, Any]
     """The fingerprint's plain values."""
@@ -41,17 +44,13 @@ class StoredPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResultParts:
-    """A folder with a JSON file for each finished piece of one run; each appears whole or not at all."""
+class StoredRecords:
+    """A folder with a JSON file for each finished record of one run; each appears whole or not at all."""
 
     folder: Path
-    kind: str
-    """Name of the schema without `lrc_tl.`, e.g. `"benchmark_part"`."""
     settings: Mapping[str, Any]
-    """JSON values that every piece depends on."""
+    """JSON values that every record depends on."""
     fingerprint: ModelFingerprint
-    require_record: Callable[[Any], None]
-    """Raises ValueError for what is no record of this kind."""
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -75,15 +74,15 @@ class ResultParts:
             lock.release()
 
     def path(self, name: str) -> Path:
-        """Where the piece of this name is kept; different names have different files."""
-        return part_path(self.folder, name)
+        """Where the record of this name is kept; different names have different files."""
+        return record_path(self.folder, name)
 
-    def write(self, name: str, record: Mapping[str, Any], *, content: Any, seconds: float) -> None:
-        """Store a piece; `content` holds JSON values that this piece depends on, such as a relation's facts."""
+    def write(self, name: str, record: Record, *, content: Any, seconds: float) -> None:
+        """Store a record; `content` holds JSON values that it depends on, such as a relation's facts."""
         write_result(
             self.path(name),
-            kind=self.kind,
-            results={"name": name, "content": _digest(content), "record": record},
+            kind=KIND,
+            results={"name": name, "content": _digest(content), "record": record.to_dict()},
             settings=self.settings,
             model=self.fingerprint.to_dict(),
             seconds=seconds,
@@ -91,8 +90,8 @@ class ResultParts:
             sealed=True,
         )
 
-    def read(self, name: str, *, content: Any) -> dict[str, Any] | None:
-        """The piece that `write` stored under this name, or None where there is none yet.
+    def read(self, name: str, *, content: Any) -> Record | None:
+        """The record that `write` stored under this name, or None where there is none yet.
 
         Warns where it was made on the same model, run differently (another device, another version of torch).
 
@@ -102,47 +101,47 @@ class ResultParts:
         path = self.path(name)
         if not os.path.lexists(path):
             return None
-        part = read_part(path, kind=self.kind, require_record=self.require_record)
-        if difference := self._difference(part, name, content):
+        stored = read_record(path)
+        if difference := self._difference(stored, name, content):
             raise ResumeError(
                 f"{path} cannot be resumed from: {difference}; run with what it was made with, or without "
                 "resuming into another folder"
             )
-        return part.record
+        return stored.record
 
-    def _difference(self, part: StoredPart, name: str, content: Any) -> str | None:
-        if part.library != version("lrc-tl"):
-            return f"it was made by lrc_tl {part.library}, not {version('lrc-tl')}"
-        if model := model_difference(part.model, self.fingerprint.to_dict()):
+    def _difference(self, stored: StoredRecord, name: str, content: Any) -> str | None:
+        if stored.library != version("lrc-tl"):
+            return f"it was made by lrc_tl {stored.library}, not {version('lrc-tl')}"
+        if model := model_difference(stored.model, self.fingerprint.to_dict()):
             return f"it was made on another model ({model})"
-        if listed := settings_difference(part.settings, self.settings):
+        if listed := settings_difference(stored.settings, self.settings):
             return f"it was made with other settings ({listed})"
-        if part.name != name or part.content != _digest(content):
+        if stored.name != name or stored.content != _digest(content):
             return "what it was made from has changed (the relation's facts or templates)"
         return None
 
 
-def part_path(folder: Path, name: str) -> Path:
-    """Where a folder keeps the piece of this name: a readable beginning, bounded in bytes, and a digest."""
+def record_path(folder: Path, name: str) -> Path:
+    """Where a folder keeps the record of this name: a readable beginning, bounded in bytes, and a digest."""
     readable = re.sub(r"[^\w.-]+", "_", name).lstrip(".").encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
     return folder / f"{readable}-{_digest(name)[:8]}.json"
 
 
-def part_files(folder: Path) -> list[Path]:
-    """The files of a folder that have the name of a piece, sorted."""
+def record_files(folder: Path) -> list[Path]:
+    """The files of a folder that have the name of a record's, sorted."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if re.fullmatch(r"(?!\.).*-[0-9a-f]{8}\.json", path.name))
 
 
-def read_part(path: Path, *, kind: str, require_record: Callable[[Any], None]) -> StoredPart:
-    """One stored piece, checked against its checksum and its schema.
+def read_record(path: Path) -> StoredRecord:
+    """One stored record, checked against its checksum and its schema.
 
     Raises:
-        ResumeError: it cannot be read, is damaged, of another schema, or no piece of a run.
+        ResumeError: it cannot be read, is damaged, of another schema, or no record of a run.
     """
     try:
-        data = read_sealed_result(path, kind=kind, schema_version=SCHEMA_VERSION)
+        data = read_sealed_result(path, kind=KIND, schema_version=SCHEMA_VERSION)
     except ResultFileError as error:
         raise ResumeError(f"{error}; delete it to have it made anew, or give another folder") from error
     try:
@@ -155,39 +154,41 @@ def read_part(path: Path, *, kind: str, require_record: Callable[[Any], None]) -
         ):
             if not isinstance(data.get(name), wanted):
                 raise ValueError(f"{name} cannot be {_short(data.get(name))}")
-        require_record(data.get("record"))
+        record = record_from_dict(data.get("record"))
     except ValueError as error:
         raise ResumeError(f"{path} is no stored result: {error}; delete it to have it made anew") from error
-    return StoredPart(
+    return StoredRecord(
         path=path,
         name=data["name"],
         content=data["content"],
-        record=data["record"],
+        record=record,
         settings=data["settings"],
         model=data["model"],
         library=data["lrc_tl"],
     )
 
 
-def require_no_parts(folder: Path, *, kind: str, require_record: Callable[[Any], None]) -> None:
-    """Refuse a folder that holds pieces of an earlier run, which a run that does not resume would write over.
+def require_no_records(folder: Path) -> None:
+    """Refuse a folder that holds records of an earlier run, which a run that does not resume would write over.
 
     Raises:
         ResumeError: there are some; the text says which, what they were made with, and how to go on.
     """
-    found = part_files(folder)
-    if not found:
+    files = record_files(folder)
+    if not files:
         return
-    shown = ", ".join(path.name for path in found[:3]) + (" ..." if len(found) > 3 else "")
+    names = ", ".join(path.name for path in files[:3]) + (" ..." if len(files) > 3 else "")
     try:
-        part = read_part(found[0], kind=kind, require_record=require_record)
-        settings = "; ".join(f"{key} {_short(value)}" for key, value in part.settings.items() if value is not None)
-        made = f", made on {_short(part.model.get('name'))} with {settings}"
+        first = read_record(files[0])
+        settings = "; ".join(
+            f"{key} {_short(value)}" for key, value in first.settings.items() if value is not None
+        )
+        origin = f", made on {_short(first.model.get('name'))} with {settings}"
     except ResumeError:
-        made = ", of which the first cannot be read"
+        origin = ", of which the first cannot be read"
     raise ResumeError(
-        f"{folder} holds {len(found)} finished results of an earlier run ({shown}){made}. To go on from them add "
-        "--resume (resume=True in Python); else give another folder, or delete them"
+        f"{folder} holds {len(files)} finished results of an earlier run ({names}){origin}. To go on from them "
+        "add --resume (resume=True in Python); else give another folder, or delete them"
     )
 
 
@@ -198,22 +199,22 @@ def settings_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return "; ".join(f"{key} {_short(old.get(key))}, now {_short(new.get(key))}" for key in differing)
 
 
-def require_one_run(parts: Sequence[StoredPart]) -> None:
-    """Check that pieces belong to one run: the same version of this library, settings, model and precision.
+def require_one_run(records: Sequence[StoredRecord]) -> None:
+    """Check that records belong to one run: the same version of this library, settings, model and precision.
 
     Raises:
         ResumeError: two do not; the text names both files and what differs.
     """
-    first = parts[0]
-    for part in parts[1:]:
-        if part.library != first.library:
-            difference = f"lrc_tl {first.library} against {part.library}"
-        elif listed := settings_difference(first.settings, part.settings):
+    first = records[0]
+    for other in records[1:]:
+        if other.library != first.library:
+            difference = f"lrc_tl {first.library} against {other.library}"
+        elif listed := settings_difference(first.settings, other.settings):
             difference = f"settings: {listed}"
         else:
-            difference = model_difference(first.model, part.model)
+            difference = model_difference(first.model, other.model)
         if difference:
-            raise ResumeError(f"{first.path} and {part.path} belong to different runs ({difference})")
+            raise ResumeError(f"{first.path} and {other.path} belong to different runs ({difference})")
 
 
 def model_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

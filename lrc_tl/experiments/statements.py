@@ -16,7 +16,7 @@ _UNRELATED_PROMPTS = 4
 """Few, so that many edits share one: what lies before its subject is then run once."""
 
 
-def side_effect_pairs(
+def side_effect_statements(
     model: HookedModel,
     relation: Relation,
     edits: Sequence[Edit],

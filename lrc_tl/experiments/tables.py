@@ -11,11 +11,11 @@ def benchmark_markdown(data: Mapping[str, Any]) -> str:
         "| method | accuracy | 95 % interval | causality | 95 % interval | relations | prompts | edits |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for found in data["methods"]:
-        cells = [found["method"]]
+    for method in data["methods"]:
+        cells = [method["method"]]
         for key in ("accuracy", "causality"):
-            cells += [_with_std(found[key]), _interval(found[key]["ci95"])]
-        cells += [str(found[key]) for key in ("n_relations", "n_prompts", "n_edits")]
+            cells += [_with_std(method[key]), _interval(method[key]["ci95"])]
+        cells += [str(method[key]) for key in ("n_relations", "n_prompts", "n_edits")]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
@@ -31,7 +31,10 @@ def benchmark_markdown(data: Mapping[str, Any]) -> str:
         lines += [f"- {name}: {reason}" for name, reason in data["relations_left_out"].items()]
     if data["seeds_left_out"]:
         lines += ["", "Left out for single seeds:", ""]
-        lines += [f"- {one['relation']}, seed {one['seed']}: {one['reason']}" for one in data["seeds_left_out"]]
+        lines += [
+            f"- {left_out['relation']}, seed {left_out['seed']}: {left_out['reason']}"
+            for left_out in data["seeds_left_out"]
+        ]
     return "\n".join(lines)
 
 
@@ -65,15 +68,17 @@ _POINT = {
 
 
 def _accuracies(data: Mapping[str, Any]) -> list[str]:
-    rows = [[found["method"], *(_number(found[key]["mean"]) for key in _ACCURACIES)] for found in data["methods"]]
+    rows = [
+        [method["method"], *(_number(method[key]["mean"]) for key in _ACCURACIES)] for method in data["methods"]
+    ]
     return ["", *_table(["method", *_ACCURACIES.values()], rows)]
 
 
 def _curves(data: Mapping[str, Any], name: str, title: str) -> list[str]:
     rows = [
-        [found["method"], f"{point['beta']:g}", *(_number(point[key]["mean"]) for key in _POINT)]
-        for found in data["methods"]
-        for point in sorted(found[name], key=lambda point: float(point["beta"]))
+        [method["method"], f"{point['beta']:g}", *(_number(point[key]["mean"]) for key in _POINT)]
+        for method in data["methods"]
+        for point in sorted(method[name], key=lambda point: float(point["beta"]))
     ]
     return ["", f"{title}:", "", *_table(["method", "beta", *_POINT.values()], rows)] if rows else []
 
@@ -81,20 +86,21 @@ def _curves(data: Mapping[str, Any], name: str, title: str) -> list[str]:
 def _comparisons(data: Mapping[str, Any]) -> list[str]:
     rows = []
     for entry in data["comparisons"]:
-        for figure in _COMPARED:
-            if figure not in entry:
+        for statistic in _COMPARED:
+            if statistic not in entry:
                 continue
-            own = entry[figure]
+            comparison = entry[statistic]
+            seeds = comparison["per_seed"]
             rows.append(
                 [
                     f"{entry['method']} - {entry['against']}",
-                    _COMPARED[figure] + _matched(own),
-                    _number(own["difference"]),
-                    _interval(own["ci95"]),
-                    _interval(own["paired_bootstrap"]["ci95"]),
-                    _number(own["sign_test"]["p_holm"]),
-                    ", ".join(_number(one["mcnemar"]["p_holm"]) for one in own["per_seed"]),
-                    ", ".join(_number(one["z_test"]["p_holm"]) for one in own["per_seed"]),
+                    _COMPARED[statistic] + _matched(comparison),
+                    _number(comparison["difference"]),
+                    _interval(comparison["ci95"]),
+                    _interval(comparison["paired_bootstrap"]["ci95"]),
+                    _number(comparison["sign_test"]["p_holm"]),
+                    ", ".join(_number(tests["mcnemar"]["p_holm"]) for tests in seeds),
+                    ", ".join(_number(tests["z_test"]["p_holm"]) for tests in seeds),
                 ]
             )
     if not rows:
@@ -104,9 +110,9 @@ def _comparisons(data: Mapping[str, Any]) -> list[str]:
     return ["", *_table(head, rows), "", "p-values are corrected for the number of methods (Holm)."]
 
 
-def _matched(own: Mapping[str, Any]) -> str:
+def _matched(comparison: Mapping[str, Any]) -> str:
     """The betas that a comparison at equal KL could be made at: often few."""
-    betas = own.get("betas")
+    betas = comparison.get("betas")
     return f" (beta {', '.join(f'{beta:g}' for beta in sorted(betas))})" if betas else ""
 
 

@@ -13,8 +13,9 @@ import lrc_tl as lrc
 from lrc_tl.arguments.numbers_checked import means_a_number, numbers_checked
 
 RESULTS = {
-    "CausalityResult", "Chunk", "Classification", "ControlVector", "DemoResult", "Evaluation", "Faithfulness",
-    "Generated", "LinearRelationalEmbedding", "ModelFingerprint", "PromptActivations", "Selectivity", "Settings",
+    "CausalityResult", "Chunk", "Classification", "ControlVector", "CurvePoint", "DemoResult", "Evaluation",
+    "Faithfulness", "Generated", "LeftOutRelation", "LinearRelationalEmbedding", "MethodOutcome",
+    "ModelFingerprint", "PromptActivations", "RelationRecord", "Selectivity", "Settings", "SideEffectMeans",
     "SideEffects", "StrengthCalibration", "StrengthPoint", "TokenScores", "TokenizedPrompt",
 }  # fmt: skip
 """What calls give back, which nobody fills in by hand."""

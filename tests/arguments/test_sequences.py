@@ -252,13 +252,14 @@ def test_a_method_given_as_one_string_is_not_taken_for_its_letters(word_model):
         {"methods": "lrc"},
         {"compare": "lrc"},
         {"seeds": 3},
-        {"subject_layers": 1},
         {"others": relation},
     ):
         with pytest.raises(TypeError, match=next(iter(options))):
-            lrc.run_protocol(word_model, [relation], **options)
+            lrc.run_protocol(word_model, [relation], settings=lrc.ExperimentSettings(), **options)
     with pytest.raises(TypeError, match="relations"):
-        lrc.run_protocol(word_model, relation)
+        lrc.run_protocol(word_model, relation, settings=lrc.ExperimentSettings())
+    with pytest.raises(TypeError, match="subject_layers is one string, '12'"):
+        lrc.ExperimentSettings(subject_layers="12")
     with pytest.raises(TypeError, match=r"words"):
         lrc.object_named(words={"France": "French"})
 

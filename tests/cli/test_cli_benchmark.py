@@ -7,7 +7,8 @@ from spoken import spoken_relations
 
 import lrc_tl as lrc
 from lrc_tl.cli.main import main
-from lrc_tl.experiments.presets import PRESETS, benchmark_settings
+from lrc_tl.experiments.presets import PRESETS, benchmark_options
+from lrc_tl.experiments.settings import ExperimentSettings
 
 LAYERS = ["--subject-layer", "0", "--object-layer", "1", "--rank", "4"]
 
@@ -107,6 +108,10 @@ def test_files_that_cannot_be_read_and_relations_left_out_are_in_the_result(fold
         (["--rank", "4"], "--subject-layer, --object-layer must be given, or --select"),
         (["--preset", "fig4"], "preset 'fig4' does not know the layers of 'm'; give --object-layers"),
         (["--preset", "fig6", "--select"], "preset 'fig6' sweeps over ranks, which --select would choose"),
+        (
+            [*LAYERS, "--ranks", "2,4"],
+            "--rank and --ranks were both given; give one value or several to sweep over",
+        ),
         ([*LAYERS, "--resume"], "--resume needs --out or --json"),
         ([*LAYERS, "--max-facts", "1"], "--max-facts"),
         ([*LAYERS, "--solver", "lowrank"], "--solver"),
@@ -130,52 +135,81 @@ def test_a_folder_without_relations_and_an_unknown_name_are_one_line(folder, loa
     assert load_model == []
 
 
+def places(options):
+    settings = options.settings
+    return settings.subject_layers, settings.object_layers, settings.ranks
+
+
 def test_given_options_win_over_the_preset_and_the_preset_over_the_defaults():
-    nothing = dict.fromkeys(("methods", "beta", "seeds", "rank", "subject_layer", "object_layer", "shots"))
-    found = benchmark_settings({**nothing, "rank": 32}, model="packaged:gemma-3-270m", preset="table5")
-    assert (found["subject_layer"], found["object_layer"], found["rank"]) == (9, 13, 32)
-    assert found["seeds"] == (42, 43, 44, 45, 46)
-    assert (found["shots"], found["max_facts"], found["max_lre_prompts"]) == (4, None, 20)
-    llama = benchmark_settings(nothing, model="meta-llama/Llama-2-7b-hf", preset="table5-small")
-    assert (llama["subject_layer"], llama["rank"], llama["max_facts"]) == (17, 192, 60)
-    chosen = benchmark_settings(nothing, model="packaged:gemma-3-270m", preset="table5", select=True)
-    assert (chosen["subject_layer"], chosen["rank"], chosen["beta"]) == (None, None, None)
+    nothing = dict.fromkeys(("methods", "seeds", "betas", "ranks", "subject_layers", "object_layers", "shots"))
+    given = benchmark_options({**nothing, "ranks": 32}, model="packaged:gemma-3-270m", preset="table5")
+    assert places(given) == ((9,), (13,), (32,))
+    assert given.seeds == (42, 43, 44, 45, 46)
+    defaults = ExperimentSettings()
+    assert given.settings.betas == (0.1,)
+    for name in ("shots", "max_facts", "max_lre_prompts", "n_side_effects", "solver", "split_seed"):
+        assert getattr(given.settings, name) == getattr(defaults, name)
+    llama = benchmark_options(nothing, model="meta-llama/Llama-2-7b-hf", preset="table5-small")
+    assert places(llama) == ((17,), (21,), (192,))
+    assert llama.settings.max_facts == 60
+    selected = benchmark_options(nothing, model="packaged:gemma-3-270m", preset="table5", select=True)
+    assert places(selected) == ((), (), ())
+    assert selected.settings.betas is None
+    assert selected.settings.select
     with pytest.raises(ValueError, match="--subject-layer, --object-layer, --rank must be given"):
-        benchmark_settings(nothing, model="other", preset="table5")
+        benchmark_options(nothing, model="other", preset="table5")
 
 
 def test_presets_sweep_over_the_layers_of_the_models_that_they_know():
-    gemma = benchmark_settings({}, model="packaged:gemma-3-270m", preset="fig4-small")
-    assert (gemma["object_layers"], gemma["object_layer"]) == ((10, 12, 14, 16), None)
-    assert (gemma["subject_layer"], gemma["rank"], gemma["methods"]) == (9, 64, ("lrc",))
-    gptj = benchmark_settings({}, model="EleutherAI/gpt-j-6B", preset="fig7")
-    assert gptj["subject_layers"] == tuple(range(20))
-    assert (gptj["subject_layer"], gptj["object_layer"], len(gptj["seeds"])) == (None, 20, 5)
-    one = benchmark_settings({"rank": 32}, model="packaged:gemma-3-270m", preset="fig6")
-    assert (one["rank"], one["ranks"]) == (32, ())
-    several = benchmark_settings({"object_layers": (3, 4)}, model="packaged:gemma-3-270m", preset="table5")
-    assert (several["object_layer"], several["object_layers"]) == (None, (3, 4))
-    own = {"subject_layer": 1, "object_layers": (2, 3), "rank": 8}
-    other = benchmark_settings(own, model="other", preset="fig5-small")
-    assert (other["object_layers"], other["max_facts"]) == ((2, 3), 60)
+    gemma = benchmark_options({}, model="packaged:gemma-3-270m", preset="fig4-small")
+    assert places(gemma) == ((9,), (10, 12, 14, 16), (64,))
+    assert gemma.methods == ("lrc",)
+    gptj = benchmark_options({}, model="EleutherAI/gpt-j-6B", preset="fig7")
+    assert places(gptj) == (tuple(range(20)), (20,), (192,))
+    assert len(gptj.seeds) == 5
+    fixed = benchmark_options({"ranks": 32}, model="packaged:gemma-3-270m", preset="fig6")
+    assert fixed.settings.ranks == (32,)
+    several = benchmark_options({"object_layers": (3, 4)}, model="packaged:gemma-3-270m", preset="table5")
+    assert places(several) == ((9,), (3, 4), (64,))
+    own = {"subject_layers": 1, "object_layers": (2, 3), "ranks": 8}
+    other = benchmark_options(own, model="other", preset="fig5-small")
+    assert places(other) == ((1,), (2, 3), (8,))
+    assert other.settings.max_facts == 60
+
+
+def test_the_stored_settings_name_a_single_layer_apart_from_several():
+    stored = benchmark_options({}, model="packaged:gemma-3-270m", preset="fig4-small").to_dict()
+    assert (stored["subject_layer"], stored["object_layer"], stored["rank"]) == (9, None, 64)
+    assert (stored["subject_layers"], stored["object_layers"], stored["ranks"]) == ((), (10, 12, 14, 16), ())
+    assert (stored["methods"], stored["beta"], stored["seeds"]) == (("lrc",), (0.1,), (42,))
+    assert list(stored) == [
+        "methods", "beta", "seeds", "max_lre_prompts", "max_facts", "shots", "subject_layer", "object_layer",
+        "rank", "subject_layers", "object_layers", "ranks", "single_layer", "random_model", "fit_method",
+        "split_seed",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_has_both_sizes_and_runs_with_what_it_brings(preset):
-    from lrc_tl.methods.method import METHODS, method_variants
+    from lrc_tl.methods.method import METHODS
 
     whole = preset.removesuffix("-small")
     assert {whole, f"{whole}-small"} <= set(PRESETS)
     for model, n_layers in (("packaged:gemma-3-270m", 18), ("meta-llama/Llama-2-7b-hf", 32), ("gpt-j-6B", 28)):
-        found = benchmark_settings({}, model=model, preset=preset)
-        assert set(found["methods"]) <= set(METHODS)
-        variants = method_variants(
-            found["methods"],
-            n_layers=n_layers,
-            **{f"{one}s": found[f"{one}s"] or (found[one],) for one in ("subject_layer", "object_layer", "rank")},
-        )
-        assert len(variants) >= len(found["methods"])
+        options = benchmark_options({}, model=model, preset=preset)
+        assert set(options.methods) <= set(METHODS)
+        variants = options.settings.variants(options.methods, n_layers)
+        assert len(variants) >= len(options.methods)
         assert all(v.object_layer is None or v.subject_layer < v.object_layer < n_layers for v in variants)
+
+
+def test_help_shows_the_defaults_of_the_settings(capsys):
+    assert main(["benchmark", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    defaults = ExperimentSettings()
+    assert f"{defaults.max_lre_prompts} by default" in text
+    assert f"Examples in training prompts, {defaults.shots} by default" in text
+    assert f"{defaults.solver} by default" in text
 
 
 def test_a_sweep_from_the_command_line_has_a_row_for_each_setting(folder, load_model, tmp_path, capsys):

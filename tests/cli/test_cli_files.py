@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -182,15 +183,18 @@ def test_a_range_beyond_the_model_s_layers_is_refused_without_spelling_it_out(wo
     (relation,) = spoken_relations(word_model, 1)
     tracemalloc.start()
     for options in (
-        {"subject_layers": range(10**9), "object_layer": 1, "rank": 4},
-        {"subject_layer": 0, "object_layers": range(-(10**9), 0), "rank": 4},
-        {"subject_layer": 0, "object_layer": 1, "ranks": range(1, 10**9)},
-        {"subject_layer": 0, "object_layer": 1, "rank": 4, "seeds": range(10**9)},
+        {"subject_layers": range(10**9)},
+        {"object_layers": range(-(10**9), 0)},
+        {"ranks": range(1, 10**9)},
     ):
         with pytest.raises(ValueError, match=r"values were given, and at most 10,000 are allowed"):
-            lrc.run_protocol(word_model, [relation], methods=("lrc",), **options)
+            lrc.ExperimentSettings(**options)
+    settings = lrc.ExperimentSettings(subject_layers=0, object_layers=1, ranks=4)
+    with pytest.raises(ValueError, match=r"values were given, and at most 10,000 are allowed"):
+        lrc.run_protocol(word_model, [relation], settings=settings, seeds=range(10**9))
+    many = replace(settings, subject_layers=range(9000))
     with pytest.raises(ValueError, match="layer 3 is outside the model; allowed are -3 to 2"):
-        lrc.run_protocol(word_model, [relation], subject_layers=range(9000), object_layer=1, rank=4)
+        lrc.run_protocol(word_model, [relation], settings=many)
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
 
@@ -248,6 +252,8 @@ def test_a_relation_whose_name_is_markup_is_run(word_model, tmp_path):
         [(fact.subject, fact.object) for fact in relation.facts],
         templates=list(relation.templates),
     )
-    places = {"subject_layer": 0, "object_layer": 1, "rank": 4, "shots": 0}
-    result = lrc.run_protocol(word_model, [named], methods=("mean",), out=tmp_path, progress=True, **places)
+    settings = lrc.ExperimentSettings(subject_layers=0, object_layers=1, ranks=4, shots=0)
+    result = lrc.run_protocol(
+        word_model, [named], methods=("mean",), settings=settings, out=tmp_path, progress=True
+    )
     assert lrc.ProtocolResult.load(tmp_path).records == result.records

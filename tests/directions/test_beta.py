@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,10 +128,10 @@ def test_the_benchmark_has_the_constant_outside_presets_and_the_papers_inside(wo
         ids = word_model.to_tokens(f"w{number} w41")
         pairs.append((f"w{number}", word_model.tokenizer.decode([int(word_model(ids)[0, -1].argmax())])))
     relation = lrc.Relation.from_pairs("said", pairs, templates=["{} w41"])
-    options = {key: value for key, value in SETTINGS.items() if key != "rank"}
-    result = lrc.run_protocol(word_model, [relation], methods=["mean"], rank=2, n_side_effects=0, **options)
-    assert result.records[0]["betas"] == [DEFAULT_BETA]
-    assert {preset["beta"][0] for preset in PRESETS.values()} == {0.1}
+    settings = replace(SETTINGS, ranks=2, n_side_effects=0)
+    result = lrc.run_protocol(word_model, [relation], methods=["mean"], settings=settings)
+    assert result.records[0].betas == (DEFAULT_BETA,)
+    assert {preset.settings.betas[0] for preset in PRESETS.values()} == {0.1}
 
 
 def test_the_constant_is_the_best_within_limits_on_the_training_facts_of_the_stored_results():

@@ -1,6 +1,7 @@
 """The benchmark: every figure as the pieces give it, and what is left out and why."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS
 import lrc_tl as lrc
 from lrc_tl.evaluation.control_tasks import random_weights
 from lrc_tl.experiments.run import run_protocol
+from lrc_tl.experiments.settings import ExperimentSettings
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,9 @@ def relations(word_model):
 
 @pytest.fixture(scope="module")
 def whole(word_model, relations):
-    return run_protocol(word_model, relations, methods=METHODS, beta=BETAS, seeds=SEEDS, **SETTINGS)
+    return run_protocol(
+        word_model, relations, methods=METHODS, seeds=SEEDS, settings=replace(SETTINGS, betas=BETAS)
+    )
 
 
 def test_every_figure_is_what_the_pieces_give_by_hand(word_model, relations, whole):
@@ -68,11 +72,13 @@ def test_the_json_holds_the_documented_fields(whole, relations):
 
 
 def test_a_curve_is_made_of_the_figures_of_single_betas_on_the_same_edits(word_model, relations, whole):
-    single = run_protocol(word_model, relations[:1], methods=("mean",), beta=BETAS[1], seeds=SEEDS[:1], **SETTINGS)
+    single = run_protocol(
+        word_model, relations[:1], methods=("mean",), seeds=SEEDS[:1], settings=replace(SETTINGS, betas=BETAS[1])
+    )
     (alone,) = single.records
     record = whole.records[0]
-    assert alone["edits"] == record["edits"] != []
-    one, other = alone["methods"]["mean"]["curve"][0], record["methods"]["mean"]["curve"][1]
+    assert alone.edits == record.edits != ()
+    one, other = alone.methods["mean"].curve[0].to_dict(), record.methods["mean"].curve[1].to_dict()
     assert set(one) == set(other)
     for figure, value in one.items():  # batches differ, so the last bits may
         assert value == (other[figure] if value is None else pytest.approx(other[figure], abs=1e-5)), figure
@@ -88,10 +94,10 @@ def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_met
             f"lrc_tl.{module}.prompt_activations",
             lambda model, prompts, **options: passes.append(len(prompts)) or read(model, prompts, **options),
         )
-    result = run_protocol(word_model, relations[:1], methods=METHODS, **SETTINGS)
+    result = run_protocol(word_model, relations[:1], methods=METHODS, settings=SETTINGS)
     (record,) = result.records
     # The third reads the training facts' zero-shot prompts, for centring.
-    assert passes == [record["n_known_train"], record["n_facts"] - record["n_test"], record["n_prompts"]]
+    assert passes == [record.n_known_train, record.n_facts - record.n_test, record.n_prompts]
 
 
 def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model, relations):
@@ -100,21 +106,23 @@ def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model
     first, second, *_ = (f"w{n}" for n in range(44) if f"w{n}" not in names)
     apart = lrc.Relation.from_pairs("apart", [(first, second), (second, first)], templates=["{} w40"])
     beside = spoken_relation(word_model, name="beside", tail="w43")
-    options = {**SETTINGS, "methods": ("lrc", "mean"), "beta": (0.0, 0.8), "n_side_effects": 9}
+    settings = replace(SETTINGS, betas=(0.0, 0.8), n_side_effects=9)
+    options = {"methods": ("lrc", "mean"), "settings": settings}
     result = run_protocol(word_model, relations[:1], others=[apart, beside, relations[0]], **options)
     (record,) = result.records
-    assert record["n_unrelated"] == 9
-    assert 1 <= record["n_same_subject"] <= 9
+    assert record.n_unrelated == 9
+    assert 1 <= record.n_same_subject <= 9
     for method in ("lrc", "mean"):
-        none, some = record["methods"][method]["curve"]
+        none, some = record.methods[method].curve
         for kind in ("unrelated", "same_subject"):
-            assert none[f"{kind}_kl"] == pytest.approx(0, abs=1e-6)
-            assert none[f"{kind}_kept"] == 1
-            assert some[f"{kind}_kl"] > 1e-4
-            assert some[f"{kind}_kept"] <= 1
+            effects = getattr(none, kind), getattr(some, kind)
+            assert effects[0].kl == pytest.approx(0, abs=1e-6)
+            assert effects[0].kept == 1
+            assert effects[1].kl > 1e-4
+            assert effects[1].kept <= 1
     without = run_protocol(word_model, relations[:1], others=[relations[0]], **options)
-    assert without.records[0]["n_unrelated"] == 0
-    assert without.records[0]["methods"]["lrc"]["curve"][0]["unrelated_kl"] is None
+    assert without.records[0].n_unrelated == 0
+    assert without.records[0].methods["lrc"].curve[0].unrelated.kl is None
 
 
 def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_model, relations, monkeypatch):
@@ -125,18 +133,18 @@ def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_
         "lrc_tl.methods.fitting.fit_layer_grid",
         lambda *args, **options: grids.append(options) or fit_layer_grid(*args, **options),
     )
-    rest = {name: SETTINGS[name] for name in ("shots", "max_lre_prompts", "progress")}
+    quick = replace(SETTINGS, n_side_effects=0)
     swept = run_protocol(
-        word_model, relations[:1], methods=("lrc", "svm"), subject_layers=(0, 1), object_layers=(1, 2),
-        ranks=(2, 4), n_side_effects=0, **rest,
+        word_model, relations[:1], methods=("lrc", "svm"),
+        settings=replace(quick, subject_layers=(0, 1), object_layers=(1, 2), ranks=(2, 4)),
     )  # fmt: skip
     assert len(grids) == 1
     frame = swept.to_frame().set_index("method")
     assert len(frame) == 3 * 2 + 2  # not from layer 1 to itself; the baseline has subject layers alone
     for subject, object_, rank in ((0, 1, 2), (0, 2, 4), (1, 2, 2)):
         single = run_protocol(
-            word_model, relations[:1], methods=("lrc", "svm"), subject_layer=subject, object_layer=object_,
-            rank=rank, n_side_effects=0, **rest,
+            word_model, relations[:1], methods=("lrc", "svm"),
+            settings=replace(quick, subject_layers=subject, object_layers=object_, ranks=rank),
         ).to_frame()  # fmt: skip
         row = frame.loc[f"lrc@subject={subject},object={object_},rank={rank}"]
         assert (row.subject_layer, row.object_layer, row["rank"]) == (subject, object_, rank)
@@ -149,8 +157,8 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
 
     methods = ("lrc-same-object", "lrc-other-objects")
     # Not at neighbouring layers: there W s vanishes for one prompt, since an RMS norm forgets the length of s.
-    settings = {**SETTINGS, "object_layer": 2}
-    result = run_protocol(word_model, relations[:1], methods=methods, n_side_effects=0, **settings)
+    settings = replace(SETTINGS, object_layers=2, n_side_effects=0)
+    result = run_protocol(word_model, relations[:1], methods=methods, settings=settings)
     (record,) = result.records
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
@@ -164,8 +172,8 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(word_model,
             mine = [prompt for prompt in known.prompts if prompt.object == name]
             made[name] = lre.concepts(word_model, mine, rank=4)[name]
         expected = lrc.evaluate(word_model, lrc.ConceptSet(made), unseen.prompts, seed=42)
-        assert record["methods"][method]["accuracy"] == expected.accuracy
-        assert record["methods"][method]["curve"][0]["causality"] == expected.causality
+        assert record.methods[method].accuracy == expected.accuracy
+        assert record.methods[method].curve[0].causality == expected.causality
 
 
 def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word_model, relations, monkeypatch):
@@ -173,9 +181,9 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word
 
     grids = []
     monkeypatch.setattr(fitting, "fit_layer_grid", lambda *a, **k: grids.append(k) or lrc.fit_layer_grid(*a, **k))
-    settings = {**SETTINGS, "object_layer": 2}
+    settings = replace(SETTINGS, object_layers=2, n_side_effects=0)
     methods = ("lrc-combined", "lrc-ridge", "lrc", "lrc-final")
-    (record,) = run_protocol(word_model, relations[:1], methods=methods, n_side_effects=0, **settings).records
+    (record,) = run_protocol(word_model, relations[:1], methods=methods, settings=settings).records
     assert len(grids) == 2
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
@@ -192,15 +200,15 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word
         )
         sets.append(lre.concepts(word_model, known.prompts, ridge=0.2))
     ridge = lrc.evaluate(word_model, sets[1], unseen.prompts, seed=42)
-    assert record["methods"]["lrc-ridge"]["accuracy"] == ridge.accuracy
-    assert record["methods"]["lrc-ridge"]["curve"][0]["causality"] == ridge.causality
+    assert record.methods["lrc-ridge"].accuracy == ridge.accuracy
+    assert record.methods["lrc-ridge"].curve[0].causality == ridge.causality
     expected = lrc.evaluate(word_model, lrc.combine_concepts(sets), unseen.prompts, seed=42)
-    found = record["methods"]["lrc-combined"]
-    assert found["accuracy"] == expected.accuracy
-    assert found["curve"][0]["causality"] == expected.causality
-    assert (found["object_layer"], found["rank"]) == (2, None)
-    parts = [record["methods"][method]["seconds_train"] for method in ("lrc", "lrc-final")]
-    assert found["seconds_train"] >= sum(parts)
+    found = record.methods["lrc-combined"]
+    assert found.accuracy == expected.accuracy
+    assert found.curve[0].causality == expected.causality
+    assert (found.object_layer, found.rank) == (2, None)
+    parts = [record.methods[method].seconds_train for method in ("lrc", "lrc-final")]
+    assert found.seconds_train >= sum(parts)
 
 
 def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, monkeypatch):
@@ -211,8 +219,9 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
         "lrc_tl.lre.layer_grid.fit_pair",
         lambda *args, **options: kinds.append(options) or fit_pair(*args, **options),
     )
-    settings = {**SETTINGS, "rank": 2, "n_side_effects": 0, "seeds": (1,), "methods": ("lrc", "lrc-final", "svm")}
-    found = run_protocol(word_model, relations[:1], fit_method="low_rank", **settings)
+    settings = replace(SETTINGS, ranks=2, n_side_effects=0, solver="low_rank")
+    methods = ("lrc", "lrc-final", "svm")
+    found = run_protocol(word_model, relations[:1], methods=methods, seeds=(1,), settings=settings)
     assert len(kinds) == 2
     (record,) = found.records
     train, test = relations[0].split(seed=1)
@@ -227,9 +236,9 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(word_model, relations, mon
         assert lre.solver == "low_rank"
         concepts = lre.concepts(word_model, known.prompts, rank=2)
         expected = lrc.evaluate(word_model, concepts, unseen.prompts, seed=1)
-        own = record["methods"][method]
-        assert own["accuracy"] == expected.accuracy
-        assert own["curve"][0]["causality"] == expected.causality
+        own = record.methods[method]
+        assert own.accuracy == expected.accuracy
+        assert own.curve[0].causality == expected.causality
 
 
 def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relations, monkeypatch):
@@ -241,8 +250,10 @@ def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relati
         lambda *args, **options: grids.append(options) or fit_layer_grid(*args, **options),
     )
     run_protocol(
-        word_model, relations[:1], methods=("lrc",), subject_layer=0, object_layers=(1, 2), ranks=(1, 2), shots=0,
-        max_lre_prompts=4, fit_method="low_rank", n_side_effects=0, progress=False,
+        word_model, relations[:1], methods=("lrc",),
+        settings=replace(
+            SETTINGS, object_layers=(1, 2), ranks=(1, 2), solver="low_rank", n_side_effects=0
+        ),
     )  # fmt: skip
     assert [options["solver"] for options in grids] == [lrc.LowRank(rank=2)]
 
@@ -250,24 +261,27 @@ def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(word_model, relati
 def test_a_split_seed_keeps_the_halves_and_the_seeds_draw_from_them(word_model, relations):
     relation = relations[0]
     halves = [{fact.subject for fact in half.facts} for half in relation.split(seed=7)]
-    options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "split_seed": 7}
-    every = run_protocol(word_model, [relation], seeds=(1, 2, 3), **options)
+    settings = replace(SETTINGS, n_side_effects=0, split_seed=7)
+
+    def run(settings):
+        return run_protocol(word_model, [relation], methods=("mean",), seeds=(1, 2, 3), settings=settings)
+
+    every = run(settings)
     for record in every.records:
-        assert {subject for _, subject, _ in record["test_prompts"]} <= halves[1]
-        assert record["n_test"] == len(halves[1])
-        assert record["n_known_train"] <= len(halves[0])
+        assert {prompt.subject for prompt in record.test_prompts} <= halves[1]
+        assert record.n_test == len(halves[1])
+        assert record.n_known_train <= len(halves[0])
     most = len(relation.facts) - 3
-    drawn = run_protocol(word_model, [relation], seeds=(1, 2, 3), max_facts=most, **options)
-    assert [record["n_test"] for record in drawn.records] == [min(most // 2, len(halves[1]))] * 3
-    own = run_protocol(word_model, [relation], seeds=(1, 2, 3), **{**options, "split_seed": None})
-    assert any({subject for _, subject, _ in record["test_prompts"]} - halves[1] for record in own.records)
+    drawn = run(replace(settings, max_facts=most))
+    assert [record.n_test for record in drawn.records] == [min(most // 2, len(halves[1]))] * 3
+    own = run(replace(settings, split_seed=None))
+    assert any({prompt.subject for prompt in record.test_prompts} - halves[1] for record in own.records)
 
 
 def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, relations):
-    options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "single_layer": True, "beta": 0.6}
-    options["random_model"] = True
-    (record,) = run_protocol(word_model, relations[:1], **options).records
-    found = record["methods"]["mean"]
+    settings = replace(SETTINGS, n_side_effects=0, single_layer=True, betas=0.6, random_model=True)
+    (record,) = run_protocol(word_model, relations[:1], methods=("mean",), settings=settings).records
+    found = record.methods["mean"]
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(word_model, train.prompts(seed=42), seed=42)
     unseen = lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
@@ -276,31 +290,29 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(word_model, rel
     actual = [prompt.object for prompt in unseen.prompts]
     centre = lrc.subject_activations(word_model, train.prompts(seed=42), layer=0).mean(0)
     centred = lrc.evaluation.classify_activations(concepts, acts, actual, centre=centre)
-    assert found["accuracy_centred"] == centred.accuracy
+    assert found.accuracy_centred == centred.accuracy
     facts = train.prompts(seed=42)
     plain = lrc.subject_activations(word_model, facts, layer=0) - centre
     inside = [row for row, prompt in enumerate(facts) if prompt.object in concepts]
     ready = concepts.calibrate(plain[inside], [facts[row].object for row in inside], multiclass="standardised")
     calibrated = lrc.evaluation.classify_activations(ready, acts, actual, centre=centre, calibrated=True)
-    assert found["accuracy_calibrated"] == calibrated.accuracy
+    assert found.accuracy_calibrated == calibrated.accuracy
     random = lrc.evaluation.classify_activations(lrc.evaluation.random_concepts(concepts, seed=42), acts, actual)
-    assert found["control_random"] == random.accuracy
-    assert 0 <= found["control_shuffled"] <= 1
+    assert found.control_random == random.accuracy
+    assert 0 <= found.control_shuffled <= 1
     with random_weights(word_model, seed=42):
         untrained = lrc.mean_concepts(word_model, known.prompts, layer=0)
         read = lrc.subject_activations(word_model, unseen.prompts, layer=0)
-        assert (
-            found["control_random_model"] == lrc.evaluation.classify_activations(untrained, read, actual).accuracy
-        )
-    assert found["control_random_model"] != found["accuracy"]
+        assert found.control_random_model == lrc.evaluation.classify_activations(untrained, read, actual).accuracy
+    assert found.control_random_model != found.accuracy
     edits = lrc.evaluation.counterfactual_edits([p for p in unseen.prompts if p.object in concepts], seed=42)
     differences = torch.stack([concepts[e.target].vector - concepts[e.prompt.object].vector for e in edits])
     (single,) = lrc.evaluation.causality_curve(
         word_model, edits, differences, betas=[0.6], layers=[0], generated=True
     )
-    assert found["curve_single_layer"][0]["success"] == single.success.tolist()
-    assert found["curve_single_layer"][0]["hard_success"] == single.generated.tolist()
-    assert found["curve"][0]["mean_log_odds_change"] != found["curve_single_layer"][0]["mean_log_odds_change"]
+    assert found.curve_single_layer[0].success == tuple(single.success.tolist())
+    assert found.curve_single_layer[0].hard_success == tuple(single.generated.tolist())
+    assert found.curve[0].mean_log_odds_change != found.curve_single_layer[0].mean_log_odds_change
 
 
 def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(word_model, relations, monkeypatch):
@@ -315,10 +327,10 @@ def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(wor
         return read(*arguments)
 
     monkeypatch.setattr(benchmark, "training_activations", broken)
-    options = {**SETTINGS, "methods": ("mean",), "n_side_effects": 0, "random_model": True}
-    (record,) = run_protocol(word_model, relations[:1], **options).records
-    assert record["methods"]["mean"]["control_random_model"] is None
-    assert record["methods"]["mean"]["accuracy"] > 0
+    settings = replace(SETTINGS, n_side_effects=0, random_model=True)
+    (record,) = run_protocol(word_model, relations[:1], methods=("mean",), settings=settings).records
+    assert record.methods["mean"].control_random_model is None
+    assert record.methods["mean"].accuracy > 0
 
 
 def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(word_model, relations):
@@ -331,7 +343,7 @@ def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(word_mode
         "unknown", [(f.subject, f"{g.object} w9 w9") for f, g in zip(spoken.facts, shifted, strict=True)],
         templates=["{} w0"],
     )  # fmt: skip
-    result = run_protocol(word_model, [single, wrong, relations[0]], methods=("mean",), **SETTINGS)
+    result = run_protocol(word_model, [single, wrong, relations[0]], methods=("mean",), settings=SETTINGS)
     left = result.relations_left_out
     assert left["one to one"] == "it is one-to-one: fewer than two objects have two facts or more"
     assert left["unknown"].startswith("the model knows 0 of ")
@@ -341,24 +353,28 @@ def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(word_mode
     with pytest.raises(
         ValueError, match=r"no relation could be evaluated: one to one: it is.*; unknown: the model"
     ):
-        run_protocol(word_model, {r.name: r for r in (single, wrong)}, methods=("mean",), **SETTINGS)
+        run_protocol(word_model, {r.name: r for r in (single, wrong)}, methods=("mean",), settings=SETTINGS)
 
 
 def test_too_few_facts_for_the_shots_is_a_reason(word_model, relations):
-    many = {**SETTINGS, "shots": 30}
+    many = replace(SETTINGS, shots=30)
     with pytest.raises(ValueError, match="30 shots were asked for, but relation 'r0' has only"):
-        run_protocol(word_model, relations[:1], methods=("mean",), **many)
+        run_protocol(word_model, relations[:1], methods=("mean",), settings=many)
 
 
 def test_settings_are_chosen_on_training_facts_alone(word_model, monkeypatch):
     relation = max(spoken_relations(word_model, 6), key=lambda relation: len(relation.facts))
     result = run_protocol(
-        word_model, [relation], methods=("lrc", "mean"), select=True, shots=0, seeds=(1,), progress=False
+        word_model,
+        [relation],
+        methods=("lrc", "mean"),
+        seeds=(1,),
+        settings=ExperimentSettings(select=True, shots=0),
     )
     (record,) = result.records
     train, _ = relation.split(seed=1)
     chosen = lrc.select_settings(word_model, train, shots=0, seed=1, progress=False)
-    assert record["selected"] == chosen.to_dict()
+    assert record.selected == chosen.to_dict()
     for field in ("subject_layer", "object_layer", "rank"):
-        assert record[field] == getattr(chosen, field)
-    assert record["betas"] == [chosen.beta]
+        assert getattr(record, field) == getattr(chosen, field)
+    assert record.betas == (chosen.beta,)

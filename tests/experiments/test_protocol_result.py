@@ -1,52 +1,81 @@
 """Averages, intervals and tests of hand-made benchmark records."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 import lrc_tl as lrc
+from lrc_tl.experiments.method_outcome import CurvePoint, MethodOutcome, SideEffectMeans
+from lrc_tl.experiments.record import AskedEdit, AskedPrompt, LeftOutRelation, RelationRecord
 from lrc_tl.numerics.statistics import bootstrap_interval, holm, mcnemar_test, sign_test, two_proportion_z_test
 
 
 def record(relation, seed, **methods):
     """`methods` holds for each method the right answers and the successes of the edits, one list for each beta."""
-    figures = {
-        name: {
-            "correct": correct,
-            "accuracy": sum(correct) / len(correct),
-            "mean_reciprocal_rank": 0.5,
-            "curve": [
-                {
-                    "beta": beta,
-                    "success": success,
-                    "causality": sum(success) / len(success),
-                    "edit_share": 0.1,
-                    "mean_log_odds_change": 1.0,
-                    "wrong_way": 0.0,
-                }
-                for beta, success in zip((0.1, 0.2), successes, strict=False)
-            ],
-            "seconds_train": 2.0,
-            "seconds_evaluate": 3.0,
-        }
-        for name, (correct, *successes) in methods.items()
-    }
     correct, *successes = next(iter(methods.values()))
-    return {
-        "relation": relation,
-        "seed": seed,
-        "left_out": None,
-        "n_prompts": len(correct),
-        "n_edits": len(successes[0]) if successes else 0,
-        "n_objects": 4,
-        "chance": 0.25,
-        "test_prompts": [[f"s{n} is", f"s{n}", "x"] for n in range(len(correct))],
-        "edits": [[f"s{n}", "x", "y"] for n in range(len(successes[0]) if successes else 0)],
-        "object_tokens": [1 + n % 2 for n in range(len(correct))],
-        "betas": [0.1, 0.2][: len(successes)] or [0.1, 0.2],
-        "methods": figures,
-        "seconds": {"filter": 1.0},
-    }
+    n_edits = len(successes[0]) if successes else 0
+    return RelationRecord(
+        relation=relation,
+        seed=seed,
+        n_facts=2 * len(correct),
+        n_known_train=len(correct),
+        n_lre_prompts=len(correct),
+        n_test=len(correct),
+        n_prompts=len(correct),
+        n_edits=n_edits,
+        n_unrelated=0,
+        n_same_subject=0,
+        n_objects=4,
+        chance=0.25,
+        subject_layer=1,
+        object_layer=None,
+        rank=None,
+        betas=(0.1, 0.2)[: len(successes)] or (0.1, 0.2),
+        selected=None,
+        test_prompts=tuple(AskedPrompt(f"s{n} is", f"s{n}", "x") for n in range(len(correct))),
+        object_tokens=tuple(1 + n % 2 for n in range(len(correct))),
+        edits=tuple(AskedEdit(f"s{n}", "x", "y") for n in range(n_edits)),
+        methods={name: outcome(*lists) for name, lists in methods.items()},
+        seconds={"filter": 1.0},
+    )
+
+
+def outcome(correct, *successes):
+    accuracy = sum(correct) / len(correct)
+    centred = tuple(number == 0 for number in range(len(correct)))
+    return MethodOutcome(
+        subject_layer=1,
+        object_layer=None,
+        rank=None,
+        correct=tuple(correct),
+        predicted=("x",) * len(correct),
+        accuracy=accuracy,
+        mean_reciprocal_rank=0.5,
+        top3=1.0,
+        correct_centred=centred,
+        accuracy_centred=1 / len(correct),
+        correct_calibrated=tuple(correct),
+        accuracy_calibrated=accuracy,
+        control_shuffled=0.25,
+        control_random=0.25,
+        seconds_train=2.0,
+        seconds_evaluate=3.0,
+        curve=tuple(map(point, (0.1, 0.2), successes)),
+    )
+
+
+def point(beta, success):
+    return CurvePoint(
+        beta=beta,
+        success=tuple(success),
+        causality=sum(success) / len(success),
+        hard_success=(False,) * len(success),
+        hard_causality=0.0,
+        edit_share=0.1,
+        mean_log_odds_change=1.0,
+        wrong_way=0.0,
+    )
 
 
 def share(right, of):
@@ -57,13 +86,20 @@ RECORDS = (
     record("a", 1, lrc=(share(4, 4), share(3, 4), share(4, 4)), mean=(share(2, 4), share(1, 4), share(2, 4))),
     record("a", 2, lrc=(share(2, 4), share(2, 4), share(2, 4)), mean=(share(3, 4), share(1, 4), share(2, 4))),
     record("b", 1, lrc=(share(4, 8), share(6, 6), share(6, 6)), mean=(share(2, 8), share(3, 6), share(4, 6))),
-    {"relation": "b", "seed": 2, "left_out": "too few"},
-    {"relation": "c", "seed": 1, "left_out": "one-to-one"},
-    {"relation": "c", "seed": 2, "left_out": "another reason"},
+    LeftOutRelation(relation="b", seed=2, left_out="too few"),
+    LeftOutRelation(relation="c", seed=1, left_out="one-to-one"),
+    LeftOutRelation(relation="c", seed=2, left_out="another reason"),
     record("d", 1, lrc=(share(3, 5),), mean=(share(1, 5),)),
     record("d", 2, lrc=(share(5, 5),), mean=(share(1, 5),)),
 )
 RESULT = lrc.ProtocolResult(records=RECORDS, methods=("lrc", "mean"))
+
+
+def changed(records, change):
+    """The records, those of evaluated relations with what `change` gives for their methods."""
+    return tuple(
+        replace(one, methods=change(one.methods)) if isinstance(one, RelationRecord) else one for one in records
+    )
 
 
 def test_a_relation_counts_once_with_its_mean_over_seeds():
@@ -109,10 +145,7 @@ def test_the_table_and_the_frame_show_the_same_figures():
 
 
 def test_methods_are_compared_on_the_same_prompts_with_a_correction_for_their_number():
-    three = tuple(
-        {**one, "methods": {**one["methods"], "svm": one["methods"]["mean"]}} if one["left_out"] is None else one
-        for one in RECORDS
-    )
+    three = changed(RECORDS, lambda methods: {**methods, "svm": methods["mean"]})
     first, second = lrc.ProtocolResult(records=three, methods=("lrc", "mean", "svm")).comparisons()
     assert (first["method"], first["against"], second["against"]) == ("lrc", "mean", "svm")
     differences = [0.75 - 0.625, 0.5 - 0.25, 0.8 - 0.2]
@@ -144,32 +177,37 @@ def test_any_method_may_be_the_one_that_is_compared_with_the_others():
     assert "| mean - lrc | accuracy |" in both.to_markdown()
 
 
-def with_kl(one, **kl):
-    """The record with centred outcomes (all wrong but the first) and KLs at its betas, by method."""
-    if one["left_out"] is not None:
-        return one
-    methods = {}
-    for name, figures in one["methods"].items():
-        curve = [
-            {**point, "unrelated_kl": value} for point, value in zip(figures["curve"], kl[name], strict=False)
-        ]
-        correct = [number == 0 for number in range(len(figures["correct"]))]
-        methods[name] = {**figures, "curve": curve, "correct_centred": correct}
-    return {**one, "methods": methods}
+def with_kl(records, **kl):
+    """The records with KLs on unrelated statements at their betas, by method."""
+
+    def change(methods):
+        return {
+            name: replace(
+                method,
+                curve=tuple(
+                    replace(point, unrelated=SideEffectMeans(kl=value, kept=None, log_prob_change=None))
+                    for point, value in zip(method.curve, kl[name], strict=False)
+                ),
+            )
+            for name, method in methods.items()
+        }
+
+    return changed(records, change)
 
 
 def test_a_centred_method_is_compared_with_another_one_as_it_is():
-    records = tuple(with_kl(one, lrc=(1, 2), mean=(1, 2)) for one in RECORDS)
+    records = with_kl(RECORDS, lrc=(1, 2), mean=(1, 2))
     (entry,) = lrc.ProtocolResult(records=records, methods=("lrc", "mean")).comparisons()
     assert entry["accuracy_centred"]["difference"] == 0
     a, b, d = (2 / 8 - 5 / 8), (1 / 8 - 2 / 8), (2 / 10 - 2 / 10)
     assert entry["accuracy_centred_over_plain"]["difference"] == pytest.approx((a + b + d) / 3)
-    assert "accuracy_centred_over_plain" not in RESULT.comparisons()[0]
+    assert "causality_at_equal_kl" in entry
+    assert "causality_at_equal_kl" not in RESULT.comparisons()[0], "without KLs nothing is compared at equal ones"
 
 
 def test_edits_are_compared_where_both_methods_move_unrelated_statements_equally_far():
     # lrc's KL of .1 is half way, in logarithms, between the mean's two; its .4 is beyond them.
-    records = tuple(with_kl(one, lrc=(0.1, 0.4), mean=(0.05, 0.2)) for one in RECORDS)
+    records = with_kl(RECORDS, lrc=(0.1, 0.4), mean=(0.05, 0.2))
     (entry,) = lrc.ProtocolResult(records=records, methods=("lrc", "mean")).comparisons()
     found = entry["causality_at_equal_kl"]
     a = ((3 / 4 - (1 + 2) / 8) + (2 / 4 - (1 + 2) / 8)) / 2
@@ -186,25 +224,32 @@ def test_edits_are_compared_where_both_methods_move_unrelated_statements_equally
 
 @pytest.mark.parametrize("kl", [(0.5, 0.9), (0.2, 0.1), (None, None)], ids=["beyond", "falling", "not measured"])
 def test_edits_that_nowhere_reach_the_same_kl_are_not_compared(kl):
-    records = tuple(with_kl(one, lrc=(0.1, 0.4), mean=kl) for one in RECORDS)
+    records = with_kl(RECORDS, lrc=(0.1, 0.4), mean=kl)
     (entry,) = lrc.ProtocolResult(records=records, methods=("lrc", "mean")).comparisons()
     assert "causality_at_equal_kl" not in entry
     assert "causality" in entry
 
 
+def at_betas(one, betas):
+    methods = {
+        name: replace(
+            method, curve=tuple(replace(p, beta=beta) for p, beta in zip(method.curve, betas, strict=False))
+        )
+        for name, method in one.methods.items()
+    }
+    return replace(one, betas=betas, methods=methods)
+
+
 def test_edits_the_other_way_are_not_taken_for_edits_of_the_same_kl():
-    records = tuple(with_kl(one, lrc=(0.1, 0.2), mean=(0.1, 0.2)) for one in RECORDS)
-    turned = tuple({**one, "betas": [-0.1, 0.2]} if one["left_out"] is None else one for one in records)
+    records = with_kl(RECORDS, lrc=(0.1, 0.2), mean=(0.1, 0.2))
+    turned = tuple(at_betas(one, (-0.1, 0.2)) if isinstance(one, RelationRecord) else one for one in records)
     (entry,) = lrc.ProtocolResult(records=turned, methods=("lrc", "mean")).comparisons()
     assert "causality_at_equal_kl" not in entry
 
 
 def test_a_method_has_the_causality_of_itself_at_equal_kl():
-    records = tuple(with_kl(one, lrc=(0.1, 0.4), mean=(0.1, 0.4)) for one in RECORDS)
-    twice = tuple(
-        one if one["left_out"] else {**one, "methods": {**one["methods"], "same": one["methods"]["lrc"]}}
-        for one in records
-    )
+    records = with_kl(RECORDS, lrc=(0.1, 0.4), mean=(0.1, 0.4))
+    twice = changed(records, lambda methods: {**methods, "same": methods["lrc"]})
     (entry,) = lrc.ProtocolResult(records=twice, methods=("lrc", "same")).comparisons()
     assert entry["causality_at_equal_kl"]["betas"] == [0.1, 0.2]
     assert entry["causality_at_equal_kl"]["difference"] == 0

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS, without_times
 import lrc_tl as lrc
 from lrc_tl.experiments.run import run_protocol
 from lrc_tl.storage.json_results import _checksum
+
+CURVES = replace(SETTINGS, betas=BETAS)
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +35,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(word_model, relations, folder):
     return run_protocol(
-        word_model, relations, methods=METHODS, beta=BETAS, seeds=SEEDS,
-        out=folder / word_model.__class__.__name__, **SETTINGS,
+        word_model, relations, methods=METHODS, seeds=SEEDS, settings=CURVES,
+        out=folder / word_model.__class__.__name__,
     )  # fmt: skip
 
 
-def resumed(model, relations, folder, **changes):
-    options = {"methods": METHODS, "beta": BETAS, "seeds": SEEDS, **SETTINGS, **changes}
-    return run_protocol(model, relations, out=folder / model.__class__.__name__, resume=True, **options)
+def resumed(model, relations, folder, *, seeds=SEEDS, **changes):
+    place = folder / model.__class__.__name__
+    settings = replace(CURVES, **changes)
+    return run_protocol(model, relations, methods=METHODS, seeds=seeds, settings=settings, out=place, resume=True)
 
 
 def test_a_finished_run_is_resumed_without_running_anything(word_model, relations, folder, whole, monkeypatch):
@@ -54,10 +58,10 @@ def test_a_finished_run_is_resumed_without_running_anything(word_model, relation
     ("changes", "message"),
     [
         (
-            {"rank": 3},
+            {"ranks": 3},
             r"it was made with other settings \(ranks \[4\], now \[3\]\); run with what it was made with",
         ),
-        ({"beta": 0.3, "shots": 1}, r"other settings \(betas \[0.3, 0.8\], now \[0.3\]; shots 0, now 1\)"),
+        ({"betas": 0.3, "shots": 1}, r"other settings \(betas \[0.3, 0.8\], now \[0.3\]; shots 0, now 1\)"),
     ],
 )
 def test_results_of_other_settings_are_refused(word_model, relations, folder, whole, changes, message):
@@ -186,10 +190,9 @@ def test_a_run_that_does_not_resume_leaves_finished_parts_alone(word_model, rela
     before = {path.name: path.read_bytes() for path in place.glob("*.json")}
     monkeypatch.setattr("lrc_tl.experiments.run.benchmark_relation", None)
     monkeypatch.setattr("lrc_tl.experiments.plan.ModelFingerprint", None)  # refused before the model is run
-    for changes in ({}, {"rank": 3}):
-        options = {"methods": METHODS, "beta": BETAS, "seeds": SEEDS, **SETTINGS, **changes}
+    for settings in (CURVES, replace(CURVES, ranks=3)):
         with pytest.raises(lrc.errors.ResumeError) as refused:
-            run_protocol(word_model, relations, out=place, **options)
+            run_protocol(word_model, relations, methods=METHODS, seeds=SEEDS, settings=settings, out=place)
         message = str(refused.value)
         assert f"{place} holds 4 finished results of an earlier run" in message
         assert 'methods ["lrc", "lrc-final", "svm", "mean"]' in message
@@ -241,7 +244,7 @@ def test_two_runs_cannot_write_to_one_folder(word_model, relations, tmp_path):
     from filelock import FileLock
 
     with FileLock(tmp_path / ".lock"), pytest.raises(RuntimeError, match="another run is writing to"):
-        run_protocol(word_model, relations, out=tmp_path, **SETTINGS)
+        run_protocol(word_model, relations, out=tmp_path, settings=SETTINGS)
 
 
 def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, relations, tmp_path, monkeypatch):
@@ -256,15 +259,16 @@ def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, r
             lambda *args, **options: (calls.append(1) or real if len(calls) < 5 else fail)(*args, **options),
         )
         with pytest.raises(ArithmeticError, match="broken"):
-            run_protocol(word_model, relations, methods=("mean",), out=tmp_path, **SETTINGS)
+            run_protocol(word_model, relations, methods=("mean",), out=tmp_path, settings=SETTINGS)
     assert len(list(tmp_path.glob("*.json"))) == 1
-    done = run_protocol(word_model, relations, methods=("mean",), out=tmp_path, resume=True, **SETTINGS)
-    fresh = run_protocol(word_model, relations, methods=("mean",), **SETTINGS)
+    done = run_protocol(word_model, relations, methods=("mean",), out=tmp_path, resume=True, settings=SETTINGS)
+    fresh = run_protocol(word_model, relations, methods=("mean",), settings=SETTINGS)
     assert without_times(done.to_dict()) == without_times(fresh.to_dict())
 
 
 KILLED = """
 import json, os, random, signal, sys, tempfile, time
+from dataclasses import replace
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, "tests")
@@ -280,8 +284,10 @@ with tempfile.TemporaryDirectory() as place:
     model = made.eval().requires_grad_(False)
     relations = spoken_relations(model, 3)
 
+    settings = replace(SETTINGS, betas=0.3)
+
     def run(**options):
-        return run_protocol(model, relations, methods=METHODS, beta=0.3, seeds=(1, 2), **options, **SETTINGS)
+        return run_protocol(model, relations, methods=METHODS, seeds=(1, 2), settings=settings, **options)
 
     started = time.perf_counter()
     whole = run()

@@ -1,7 +1,7 @@
 """A batch never changes a row: figures of many rows are those that passes over one row each give."""
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 
 import pytest
@@ -120,7 +120,8 @@ def wholes(model, relation, other):
             space=lrc.SearchSpace(subject_layers=[0], object_layers=[1, 2], ranks=[3], betas=[0.3]),
         ).to_dict(),
         "run_protocol": lrc.run_protocol(
-            model, [relation], methods=("lrc", "mean"), beta=0.3, seeds=[1], others=[other], **SETTINGS
+            model, [relation], methods=("lrc", "mean"), seeds=[1], others=[other],
+            settings=replace(SETTINGS, betas=0.3),
         ).to_dict(),
     }  # fmt: skip
 

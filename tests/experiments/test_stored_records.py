@@ -1,14 +1,15 @@
-"""Stored pieces of a run: their names, and that damage of any kind is refused or changes nothing."""
+"""Stored records of a run: their names, and that damage of any kind is refused or changes nothing."""
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from tiny_benchmark import METHODS, SETTINGS
 
 import lrc_tl as lrc
-from lrc_tl.experiments.record import require_record
-from lrc_tl.experiments.resuming import part_files, part_path, read_part
+from lrc_tl.experiments.record import record_from_dict
+from lrc_tl.experiments.resuming import read_record, record_files, record_path
 from lrc_tl.experiments.run import run_protocol
 
 
@@ -25,18 +26,18 @@ from lrc_tl.experiments.run import run_protocol
         "😀" * 60,
     ],
 )
-def test_names_of_parts_are_bounded_in_bytes_and_stay_in_the_folder(tmp_path, name):
-    path = part_path(tmp_path, name)
+def test_names_of_stored_records_are_bounded_in_bytes_and_stay_in_the_folder(tmp_path, name):
+    path = record_path(tmp_path, name)
     assert len(path.name.encode()) <= 120
     assert path.parent == tmp_path
     path.write_text("fits")
-    assert part_files(tmp_path) == [path]
+    assert record_files(tmp_path) == [path]
 
 
 def test_different_names_have_different_files_in_which_a_reader_sees_the_name(tmp_path):
     names = ["r seed 1", "r_seed 1", "R seed 1", "国" * 78, "国" * 79, "r seed 11"]
-    assert len({part_path(tmp_path, name).name.casefold() for name in names}) == len(names)
-    assert part_path(tmp_path, "city in country seed 42").name.startswith("city_in_country_seed_42-")
+    assert len({record_path(tmp_path, name).name.casefold() for name in names}) == len(names)
+    assert record_path(tmp_path, "city in country seed 42").name.startswith("city_in_country_seed_42-")
 
 
 def test_a_relation_with_a_long_name_is_run_stored_and_resumed(word_model, tmp_path):
@@ -45,26 +46,26 @@ def test_a_relation_with_a_long_name_is_run_stored_and_resumed(word_model, tmp_p
     relation = lrc.Relation.from_pairs(name, pairs, templates=["{} w1"])
     left_out = "could be evaluated|known"
     with pytest.raises(ValueError, match=left_out):
-        run_protocol(word_model, [relation], methods=METHODS, out=tmp_path, **SETTINGS)
-    (path,) = part_files(tmp_path)
+        run_protocol(word_model, [relation], methods=METHODS, out=tmp_path, settings=SETTINGS)
+    (path,) = record_files(tmp_path)
     assert json.loads(path.read_text(encoding="utf-8"))["record"]["relation"] == name
 
 
 @pytest.fixture(scope="module")
 def stored(word_model, tmp_path_factory):
-    """A stored part, as bytes, and what it holds."""
+    """A stored record, as bytes, and what it holds."""
     from spoken import spoken_relations
 
     folder = tmp_path_factory.mktemp("fuzzed")
     run_protocol(
-        word_model, spoken_relations(word_model, 1), methods=("lrc", "mean"), beta=0.3, out=folder, **SETTINGS
+        word_model,
+        spoken_relations(word_model, 1),
+        methods=("lrc", "mean"),
+        settings=replace(SETTINGS, betas=0.3),
+        out=folder,
     )
-    (path,) = part_files(folder)
-    return path.read_bytes(), read(path)
-
-
-def read(path):
-    return read_part(path, kind="benchmark_part", require_record=require_record)
+    (path,) = record_files(folder)
+    return path.read_bytes(), read_record(path)
 
 
 def flipped(data, generator):
@@ -103,7 +104,7 @@ def edited(data, generator):
 
 
 @pytest.mark.parametrize("damage", [flipped, cut, edited])
-def test_a_damaged_part_is_refused_or_is_exactly_what_was_stored(stored, tmp_path, damage):
+def test_a_damaged_stored_record_is_refused_or_is_exactly_what_was_stored(stored, tmp_path, damage):
     data, whole = stored
     generator = random.Random(20)
     path = tmp_path / "part-00000000.json"
@@ -111,7 +112,7 @@ def test_a_damaged_part_is_refused_or_is_exactly_what_was_stored(stored, tmp_pat
     for _ in range(1500):
         path.write_bytes(damage(data, generator))
         try:
-            part = read(path)
+            part = read_record(path)
         except lrc.errors.ResumeError as error:
             refused += 1
             message = str(error)
@@ -125,15 +126,21 @@ def test_a_damaged_part_is_refused_or_is_exactly_what_was_stored(stored, tmp_pat
 
 def test_a_record_with_any_field_missing_or_of_another_type_is_refused(stored):
     """Also where somebody has made a checksum that fits."""
-    record = stored[1].record
-    require_record(record)
+    record = stored[1].record.to_dict()
+    assert record_from_dict(record) == stored[1].record
     for key in record:
         for wrong in (object(), [object()]):
             with pytest.raises(ValueError, match="record"):
-                require_record(record | {key: wrong})
+                record_from_dict(record | {key: wrong})
         with pytest.raises(ValueError, match=f"record has no field '{key}'"):
-            require_record({name: value for name, value in record.items() if name != key})
-    figures = record["methods"]["lrc"]
-    for key in ("correct", "predicted", "accuracy", "curve"):
-        with pytest.raises(ValueError, match=r"record\['methods'\]\['lrc'\]"):
-            require_record(record | {"methods": {"lrc": {**figures, key: None}}})
+            record_from_dict({name: value for name, value in record.items() if name != key})
+    outcome = record["methods"]["lrc"]
+    for key in outcome:
+        with pytest.raises(ValueError, match=rf"record\['methods'\]\['lrc'\]\['{key}'\] cannot be"):
+            record_from_dict(record | {"methods": {"lrc": {**outcome, key: object()}}})
+    point = outcome["curve"][0]
+    for key in point:
+        with pytest.raises(
+            ValueError, match=rf"record\['methods'\]\['lrc'\]\['curve'\]\[0\]\['{key}'\] cannot be"
+        ):
+            record_from_dict(record | {"methods": {"lrc": {**outcome, "curve": [{**point, key: object()}]}}})
