@@ -13,6 +13,7 @@ from lrc_tl.cli.ranges import parse_integers, parse_numbers
 from lrc_tl.experiments.presets import benchmark_options
 from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.experiments.tables import benchmark_markdown
+from lrc_tl.lre.fit_settings import solver_named
 from lrc_tl.methods.method import require_methods
 from lrc_tl.storage.json_results import check_folder
 
@@ -91,6 +92,8 @@ def benchmark(
         out = json_file.with_name(f"{json_file.name}.parts")
     run = Run("benchmark", locals(), outputs={"--out": out, "--plots": plots}, inputs=read_files(model))
     with bad_usage():
+        if fit_method is not None:
+            solver_named(fit_method, argument="--solver")
         options = benchmark_options(_given(run.settings), model=model, preset=preset, select=select)
         require_methods(options.methods)
         compared = _compared(compare, options.methods)

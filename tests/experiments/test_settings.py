@@ -1,6 +1,6 @@
 """Settings of an experiment: one value or several, kept in one form and checked when they are made."""
 
-from dataclasses import FrozenInstanceError, asdict, replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -45,10 +45,10 @@ def test_variants_are_made_by_replacing():
 
 def test_the_fields_that_stored_records_are_compared_by_stay():
     """A run that was begun before is gone on with only if these names and defaults are as they were then."""
-    assert asdict(ExperimentSettings()) == {
+    assert ExperimentSettings().to_dict() == {
         "subject_layers": (), "object_layers": (), "ranks": (), "betas": None, "max_lre_prompts": 20,
         "max_facts": None, "shots": 4, "select": False, "single_layer": False, "random_model": False,
-        "n_side_effects": 16, "solver": "exact", "split_seed": None,
+        "n_side_effects": 16, "fit_method": "exact", "split_seed": None,
     }  # fmt: skip
 
 
