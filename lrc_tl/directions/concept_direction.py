@@ -24,11 +24,19 @@ from lrc_tl.directions.pooling import (
 from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, token_scores
+from lrc_tl.directions.writing import WriteRule, scaled_to_unit, settled_writing
 from lrc_tl.errors import unprintable
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
-from lrc_tl.numerics.precision import wide_of
-from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect, Unit
+from lrc_tl.steering.operations import (
+    Add,
+    Amount,
+    Clamp,
+    Dual,
+    Operation,
+    Reflect,
+    Unit,
+)
 from lrc_tl.steering.places import Where
 from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 
@@ -36,11 +44,14 @@ from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConceptDirection:
-    """The unit vector along which a model holds `relation` -> `object_name`; it reads and it writes.
+    """The unit vector along which a model holds `relation` -> `object_name`.
+
+    It reads (`score`) with `vector` and writes (`steer` and the other operations) with `write_vector`, which is
+    the same vector where none is given.
 
     Raises:
-        ValueError: it is not one finite vector of unit length in float32 or wider, norm or offset is not finite,
-            or a name holds control characters.
+        ValueError: a vector is not one finite vector of unit length in float32 or wider, the two have a cosine
+            below 1e-3, norm or offset is not finite, or a name holds control characters.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -52,9 +63,13 @@ class ConceptDirection:
     method: str = "lrc"
     """How it was made: `"lrc"`, or the name of a baseline."""
     norm: float | None = None
-    """Length before scaling; None: not recorded."""
+    """Length before scaling; None: not recorded. With a writing vector of its own the score keeps this length."""
     offset: float = 0.0
-    """Subtracted from the projection to give the score: 0, or what `ConceptSet.centred` found."""
+    """Subtracted to give the score: 0, or the score of the mean activation (`ConceptSet.centred`, `lrc-map`)."""
+    write_vector: Float[Tensor, " d_model"] | None = None
+    """Unit vector that operations add along; after `__init__` never None, but `vector` where none was given."""
+    write_rule: WriteRule | None = None
+    """How the writing vector came about; after `__init__` never None. See `WriteRule`."""
     calibration: ScoreCalibration | None = None
     """What `predict` and `probability` make of the score; None: not calibrated."""
     fingerprint: ModelFingerprint | None = None
@@ -84,6 +99,11 @@ class ConceptDirection:
             raise ValueError(f"the offset of {self.object_name!r} is {self.offset}; it must be a finite number")
         if self.norm is not None and not math.isfinite(self.norm):
             raise ValueError(f"the norm of {self.object_name!r} is {self.norm}; it must be a finite number")
+        vector, rule = settled_writing(
+            self.vector, self.write_vector, self.write_rule, norm=self.norm, of=repr(self.object_name)
+        )
+        object.__setattr__(self, "write_vector", vector)
+        object.__setattr__(self, "write_rule", rule)
 
     @classmethod
     def from_unscaled(
@@ -95,18 +115,26 @@ class ConceptDirection:
         hook_name: str,
         method: str = "lrc",
         fingerprint: ModelFingerprint | None = None,
+        write_vector: Float[Tensor, " d_model"] | None = None,
+        write_rule: WriteRule | None = None,
+        offset: float = 0.0,
     ) -> "ConceptDirection":
-        """A direction from a vector of any length but zero, scaled in float32 or wider; `norm` keeps its length.
+        """A direction from vectors of any length but zero, scaled in float32 or wider.
+
+        `norm` keeps the length of `vector`.
 
         Raises:
-            ValueError: the vector is zero or not finite.
+            ValueError: a vector is zero or not finite, or they have a cosine below 1e-3.
         """
-        wide = wide_of(vector)
-        norm = float(wide.norm())
-        if not (math.isfinite(norm) and norm > 0):
-            raise ValueError(f"the vector for {object_name!r} has norm {norm}; it must be finite and not zero")
+        unit, norm = scaled_to_unit(vector, f"the vector for {object_name!r}")
+        written = None
+        if write_vector is not None:
+            written, _ = scaled_to_unit(write_vector, f"the writing vector for {object_name!r}")
         return cls(
-            vector=wide / wide.norm(),
+            vector=unit,
+            write_vector=written,
+            write_rule=write_rule,
+            offset=offset,
             relation=relation,
             object_name=object_name,
             hook_name=hook_name,
@@ -125,15 +153,30 @@ class ConceptDirection:
         """Score above which `predict` says yes; None: not calibrated."""
         return None if self.calibration is None else self.calibration.threshold
 
+    @property
+    def scale(self) -> float:
+        """What the projection is multiplied with to give the score: `norm` with another writing vector, else 1."""
+        return 1.0 if self.write_rule == "vector" or self.norm is None else self.norm
+
+    @property
+    def _dual(self) -> Dual | None:
+        if self.write_rule == "vector" or self.write_vector is None:
+            return None
+        return Dual(write=self.write_vector, scale=self.scale, offset=self.offset)
+
     @checked
     def score(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """Dot product with the direction less `offset`, in residual-stream units; in the dtype of `vector`.
+        """`scale v.a - offset`, in the dtype of `vector`.
+
+        In residual-stream units without a writing vector of its own, where the scale is 1; else in the method's
+        own units, in which scores of different objects compare.
 
         Raises:
             ValueError: the activations are of another width.
         """
         require_width(acts, self.vector)
-        return acts.to(self.vector) @ self.vector - self.offset
+        projection = acts.to(self.vector) @ self.vector
+        return (projection if self.scale == 1 else self.scale * projection) - self.offset
 
     @numbers_checked
     def calibrated(
@@ -256,12 +299,14 @@ class ConceptDirection:
 
     @numbers_checked
     def add(self, *, strength: Amount, unit: Unit = "share") -> Steering:
-        """Steering that adds the direction: `strength` is a share of `|h|`, or residual-stream units.
+        """Steering that adds the writing vector: `strength` is a share of `|h|`, or residual-stream units.
+
+        With `unit="score"` the score moves by exactly `strength`.
 
         Raises:
             ValueError: `strength` is not finite.
         """
-        return self._steering(Add(vector=self.vector, strength=strength, unit=unit))
+        return self._steering(Add(vector=self.vector, strength=strength, unit=unit, dual=self._dual))
 
     @numbers_checked
     def clamp(self, *, value: Amount) -> Steering:
@@ -270,16 +315,24 @@ class ConceptDirection:
         Raises:
             ValueError: `value` is not finite.
         """
+        if (dual := self._dual) is not None:
+            return self._steering(Clamp(vector=self.vector, value=value, dual=dual))
         projection = value + self.offset if self.offset else value
         return self._steering(Clamp(vector=self.vector, value=projection))
 
     def ablate(self) -> Steering:
-        """Steering that projects the direction out, whatever the offset of its score."""
-        return self._steering(Clamp(vector=self.vector, value=0.0))
+        """Steering that projects the direction out, whatever the offset of its score.
+
+        With a writing vector of its own it sets the score, offset included, to 0.
+        """
+        return self._steering(Clamp(vector=self.vector, value=0.0, dual=self._dual))
 
     def reflect(self) -> Steering:
-        """Steering that turns the sign of the projection, whatever the offset of the score."""
-        return self._steering(Reflect(vector=self.vector))
+        """Steering that turns the sign of the projection, whatever the offset of the score.
+
+        With a writing vector of its own it turns the sign of the score, offset included.
+        """
+        return self._steering(Reflect(vector=self.vector, dual=self._dual))
 
     @numbers_checked
     def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:
@@ -293,7 +346,9 @@ class ConceptDirection:
             raise ValueError(
                 f"the direction of {self.object_name!r} has no threshold; give one, or use `.calibrated(...)`"
             )
-        return Gate(vector=self.vector, hook_name=self.hook_name, threshold=used + self.offset, above=above)
+        return Gate(
+            vector=self.vector, hook_name=self.hook_name, threshold=(used + self.offset) / self.scale, above=above
+        )
 
     @numbers_checked
     def hook(self, *, strength: float, unit: Unit = "share") -> tuple[str, Hook]:

@@ -28,11 +28,12 @@ from lrc_tl.directions.linear_probe import LinearProbe
 from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.directions.set_calibration import calibrated_set, require_options, set_report
 from lrc_tl.directions.subspaces import Subspace
+from lrc_tl.directions.writing import swap_of
 from lrc_tl.errors import ArtifactError
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import text_activation
 from lrc_tl.relations.words import as_spelled
-from lrc_tl.steering.operations import Amount, Swap
+from lrc_tl.steering.operations import Amount
 from lrc_tl.steering.places import last_subject_token
 from lrc_tl.steering.steering import Steering
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
@@ -90,10 +91,10 @@ class ConceptSet(OnHub, LinearProbe):
         """
         self.scores(acts)  # refuses what cannot be read
         vectors = self.vectors.double()
-        offsets = (vectors @ acts.to(vectors).mean(0)).tolist()
+        projections = (vectors @ acts.to(vectors).mean(0)).tolist()
         directions = {
-            name: replace(direction, offset=offset, calibration=None)
-            for (name, direction), offset in zip(self.items(), offsets, strict=True)
+            name: replace(direction, offset=direction.scale * projection, calibration=None)
+            for (name, direction), projection in zip(self.items(), projections, strict=True)
         }
         return ConceptSet(directions, settings={**self.settings, "centred_on": acts.shape[0]})
 
@@ -274,9 +275,8 @@ class ConceptSet(OnHub, LinearProbe):
             PositionError: the subject is not in the text.
             ValueError: `beta` is not finite.
         """
-        vectors = self[remove].vector, self[add].vector
         return Steering(
-            operation=Swap(remove=vectors[0], add=vectors[1], beta=self.beta if beta is None else beta),
+            operation=swap_of(self[remove], self[add], beta=self.beta if beta is None else beta),
             hook_name=self.hook_name,
             layers="all",
             where=last_subject_token(model, text, subject=subject, subject_start=subject_start),

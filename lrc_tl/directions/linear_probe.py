@@ -19,6 +19,7 @@ from lrc_tl.directions.pooling import (
     pool_texts,
 )
 from lrc_tl.directions.probe import require_width
+from lrc_tl.directions.writing import writing_vector
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.relations.words import same_name
@@ -98,8 +99,13 @@ class LinearProbe(Mapping[str, ConceptDirection]):
 
     @property
     def vectors(self) -> Float[Tensor, "concept d_model"]:
-        """All directions, one per row."""
+        """All reading vectors, one per row."""
         return torch.stack([direction.vector for direction in self._directions.values()])
+
+    @property
+    def write_vectors(self) -> Float[Tensor, "concept d_model"]:
+        """All writing vectors, one per row; those that read, where a direction has no other."""
+        return torch.stack([writing_vector(direction) for direction in self._directions.values()])
 
     def similarity(self) -> Float[Tensor, "concept concept"]:
         """Cosines between the directions."""
@@ -120,7 +126,11 @@ class LinearProbe(Mapping[str, ConceptDirection]):
         vectors = self.vectors
         require_width(acts, vectors)
         offsets = torch.tensor([direction.offset for direction in self.values()], dtype=torch.float64)
-        return acts.to(vectors) @ vectors.T - offsets.to(vectors)
+        projections = acts.to(vectors) @ vectors.T
+        scales = torch.tensor([direction.scale for direction in self.values()], dtype=torch.float64)
+        if bool((scales != 1).any()):
+            projections = projections * scales.to(vectors)
+        return projections - offsets.to(vectors)
 
     def pool(
         self,

@@ -119,7 +119,15 @@ def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
     for name, direction in concepts.items():
         drawn = torch.randn(direction.vector.shape, generator=generator, dtype=torch.float64)
         unit = (drawn / drawn.norm()).to(direction.vector)
-        directions[name] = replace(direction, vector=unit, method="random", offset=0.0, calibration=None)
+        directions[name] = replace(
+            direction,
+            vector=unit,
+            write_vector=None,
+            write_rule=None,
+            method="random",
+            offset=0.0,
+            calibration=None,
+        )
     return ConceptSet(directions, settings={"method": "random", "seed": seed})
 
 

@@ -13,6 +13,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.beta import BetaSource, beta_or_stored
 from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.directions.writing import writing_vector
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations, require_several
 from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_statements
@@ -169,8 +170,10 @@ def evaluate(
 
 @checked
 def swap_differences(concepts: ConceptSet, edits: Sequence[Edit]) -> Float[Tensor, "edit d_model"]:
-    """`v_o' - v_o` for each edit."""
-    return torch.stack([concepts[edit.target].vector - concepts[edit.prompt.object].vector for edit in edits])
+    """`w_o' - w_o` for each edit: the difference of the writing vectors."""
+    return torch.stack(
+        [writing_vector(concepts[edit.target]) - writing_vector(concepts[edit.prompt.object]) for edit in edits]
+    )
 
 
 @checked

@@ -4,9 +4,10 @@ Adding a vector during generation follows Turner et al. 2023 (arXiv:2308.10248);
 Chanin et al. 2024 (arXiv:2311.08968). They are given residuals in float32 or wider.
 """
 
+import math
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
+from typing import Any, ClassVar, Literal, NoReturn, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
@@ -15,9 +16,11 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.numerics.precision import unit_of, wide_of
 
-Unit = Literal["share", "absolute"]
+Unit = Literal["share", "absolute", "score"]
 Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
 """One number, or one for each row of the batch."""
+LEAST_COSINE = 1e-3
+"""Between the vector that reads and the one that writes."""
 
 
 def _column(amount: Amount, like: Tensor) -> Tensor | float:
@@ -67,31 +70,65 @@ def check_vector(vector: Tensor, name: str) -> None:
         )
 
 
+@numbers_checked
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dual:
+    """What an operation writes along, where it is not the vector that it reads with, and the score that it reads.
+
+    The score of a residual is `scale v.h - offset`.
+
+    Raises:
+        ValueError: `write` is not a unit vector, `scale` is not above 0, or `offset` is not finite.
+    """
+
+    write: Float[Tensor, " d_model"]
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_vector(self.write, "the writing vector")
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
+            raise ValueError(
+                f"scale {self.scale} and offset {self.offset} of a score; they must be finite, the scale above 0"
+            )
+
+
 class _AlongVector:
     """An operation that moves each residual along one unit vector, by a length that it works out."""
 
     vector: Float[Tensor, " d_model"]
+    dual: Dual | None
 
     def shift(self, h: Tensor) -> Tensor:
         """What is added to residuals of shape `batch pos d_model`."""
-        # The one vector has two parts: `read` measures the residual, and the change is added along `write`.
-        read = write = unit_of(self.vector, h)
-        shift: Tensor = self._length(h, read) * write
+        read = unit_of(self.vector, h)
+        write = read if self.dual is None else unit_of(self.dual.write, h)
+        shift: Tensor = self._length(h, read, write) * write
         return shift if shift.shape == h.shape else shift.expand_as(h)
 
-    def _length(self, h: Tensor, read: Tensor) -> Any:
+    def score(self, h: Tensor) -> Tensor:
+        """What it reads in residuals of shape `batch pos d_model`, shape `batch pos`."""
+        return self._score(h, unit_of(self.vector, h))[..., 0]
+
+    def _length(self, h: Tensor, read: Tensor, write: Tensor) -> Any:
         """How far each residual moves: of shape `batch pos 1`, or what may stand for it by broadcasting."""
         raise NotImplementedError
 
+    def _score(self, h: Tensor, read: Tensor) -> Tensor:
+        projection = (h * read).sum(-1, keepdim=True)
+        return projection if self.dual is None else self.dual.scale * projection - self.dual.offset
 
-def _score(h: Tensor, read: Tensor) -> Tensor:
-    return (h * read).sum(-1, keepdim=True)
+    def _length_for(self, change: Any, read: Tensor, write: Tensor) -> Any:
+        """How far a residual must move for its score to change by that much."""
+        return change if self.dual is None else change / (self.dual.scale * (read @ write))
 
 
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Add(_AlongVector):
-    """`h + strength |h| v`, or `h + strength v` with `unit="absolute"`, which moves the score by `strength`.
+    """`h + strength |h| w`, or `h + strength w` with `unit="absolute"`; w is v, or the writing vector of `dual`.
+
+    With `unit="score"` it moves the score by exactly `strength`. Without a `dual` that is `"absolute"`.
 
     Raises:
         TypeError: `strength` is neither a number nor a tensor.
@@ -102,14 +139,16 @@ class Add(_AlongVector):
     has_strength: ClassVar[bool] = True
     vector: Float[Tensor, " d_model"]
     strength: Amount
-    """A share of `|h|` at each position, or residual-stream units with `unit="absolute"`; one, or one per row."""
+    """A share of `|h|` at each position, residual-stream units with `unit="absolute"`, or units of the score with
+    `unit="score"`; one, or one per row."""
     unit: Unit = "share"
+    dual: Dual | None = None
 
     def __post_init__(self) -> None:
-        check_vector(self.vector, "vector")
+        _check_vectors(self.vector, self.dual)
         _check_amount(self.strength, "strength")
-        if self.unit not in ("share", "absolute"):
-            raise ValueError(f"unit is {self.unit!r}; allowed are 'share' and 'absolute'")
+        if self.unit not in get_args(Unit):
+            raise ValueError(f"unit is {self.unit!r}; allowed are 'share', 'absolute' and 'score'")
 
     @property
     def amount(self) -> Amount:
@@ -121,7 +160,9 @@ class Add(_AlongVector):
         """The same with another strength."""
         return replace(self, strength=amount)
 
-    def _length(self, h: Tensor, read: Tensor) -> Any:
+    def _length(self, h: Tensor, read: Tensor, write: Tensor) -> Any:
+        if self.unit == "score":
+            return self._length_for(_column(_rows(self.strength, h), h), read, write)
         return _length(h, _rows(self.strength, h), self.unit)
 
 
@@ -139,13 +180,19 @@ class Swap:
     has_strength: ClassVar[bool] = True
     unit: ClassVar[Unit] = "share"
     remove: Float[Tensor, " d_model"]
+    """Unit writing vector of the concept that goes."""
     add: Float[Tensor, " d_model"]
+    """Unit writing vector of the concept that comes in."""
     beta: Amount
     """A share of `|h|` at each position; one, or one per row."""
+    reads: Float[Tensor, " d_model"] | None = None
+    """Unit vector that reads the concept that comes in; None: `add`."""
 
     def __post_init__(self) -> None:
         check_vector(self.remove, "remove")
         check_vector(self.add, "add")
+        if self.reads is not None:
+            check_vector(self.reads, "reads")
         if self.add.shape != self.remove.shape:
             raise ValueError(
                 f"add has width {self.add.shape[0]}, remove {self.remove.shape[0]}; they must be equal"
@@ -154,8 +201,8 @@ class Swap:
 
     @property
     def vector(self) -> Tensor:
-        """The direction that comes in."""
-        return self.add
+        """The vector that reads the concept that comes in."""
+        return self.add if self.reads is None else self.reads
 
     @property
     def amount(self) -> Amount:
@@ -175,7 +222,9 @@ class Swap:
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clamp(_AlongVector):
-    """`h + (value - v.h) v`: the nearest residual whose score is `value`; `value=0.0` is ablation.
+    """`h + (value - score) w / (scale v.w)`, after which the score is `value`; `value=0.0` is ablation.
+
+    Without a `dual` the score is `v.h` and w is v: the nearest residual whose score is `value`.
 
     Raises:
         TypeError: `value` is neither a number nor a tensor.
@@ -187,10 +236,11 @@ class Clamp(_AlongVector):
     unit: ClassVar[Unit] = "absolute"
     vector: Float[Tensor, " d_model"]
     value: Amount
-    """The score that comes out, in residual-stream units; one, or one per row."""
+    """The score that comes out, in residual-stream units without a `dual`; one, or one per row."""
+    dual: Dual | None = None
 
     def __post_init__(self) -> None:
-        check_vector(self.vector, "vector")
+        _check_vectors(self.vector, self.dual)
         _check_amount(self.value, "value")
 
     @property
@@ -203,8 +253,8 @@ class Clamp(_AlongVector):
         """The same with another value."""
         return replace(self, value=amount)
 
-    def _length(self, h: Tensor, read: Tensor) -> Any:
-        return _column(_rows(self.value, h), h) - _score(h, read)
+    def _length(self, h: Tensor, read: Tensor, write: Tensor) -> Any:
+        return self._length_for(_column(_rows(self.value, h), h) - self._score(h, read), read, write)
 
 
 class _WithoutAmount:
@@ -227,7 +277,9 @@ class _WithoutAmount:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reflect(_AlongVector, _WithoutAmount):
-    """`h - 2 (v.h) v`: the score changes its sign, the norm stays.
+    """`h - 2 score w / (scale v.w)`: the score changes its sign.
+
+    Without a `dual` it is `h - 2 (v.h) v`, and the norm stays.
 
     Raises:
         ValueError: `vector` is not a unit vector.
@@ -235,12 +287,13 @@ class Reflect(_AlongVector, _WithoutAmount):
 
     kind: ClassVar[str] = "Reflect"
     vector: Float[Tensor, " d_model"]
+    dual: Dual | None = None
 
     def __post_init__(self) -> None:
-        check_vector(self.vector, "vector")
+        _check_vectors(self.vector, self.dual)
 
-    def _length(self, h: Tensor, read: Tensor) -> Any:
-        return 2 * (0.0 - _score(h, read))
+    def _length(self, h: Tensor, read: Tensor, write: Tensor) -> Any:
+        return self._length_for(2 * (0.0 - self._score(h, read)), read, write)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -285,11 +338,38 @@ Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
 
 - `shift(h)`: what is added to residuals of shape `batch pos d_model`, in their dtype. Where that lies along one
   vector, `_AlongVector` gives it, and the operation says how far each residual moves.
-- `vector`: the unit vector along which it writes and its score is read.
+- `vector`: the unit vector that reads its score; it writes along it too, where `dual` names no other.
 - `amount`, `with_amount(...)`: how much, in `unit`, and the same operation with another; None where it has none.
 - `has_strength`: whether its shift grows in proportion to its amount, so that strengths can be tried in its place.
 - `kind`: its name in results and messages.
 """
+
+
+def relative_size(operation: Operation, h: Float[Tensor, "*batch pos d_model"]) -> Float[Tensor, "*batch pos"]:
+    """`|shift| / |h|` at each position: how large an operation is for the residuals that it acts on."""
+    wide = wide_of(h)
+    return operation.shift(wide).norm(dim=-1) / wide.norm(dim=-1)
+
+
+def _check_vectors(vector: Tensor, dual: Dual | None) -> None:
+    check_vector(vector, "vector")
+    if dual is not None:
+        require_aligned(vector, dual.write)
+
+
+def require_aligned(read: Tensor, write: Tensor, *, of: str = "an operation") -> None:
+    """Raise ValueError where writing along `write` would hardly move the score that `read` reads, or lower it."""
+    if read.shape != write.shape:
+        raise ValueError(
+            f"the writing vector of {of} has width {write.shape[0]}, the reading one {read.shape[0]}; they must "
+            "be equal"
+        )
+    cosine = float(read.double() @ write.double())
+    if not cosine >= LEAST_COSINE:
+        raise ValueError(
+            f"the reading and the writing vector of {of} have the cosine {cosine:.3g}; it must be {LEAST_COSINE} "
+            "or more, or writing would hardly move the score, or lower it"
+        )
 
 
 def _rows(amount: Amount, h: Tensor) -> Amount:

@@ -8,12 +8,12 @@ from random import Random
 from torch import Tensor
 
 from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.directions.writing import swap_of
 from lrc_tl.evaluation.causality import Edit, causality_curves
 from lrc_tl.evaluation.collateral import side_effects, unrelated_statements
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import Prompt
-from lrc_tl.steering.operations import Swap
 from lrc_tl.steering.steering import Steering
 from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS, neutral_effects
 
@@ -111,7 +111,7 @@ class BetaTrials:
 def _at_the_end(concepts: ConceptSet, edit: Edit) -> Steering:
     """The edit's swap at the last token of a prompt: neutral texts have no subject."""
     return Steering(
-        operation=Swap(remove=concepts[edit.prompt.object].vector, add=concepts[edit.target].vector, beta=0.0),
+        operation=swap_of(concepts[edit.prompt.object], concepts[edit.target], beta=0.0),
         hook_name=concepts.hook_name,
         layers="all",
         where=-1,

@@ -5,11 +5,11 @@ from typing import TypeAlias
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.directions.writing import swap_of
 from lrc_tl.evaluation.causality import Edit
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.words import last_word, same_name
-from lrc_tl.steering.operations import Swap
 from lrc_tl.steering.places import LastTokenOf, last_subject_token
 from lrc_tl.steering.steering import Steering
 
@@ -77,9 +77,7 @@ def swap_at_subject(model: HookedModel, concepts: ConceptSet) -> SteeringOf:
 
     def swap(edit: Edit) -> Steering:
         return Steering(
-            operation=Swap(
-                remove=concepts[edit.prompt.object].vector, add=concepts[edit.target].vector, beta=concepts.beta
-            ),
+            operation=swap_of(concepts[edit.prompt.object], concepts[edit.target], beta=concepts.beta),
             hook_name=concepts.hook_name,
             layers="all",
             where=_subject_token(model, edit.prompt),

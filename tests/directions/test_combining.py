@@ -57,7 +57,12 @@ def test_what_all_sets_share_does_not_matter(vectors):
     shared = torch.full((12,), 0.01, dtype=torch.float64)
     unscaled = [a_set(own) for own in vectors]
     moved = [
-        lrc.ConceptSet({name: replace(one, vector=unit(one.vector + shared)) for name, one in own.items()})
+        lrc.ConceptSet(
+            {
+                name: replace(one, vector=unit(one.vector + shared), write_vector=None, write_rule=None)
+                for name, one in own.items()
+            }
+        )
         for own in unscaled
     ]
     found, other = lrc.combine_concepts(unscaled), lrc.combine_concepts(moved)

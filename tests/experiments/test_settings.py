@@ -20,7 +20,9 @@ def test_one_value_and_a_list_of_one_are_the_same_setting(given):
     assert settings.swept == settings.missing == ()
 
 
-@pytest.mark.parametrize("given", [0.5, np.float64(0.5), torch.tensor(0.5), [0.5], iter([0.5])], ids=lambda given: type(given).__name__)
+@pytest.mark.parametrize(
+    "given", [0.5, np.float64(0.5), torch.tensor(0.5), [0.5], iter([0.5])], ids=lambda given: type(given).__name__
+)
 def test_one_beta_and_a_list_of_one_are_the_same_setting(given):
     betas = ExperimentSettings(betas=given).betas
     assert betas == (0.5,)

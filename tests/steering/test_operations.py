@@ -178,7 +178,7 @@ def test_vectors_that_are_not_unit_vectors_or_do_not_fit_are_refused():
         Swap(remove=unit(1), add=torch.eye(3)[0], beta=0.1)
     with pytest.raises(ValueError, match="give one number, or one for each row"):
         Add(vector=unit(1), strength=torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="unit is 'metres'; allowed are 'share' and 'absolute'"):
+    with pytest.raises(ValueError, match="unit is 'metres'; allowed are 'share', 'absolute' and 'score'"):
         Add(vector=unit(1), strength=1.0, unit="metres")
 
 

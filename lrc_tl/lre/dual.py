@@ -1,0 +1,262 @@
+"""Dual concept directions: of each object one vector that reads it and one that writes it.
+
+The subjects are taken as Gaussian, `s ~ N(mu, Sigma)`, and the object as what the LRE makes of them with noise,
+`o = W s + b + e`, `e ~ N(0, noise tau I)`, `tau = trace(W Sigma W^T) / d_object`. Then the subject that object o
+lets one expect lies along `Sigma r_o` with `r_o = W^T (W Sigma W^T + noise tau I)^-1 (m_o - m)`: `m_o` is the mean
+object activation of o, `m` the mean of these over all objects. It is a Wiener filter. The pair has the form of the
+causal inner product of Park et al. 2024 (arXiv:2311.03658), with the covariance of subjects in the place of that
+of unembedding rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lrc_tl.directions.concept_direction import ConceptDirection
+from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.errors import FingerprintMismatch
+from lrc_tl.lre.subject_statistics import LayerStatistics
+from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE, DualMap
+
+if TYPE_CHECKING:
+    from lrc_tl.lre.embedding import LinearRelationalEmbedding
+
+METHOD = "lrc-map"
+DEFAULT_NOISE = 10.0
+"""Where no training facts tell a better one. Measured in `benchmarks/README.md`."""
+NOISES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Those that training facts choose among."""
+_LEAST_DISTANCE = 1e-6
+"""Of two objects' mean activations, as a share of their length; nearer ones are equal."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NoiseChoice:
+    """The noise that reads left-out training facts best."""
+
+    noise: float
+    accuracies: Mapping[float, float]
+    """For each noise, the share of counted facts whose object scores highest when they are left out."""
+    n_facts: int
+    """Facts that were counted."""
+    n_left_out: int
+    """Facts that no other prompt shares its object with: without them their object has no activation."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "noise": self.noise,
+            "accuracies": [[noise, accuracy] for noise, accuracy in self.accuracies.items()],
+            "n_facts": self.n_facts,
+            "n_left_out": self.n_left_out,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DualFit:
+    """An LRE with the subjects' covariance at its subject layer: all that objects, labels and noise share."""
+
+    lre: "LinearRelationalEmbedding"
+    prior: LayerStatistics
+    rank: int | None
+    dual: DualMap
+
+    @classmethod
+    def of(
+        cls,
+        lre: "LinearRelationalEmbedding",
+        prior: LayerStatistics,
+        *,
+        rank: int | None = None,
+        noise: float | None = None,
+    ) -> "DualFit":
+        """The shared part for the whole weight, or for its `rank` largest singular values.
+
+        A `noise` that will be asked for and is very small makes the solution rest on singular vectors too.
+
+        Raises:
+            FingerprintMismatch: the statistics are of another model.
+            ValueError: they are of another layer or width, the weight is zero, or its numerical rank is below
+                `rank`.
+        """
+        if prior.layer != lre.subject_layer:
+            raise ValueError(
+                f"the statistics are of layer {prior.layer}, and the LRE's subject layer is {lre.subject_layer}; "
+                f"fit them with SubjectStatistics.fit(model, layers=[{lre.subject_layer}])"
+            )
+        if not lre.fingerprint.is_same_model(prior.fingerprint):
+            raise FingerprintMismatch(
+                f"the statistics were made on {prior.fingerprint.name}, and the LRE on {lre.fingerprint.name}, or "
+                "on other weights of that name; make both on one model"
+            )
+        factors = None
+        if rank is not None:
+            factors = lre.svd.leading(rank)
+        elif noise is not None and noise < LEAST_UNROTATED_NOISE:
+            factors = lre.svd.leading(max(1, lre.numerical_rank))
+        dual = DualMap.of(lre.weight, prior.covariance, factors=factors)
+        return cls(lre=lre, prior=prior, rank=rank, dual=dual)
+
+    def concepts(
+        self,
+        object_acts: Float[Tensor, "prompt d_object"],
+        objects: Sequence[str],
+        subject_acts: Float[Tensor, "subject d_subject"],
+        *,
+        noise: float,
+        settings: Mapping[str, Any] | None = None,
+    ) -> ConceptSet:
+        """A direction for each object, which reads with `r_o` and writes with `Sigma r_o`.
+
+        Its score is `r_o . (a - mean of subject_acts)`, lengths kept, so that scores of different objects compare.
+
+        Args:
+            object_acts: object activations, with the name of each row's object.
+            subject_acts: subjects of the relation's training facts, whose mean scores 0.
+
+        Raises:
+            ValueError: one object only, two objects with equal mean activations, a noise that is not above 0, or
+                rows of other widths than the LRE's.
+        """
+        self._require_rows(object_acts, objects, subject_acts)
+        names, means = _object_means(object_acts.double(), objects)
+        _require_distinct(names, means)
+        reading = self.dual.reading(means - means.mean(0), noise=noise)
+        writing = self.dual.writing(reading)
+        offsets = reading @ subject_acts.to(reading).mean(0)
+        dtype = self.lre.weight.dtype
+        directions = {
+            name: ConceptDirection.from_unscaled(
+                reading[row].to(dtype),
+                write_vector=writing[row].to(dtype),
+                write_rule="covariance",
+                offset=float(offsets[row]),
+                relation=self.lre.relation,
+                object_name=name,
+                hook_name=self.lre.subject_hook,
+                method=METHOD,
+                fingerprint=self.lre.fingerprint,
+            )
+            for row, name in enumerate(names)
+        }
+        return ConceptSet(directions, settings={**self._settings(noise, len(subject_acts)), **(settings or {})})
+
+    def choose_noise(
+        self,
+        object_acts: Float[Tensor, "prompt d_object"],
+        objects: Sequence[str],
+        subject_acts: Float[Tensor, "prompt d_subject"],
+        *,
+        noises: Sequence[float] = NOISES,
+    ) -> NoiseChoice:
+        """The noise with which most training facts read right when they are left out of all means.
+
+        W stays as it is, so no pass is needed: each fact is left out of its object's mean and of the mean subject.
+        Of equally good ones the largest is taken. Facts that alone have their object are not counted; where none
+        is left, the choice is `DEFAULT_NOISE`.
+
+        Args:
+            subject_acts: the subject of each row of `object_acts`, as it will be read (zero-shot).
+
+        Raises:
+            ValueError: no noises, one that is not above 0, or what `concepts` refuses.
+        """
+        self._require_rows(object_acts, objects, subject_acts)
+        if len(subject_acts) != len(object_acts):
+            raise ValueError(f"{len(subject_acts)} subjects for {len(object_acts)} objects; give one for each")
+        if not noises:
+            raise ValueError("no noises to choose from; give at least one")
+        names = list(dict.fromkeys(objects))
+        labels = torch.tensor([names.index(name) for name in objects])
+        counted = torch.bincount(labels)[labels] > 1
+        n_facts = int(counted.sum())
+        accuracies = {}
+        for noise in noises:
+            right = _left_out_places(
+                subject_acts.to(self.dual.weight) @ self.dual.reading(object_acts, noise=noise).T, labels
+            )
+            accuracies[float(noise)] = float((right[counted] == 0).double().mean()) if n_facts else 0.0
+        best = max(accuracies, key=lambda noise: (accuracies[noise], noise)) if n_facts else DEFAULT_NOISE
+        return NoiseChoice(noise=best, accuracies=accuracies, n_facts=n_facts, n_left_out=len(labels) - n_facts)
+
+    def _require_rows(self, object_acts: Tensor, objects: Sequence[str], subject_acts: Tensor) -> None:
+        d_object, d_subject = self.lre.weight.shape
+        for what, acts, width in (("object", object_acts, d_object), ("subject", subject_acts, d_subject)):
+            if acts.ndim != 2 or acts.shape[1] != width or not len(acts):
+                raise ValueError(
+                    f"{what} activations of shape {tuple(acts.shape)} were given; they must be rows of width "
+                    f"{width}"
+                )
+        if len(objects) != len(object_acts):
+            raise ValueError(f"{len(objects)} objects for {len(object_acts)} activations; give one each")
+        if len(set(objects)) < 2:
+            raise ValueError(
+                f"{METHOD} needs two or more objects, since it reads what sets them apart; given is "
+                f"{objects[0]!r} alone"
+            )
+
+    def _settings(self, noise: float, n_subjects: int) -> dict[str, Any]:
+        lre, prior = self.lre, self.prior
+        return {
+            "object_layer": lre.object_layer,
+            "object_aggregation": lre.object_aggregation,
+            "rank": lre.rank_limit if self.rank is None else self.rank,
+            "noise": noise,
+            "prior": {
+                "kind": prior.kind,
+                "n_samples": prior.n_samples,
+                "n_sources": prior.n_sources,
+                "shrinkage": prior.shrinkage,
+            },
+            "centred_on": n_subjects,
+            "n_lre_prompts": lre.n_prompts,
+            "lre_prompts_hash": lre.prompts_hash,
+            **({} if lre.solver == "exact" else {"lre_method": lre.solver}),
+        }
+
+
+def _object_means(object_acts: Tensor, objects: Sequence[str]) -> tuple[list[str], Tensor]:
+    names = list(dict.fromkeys(objects))
+    rows = {name: [row for row, other in enumerate(objects) if other == name] for name in names}
+    return names, torch.stack([object_acts[rows[name]].mean(0) for name in names])
+
+
+def _require_distinct(names: Sequence[str], means: Tensor) -> None:
+    length = float(means.norm(dim=1).mean())
+    for row, name in enumerate(names[:-1]):
+        distances = (means[row + 1 :] - means[row]).norm(dim=1)
+        nearest = int(distances.argmin())
+        if not float(distances[nearest]) > _LEAST_DISTANCE * length:
+            raise ValueError(
+                f"the mean object activations of {name!r} and {names[row + 1 + nearest]!r} are equal (they lie "
+                f"{float(distances[nearest]):.2g} apart, and are {length:.2g} long), so nothing reads one and not "
+                "the other; take another object layer, or one of the two objects"
+            )
+
+
+def _left_out_places(products: Float[Tensor, "fact fact"], labels: Tensor) -> Tensor:
+    """For each fact, how many objects score higher than or equal to its own when it is left out of all means.
+
+    `products[i, j]` is the subject of fact i times the reading vector of the object activation of fact j. What all
+    objects share in a score (the mean over objects) does not change their order, and is left out.
+    """
+    members = torch.nn.functional.one_hot(labels).to(products)  # fact object
+    counts = members.sum(0)
+    n_facts = len(labels)
+    own_count = counts[labels]
+    sums = products @ members  # subject i times the sum of each object's activations
+    places = torch.empty(n_facts, dtype=torch.long)
+    for fact, label in enumerate(labels.tolist()):
+        without_own = sums.clone()
+        without_own[:, label] -= products[:, fact]
+        shares = counts.clone()
+        shares[label] = own_count[fact] - 1
+        scores = without_own / shares.clamp_min(1)
+        others = (scores.sum(0) - scores[fact]) / max(1, n_facts - 1)
+        score = scores[fact] - others
+        places[fact] = int((score >= score[label]).sum()) - 1
+    return places
