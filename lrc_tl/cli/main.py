@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -289,8 +289,15 @@ def steer(
     model: Model,
     concepts: Concepts,
     concept: Annotated[str, typer.Option("--concept", help="The object to steer towards.")],
-    strength: Annotated[float, typer.Option("--strength", help="Share of |h| at each position; may be negative.")],
+    strength: Annotated[float, typer.Option("--strength", help="How much, in --unit; may be negative.")],
     text: Annotated[str, typer.Option("--text", help="The text to continue.")],
+    unit: Annotated[
+        Literal["share", "absolute", "score"],
+        typer.Option(
+            "--unit",
+            help="Of the strength: a share of |h| at each position, residual-stream units, or units of the score.",
+        ),
+    ] = "share",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 20,
     device: Device = "cpu",
     json_file: Json = None,
@@ -309,7 +316,7 @@ def steer(
         return loaded.generate(text, max_new_tokens=max_new_tokens, do_sample=False, verbose=False)
 
     unsteered = continued()
-    with direction.steer(loaded, strength=strength):
+    with direction.steer(loaded, strength=strength, unit=unit):
         steered = continued()
     print_table([{"": "unsteered", "text": unsteered}, {"": "steered", "text": steered}])
     run.finish({"text_unsteered": unsteered, "text_steered": steered}, model=loaded)

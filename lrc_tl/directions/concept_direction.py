@@ -1,17 +1,16 @@
 """ConceptDirection: a linear probe and a steering hook in one."""
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.directions.direction_fields import description, require_fields
 from lrc_tl.directions.pooling import (
     Pool,
     Positions,
@@ -24,8 +23,7 @@ from lrc_tl.directions.pooling import (
 from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, token_scores
-from lrc_tl.directions.writing import WriteRule, scaled_to_unit, settled_writing
-from lrc_tl.errors import unprintable
+from lrc_tl.directions.writing import OWN_VECTOR, WriteRule, scaled_to_unit, settled_writing
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
 from lrc_tl.steering.operations import (
@@ -76,34 +74,15 @@ class ConceptDirection:
     """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
     def __post_init__(self) -> None:
-        for field in ("relation", "object_name", "method", "hook_name"):
-            if unprintable(getattr(self, field)):
-                raise ValueError(
-                    f"the {field} of a direction, {getattr(self, field)!r}, holds a control character or half of "
-                    "a surrogate pair, which tables and files cannot show; take it out"
-                )
-        if self.vector.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"the direction of {self.object_name!r} is {self.vector.dtype}; it must be float32 or float64; "
-                "use from_unscaled"
-            )
-        if self.vector.ndim != 1:
-            raise ValueError(
-                f"the direction of {self.object_name!r} has the shape {tuple(self.vector.shape)}; it must be one "
-                "vector"
-            )
-        norm = float(self.vector.norm())
-        if not abs(norm - 1) < 1e-4:
-            raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
-        if self.offset is None or not math.isfinite(self.offset):
-            raise ValueError(f"the offset of {self.object_name!r} is {self.offset}; it must be a finite number")
-        if self.norm is not None and not math.isfinite(self.norm):
-            raise ValueError(f"the norm of {self.object_name!r} is {self.norm}; it must be a finite number")
+        require_fields(self)
         vector, rule = settled_writing(
             self.vector, self.write_vector, self.write_rule, norm=self.norm, of=repr(self.object_name)
         )
         object.__setattr__(self, "write_vector", vector)
         object.__setattr__(self, "write_rule", rule)
+
+    def __repr__(self) -> str:
+        return description(self)
 
     @classmethod
     @numbers_checked
@@ -157,11 +136,11 @@ class ConceptDirection:
     @property
     def scale(self) -> float:
         """What the projection is multiplied with to give the score: `norm` with another writing vector, else 1."""
-        return 1.0 if self.write_rule == "vector" or self.norm is None else self.norm
+        return 1.0 if self.write_rule == OWN_VECTOR or self.norm is None else self.norm
 
     @property
     def _dual(self) -> Dual | None:
-        if self.write_rule == "vector" or self.write_vector is None:
+        if self.write_rule == OWN_VECTOR or self.write_vector is None:
             return None
         return Dual(write=self.write_vector, scale=self.scale, offset=self.offset)
 

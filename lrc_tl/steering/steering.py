@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, block_hook, hook_layer, layer_and_point, require_hook
 from lrc_tl.models.hooking import Block, Session
@@ -212,6 +213,29 @@ class Steering:
     def everywhere(self, residual: Tensor, hook: Any) -> Tensor:
         """The operation as a plain hook: at every position it is given, whatever `where` says."""
         return self._apply(residual, factor=None, mask=None)
+
+    @checked
+    def relative_size(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+        """`|h' - h| / |h|`: how far each of these residuals would be moved, as a share of its length.
+
+        Wherever `where` says, at the full strength of a schedule; in float32 or wider. An operation that writes
+        along another vector than it reads must go the further the more the two differ, and this says how far.
+        Amounts by row need residuals of shape `batch pos d_model`, or one for each row.
+
+        Raises:
+            ValueError: residuals of another width than the vectors.
+        """
+        width = self.operation.vector.shape[0]
+        if acts.shape[-1] != width:
+            raise ValueError(
+                f"the activations have width {acts.shape[-1]}, the steering's vector {width}; they must be equal"
+            )
+        rows = wide_of(acts if acts.ndim > 2 else acts.reshape(-1, 1, width))
+        shift = self.operation.shift(rows)
+        if self.keep_norm:
+            shift = rescaled(rows + shift, rows) - rows
+        size: Tensor = shift.norm(dim=-1) / rows.norm(dim=-1)
+        return size.reshape(acts.shape[:-1])
 
     def _apply(self, residual: Tensor, *, factor: Tensor | None, mask: Tensor | None) -> Tensor:
         wide = wide_of(residual)

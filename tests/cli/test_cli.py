@@ -356,7 +356,7 @@ def test_steer_shows_the_text_without_and_with_the_concept(calls, capsys, tmp_pa
         "Hi",
     ]
     assert main(["steer", *arguments, "--max-new-tokens", "5", "--json", str(tmp_path / "s.json")]) == 0
-    assert calls["steer"] == {"strength": -0.2}
+    assert calls["steer"] == {"strength": -0.2, "unit": "share"}
     assert calls["generate"] == {"max_new_tokens": 5, "do_sample": False, "verbose": False}
     out = capsys.readouterr().out
     assert "Hi plain [b]" in out
@@ -365,3 +365,7 @@ def test_steer_shows_the_text_without_and_with_the_concept(calls, capsys, tmp_pa
     assert (data["text_unsteered"], data["text_steered"]) == ("Hi plain [b]", "Hi loud [b]")
     assert main(["steer", *["moo" if a == "meow" else a for a in arguments]]) == 1
     assert capsys.readouterr().err == "lrc-tl: moo\n"
+    assert main(["steer", *arguments, "--unit", "score"]) == 0
+    assert calls["steer"] == {"strength": -0.2, "unit": "score"}
+    assert main(["steer", *arguments, "--unit", "metres"]) == 2
+    assert "'metres' is not one of 'share', 'absolute', 'score'" in capsys.readouterr().err
