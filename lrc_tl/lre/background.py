@@ -1,6 +1,7 @@
 """The background that subject statistics are made from: which activations it gives, and where they come from."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -10,17 +11,16 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.passes.activations import prompt_activations
-from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
+from lrc_tl.numerics.precision import wide_of
+from lrc_tl.passes.batches import kept_residuals, length_batches, right_padded, run, whole_text_ids
 from lrc_tl.passes.finite import require_finite_residuals
-from lrc_tl.relations.prompts import Prompt
+from lrc_tl.passes.tracking import is_steered
+from lrc_tl.relations.prompts import Prompt, subject_tokens
 from lrc_tl.relations.relation_files import built_in_relations, load_relation
 from lrc_tl.relations.special_tokens import special_ids
 
 Background: TypeAlias = Sequence[Prompt] | Sequence[str]
 """Prompts, or plain texts."""
-_BLOCK = 256
-"""Prompts or texts between two steps of the progress bar."""
 
 
 def built_in_background() -> tuple[Prompt, ...]:
@@ -61,18 +61,46 @@ def _subject_rows(
 ) -> tuple[tuple[str, ...], Tensor, dict[int, Tensor]]:
     subjects = [prompt.subject.strip() for prompt in prompts]
     numbers = {subject: number for number, subject in enumerate(dict.fromkeys(subjects))}
-    # Short prompts together, so that batches are full and little of them is padding.
-    order = sorted(range(len(prompts)), key=lambda row: prompts[row].subject_span()[1])
     samples: dict[int, Tensor] = {}
-    for start in range(0, len(order), _BLOCK):
-        rows = order[start : start + _BLOCK]
-        residuals = prompt_activations(model, [prompts[row] for row in rows], subject_layers=layers).subject
-        for layer, residual in residuals.items():
+    sequences = _distinct_sequences(model, prompts)
+    places = list(sequences)
+    for batch in length_batches([len(ids) for ids, _ in places]):
+        ids, positions = zip(*(places[place] for place in batch), strict=True)
+        rows = [sequences[places[place]] for place in batch]
+        prompt_rows = torch.tensor([row for of_place in rows for row in of_place])
+        batch_rows = torch.tensor([number for number, of_place in enumerate(rows) for _ in of_place])
+        at_subject = partial(_at_positions, torch.tensor(positions))
+        kept = kept_residuals(model, ids, [hook_name(model, layer) for layer in layers], read=at_subject)
+        for layer in layers:
+            residual = kept[hook_name(model, layer)]
             if layer not in samples:
                 samples[layer] = torch.empty(len(prompts), residual.shape[1], dtype=residual.dtype)
-            samples[layer][rows] = residual.cpu()
-        bar.advance(len(rows))
+            samples[layer][prompt_rows] = residual[batch_rows]
+        bar.advance(len(prompt_rows))
+    for layer, residuals in samples.items():
+        require_finite_residuals(residuals, [prompt.text for prompt in prompts], layer=layer)
     return tuple(numbers), torch.tensor([numbers[subject] for subject in subjects]), samples
+
+
+def _distinct_sequences(
+    model: HookedModel, prompts: tuple[Prompt, ...]
+) -> dict[tuple[tuple[int, ...], int], list[int]]:
+    """What must be run, with the position that is read in it, and the prompts that it serves.
+
+    Texts that begin alike up to their subject's last token are one.
+    """
+    needs_whole_text = is_steered(model)  # positions may count from the end of the text
+    sequences: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        ids, position = subject_tokens(model, prompt)
+        sequences.setdefault((ids if needs_whole_text else ids[: position + 1], position), []).append(row)
+    return sequences
+
+
+def _at_positions(positions: Tensor, _: str, residual: Tensor) -> Tensor:
+    """The residual at one position of each row, float32 or wider, on the CPU."""
+    at_positions: Tensor = residual[torch.arange(len(residual)), positions.to(residual.device)]
+    return wide_of(at_positions).cpu()
 
 
 def _text_rows(

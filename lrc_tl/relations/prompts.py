@@ -84,7 +84,7 @@ class Prompt:
         return _subject_span(self.text, self.subject, self.subject_start)
 
     def without_examples(self) -> "Prompt":
-        """`zero_shot`, or the prompt itself, which is taken as it stands where nothing says what examples it has."""
+        """`zero_shot`; where there is none the prompt itself, which then counts as one without examples."""
         return self if self.zero_shot is None else self.zero_shot
 
 
@@ -252,9 +252,21 @@ def subject_token(
         ValueError: an empty text or subject.
     """
     # The object is not looked at.
-    prompt = Prompt(text=text, subject=subject, object=subject, joint="", subject_start=subject_start)
-    ids = token_ids(model, text)
-    return tuple(ids), _subject_position(model, text, ids, subject, prompt.subject_span())
+    return subject_tokens(
+        model, Prompt(text=text, subject=subject, object=subject, joint="", subject_start=subject_start)
+    )
+
+
+def subject_tokens(model: Tokenizing, prompt: Prompt) -> tuple[tuple[int, ...], int]:
+    """Tokens of a prompt's text, and the position of its last subject token; the object is not looked at.
+
+    Half the work of `tokenize_prompt`, for whoever reads subjects alone.
+
+    Raises:
+        PositionError: the tokenizer does not tell which characters a token stands for.
+    """
+    ids = token_ids(model, prompt.text)
+    return tuple(ids), _subject_position(model, prompt.text, ids, prompt.subject, prompt.subject_span())
 
 
 def object_token_count(model: Tokenizing, tokens: TokenizedPrompt, name: str) -> int:

@@ -195,7 +195,9 @@ def test_the_zero_shot_form_is_no_part_of_what_a_prompt_is():
 
 def test_a_zero_shot_form_of_another_subject_is_refused():
     other = lrc.Prompt(text="b is", subject="b", object="y")
-    with pytest.raises(ValueError, match="zero_shot is about 'b', and the prompt about 'a'; give a prompt with the"):
+    with pytest.raises(
+        ValueError, match="zero_shot is about 'b', and the prompt about 'a'; give a prompt with the"
+    ):
         lrc.Prompt(text="b is y\na is", subject="a", object="x", zero_shot=other)
 
 
