@@ -1,4 +1,4 @@
-"""What `select_settings` chooses from at each pair of layers: ranks of an inverse, or a noise of dual directions."""
+"""What `select_settings` chooses from at a pair of layers: ranks of an inverse, or a noise of dual directions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -11,7 +11,9 @@ import lrc_tl as lrc
 from lrc_tl.evaluation.control_tasks import random_concepts, random_weights
 from lrc_tl.experiments.method_outcome import MethodOutcome
 from lrc_tl.experiments.run import run_protocol
+from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.lre import subject_statistics
+from lrc_tl.lre.dual import NOISES
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 
 QUICK = replace(SETTINGS, n_side_effects=0)
@@ -153,3 +155,33 @@ def test_what_is_fitted_is_not_the_same_with_and_without_test_subjects(word_mode
     for background in (statistics, statistics.without([fact.subject for fact in test.facts])):
         vectors.append(dual_set(word_model, known, background, noise=1.0).vectors)
     assert not torch.allclose(*vectors, rtol=0, atol=1e-3)
+
+
+def test_layers_are_chosen_for_it_where_no_other_method_has_an_lre_and_never_with_test_subjects(
+    word_model, monkeypatch
+):
+    from lrc_tl.experiments import one_relation
+
+    asked = []
+    really = one_relation.select_settings
+
+    def recorded(model, train, **options):
+        asked.append(options)
+        return really(model, train, **options)
+
+    monkeypatch.setattr(one_relation, "select_settings", recorded)
+    relation = max(spoken_relations(word_model, 6), key=lambda relation: len(relation.facts))
+    settings = ExperimentSettings(select=True, shots=0, betas=0.1, max_lre_prompts=3, n_side_effects=0)
+    run = {"settings": settings, "seeds": (1,)}
+    (record,) = run_protocol(word_model, [relation], methods=("lrc-map", "mean"), **run).records
+    _, test = relation.split(seed=1)
+    (options,) = asked
+    assert options["method"] == "lrc-map"
+    assert options["space"].object_layers == (-1,)
+    assert {fact.subject for fact in test.facts}.isdisjoint(options["space"].background.sources)
+    assert record.rank is None
+    assert record.subject_layer == record.selected["subject_layer"]
+    assert record.methods["lrc-map"].object_layer == 2
+    assert record.selected["noise"] in NOISES
+    run_protocol(word_model, [relation], methods=("lrc", "lrc-map"), **run)
+    assert asked[1]["method"] == "lrc"
