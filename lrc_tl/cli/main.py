@@ -220,16 +220,18 @@ def fit(
         places = needs.require_places(
             loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank
         )
+    subject_layer = places.subject_layer if subject_layer is None else subject_layer
+    object_layer = places.object_layer if object_layer is None else object_layer
     known = lrc.filter_known(loaded, prompts)
     known.require_nonempty()
     used = lre_prompts(known, asked, most=settings.max_lre_prompts, seed=seed)
     if asked.open_settings:
-        assert places.object_layer is not None
+        assert object_layer is not None
         lre = lrc.LinearRelationalEmbedding.fit(
             loaded,
             used,
-            subject_layer=places.subject_layer,
-            object_layer=places.object_layer,
+            subject_layer=subject_layer,
+            object_layer=object_layer,
             object_aggregation="first_token" if first_token else "mean",
             solver=settings.solver,
         )
@@ -239,14 +241,14 @@ def fit(
             loaded,
             known.prompts,
             method=asked.name,
-            subject_layer=places.subject_layer,
-            object_layer=places.object_layer if asked.takes_object_layer else None,
+            subject_layer=subject_layer,
+            object_layer=object_layer if asked.takes_object_layer else None,
             rank=rank if asked.needs_rank else None,
             seed=seed,
             settings=settings,
         )
     if centre:
-        concepts = concepts.centred(lrc.subject_activations(loaded, plain, layer=places.subject_layer))
+        concepts = concepts.centred(lrc.subject_activations(loaded, plain, layer=subject_layer))
     out.parent.mkdir(parents=True, exist_ok=True)
     concepts.save(out)
     counts: dict[str, Any] = {"relation": facts.name, "n_facts": len(facts.facts)}

@@ -132,14 +132,14 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             ),
             Method(
                 name="lrc-map",
-                summary="Dual directions: one vector reads, its dual writes; objects at the last layer.",
+                summary="Reads with one vector, writes with its dual; last layer.",
                 object_layer="last",
                 inverse="dual",
                 with_object_layer="lrc-map-given",
             ),
             Method(
                 name="lrc-map-given",
-                summary="lrc-map from objects at the object layer, to compare it with lrc there.",
+                summary="lrc-map from objects at the object layer that is given.",
                 object_layer="given",
                 inverse="dual",
             ),
