@@ -126,8 +126,7 @@ class BenchmarkOptions:
             "random_model": settings.random_model,
             "fit_method": settings.solver,
             "split_seed": settings.split_seed,
-            "noise": settings.noise,
-            "keep_test_subjects": settings.keep_test_subjects,
+            **settings.of_dual_directions(),
         }
 
 

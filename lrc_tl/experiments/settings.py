@@ -172,10 +172,15 @@ class ExperimentSettings:
         What only dual directions have stands there where it is given, so that runs without go on as before.
         """
         values = asdict(self)
-        for name, default in (("noise", None), ("keep_test_subjects", False)):
-            if values[name] == default:
-                del values[name]
-        return {("fit_method" if name == "solver" else name): value for name, value in values.items()}
+        for name in ("noise", "keep_test_subjects"):
+            del values[name]
+        plain = {("fit_method" if name == "solver" else name): value for name, value in values.items()}
+        return plain | self.of_dual_directions()
+
+    def of_dual_directions(self) -> dict[str, Any]:
+        """The settings that only dual directions have, where they are given."""
+        given = {"noise": self.noise, "keep_test_subjects": self.keep_test_subjects or None}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """The background that subject statistics are made from: which activations it gives, and where they come from."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.numerics.precision import wide_of
-from lrc_tl.passes.batches import kept_residuals, length_batches, right_padded, run, whole_text_ids
+from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.passes.finite import require_finite_residuals
+from lrc_tl.passes.shared_prefixes import ReadSequence, residuals_at_positions
 from lrc_tl.passes.tracking import is_steered
 from lrc_tl.relations.prompts import Prompt, subject_tokens
 from lrc_tl.relations.relation_files import built_in_relations, load_relation
@@ -61,46 +60,39 @@ def _subject_rows(
 ) -> tuple[tuple[str, ...], Tensor, dict[int, Tensor]]:
     subjects = [prompt.subject.strip() for prompt in prompts]
     numbers = {subject: number for number, subject in enumerate(dict.fromkeys(subjects))}
-    samples: dict[int, Tensor] = {}
-    sequences = _distinct_sequences(model, prompts)
-    places = list(sequences)
-    for batch in length_batches([len(ids) for ids, _ in places]):
-        ids, positions = zip(*(places[place] for place in batch), strict=True)
-        rows = [sequences[places[place]] for place in batch]
-        prompt_rows = torch.tensor([row for of_place in rows for row in of_place])
-        batch_rows = torch.tensor([number for number, of_place in enumerate(rows) for _ in of_place])
-        at_subject = partial(_at_positions, torch.tensor(positions))
-        kept = kept_residuals(model, ids, [hook_name(model, layer) for layer in layers], read=at_subject)
-        for layer in layers:
-            residual = kept[hook_name(model, layer)]
-            if layer not in samples:
-                samples[layer] = torch.empty(len(prompts), residual.shape[1], dtype=residual.dtype)
-            samples[layer][prompt_rows] = residual[batch_rows]
-        bar.advance(len(prompt_rows))
-    for layer, residuals in samples.items():
-        require_finite_residuals(residuals, [prompt.text for prompt in prompts], layer=layer)
+    rows_of = _distinct_sequences(model, prompts)
+    rows = list(rows_of.values())
+    residuals = residuals_at_positions(
+        model,
+        list(rows_of),
+        layers,
+        ran=lambda batch: bar.advance(sum(len(rows[number]) for number in batch)),
+    )
+    number_of = torch.empty(len(prompts), dtype=torch.long)
+    for number, of_sequence in enumerate(rows):
+        number_of[of_sequence] = number
+    samples = {layer: of_layer[number_of] for layer, of_layer in residuals.items()}
+    for layer, of_layer in samples.items():
+        require_finite_residuals(of_layer, [prompt.text for prompt in prompts], layer=layer)
     return tuple(numbers), torch.tensor([numbers[subject] for subject in subjects]), samples
 
 
-def _distinct_sequences(
-    model: HookedModel, prompts: tuple[Prompt, ...]
-) -> dict[tuple[tuple[int, ...], int], list[int]]:
-    """What must be run, with the position that is read in it, and the prompts that it serves.
+def _distinct_sequences(model: HookedModel, prompts: tuple[Prompt, ...]) -> dict[ReadSequence, list[int]]:
+    """What must be run, and the prompts that each sequence serves.
 
-    Texts that begin alike up to their subject's last token are one.
+    Texts that are equal up to their subject's last token are one. Those that are equal before it are a group.
     """
     needs_whole_text = is_steered(model)  # positions may count from the end of the text
-    sequences: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    sequences: dict[ReadSequence, list[int]] = {}
     for row, prompt in enumerate(prompts):
         ids, position = subject_tokens(model, prompt)
-        sequences.setdefault((ids if needs_whole_text else ids[: position + 1], position), []).append(row)
+        sequence = ReadSequence(
+            ids=ids if needs_whole_text else ids[: position + 1],
+            position=position,
+            group=prompt.text[: prompt.subject_span()[0]],
+        )
+        sequences.setdefault(sequence, []).append(row)
     return sequences
-
-
-def _at_positions(positions: Tensor, _: str, residual: Tensor) -> Tensor:
-    """The residual at one position of each row, float32 or wider, on the CPU."""
-    at_positions: Tensor = residual[torch.arange(len(residual)), positions.to(residual.device)]
-    return wide_of(at_positions).cpu()
 
 
 def _text_rows(

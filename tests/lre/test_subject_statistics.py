@@ -54,21 +54,21 @@ def test_the_covariance_is_that_of_the_samples_shrunk_by_ledoit_and_wolf(statist
     torch.testing.assert_close(statistics[2].covariance.dense(), torch.from_numpy(expected), rtol=1e-8, atol=1e-10)
 
 
-def test_texts_that_begin_alike_up_to_the_subject_are_run_once(word_model, monkeypatch):
+def test_texts_that_are_equal_up_to_the_subject_are_run_once(word_model, monkeypatch):
     from lrc_tl.lre import background
 
     templates = ("w1 {} w2 w3", "w1 {} w4", "w5 {}", "w1 {} w2 w9")
     prompts = prompts_of(SUBJECTS, templates)
-    ran = []
-    really = background.kept_residuals
+    asked = []
+    really = background.residuals_at_positions
 
-    def counted(model, sequences, names, *, read):
-        ran.extend(sequences)
-        return really(model, sequences, names, read=read)
+    def counted(model, sequences, layers, *, ran):
+        asked.extend(sequences)
+        return really(model, sequences, layers, ran=ran)
 
-    monkeypatch.setattr(background, "kept_residuals", counted)
+    monkeypatch.setattr(background, "residuals_at_positions", counted)
     statistics = SubjectStatistics.fit(word_model, layers=[2], background=prompts)
-    assert len(ran) == len(set(ran)) == 2 * len(SUBJECTS)
+    assert len(asked) == len(set(asked)) == 2 * len(SUBJECTS)
     samples = statistics[2].samples
     assert torch.equal(samples[0::4], samples[1::4])
     assert torch.equal(samples[0::4], samples[3::4])
