@@ -205,8 +205,7 @@ def fit(
         settings = FitSettings(max_lre_prompts=max_lre_prompts, noise=noise)
         require_methods([method])
         asked = meant_method(METHODS[method], object_layer=object_layer)
-        _require_ridge_options(asked, rank=rank, ridge=ridge, first_token=first_token)
-        _require_dual_options(asked, noise=noise)
+        _require_own_options(asked, rank=rank, ridge=ridge, first_token=first_token, noise=noise)
         needs.require_method_options(asked, rank=rank, ridge=ridge, solver=settings.solver)
         needs.require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
     check_target(out)
@@ -272,18 +271,16 @@ def _dropped_rows(known: "KnownPrompts") -> list[dict[str, str]]:
     ]
 
 
-def _require_ridge_options(asked: Method, *, rank: int | None, ridge: float, first_token: bool) -> None:
-    """Refuse a ridge or a way of reading objects of the caller's own where a method has neither, or no inverse."""
+def _require_own_options(
+    asked: Method, *, rank: int | None, ridge: float, first_token: bool, noise: float | None
+) -> None:
+    """Refuse a ridge, a noise or a way of reading objects where a method has none, or no inverse."""
     if asked.open_settings and rank is None and not ridge:
         raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
     if not asked.open_settings and (ridge or first_token):
         theirs = ", ".join(other.name for other in METHODS.values() if other.open_settings)
         raise typer.BadParameter(f"--ridge and --first-token belong to --method {theirs}, not to {asked.name}")
     require_finite("--ridge", ridge)
-
-
-def _require_dual_options(asked: Method, *, noise: float | None) -> None:
-    """Refuse a noise of the caller's own where a method has none."""
     if noise is not None and not asked.is_dual:
         theirs = ", ".join(other.name for other in METHODS.values() if other.is_dual)
         raise typer.BadParameter(f"--noise belongs to --method {theirs}, not to {asked.name}")
