@@ -5,6 +5,7 @@ from .generation import generate as generate
 from .operations import Add as Add
 from .operations import Clamp as Clamp
 from .operations import Erase as Erase
+from .operations import FromClean as FromClean
 from .operations import Reflect as Reflect
 from .operations import Swap as Swap
 from .places import last_subject_token as last_subject_token
