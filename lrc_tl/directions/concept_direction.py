@@ -26,15 +26,8 @@ from lrc_tl.directions.token_scores import TokenScores, token_scores
 from lrc_tl.directions.writing import OWN_VECTOR, WriteRule, scaled_to_unit, settled_writing
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
-from lrc_tl.steering.operations import (
-    Add,
-    Amount,
-    Clamp,
-    Dual,
-    Operation,
-    Reflect,
-    Unit,
-)
+from lrc_tl.steering.along_vector import Dual
+from lrc_tl.steering.operations import Add, Amount, Clamp, FromClean, Operation, Reflect, Unit
 from lrc_tl.steering.places import Where
 from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 
@@ -289,30 +282,44 @@ class ConceptDirection:
         return self._steering(Add(vector=self.vector, strength=strength, unit=unit, dual=self._dual))
 
     @numbers_checked
-    def clamp(self, *, value: Amount) -> Steering:
-        """Steering that sets the score to `value`.
+    def clamp(self, *, value: Amount | Literal["clean"]) -> Steering:
+        """Steering that sets the score to `value`; `"clean"` holds it at that of the clean run (see `FromClean`).
 
         Raises:
-            ValueError: `value` is not finite.
+            ValueError: `value` is not finite, or another word.
         """
+        if isinstance(value, str):
+            return self._from_clean("clamp", value)
         if (dual := self._dual) is not None:
             return self._steering(Clamp(vector=self.vector, value=value, dual=dual))
         projection = value + self.offset if self.offset else value
         return self._steering(Clamp(vector=self.vector, value=projection))
 
-    def ablate(self) -> Steering:
+    def ablate(self, *, value: Literal["current", "clean"] = "current") -> Steering:
         """Steering that projects the direction out, whatever the offset of its score.
 
-        With a writing vector of its own it sets the score, offset included, to 0.
+        With a writing vector of its own it sets the score, offset included, to 0. `"clean"` takes away the score
+        of the clean run, and leaves what other steerings wrote (see `FromClean`).
         """
+        if value != "current":
+            return self._from_clean("ablate", value)
         return self._steering(Clamp(vector=self.vector, value=0.0, dual=self._dual))
 
-    def reflect(self) -> Steering:
+    def reflect(self, *, value: Literal["current", "clean"] = "current") -> Steering:
         """Steering that turns the sign of the projection, whatever the offset of the score.
 
-        With a writing vector of its own it turns the sign of the score, offset included.
+        With a writing vector of its own it turns the sign of the score, offset included. `"clean"` sets minus the
+        score of the clean run, so that the next layer does not turn it back (see `FromClean`).
         """
+        if value != "current":
+            return self._from_clean("reflect", value)
         return self._steering(Reflect(vector=self.vector, dual=self._dual))
+
+    def _from_clean(self, does: Literal["reflect", "clamp", "ablate"], value: str) -> Steering:
+        if value != "clean":
+            other = "a number" if does == "clamp" else "'current'"
+            raise ValueError(f"value is {value!r}; allowed are {other} and 'clean'")
+        return self._steering(FromClean(does=does, vector=self.vector, dual=self._dual))
 
     @numbers_checked
     def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:

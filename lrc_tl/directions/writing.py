@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.numerics.precision import wide_of
-from lrc_tl.steering.operations import Amount, Swap, check_vector, require_aligned
+from lrc_tl.steering.along_vector import check_vector, require_aligned
+from lrc_tl.steering.operations import Amount, Swap
 
 WriteRule: TypeAlias = Literal["vector", "covariance", "given"]
 """`"vector"`: a direction writes with the vector that it reads with. `"covariance"`: it writes with `Sigma v`, the

@@ -13,9 +13,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import is_real_number, real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.fit_settings import SolverName, solver_named
-from lrc_tl.methods.method import METHODS
-from lrc_tl.methods.method import MethodVariant
-from lrc_tl.methods.method import method_variants
+from lrc_tl.methods.method import METHODS, MethodVariant, method_variants
 from lrc_tl.methods.settings import require_noise_or_none
 
 TABLE_METHODS = ("lrc", "lrc-final", "svm", "logistic", "mean")
@@ -188,7 +186,7 @@ class ExperimentSettings:
         """The names of the layers and ranks that these methods need and that have no value yet."""
         needs = {
             "subject_layers": True,
-            "object_layers": any(METHODS[method].needs_object_layer for method in methods),
+            "object_layers": any(METHODS[method].takes_object_layer for method in methods),
             "ranks": any(METHODS[method].needs_rank for method in methods),
         }
         return tuple(name for name, needed in needs.items() if needed and not getattr(self, name))

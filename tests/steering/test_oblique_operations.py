@@ -6,12 +6,16 @@ import torch
 import lrc_tl as lrc
 from lrc_tl.directions.writing import swap_of
 from lrc_tl.numerics.covariance import Covariance
-from lrc_tl.steering.operations import Add, Clamp, Dual, Reflect, Swap, relative_size
+from lrc_tl.steering.operations import Add, Clamp, Dual, Reflect, Swap
 
 WIDTH = 24
 HOOK = "blocks.1.hook_resid_post"
 SCALE, OFFSET = 3.7, -12.5
 BY_ROW = torch.tensor([0.5, -2.0], dtype=torch.float64)
+
+
+def relative_size(operation, h):
+    return operation.shift(h).norm(dim=-1) / h.norm(dim=-1)
 
 
 def draw(*shape, seed):
