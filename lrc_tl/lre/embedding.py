@@ -157,6 +157,7 @@ class LinearRelationalEmbedding:
         self.require_fitted_for(rank)
         return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank, ridge=ridge)
 
+    @numbers_checked
     def require_fitted_for(self, rank: int) -> None:
         """Raise ValueError where this is a low-rank LRE for a lower rank."""
         if self.rank_limit is not None and self.rank_limit < rank:
