@@ -15,10 +15,13 @@ from lrc_tl.models.hooking import hooked_pass, keeping
 from lrc_tl.numerics.precision import wide_of
 from lrc_tl.passes.batches import length_batches, right_padded
 from lrc_tl.passes.padding import whole_rows
-from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
+from lrc_tl.passes.prefix_cache import PrefixCache, prefix_caches
 
-LEAST_SPARED = 128
+LEAST_SPARED = 64
 """Tokens that a shared beginning must spare its group; below that, larger batches of whole texts are faster."""
+MOST_PADDING = 24
+"""Tokens of padding that one longer row may add to a batch; each batch reads all weights again, which costs about as
+much."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ def residuals_at_positions(
     """By layer, the residual at each sequence's position, in float32 or wider, on the CPU.
 
     `ran` is told the numbers of the sequences of each batch that has been run. The beginning that a group shares
-    is run once and kept as keys and values, where the model has such a cache (`prefix_cache`); that changes the
+    is run once and kept as keys and values, where the model has such a cache (`prefix_caches`); that changes the
     last bits at most.
     """
     residuals: dict[int, Tensor] = {}
@@ -64,19 +67,36 @@ def _batches(
     for row, sequence in enumerate(sequences):
         groups[sequence.group].append(row)
     alone: list[int] = []
+    sharing: list[tuple[list[int], int]] = []
     for rows in groups.values():
         shared = _shared_length([sequences[row] for row in rows])
-        cache = None
         if (len(rows) - 1) * shared >= LEAST_SPARED:
-            prefix = torch.tensor([sequences[rows[0]].ids[:shared]], device=model.cfg.device)
-            cache = prefix_cache(model, prefix, stop_at_layer=stop_at_layer)
+            sharing.append((rows, shared))
+        else:
+            alone += rows
+    prefixes = [sequences[rows[0]].ids[:shared] for rows, shared in sharing]
+    for (rows, shared), cache in zip(
+        sharing, prefix_caches(model, prefixes, stop_at_layer=stop_at_layer), strict=True
+    ):
         if cache is None:
             alone += rows
             continue
-        for batch in length_batches([len(sequences[row].ids) for row in rows]):
+        for batch in _even_batches([len(sequences[row].ids) for row in rows]):
             yield [rows[place] for place in batch], shared, cache
-    for batch in length_batches([len(sequences[row].ids) for row in alone]):
+    for batch in _even_batches([len(sequences[row].ids) for row in alone]):
         yield [alone[place] for place in batch], 0, None
+
+
+def _even_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """`length_batches`, split where the padding of the shorter rows would cost more than another batch."""
+    for rows in length_batches(lengths):
+        batch: list[int] = []
+        for row in rows:
+            if batch and len(batch) * (lengths[row] - lengths[batch[-1]]) > MOST_PADDING:
+                yield batch
+                batch = []
+            batch.append(row)
+        yield batch
 
 
 def _shared_length(sequences: Sequence[ReadSequence]) -> int:
