@@ -156,7 +156,7 @@ def test_what_the_readme_says_to_make_a_steering_makes_one(word_model):
         owner = next((one for one in (directions["w1"], concepts, lrc) if hasattr(one, name)), None)
         function = getattr(owner, name)
         needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-        assert set(needed) <= set(given), f"`{name}` makes no steering of a direction or a set"
+        assert set(needed) <= set(given), f"`{name}` needs {set(needed) - set(given)}; add a value to `given`"
         assert isinstance(function(**{name: given[name] for name in needed}), lrc.Steering), name
 
 

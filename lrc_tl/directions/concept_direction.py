@@ -106,6 +106,7 @@ class ConceptDirection:
         object.__setattr__(self, "write_rule", rule)
 
     @classmethod
+    @numbers_checked
     def from_unscaled(
         cls,
         vector: Float[Tensor, " d_model"],

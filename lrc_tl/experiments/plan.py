@@ -48,7 +48,7 @@ class ProtocolPlan:
             subject_layers=tuple(layer_number(model, layer) for layer in self.settings.subject_layers),
             object_layers=tuple(layer_number(model, layer) for layer in self.settings.object_layers),
         )
-        if not settings.select and not settings.swept:
+        if settings.object_layers and not settings.select and not settings.swept:
             check_layers(model, settings.subject_layers[0], settings.object_layers[0])
         _require_compared(self.compare, self.method_names(settings, n_layers))
         return settings
@@ -138,15 +138,16 @@ def _checked(methods: Sequence[str], settings: ExperimentSettings) -> Experiment
         if settings.swept:
             raise ValueError(f"select chooses one of {', '.join(settings.swept)}, so they cannot be swept over")
         return settings
-    if settings.missing:
-        raise ValueError(f"{', '.join(settings.missing)} must be given, or chosen on training facts with select")
-    subject, object_ = settings.subject_layers[0], settings.object_layers[0]
-    # Of layers that are counted from the same end, no model is needed to tell which is the higher one.
-    if not settings.swept and (subject < 0) == (object_ < 0) and object_ < subject:
-        raise ValueError(
-            f"object layer {object_} lies below subject layer {subject}; read the object at the same layer or "
-            "a later one"
-        )
+    if missing := settings.missing_for(methods):
+        raise ValueError(f"{', '.join(missing)} must be given, or chosen on training facts with select")
+    if settings.object_layers and not settings.swept:
+        subject, object_ = settings.subject_layers[0], settings.object_layers[0]
+        # Of layers that are counted from the same end, no model is needed to tell which is the higher one.
+        if (subject < 0) == (object_ < 0) and object_ < subject:
+            raise ValueError(
+                f"object layer {object_} lies below subject layer {subject}; read the object at the same layer or "
+                "a later one"
+            )
     return replace(settings, betas=DEFAULT_BETA if settings.betas is None else settings.betas)
 
 

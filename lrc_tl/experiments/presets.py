@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lrc_tl.arguments.near_names import did_you_mean
 from lrc_tl.experiments.settings import DEFAULT_SEEDS, TABLE_METHODS, ExperimentSettings
+from lrc_tl.methods.method import require_methods
 
 _PAPER_BETA = 0.1
 """Of the paper's edits (arXiv:2311.08968); heads every preset. The default elsewhere is in
@@ -152,12 +153,13 @@ def benchmark_options(
     methods, seeds = chosen.pop("methods", base.methods), chosen.pop("seeds", base.seeds)
     settings = replace(base.settings, select=select, **chosen)
     for name in base.swept:
-        if name in settings.missing:
+        if not getattr(settings, name):
             raise ValueError(
                 f"preset {preset!r} does not know the layers of {model!r}; give --{name.replace('_', '-')}"
             )
-    if not select and settings.missing:
-        options = ", ".join(f"--{_AXES[name].replace('_', '-')}" for name in settings.missing)
+    require_methods(methods)
+    if not select and (missing := settings.missing_for(methods)):
+        options = ", ".join(f"--{_AXES[name].replace('_', '-')}" for name in missing)
         raise ValueError(f"{options} must be given, or --select, which chooses on training facts")
     return BenchmarkOptions(methods=tuple(methods), seeds=tuple(seeds), settings=settings)
 

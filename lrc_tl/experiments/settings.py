@@ -13,7 +13,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import is_real_number, real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.fit_settings import SolverName, solver_named
-from lrc_tl.methods.method import MethodVariant, method_variants
+from lrc_tl.methods.method import METHODS, MethodVariant, method_variants
 
 TABLE_METHODS = ("lrc", "lrc-final", "svm", "logistic", "mean")
 """The methods of the paper's table 5, with logistic regression beside them."""
@@ -164,11 +164,14 @@ class ExperimentSettings:
         values = asdict(self)
         return {("fit_method" if name == "solver" else name): value for name, value in values.items()}
 
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The names of layers and ranks that have no value yet."""
-        axes = {"subject_layers": self.subject_layers, "object_layers": self.object_layers, "ranks": self.ranks}
-        return tuple(name for name, values in axes.items() if not values)
+    def missing_for(self, methods: Sequence[str]) -> tuple[str, ...]:
+        """The names of the layers and ranks that these methods need and that have no value yet."""
+        needs = {
+            "subject_layers": True,
+            "object_layers": any(METHODS[method].needs_object_layer for method in methods),
+            "ranks": any(METHODS[method].needs_rank for method in methods),
+        }
+        return tuple(name for name, needed in needs.items() if needed and not getattr(self, name))
 
     @property
     def swept(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ All are fitted on the subject activations of known prompts, one direction for ea
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -294,7 +295,10 @@ def _random(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
     return np.random.RandomState(seed % 2**32).standard_normal((len(names), x.shape[1]))
 
 
-_FUNCTIONS: dict[str, Callable[[_Array, _Array, list[str], int], _Array]] = {
+_Baseline: TypeAlias = Callable[[_Array, _Array, list[str], int], _Array]
+"""From activations (a row for each prompt, float64), labels (for each prompt the place of its object among the
+names), names and seed: a row for each name, of any length but zero."""
+_FUNCTIONS: dict[str, _Baseline] = {
     "mean": _means,
     "centred-mean": _centred_means,
     "mean-difference": _mean_differences,

@@ -22,7 +22,7 @@ class Method:
 
     name: str
     summary: str
-    """What it is, in one sentence."""
+    """What it is, in one sentence of at most 60 characters, which the command line's help shows."""
     object_layer: Literal["given", "half_way", "last"] | None = None
     """Where its LRE reads the object: at the layer given, half way from the subject layer to that, or at the last
     layer. None: it has no LRE."""

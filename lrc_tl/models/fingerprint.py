@@ -205,12 +205,15 @@ def fingerprints_once() -> Iterator[None]:
     if _taken.get() is not None:
         yield
         return
-    token = _taken.set({})
     try:
-        with tokens_once():
-            yield
-    finally:
-        _taken.reset(token)
+        try:
+            _taken.set({})
+            with tokens_once():
+                yield
+        finally:
+            _taken.set(None)
+    finally:  # again, should an interrupt have come before it
+        _taken.set(None)
 
 
 def _has_hooks(model: HookedModel) -> bool:

@@ -179,11 +179,14 @@ def tokens_once() -> Iterator[None]:
     if _remembered.get() is not None:
         yield
         return
-    token = _remembered.set({})
     try:
-        yield
-    finally:
-        _remembered.reset(token)
+        try:
+            _remembered.set({})
+            yield
+        finally:
+            _remembered.set(None)
+    finally:  # again, should an interrupt have come before it
+        _remembered.set(None)
 
 
 def tokenize_prompt(model: Tokenizing, prompt: Prompt) -> TokenizedPrompt:

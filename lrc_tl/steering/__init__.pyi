@@ -4,9 +4,11 @@ from .generation import Generated as Generated
 from .generation import generate as generate
 from .operations import Add as Add
 from .operations import Clamp as Clamp
+from .operations import Dual as Dual
 from .operations import Erase as Erase
 from .operations import Reflect as Reflect
 from .operations import Swap as Swap
+from .operations import relative_size as relative_size
 from .places import last_subject_token as last_subject_token
 from .steering import Gate as Gate
 from .steering import Schedule as Schedule

@@ -93,7 +93,7 @@ def generate(
     if strengths is not None and (len(adjustable) != 1 or not len(strengths)):
         raise ValueError(
             f"{len(strengths)} strengths for {len(adjustable)} steerings that add or swap; give one or more, and "
-            "exactly one such steering"
+            "exactly one such steering (another operation takes a tensor with one amount for each prompt)"
         )
     swept: Sequence[float | None] = [None] if strengths is None else strengths
     rows = [(number, strength) for number in range(len(texts)) for strength in swept]

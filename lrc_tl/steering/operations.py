@@ -339,9 +339,14 @@ Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
 - `shift(h)`: what is added to residuals of shape `batch pos d_model`, in their dtype. Where that lies along one
   vector, `_AlongVector` gives it, and the operation says how far each residual moves.
 - `vector`: the unit vector that reads its score; it writes along it too, where `dual` names no other.
-- `amount`, `with_amount(...)`: how much, in `unit`, and the same operation with another; None where it has none.
+- `amount`, `with_amount(...)`: how much, and the same operation with another; None where it has none.
+- `unit`: that of the amount; None where there is no amount, or it is a plain factor.
 - `has_strength`: whether its shift grows in proportion to its amount, so that strengths can be tried in its place.
 - `kind`: its name in results and messages.
+
+Copy `Clamp`, or `Reflect` where nothing is to be chosen: how far a residual moves (`_length`) is all that differs.
+With a `dual` an operation speaks of the score, offset included; without one, of the plain projection, and a method
+of a direction that names a score (`clamp`) adds the direction's offset itself.
 """
 
 
@@ -378,7 +383,7 @@ def _rows(amount: Amount, h: Tensor) -> Amount:
         return float(amount)
     if amount.shape[0] != h.shape[0]:
         raise ValueError(
-            f"the strength has {amount.shape[0]} rows, but the batch has {h.shape[0]}; give one number, or one "
+            f"the amount has {amount.shape[0]} rows, but the batch has {h.shape[0]}; give one number, or one "
             "for each row"
         )
     return amount[:, None]

@@ -22,17 +22,11 @@ from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.tracking import track_positions
 from lrc_tl.steering.operations import (
-    Add,
-    Clamp,
     Operation,
-    Reflect,
-    Swap,
     check_vector,
     rescaled,
 )
 from lrc_tl.steering.places import Where, select
-
-__all__ = ["Add", "Clamp", "Gate", "Operation", "Reflect", "Schedule", "Steering", "Swap", "steer"]
 
 Hook: TypeAlias = Callable[..., Tensor]
 

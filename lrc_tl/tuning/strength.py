@@ -141,8 +141,11 @@ def _checked_grid(steerings: Sequence[Steering], strengths: Sequence[float] | No
     if len(kinds) > 1:
         raise ValueError(f"the edits are steered in different ways, {sorted(kinds)}; give one operation and unit")
     if strengths is None:
-        if steerings[0].operation.unit == "absolute":
-            raise ValueError("strengths in residual-stream units depend on the model; give `strengths`")
+        if steerings[0].operation.unit != "share":
+            raise ValueError(
+                f"strengths with unit={steerings[0].operation.unit!r} depend on the model and the direction; give "
+                "`strengths`"
+            )
         strengths = STRENGTHS
     grid = sorted(set(real_numbers(strengths, "strengths")))
     if not grid or not all(0 < strength < math.inf for strength in grid):

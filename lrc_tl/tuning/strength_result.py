@@ -73,7 +73,7 @@ class StrengthCalibration:
     limits: Limits
     operation: str
     unit: str
-    """`"share"` (of |h|; also beta of a swap) or `"absolute"` (residual-stream units)."""
+    """`"share"` (of |h|; also beta of a swap) or `"absolute"` (residual-stream units), or `"score"`."""
     hook_name: str
     success: str
     """Name of the success callable."""

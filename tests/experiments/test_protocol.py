@@ -50,6 +50,14 @@ def test_every_figure_is_what_the_pieces_give_by_hand(word_model, relations, who
                 assert row.edit_share == pytest.approx(expected.causality_result.edit_share)
 
 
+def test_baselines_alone_need_no_object_layer_and_no_rank(word_model, relations, whole):
+    settings = replace(SETTINGS, betas=BETAS, object_layers=(), ranks=())
+    alone = run_protocol(word_model, relations, methods=("svm", "mean"), seeds=SEEDS, settings=settings)
+    for record, same in zip(alone.records, whole.records, strict=True):
+        assert record.methods["svm"].predicted == same.methods["svm"].predicted
+        assert (record.object_layer, record.rank) == (None, None)
+
+
 def test_the_json_holds_the_documented_fields(whole, relations):
     data = json.loads(json.dumps(whole.to_dict()))
     assert data["relations_left_out"] == {}

@@ -17,7 +17,7 @@ def test_one_value_and_a_list_of_one_are_the_same_setting(given):
     assert settings == ExperimentSettings(subject_layers=3, object_layers=3, ranks=3)
     assert settings.ranks == (3,)
     assert type(settings.ranks[0]) is int
-    assert settings.swept == settings.missing == ()
+    assert settings.swept == settings.missing_for(["lrc"]) == ()
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,14 @@ def test_several_values_are_a_sweep_and_none_are_missing():
     settings = ExperimentSettings(subject_layers=range(4, 7), ranks=64)
     assert settings.subject_layers == (4, 5, 6)
     assert settings.swept == ("subject_layers",)
-    assert settings.missing == ("object_layers",)
+    assert settings.missing_for(["svm", "lrc"]) == ("object_layers",)
+
+
+def test_only_what_the_methods_have_is_missing():
+    nothing = ExperimentSettings()
+    assert nothing.missing_for(["lrc", "svm"]) == ("subject_layers", "object_layers", "ranks")
+    assert nothing.missing_for(["lrc-ridge"]) == ("subject_layers", "object_layers")
+    assert nothing.missing_for(["svm", "mean"]) == ("subject_layers",)
 
 
 def test_variants_are_made_by_replacing():

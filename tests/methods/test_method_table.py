@@ -26,6 +26,9 @@ def test_each_method_says_what_it_is_in_a_sentence_of_its_own():
     summaries = [entry.summary for entry in METHODS.values()]
     assert len(set(summaries)) == len(summaries)
     assert all(summary.endswith(".") for summary in summaries)
+    # So that a line of the help has 80 columns.
+    assert [summary for summary in summaries if len(summary) > 60] == []
+    assert [name for name in METHODS if len(name) > 17] == []
 
 
 @pytest.mark.parametrize("entry", METHODS.values(), ids=lambda entry: entry.name)

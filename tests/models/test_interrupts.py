@@ -11,6 +11,8 @@ from tiny_steering import TOKENS, WORDS, adding, generate
 
 import lrc_tl as lrc
 from lrc_tl.evaluation.control_tasks import random_weights
+from lrc_tl.models.fingerprint import _taken, fingerprints_once
+from lrc_tl.relations.prompts import _remembered, tokens_once
 
 N_STEPS = 32
 """Steps tried for each work in the files that put things on a model, and half as many elsewhere."""
@@ -158,3 +160,41 @@ def test_a_block_whose_way_out_is_interrupted_is_off_once_the_interrupt_is_forgo
         steered()
     assert left_on(model) == {}
     assert torch.equal(model(TOKENS), clean)
+
+
+def test_an_interrupt_leaves_no_fingerprint_and_no_tokens_remembered():
+    inside = {fingerprints_once.__wrapped__.__code__, tokens_once.__wrapped__.__code__}
+
+    @fingerprints_once()
+    def work():
+        assert _taken.get() is not None
+        assert _remembered.get() is not None
+
+    def interrupted_at(number):
+        lines = 0
+
+        def trace(frame, event, arg):
+            nonlocal lines
+            if frame.f_code not in inside:
+                return None
+            if event == "line":
+                lines += 1
+                if lines == number:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            work()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    number = 1
+    while interrupted_at(number):
+        assert (_taken.get(), _remembered.get()) == (None, None), number
+        number += 1
+    assert number > 12

@@ -354,7 +354,7 @@ def good(model, edit, steering, strengths):
         (
             lrc.Steering(operation=lrc.steering.Add(vector=unit(), strength=1.0, unit="absolute"), hook_name=HOOK),
             {},
-            "strengths in residual-stream units depend on the model",
+            "strengths with unit='absolute' depend on the model",
         ),
     ],
 )
