@@ -82,7 +82,7 @@ def lre_faithfulness(
         return [(hook_name(model, last), put)]
 
     model_logits = dict(logits_at(model, sequences, wanted))
-    lre_logits = dict(logits_at(model, sequences, wanted, edits=replaced))
+    lre_logits = dict(logits_at(model, sequences, wanted, hooks_for=replaced))
     order = range(len(prompts))
     return Faithfulness(
         lre_beta=lre_beta,

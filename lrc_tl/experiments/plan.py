@@ -28,7 +28,7 @@ class ProtocolPlan:
     settings: ExperimentSettings
     """Layers as they were given; `on` counts them from the start."""
     others: tuple[Relation, ...]
-    compare: tuple[str, ...]
+    compared: tuple[str, ...]
     out: Path | None
     resume: bool
 
@@ -50,7 +50,7 @@ class ProtocolPlan:
         )
         if settings.object_layers and not settings.select and not settings.swept:
             check_layers(model, settings.subject_layers[0], settings.object_layers[0])
-        _require_compared(self.compare, self.method_names(settings, n_layers))
+        _require_compared(self.compared, self.method_names(settings, n_layers))
         return settings
 
     def stored_records(self, model: HookedModel, settings: ExperimentSettings) -> StoredRecords | None:
@@ -114,7 +114,7 @@ def plan_protocol(
         seeds=seeds,
         settings=settings,
         others=others if settings.n_side_effects else (),
-        compare=tuple(dict.fromkeys(compare)),
+        compared=tuple(dict.fromkeys(compare)),
         out=None if out is None else Path(out),
         resume=resume,
     )

@@ -35,7 +35,7 @@ class ProtocolResult:
     records: tuple[Record, ...]
     """One for each relation and seed, in the order in which they were asked for."""
     methods: tuple[str, ...]
-    compare: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
     """Methods that `to_dict` and `to_markdown` compare with all others; empty for the first."""
 
     def save(self, path: str | Path) -> None:
@@ -49,7 +49,7 @@ class ProtocolResult:
             kind=_KIND,
             results={
                 "methods": self.methods,
-                "compare": self.compare,
+                "compare": self.compared,
                 "records": [record.to_dict() for record in self.records],
             },
             settings={},
@@ -83,7 +83,7 @@ class ProtocolResult:
             return cls(
                 records=tuple(map(record_from_dict, data["records"])),
                 methods=tuple(data["methods"]),
-                compare=tuple(data["compare"]),
+                compared=tuple(data["compare"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ResumeError(f"{source} is no stored result: {error}") from error
@@ -166,7 +166,7 @@ class ProtocolResult:
             ],
             "methods": [self._method(method) for method in self.methods],
             "comparisons": [
-                entry for first in self.compare or self.methods[:1] for entry in self.comparisons(first)
+                entry for first in self.compared or self.methods[:1] for entry in self.comparisons(first)
             ],
             "by_object_tokens": rows_by_object_tokens(self._evaluated, self.methods),
             "relations": [

@@ -115,6 +115,6 @@ def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -
             records.append(record)
             bar.advance()
     names = plan.method_names(settings, int(model.cfg.n_layers))
-    result = ProtocolResult(records=tuple(records), methods=names, compare=plan.compare)
+    result = ProtocolResult(records=tuple(records), methods=names, compared=plan.compared)
     result.require_nonempty()
     return result

@@ -64,27 +64,11 @@ def fit_layer_grid(
         )
         return {pairs[0]: lre}
     sketch = sketch_for(solver, int(model.cfg.d_model), grid=True)
-    if sketch is not None and not exact_is_cheaper(model, pairs, sketch, grid=True):
-        fits = fit_grid(
-            model,
-            _tokenized(model, prompts),
-            pairs,
-            sketch,
-            object_aggregation=object_aggregation,
-            memory_limit=memory_limit,
-            progress=progress,
-        )
-        return _embeddings(
-            prompts,
-            fits,
-            rank=sketch.rank,
-            object_aggregation=object_aggregation,
-            fingerprint=ModelFingerprint.of(model),
-        )
     return _fit_pairs(
         model,
         prompts,
         pairs,
+        sketch,
         object_aggregation=object_aggregation,
         memory_limit=memory_limit,
         progress=progress,
@@ -106,27 +90,11 @@ def fit_one_pair(
     Raises:
         ValueError: no prompts, or what `subject_object_jacobians` refuses.
     """
-    if sketch is not None and not exact_is_cheaper(model, [pair], sketch, grid=False):
-        fit = fit_pair(
-            model,
-            _tokenized(model, prompts),
-            pair,
-            sketch,
-            object_aggregation=object_aggregation,
-            memory_limit=memory_limit,
-            progress=progress,
-        )
-        return _embeddings(
-            prompts,
-            {pair: fit},
-            rank=sketch.rank,
-            object_aggregation=object_aggregation,
-            fingerprint=ModelFingerprint.of(model),
-        )[pair]
     return _fit_pairs(
         model,
         prompts,
         [pair],
+        sketch,
         object_aggregation=object_aggregation,
         memory_limit=memory_limit,
         progress=progress,
@@ -137,13 +105,52 @@ def _fit_pairs(
     model: HookedModel,
     prompts: Sequence[Prompt],
     pairs: Sequence[tuple[int, int]],
+    sketch: Sketch | None,
     *,
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
-) -> dict[tuple[int, int], LinearRelationalEmbedding]:
+) -> _Lres:
+    """The LREs of one or several pairs, by a sketch where there is one that takes fewer products."""
     tokenized = _tokenized(model, prompts)
-    fingerprint = ModelFingerprint.of(model)
+    if sketch is None or exact_is_cheaper(model, pairs, sketch, grid=len(pairs) > 1):
+        rank = int(model.cfg.d_model)
+        fits = _exact_fits(model, tokenized, pairs, object_aggregation, memory_limit, progress)
+    elif len(pairs) > 1:
+        rank = sketch.rank
+        fits = fit_grid(
+            model,
+            tokenized,
+            pairs,
+            sketch,
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
+    else:
+        rank, (pair,) = sketch.rank, pairs
+        fit = fit_pair(
+            model,
+            tokenized,
+            pair,
+            sketch,
+            object_aggregation=object_aggregation,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
+        fits = {pair: fit}
+    fingerprint = ModelFingerprint.of(model)  # runs the model, which what is refused must not do
+    return _embeddings(prompts, fits, rank=rank, object_aggregation=object_aggregation, fingerprint=fingerprint)
+
+
+def _exact_fits(
+    model: HookedModel,
+    tokenized: Sequence[TokenizedPrompt],
+    pairs: Sequence[tuple[int, int]],
+    object_aggregation: ObjectAggregation,
+    memory_limit: int | None,
+    progress: bool,
+) -> dict[tuple[int, int], MeanJacobianFit]:
     weights: dict[tuple[int, int], Tensor] = {}
     biases: dict[tuple[int, int], Tensor] = {}
     with ProgressBar("LRE", total=len(tokenized), progress=progress) as bar:
@@ -158,7 +165,7 @@ def _fit_pairs(
                 else:
                     weights[pair], biases[pair] = local.jacobian, bias
     d_model = int(model.cfg.d_model)
-    fits = {
+    return {
         pair: MeanJacobianFit(
             weight=weights[pair].div_(len(tokenized)),
             bias=biases[pair].div_(len(tokenized)),
@@ -168,7 +175,6 @@ def _fit_pairs(
         )
         for pair in pairs
     }
-    return _embeddings(prompts, fits, rank=d_model, object_aggregation=object_aggregation, fingerprint=fingerprint)
 
 
 def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:

@@ -186,29 +186,26 @@ def _mean_differences(x: _Array, labels: _Array, names: list[str], seed: int) ->
 
 def _svms(x: _Array, labels: _Array, names: list[str], seed: int) -> _Array:
     def solved(samples: _Array, is_object: npt.NDArray[np.bool_], c: float) -> _Array:
-        options = {"C": c, "fit_intercept": False, "class_weight": "balanced", "random_state": seed % 2**32}
-        fitted: _Array
+        def converged(*, dual: bool, tolerance: float) -> _Array | None:
+            """The coefficients, or None where the solver stopped before it got there."""
+            solver = LinearSVC(
+                C=c, fit_intercept=False, class_weight="balanced", random_state=seed % 2**32,
+                dual=dual, tol=tolerance, max_iter=_MAX_ITERATIONS,
+            )  # fmt: skip
+            with warnings.catch_warnings(), suppress(ConvergenceWarning):
+                warnings.simplefilter("error", ConvergenceWarning)
+                coefficients: _Array = solver.fit(samples, is_object).coef_[0]
+                return coefficients
+            return None
+
         # The primal is for objects that no plane separates, where the dual is slow. Where one does, the primal may
         # stop early without a word; fewer samples than coordinates can always be separated.
         if len(samples) > samples.shape[1]:
-            with warnings.catch_warnings(), suppress(ConvergenceWarning):
-                warnings.simplefilter("error", ConvergenceWarning)
-                fitted = (
-                    LinearSVC(dual=False, tol=1e-6, max_iter=_MAX_ITERATIONS, **options)
-                    .fit(samples, is_object)
-                    .coef_[0]
-                )
-                if not ((samples @ fitted > 0) == is_object).all():
-                    return fitted
-        with warnings.catch_warnings(), suppress(ConvergenceWarning):
-            warnings.simplefilter("error", ConvergenceWarning)
-            fitted = (
-                LinearSVC(dual=True, tol=1e-8, max_iter=_MAX_ITERATIONS, **options)
-                .fit(samples, is_object)
-                .coef_[0]
-            )
-            return fitted
-        return _svm_by_active_set(samples, is_object, c)
+            by_primal = converged(dual=False, tolerance=1e-6)
+            if by_primal is not None and not ((samples @ by_primal > 0) == is_object).all():
+                return by_primal
+        by_dual = converged(dual=True, tolerance=1e-8)
+        return _svm_by_active_set(samples, is_object, c) if by_dual is None else by_dual
 
     return _one_vs_rest(solved, x, labels, names)
 

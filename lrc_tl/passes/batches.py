@@ -129,12 +129,12 @@ def logits_at(
     sequences: Sequence[Sequence[int]],
     positions: Sequence[Sequence[int]],
     *,
-    edits: Callable[[list[int]], Hooks] | None = None,
+    hooks_for: Callable[[list[int]], Hooks] | None = None,
     max_tokens: int = MAX_TOKENS,
 ) -> Iterator[tuple[int, Float[Tensor, "pos d_vocab"]]]:
     """For each sequence, its number and the logits at its own positions, as batches finish (not in order).
 
-    Only the positions asked for go through the unembedding. `edits` makes the hooks for a batch
+    Only the positions asked for go through the unembedding. `hooks_for` makes the hooks for a batch
     from its row numbers; they run before the positions are picked.
 
     Raises:
@@ -150,7 +150,7 @@ def logits_at(
             index = picked.to(model.cfg.device)
 
             batch_ids = [sequences[r] for r in rows]
-            fwd_hooks = [*(edits(rows) if edits else []), picked_before_unembedding(index)]
+            fwd_hooks = [*(hooks_for(rows) if hooks_for else []), picked_before_unembedding(index)]
             logits = run(
                 model, right_padded(model, batch_ids), lengths=list(map(len, batch_ids)), fwd_hooks=fwd_hooks
             )

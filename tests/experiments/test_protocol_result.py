@@ -171,7 +171,7 @@ def test_any_method_may_be_the_one_that_is_compared_with_the_others():
     assert turned["accuracy"]["difference"] == -found["accuracy"]["difference"]
     with pytest.raises(LookupError, match="no method 'svn'; it has lrc, mean"):
         RESULT.comparisons("svn")
-    both = lrc.ProtocolResult(records=RECORDS, methods=RESULT.methods, compare=("mean", "lrc"))
+    both = lrc.ProtocolResult(records=RECORDS, methods=RESULT.methods, compared=("mean", "lrc"))
     assert both.to_dict()["comparisons"] == [turned, found]
     assert RESULT.to_dict()["comparisons"] == [found]
     assert "| mean - lrc | accuracy |" in both.to_markdown()

@@ -207,7 +207,7 @@ def test_a_result_is_loaded_from_its_folder_and_from_its_file(word_model, relati
     assert loaded.to_dict() == whole.to_dict()
     whole.save(tmp_path / "whole.json")
     again = lrc.ProtocolResult.load(tmp_path / "whole.json")
-    assert (again.records, again.methods, again.compare) == (whole.records, whole.methods, whole.compare)
+    assert (again.records, again.methods, again.compared) == (whole.records, whole.methods, whole.compared)
     assert again.to_markdown() == whole.to_markdown()
 
 

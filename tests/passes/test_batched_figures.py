@@ -13,11 +13,10 @@ from tiny_benchmark import SETTINGS
 
 import lrc_tl as lrc
 from lrc_tl.directions import pooling
-from lrc_tl.evaluation import edited_passes as edited_forward
-from lrc_tl.passes import activations, prefix_cache
-from lrc_tl.passes import batches as forward
+from lrc_tl.evaluation import edited_passes
+from lrc_tl.passes import activations, batches, prefix_cache
 from lrc_tl.steering import generation
-from lrc_tl.tuning import strength_batches as strength_rows
+from lrc_tl.tuning import strength_batches
 
 
 @pytest.fixture
@@ -28,11 +27,11 @@ def every_row_alone(monkeypatch):
         return ([row] for row in range(len(lengths)))
 
     def put_on():
-        for module in (activations, edited_forward, forward, pooling, prefix_cache):
+        for module in (activations, edited_passes, batches, pooling, prefix_cache):
             monkeypatch.setattr(module, "length_batches", one_by_one)
-        monkeypatch.setattr(edited_forward, "_LEAST_SPARED", 10**9)
+        monkeypatch.setattr(edited_passes, "_LEAST_SPARED", 10**9)
         monkeypatch.setattr(generation, "MAX_LOGITS", 1)
-        monkeypatch.setattr(strength_rows, "MAX_LOGIT_POSITIONS", 1)
+        monkeypatch.setattr(strength_batches, "MAX_LOGIT_POSITIONS", 1)
 
     return put_on
 
@@ -134,7 +133,7 @@ def test_figures_of_many_rows_are_those_of_rows_run_alone(
     model = tiny_models.model_with(class_of_model, kind, tmp_path)
     relation = said_relation(model, name="said", beginning=[])
     other = said_relation(model, name="other", beginning=["w3"], apart_from=relation.objects)
-    monkeypatch.setattr(edited_forward, "_LEAST_SPARED", 0)  # prefixes are shared wherever they can be
+    monkeypatch.setattr(edited_passes, "_LEAST_SPARED", 0)  # prefixes are shared wherever they can be
     batched = wholes(model, relation, other)
     assert set(batched) == set(WHOLE) - (set() if ERASURE else {"fit_erasure"})
     every_row_alone()
