@@ -85,6 +85,7 @@ class ConceptDirection:
         return description(self)
 
     @classmethod
+    @numbers_checked
     def from_unscaled(
         cls,
         vector: Float[Tensor, " d_model"],

@@ -49,6 +49,7 @@ class LowRank:
         if self.min_cosine is not None and not 0 < self.min_cosine < 1:
             raise ValueError(f"min_cosine is {self.min_cosine}; give a number between 0 and 1, or None")
 
+    @numbers_checked
     def for_rank(self, rank: int) -> "LowRank":
         """The same for an LRE that will be asked for `rank`, which is filled in where none is given.
 
