@@ -4,6 +4,7 @@ from .generation import Generated as Generated
 from .generation import generate as generate
 from .operations import Add as Add
 from .operations import Clamp as Clamp
+from .operations import Dual as Dual
 from .operations import Erase as Erase
 from .operations import Reflect as Reflect
 from .operations import Swap as Swap
