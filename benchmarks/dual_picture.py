@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/dual_picture.py [--out FILE]
 
 On the packaged Gemma, `city_in_country`: subject activations at layer 9 in the plane of the reading and the
-writing vector of one object, in residual-stream units. Writes `benchmarks/results/dual_geometry.png` (plots extra).
+writing vector of one object, in residual-stream units. Writes `benchmarks/results/dual_geometry.png`.
 """
 
 import argparse

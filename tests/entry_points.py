@@ -38,6 +38,7 @@ from lrc_tl.tuning.neutral_effects import neutral_effects
 # batches; or one that hands back no row but a figure of many, which is run with every pass over one row alone.
 WHOLE = (
     "LinearRelationalEmbedding.fit",
+    "SubjectStatistics.fit",
     "calibrate_strength",
     "evaluate",
     "fit_baselines",
@@ -60,6 +61,9 @@ EXCEPTIONS = {
     "LinearRelationalEmbedding.require_model": NO_PASS,
     "ModelFingerprint.of": "runs fixed tokens of its own, one row",
     "ModelFingerprint.require_model": "runs fixed tokens of its own, one row",
+    "SearchSpace.layers": NO_PASS,
+    "SubjectStatistics.load": NO_PASS,
+    "SubjectStatistics.require_model": NO_PASS,
     "Steering.hook_names": NO_PASS,
     "Steering.require_model": NO_PASS,
     "Steering.hooks": "plain hooks act on all that they see, padding too, which has to be asked for (bos=True)",

@@ -113,11 +113,11 @@ def evaluate(
     prompt whose object has no direction counts as wrong and takes no part in the edits.
 
     Args:
-        beta: the factor of eq. 7: the edit adds `beta |h| (v_o' - v_o)` at the subject token of every layer. None:
-            the one that the set carries (`ConceptSet.with_beta`), else `lrc_tl.directions.beta.DEFAULT_BETA`;
-            `beta_source` says which. A larger beta makes o' more probable against o, but beyond a size that
-            depends on the model it breaks what the model says: look at hard success and KL elsewhere, not at
-            causality alone. The paper's is 0.1.
+        beta: the factor of eq. 7: the edit adds `beta |h| (w_o' - w_o)`, the difference of the vectors that the
+            two directions write with, at the subject token of every layer. None: the one that the set carries
+            (`ConceptSet.with_beta`), else `lrc_tl.directions.beta.DEFAULT_BETA`; `beta_source` says which. A
+            larger beta makes o' more probable against o, but beyond a size that depends on the model it breaks
+            what the model says: look at hard success and KL elsewhere, not at causality alone. The paper's is 0.1.
         seed: draws the edits, the same for every set on the same prompts.
         clean: an earlier result on the same model, prompts, objects and seed, whose unedited runs are taken over.
             Without it every call runs the unedited prompts again: in a loop over layers or methods that is up to

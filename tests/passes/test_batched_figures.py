@@ -14,7 +14,10 @@ from tiny_benchmark import SETTINGS
 import lrc_tl as lrc
 from lrc_tl.directions import pooling
 from lrc_tl.evaluation import edited_passes
-from lrc_tl.passes import activations, batches, prefix_cache
+from lrc_tl.lre import background
+from lrc_tl.passes import activations
+from lrc_tl.passes import batches
+from lrc_tl.passes import prefix_cache
 from lrc_tl.steering import generation
 from lrc_tl.tuning import strength_batches
 
@@ -27,7 +30,7 @@ def every_row_alone(monkeypatch):
         return ([row] for row in range(len(lengths)))
 
     def put_on():
-        for module in (activations, edited_passes, batches, pooling, prefix_cache):
+        for module in (activations, background, edited_passes, batches, pooling, prefix_cache):
             monkeypatch.setattr(module, "length_batches", one_by_one)
         monkeypatch.setattr(edited_passes, "_LEAST_SPARED", 10**9)
         monkeypatch.setattr(generation, "MAX_LOGITS", 1)
@@ -61,6 +64,8 @@ def plain(value):
         return value.vectors
     if isinstance(value, lrc.LinearRelationalEmbedding):
         return [value.weight, value.bias]
+    if isinstance(value, lrc.SubjectStatistics):
+        return [layer.samples for layer in value.values()]
     if isinstance(value, dict):
         return [(key, plain(own)) for key, own in value.items() if not str(key).startswith("seconds")]
     return [plain(one) for one in value] if isinstance(value, list | tuple) else value
@@ -90,7 +95,12 @@ def wholes(model, relation, other):
     evaluation = lrc.evaluate(
         model, baselines["mean"], prompts, edits_per_object=2, beta=0.3, elsewhere=statements, **quiet
     )
+    many = [prompt for seed in range(8) for prompt in relation.prompts(shots=2, seed=seed)]
     return {
+        "SubjectStatistics.fit": [
+            lrc.SubjectStatistics.fit(model, layers=[0, 2], background=given, **quiet)
+            for given in (many, [prompt.text for prompt in many])
+        ],
         "LinearRelationalEmbedding.fit": [
             fit(model, few, **LAYERS, **quiet),
             fit(model, few, **LAYERS, solver=lrc.LowRank(power_iterations=1, **low), **quiet),
