@@ -1,8 +1,10 @@
 """What steering costs in `model.generate`, and what a batched sweep over strengths saves, on the packaged Gemma.
 
     .venv/bin/python benchmarks/steering.py
+    .venv/bin/python benchmarks/steering.py --clean
 
 Run it with nothing else on the machine. Writes `benchmarks/results/steering_overhead.json` and prints two tables.
+With `--clean` it measures what the extra pass of `value="clean"` costs, and writes `steering_clean_pass.json`.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ import torch
 import lrc_tl as lrc
 from lrc_tl.storage.json_results import write_result
 
-RESULT = Path(__file__).parent / "results" / "steering_overhead.json"
+RESULTS = Path(__file__).parent / "results"
 TEXT = "Lyon is a city in the south-east of the country, and it is known for"
 SUBJECT = "Lyon"
 LAYER = 9
@@ -117,8 +120,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--new-tokens", type=int, default=6)
     parser.add_argument("--sweep-repeats", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--clean", action="store_true", help='only what `value="clean"` costs')
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    kind = "steering_clean_pass" if given.clean else "steering_overhead"
     started = time.perf_counter()
     model: Any = lrc.load_model("packaged:gemma-3-270m")
     one, other = units(int(model.cfg.d_model), seed=0)
@@ -131,23 +136,33 @@ def main() -> None:
         layers="all",
         where=subject,
     )
-    cases = {
-        "unsteered": None,
-        "unsteered again": None,
-        "add, one layer, all positions": add,
-        "swap, all layers, last subject token": swap,
-        "add, all layers, all positions": add.at(layers="all"),
-    }
+    cases: dict[str, lrc.Steering | None] = {"unsteered": None, "unsteered again": None}
+    if given.clean:
+        reflect = lrc.Steering(operation=lrc.steering.Reflect(vector=one), hook_name=hook_name, layers="all")
+        clean = replace(reflect, operation=lrc.steering.FromClean(does="reflect", vector=one))
+        cases |= {
+            "reflect, all layers": reflect,
+            "reflect by clean scores, all layers": clean,
+            "reflect by clean scores, all layers, generated tokens": clean.at(where="generated"),
+        }
+    else:
+        cases |= {
+            "add, one layer, all positions": add,
+            "swap, all layers, last subject token": swap,
+            "add, all layers, all positions": add.at(layers="all"),
+        }
     costs = overhead(model, cases, repeats=given.repeats, new_tokens=given.new_tokens)
     print("| steering | median s | median of ratios to unsteered | ratio of fastest |\n|---|---|---|---|")
     for name, row in costs.items():
         numbers = (row[key] for key in ("median_seconds", "median_ratio", "ratio_of_fastest"))
         print(f"| {name} | {' | '.join(f'{number:.3f}' for number in numbers)} |", flush=True)
-    saved = sweeps(model, one, repeats=given.sweep_repeats, new_tokens=given.new_tokens)
+    saved: dict[str, Any] = {}
+    if not given.clean:
+        saved = sweeps(model, one, repeats=given.sweep_repeats, new_tokens=given.new_tokens)
     write_result(
-        given.out,
-        kind="steering_overhead",
-        results={"overhead": costs, "sweep": saved},
+        given.out or RESULTS / f"{kind}.json",
+        kind=kind,
+        results={"overhead": costs, "sweep": saved} if saved else {"overhead": costs},
         settings={
             "command": " ".join(["python benchmarks/steering.py", *sys.argv[1:]]),
             "text": TEXT,
@@ -165,10 +180,11 @@ def main() -> None:
         model=lrc.models.ModelFingerprint.of(model).to_dict(),
         seconds=time.perf_counter() - started,
     )
-    print("| 16 strengths with | batched, s | 16 single runs, s | times faster |\n|---|---|---|---|")
-    for name, row in saved.items():
-        middle = [statistics.median(row[key]) for key in ("batched_seconds", "single_seconds")]
-        print(f"| {name} | {middle[0]:.2f} | {middle[1]:.2f} | {row['median_times_faster']:.1f} |")
+    if saved:
+        print("| 16 strengths with | batched, s | 16 single runs, s | times faster |\n|---|---|---|---|")
+        for name, row in saved.items():
+            middle = [statistics.median(row[key]) for key in ("batched_seconds", "single_seconds")]
+            print(f"| {name} | {middle[0]:.2f} | {middle[1]:.2f} | {row['median_times_faster']:.1f} |")
 
 
 if __name__ == "__main__":

@@ -416,6 +416,37 @@ def test_two_threads_steer_by_their_own_clean_runs(model):
     assert left_on(model) == before
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_clean_pass_fills_no_cache_of_hugging_faces_generation(class_of_model, model, cache):
+    if class_of_model != "bridge":
+        pytest.skip("HookedTransformer has no hf_generate")
+    with from_clean("reflect", (1, 2, 3)).on(model):
+        wanted, _ = generate(model, WORDS[:1])
+        tokens = model.hf_generate(
+            WORDS[0], max_new_tokens=N_NEW, do_sample=False, use_cache=cache, stop_at_eos=False,
+            return_type="tokens",
+        )  # fmt: skip
+    assert tokens[0, -N_NEW:].tolist() == wanted[0]
+
+
+def test_a_block_entered_between_steps_of_a_stream_still_tells_its_prompt_from_its_new_tokens(model):
+    ids, steering = model.to_tokens(WORDS[0])[0].tolist(), from_clean("reflect", (1, 2, 3))
+    n_prompt, hand = len(ids), by_hand("reflect", (1, 2, 3))
+    with lrc.Steering(operation=lrc.steering.Add(vector=unit(), strength=0.0), hook_name=HOOK).on(model):
+        stream = model.generate_stream(
+            WORDS[0], max_new_tokens=4, do_sample=False, stop_at_eos=False, verbose=False, return_type="tokens",
+            max_tokens_per_yield=1, use_past_kv_cache=False,
+        )  # fmt: skip
+        ids.extend(next(stream)[0, n_prompt:].tolist())
+        assert len(ids) > n_prompt
+        with steering.on(model):
+            streamed = [int(piece[0, -1]) for piece in stream]
+    assert len(streamed) == 3
+    for token in streamed:
+        assert token == int(logits_by_hand(model, ids, n_prompt, [hand])[-1].argmax())
+        ids.append(token)
+
+
 def test_plain_hooks_are_refused(model):
     for steering in (from_clean(bos=True), from_clean(layers="own")):
         with pytest.raises(
