@@ -25,7 +25,7 @@ from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, block_hook
 from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.passes.activations import object_activations, subject_activations
-from lrc_tl.relations.prompts import ObjectAggregation, Prompt
+from lrc_tl.relations.prompts import ObjectAggregation, Prompt, tokens_once
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
 from lrc_tl.storage.json_fields import checked_fields
 
@@ -178,6 +178,7 @@ class LinearRelationalEmbedding:
         return rank if self.rank_limit is None else min(rank, self.rank_limit)
 
     @numbers_checked
+    @tokens_once()
     def concepts(
         self,
         model: HookedModel,

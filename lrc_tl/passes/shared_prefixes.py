@@ -20,8 +20,8 @@ from lrc_tl.passes.prefix_cache import PrefixCache, prefix_caches
 LEAST_SPARED = 64
 """Tokens that a shared beginning must spare its group; below that, larger batches of whole texts are faster."""
 MOST_PADDING = 24
-"""Tokens of padding that one longer row may add to a batch; each batch reads all weights again, which costs about
-as much."""
+"""Tokens of padding that one longer row may add to a batch. A batch of its own reads all weights again, which
+costs about as much."""
 
 
 @dataclass(frozen=True, kw_only=True)

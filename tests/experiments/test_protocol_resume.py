@@ -255,8 +255,8 @@ def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, r
         real = lrc.evaluation.classify_activations
         calls = []
         patch.setattr(
-            "lrc_tl.experiments.one_relation.classify_activations",
-            lambda *args, **options: (calls.append(1) or real if len(calls) < 5 else fail)(*args, **options),
+            "lrc_tl.experiments.readings.classify_activations",
+            lambda *args, **options: (calls.append(1) or real if len(calls) < 3 else fail)(*args, **options),
         )
         with pytest.raises(ArithmeticError, match="broken"):
             run_protocol(word_model, relations, methods=("mean",), out=tmp_path, settings=SETTINGS)

@@ -8,6 +8,7 @@ import torch
 from spoken import spoken_relations
 
 import lrc_tl as lrc
+from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.methods import backgrounds
 from lrc_tl.methods.fitting import fit_methods, training_activations
@@ -186,9 +187,9 @@ def test_it_needs_two_objects(word_model, prompts, background):
 
 def test_variants_and_labels_share_one_solution_and_the_lre_of_lrc(word_model, prompts, background, monkeypatch):
     made = []
-    really = lrc.lre.dual.DualFit.of.__func__
+    really = DualFit.of.__func__
     monkeypatch.setattr(
-        lrc.lre.dual.DualFit,
+        DualFit,
         "of",
         classmethod(lambda cls, *args, **options: made.append(args[0]) or really(cls, *args, **options)),
     )

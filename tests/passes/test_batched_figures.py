@@ -15,9 +15,7 @@ import lrc_tl as lrc
 from lrc_tl.directions import pooling
 from lrc_tl.evaluation import edited_passes
 from lrc_tl.lre import background
-from lrc_tl.passes import activations
-from lrc_tl.passes import batches
-from lrc_tl.passes import prefix_cache
+from lrc_tl.passes import activations, batches, prefix_cache
 from lrc_tl.steering import generation
 from lrc_tl.tuning import strength_batches
 

@@ -6,6 +6,7 @@ import pytest
 import tiny_models
 
 import lrc_tl as lrc
+from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.relations.prompts import tokens_once
 
 PLACES = {"subject_layer": 0, "object_layer": 2}
@@ -60,6 +61,20 @@ def test_concepts_of_an_lre_tokenise_each_prompt_once(word_model, asked):
     lre = fit(word_model)
     asked.clear()
     lre.concepts(word_model, PROMPTS, rank=3)
+    assert {asked[prompt.text] for prompt in PROMPTS} == {1}
+
+
+def test_dual_concepts_tokenise_prompts_that_are_their_own_zero_shot_form_once(word_model, asked):
+    background = [
+        lrc.Prompt(text=f"w{other} w{number} w3", subject=f"w{number}", object="w9")
+        for number in range(10, 40)
+        for other in (1, 4)
+    ]
+    statistics = SubjectStatistics.fit(word_model, layers=[PLACES["subject_layer"]], background=background)
+    assert {asked[prompt.text] for prompt in background} == {1}
+    lre = fit(word_model)
+    asked.clear()
+    lre.concepts(word_model, PROMPTS, prior=statistics, noise=1.0)
     assert {asked[prompt.text] for prompt in PROMPTS} == {1}
 
 
