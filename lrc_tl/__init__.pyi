@@ -26,6 +26,7 @@ from .experiments.settings import ExperimentSettings as ExperimentSettings
 from .lre.embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
 from .lre.fit_settings import LowRank as LowRank
 from .lre.layer_grid import fit_layer_grid as fit_layer_grid
+from .lre.subject_statistics import SubjectStatistics as SubjectStatistics
 from .methods.baselines import fit_baselines as fit_baselines
 from .methods.baselines import mean_concepts as mean_concepts
 from .methods.fitting import fit_concepts as fit_concepts

@@ -297,6 +297,7 @@ def _demo_result(
     steered: _Steered,
     reload_max_abs_diff: float,
 ) -> DemoResult:
+    assert settings.rank is not None  # it was chosen for lrc
     evaluation = judgement.evaluation
     classification = evaluation.classification
     return DemoResult(

@@ -27,6 +27,7 @@ NAMES = [
     "Schedule",
     "SearchSpace",
     "Steering",
+    "SubjectStatistics",
     "built_in_relations",
     "calibrate_strength",
     "combine_concepts",

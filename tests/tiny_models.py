@@ -46,13 +46,13 @@ def require_hooked_transformer():
         pytest.skip("needs the class HookedTransformer, which this TransformerLens has not")
 
 
-def hooked_transformer(tokenizer):
+def hooked_transformer(tokenizer, *, n_layers=3, positions="rotary"):
     import transformer_lens
 
     cls = require_hooked_transformer()
     config = transformer_lens.HookedTransformerConfig(
-        n_layers=3, d_model=D_MODEL, n_ctx=64, d_head=6, n_heads=2, d_mlp=20, d_vocab=48, act_fn="gelu", seed=3,
-        positional_embedding_type="rotary", rotary_dim=6, normalization_type="RMS", dtype=torch.float64,
+        n_layers=n_layers, d_model=D_MODEL, n_ctx=64, d_head=6, n_heads=2, d_mlp=20, d_vocab=48, act_fn="gelu",
+        seed=3, positional_embedding_type=positions, rotary_dim=6, normalization_type="RMS", dtype=torch.float64,
         device="cpu", initializer_range=0.6,
     )  # fmt: skip
     with warnings.catch_warnings():
@@ -84,11 +84,12 @@ def hugging_face_models():
     }  # fmt: skip
 
 
-def hugging_face(name="Llama"):
+def hugging_face(name="Llama", **sizes_given):
     """A random model of one of `hugging_face_models`, for `word_tokenizer`."""
     from transformers import AutoModelForCausalLM
 
-    config_of, sizes = hugging_face_models()[name]
+    config_of, usual_sizes = hugging_face_models()[name]
+    sizes = {**usual_sizes, **sizes_given}
     config = config_of(
         vocab_size=48, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.6, **sizes
     )
@@ -98,10 +99,10 @@ def hugging_face(name="Llama"):
         return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
 
 
-def bridge(tokenizer, folder, name="Llama"):
+def bridge(tokenizer, folder, name="Llama", **sizes):
     from transformer_lens.model_bridge import TransformerBridge
 
-    hf_model = hugging_face(name)
+    hf_model = hugging_face(name, **sizes)
     hf_model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return TransformerBridge.boot_transformers(

@@ -29,7 +29,7 @@ def benchmark(
     methods: Annotated[str | None, typer.Option("--methods", metavar="NAME,...", help="Of those below.")] = None,
     subject_layer: Annotated[int | None, typer.Option("--subject-layer")] = None,
     object_layer: Annotated[
-        int | None, typer.Option("--object-layer", help=f"Of LREs; {METHODS_AT_LAST} has the last.")
+        int | None, typer.Option("--object-layer", help=f"Of LREs; {METHODS_AT_LAST} have the last.")
     ] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the inverse.")] = None,
     subject_layers: Annotated[
@@ -66,6 +66,14 @@ def benchmark(
     ] = None,
     split_seed: Annotated[
         int | None, typer.Option("--split-seed", help="Split the facts by this seed, the same for all seeds.")
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option("--noise", help="Of dual directions (lrc-map), above 0; else chosen on training facts."),
+    ] = None,
+    keep_test_subjects: Annotated[
+        bool | None,
+        typer.Option("--keep-test-subjects", help="Count them in lrc-map's covariance, to see what that changes."),
     ] = None,
     compare: Annotated[
         str | None, typer.Option("--compare", help="Methods to compare with all others; else the first.")
@@ -162,6 +170,8 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 "single_layer",
                 "random_model",
                 "split_seed",
+                "noise",
+                "keep_test_subjects",
             )
         },
         "solver": arguments["fit_method"],

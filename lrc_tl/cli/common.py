@@ -33,7 +33,7 @@ Concepts = Annotated[
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
 METHODS_LISTED = "\b\nMethods:\n" + "\n".join(f"  {name:18}{method.summary}" for name, method in METHODS.items())
 """For the end of a command's help; `\\b` keeps the lines as they are."""
-METHODS_AT_LAST = ", ".join(name for name, method in METHODS.items() if method.object_layer == "last")
+METHODS_AT_LAST = " and ".join(name for name, method in METHODS.items() if method.object_layer == "last")
 
 
 class Run:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -31,7 +31,14 @@ from lrc_tl.cli.common import (
     say,
     write_whatever_can_be_shown,
 )
-from lrc_tl.methods.method import METHODS, Method, default_method, require_methods
+from lrc_tl.methods.method import (
+    METHODS,
+    OBJECT_SHARE,
+    Method,
+    default_method,
+    meant_method,
+    require_methods,
+)
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.relations.prompts import find_subject
 from lrc_tl.storage.json_results import check_target
@@ -144,11 +151,18 @@ def demo(
 def fit(
     model: Model,
     relation: Annotated[str, typer.Option("--relation", help="A built-in name, or a JSON file.")],
-    subject_layer: Annotated[int, typer.Option("--subject-layer", help="Negative layers count from the end.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.safetensors", help="Where to save the concepts.")],
+    subject_layer: Annotated[
+        int | None,
+        typer.Option("--subject-layer", help="Negative layers count from the end; half way by default."),
+    ] = None,
     object_layer: Annotated[
         int | None,
-        typer.Option("--object-layer", help=f"Above the subject layer; {METHODS_AT_LAST} has the last."),
+        typer.Option(
+            "--object-layer",
+            help=f"Above the subject layer; {OBJECT_SHARE} of the depth by default, and the last layer for "
+            f"{METHODS_AT_LAST}.",
+        ),
     ] = None,
     method: Annotated[
         str | None,
@@ -167,6 +181,10 @@ def fit(
     max_lre_prompts: Annotated[
         int, typer.Option("--max-lre-prompts", min=1, help="Prompts to fit on, balanced over objects.")
     ] = FitSettings.max_lre_prompts,
+    noise: Annotated[
+        float | None,
+        typer.Option("--noise", help="Of dual directions (lrc-map), above 0; else chosen on the training facts."),
+    ] = None,
     first_token: Annotated[
         bool, typer.Option("--first-token", help="Use the object's first token, not the mean over its tokens.")
     ] = False,
@@ -183,14 +201,12 @@ def fit(
     import lrc_tl.methods.options as needs  # imports torch
     from lrc_tl.methods.fitting import lre_prompts
 
-    settings = FitSettings(max_lre_prompts=max_lre_prompts)
     with bad_usage():
+        settings = FitSettings(max_lre_prompts=max_lre_prompts, noise=noise)
         require_methods([method])
-        asked = METHODS[method]
-        _require_ridge_options(asked, rank=rank, ridge=ridge, first_token=first_token)
-        needs.require_method_options(
-            asked, object_layer=object_layer, rank=rank, ridge=ridge, solver=settings.solver
-        )
+        asked = meant_method(METHODS[method], object_layer=object_layer)
+        _require_own_options(asked, rank=rank, ridge=ridge, first_token=first_token, noise=noise)
+        needs.require_method_options(asked, rank=rank, ridge=ridge, solver=settings.solver)
         needs.require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
     check_target(out)
     if ignored := needs.ignored_options(asked, object_layer=object_layer, rank=rank):
@@ -200,7 +216,11 @@ def fit(
     plain = facts.prompts(seed=seed)
     loaded = lrc.load_model(model, device=device)
     with bad_usage():
-        needs.require_places(loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
+        places = needs.require_places(
+            loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank
+        )
+    subject_layer = places.subject_layer if subject_layer is None else subject_layer
+    object_layer = places.object_layer if object_layer is None else object_layer
     known = lrc.filter_known(loaded, prompts)
     known.require_nonempty()
     used = lre_prompts(known, asked, most=settings.max_lre_prompts, seed=seed)
@@ -219,9 +239,9 @@ def fit(
         concepts = lrc.fit_concepts(
             loaded,
             known.prompts,
-            method=method,
+            method=asked.name,
             subject_layer=subject_layer,
-            object_layer=object_layer if asked.needs_object_layer else None,
+            object_layer=object_layer if asked.takes_object_layer else None,
             rank=rank if asked.needs_rank else None,
             seed=seed,
             settings=settings,
@@ -251,14 +271,19 @@ def _dropped_rows(known: "KnownPrompts") -> list[dict[str, str]]:
     ]
 
 
-def _require_ridge_options(asked: Method, *, rank: int | None, ridge: float, first_token: bool) -> None:
-    """Refuse a ridge or a way of reading objects of the caller's own where a method has neither, or no inverse."""
+def _require_own_options(
+    asked: Method, *, rank: int | None, ridge: float, first_token: bool, noise: float | None
+) -> None:
+    """Refuse a ridge, a noise or a way of reading objects where a method has none, or no inverse."""
     if asked.open_settings and rank is None and not ridge:
         raise typer.BadParameter("--rank, --ridge or both must be given, such as --rank 64 or --ridge 0.2")
     if not asked.open_settings and (ridge or first_token):
         theirs = ", ".join(other.name for other in METHODS.values() if other.open_settings)
         raise typer.BadParameter(f"--ridge and --first-token belong to --method {theirs}, not to {asked.name}")
     require_finite("--ridge", ridge)
+    if noise is not None and not asked.is_dual:
+        theirs = ", ".join(other.name for other in METHODS.values() if other.is_dual)
+        raise typer.BadParameter(f"--noise belongs to --method {theirs}, not to {asked.name}")
 
 
 @app.command()
@@ -289,8 +314,15 @@ def steer(
     model: Model,
     concepts: Concepts,
     concept: Annotated[str, typer.Option("--concept", help="The object to steer towards.")],
-    strength: Annotated[float, typer.Option("--strength", help="Share of |h| at each position; may be negative.")],
+    strength: Annotated[float, typer.Option("--strength", help="How much, in --unit; may be negative.")],
     text: Annotated[str, typer.Option("--text", help="The text to continue.")],
+    unit: Annotated[
+        Literal["share", "absolute", "score"],
+        typer.Option(
+            "--unit",
+            help="Of the strength: a share of |h| at each position, residual-stream units, or units of the score.",
+        ),
+    ] = "share",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 20,
     device: Device = "cpu",
     json_file: Json = None,
@@ -309,7 +341,7 @@ def steer(
         return loaded.generate(text, max_new_tokens=max_new_tokens, do_sample=False, verbose=False)
 
     unsteered = continued()
-    with direction.steer(loaded, strength=strength):
+    with direction.steer(loaded, strength=strength, unit=unit):
         steered = continued()
     print_table([{"": "unsteered", "text": unsteered}, {"": "steered", "text": steered}])
     run.finish({"text_unsteered": unsteered, "text_steered": steered}, model=loaded)

@@ -1,7 +1,6 @@
 """One set of directions from several sets with the same objects."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.directions.writing import OWN_VECTOR, writing_vector
 
 
 def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined") -> ConceptSet:
@@ -19,12 +19,18 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
     nothing about which object a subject has and would otherwise outweigh the rest. arXiv:2311.08968 names LRCs
     over several layers as future work.
 
+    Where the directions of all sets write with vectors of their own, these are combined in the same way as those
+    that read, and the rule becomes `"given"`. Then lengths count: reading vectors and offsets are divided by the
+    mean length in their set, not each by its own, so that scores of different objects still compare. One such set
+    alone keeps its scores, less what its objects share and in another unit.
+
     Sets that are centred on the same activations make a set that is centred on them; calibrations are dropped,
     and so are stored betas, which were chosen for other directions.
 
     Raises:
-        ValueError: no sets, fewer than two objects, sets of other objects, hook points or widths, or an object
-            whose directions cancel.
+        ValueError: no sets, fewer than two objects, sets of other objects, hook points or widths, an object whose
+            directions cancel, or writing vectors that only some directions have or that no longer fit those that
+            read.
         FingerprintMismatch: they were made on different models.
     """
     sets = as_tuple(sets, "sets", ConceptSet)
@@ -44,31 +50,63 @@ def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined"
             fingerprint.require_match(other.fingerprint, what="the first set was made")
     if len(first) < 2:
         raise ValueError("a set of one object has nothing left without its mean; combine sets of two or more")
+    has_write_vectors = _have_write_vectors(sets)
     names = list(first)
-    vectors = _mean_without_shared(
-        [torch.stack([concepts[name].vector for name in names]).to(first.vectors) for concepts in sets]
+    reading, writing, offsets = (
+        _mean_without_shared(rows)
+        for rows in zip(*(_rows(concepts, names, like=first.vectors) for concepts in sets), strict=True)
     )
-    offsets = _mean_without_shared(
-        [torch.tensor([concepts[name].offset for name in names], dtype=torch.float64) for concepts in sets]
-    ).tolist()
     directions: dict[str, ConceptDirection] = {}
-    for name, vector, offset in zip(names, vectors, offsets, strict=True):
+    for name, vector, write_vector, offset in zip(names, reading, writing, offsets.tolist(), strict=True):
         length = float(vector.norm())
-        if length < 32 * torch.finfo(vector.dtype).eps:  # what is left is rounding
+        shortest = min(length, float(write_vector.norm()))
+        if shortest < 32 * torch.finfo(vector.dtype).eps:  # what is left is rounding
             raise ValueError(
                 f"the directions of {name!r} cancel, or are all that its sets' objects share; leave it out"
             )
-        direction = ConceptDirection.from_unscaled(
+        directions[name] = ConceptDirection.from_unscaled(
             vector,
+            write_vector=write_vector if has_write_vectors else None,
+            offset=offset if has_write_vectors else offset / length,
             relation=first.relation,
             object_name=name,
             hook_name=first.hook_name,
             method=method,
             fingerprint=fingerprint,
         )
-        directions[name] = replace(direction, offset=offset / length)
     combined = [concepts.settings for concepts in sets]
     return ConceptSet(directions, settings={"method": method, "combined": combined})
+
+
+def _have_write_vectors(sets: Sequence[ConceptSet]) -> bool:
+    """Whether the directions write with other vectors than they read with: all of them, or none.
+
+    Raises:
+        ValueError: only some of them do.
+    """
+    with_others = [
+        [name for name, direction in concepts.items() if direction.write_rule != OWN_VECTOR] for concepts in sets
+    ]
+    if any(with_others) and [len(names) for names in with_others] != [len(concepts) for concepts in sets]:
+        counts = ", ".join(
+            f"{len(names)} of {len(concepts)}" for names, concepts in zip(with_others, sets, strict=True)
+        )
+        raise ValueError(
+            f"in these sets {counts} directions write with another vector than they read with; combine sets in "
+            "which all do or none does"
+        )
+    return any(with_others)
+
+
+def _rows(concepts: ConceptSet, names: Sequence[str], *, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Reading vectors, writing vectors and offsets of these objects, lengths counted in the set's mean length."""
+    directions = [concepts[name] for name in names]
+    lengths = torch.tensor([direction.scale for direction in directions], dtype=torch.float64)
+    shares = lengths / lengths.mean()  # 1 where directions write with what they read
+    offsets = torch.tensor([direction.offset for direction in directions], dtype=torch.float64) / lengths.mean()
+    reading = torch.stack([direction.vector for direction in directions]).to(like) * shares.to(like)[:, None]
+    writing = torch.stack([writing_vector(direction) for direction in directions]).to(like)
+    return reading, writing, offsets
 
 
 def _mean_without_shared(sets: Sequence[Tensor]) -> Tensor:

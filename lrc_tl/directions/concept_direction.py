@@ -1,17 +1,16 @@
 """ConceptDirection: a linear probe and a steering hook in one."""
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.directions.direction_fields import description, require_fields
 from lrc_tl.directions.pooling import (
     Pool,
     Positions,
@@ -24,19 +23,11 @@ from lrc_tl.directions.pooling import (
 from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, token_scores
-from lrc_tl.directions.writing import WriteRule, scaled_to_unit, settled_writing
-from lrc_tl.errors import unprintable
+from lrc_tl.directions.writing import OWN_VECTOR, WriteRule, scaled_to_unit, settled_writing
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
-from lrc_tl.steering.operations import (
-    Add,
-    Amount,
-    Clamp,
-    Dual,
-    Operation,
-    Reflect,
-    Unit,
-)
+from lrc_tl.steering.along_vector import Dual
+from lrc_tl.steering.operations import Add, Amount, Clamp, FromClean, Operation, Reflect, Unit
 from lrc_tl.steering.places import Where
 from lrc_tl.steering.steering import Gate, Hook, Schedule, Steering
 
@@ -76,34 +67,15 @@ class ConceptDirection:
     """The model that it was made on, checked whenever it is used on one; None: not recorded."""
 
     def __post_init__(self) -> None:
-        for field in ("relation", "object_name", "method", "hook_name"):
-            if unprintable(getattr(self, field)):
-                raise ValueError(
-                    f"the {field} of a direction, {getattr(self, field)!r}, holds a control character or half of "
-                    "a surrogate pair, which tables and files cannot show; take it out"
-                )
-        if self.vector.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"the direction of {self.object_name!r} is {self.vector.dtype}; it must be float32 or float64; "
-                "use from_unscaled"
-            )
-        if self.vector.ndim != 1:
-            raise ValueError(
-                f"the direction of {self.object_name!r} has the shape {tuple(self.vector.shape)}; it must be one "
-                "vector"
-            )
-        norm = float(self.vector.norm())
-        if not abs(norm - 1) < 1e-4:
-            raise ValueError(f"the direction of {self.object_name!r} has norm {norm}; it must be a unit vector")
-        if self.offset is None or not math.isfinite(self.offset):
-            raise ValueError(f"the offset of {self.object_name!r} is {self.offset}; it must be a finite number")
-        if self.norm is not None and not math.isfinite(self.norm):
-            raise ValueError(f"the norm of {self.object_name!r} is {self.norm}; it must be a finite number")
+        require_fields(self)
         vector, rule = settled_writing(
             self.vector, self.write_vector, self.write_rule, norm=self.norm, of=repr(self.object_name)
         )
         object.__setattr__(self, "write_vector", vector)
         object.__setattr__(self, "write_rule", rule)
+
+    def __repr__(self) -> str:
+        return description(self)
 
     @classmethod
     @numbers_checked
@@ -157,11 +129,11 @@ class ConceptDirection:
     @property
     def scale(self) -> float:
         """What the projection is multiplied with to give the score: `norm` with another writing vector, else 1."""
-        return 1.0 if self.write_rule == "vector" or self.norm is None else self.norm
+        return 1.0 if self.write_rule == OWN_VECTOR or self.norm is None else self.norm
 
     @property
     def _dual(self) -> Dual | None:
-        if self.write_rule == "vector" or self.write_vector is None:
+        if self.write_rule == OWN_VECTOR or self.write_vector is None:
             return None
         return Dual(write=self.write_vector, scale=self.scale, offset=self.offset)
 
@@ -310,30 +282,44 @@ class ConceptDirection:
         return self._steering(Add(vector=self.vector, strength=strength, unit=unit, dual=self._dual))
 
     @numbers_checked
-    def clamp(self, *, value: Amount) -> Steering:
-        """Steering that sets the score to `value`.
+    def clamp(self, *, value: Amount | Literal["clean"]) -> Steering:
+        """Steering that sets the score to `value`; `"clean"` holds it at that of the clean run (see `FromClean`).
 
         Raises:
-            ValueError: `value` is not finite.
+            ValueError: `value` is not finite, or another word.
         """
+        if isinstance(value, str):
+            return self._from_clean("clamp", value)
         if (dual := self._dual) is not None:
             return self._steering(Clamp(vector=self.vector, value=value, dual=dual))
         projection = value + self.offset if self.offset else value
         return self._steering(Clamp(vector=self.vector, value=projection))
 
-    def ablate(self) -> Steering:
+    def ablate(self, *, value: Literal["current", "clean"] = "current") -> Steering:
         """Steering that projects the direction out, whatever the offset of its score.
 
-        With a writing vector of its own it sets the score, offset included, to 0.
+        With a writing vector of its own it sets the score, offset included, to 0. `"clean"` takes away the score
+        of the clean run, and leaves what other steerings wrote (see `FromClean`).
         """
+        if value != "current":
+            return self._from_clean("ablate", value)
         return self._steering(Clamp(vector=self.vector, value=0.0, dual=self._dual))
 
-    def reflect(self) -> Steering:
+    def reflect(self, *, value: Literal["current", "clean"] = "current") -> Steering:
         """Steering that turns the sign of the projection, whatever the offset of the score.
 
-        With a writing vector of its own it turns the sign of the score, offset included.
+        With a writing vector of its own it turns the sign of the score, offset included. `"clean"` sets minus the
+        score of the clean run, so that the next layer does not turn it back (see `FromClean`).
         """
+        if value != "current":
+            return self._from_clean("reflect", value)
         return self._steering(Reflect(vector=self.vector, dual=self._dual))
+
+    def _from_clean(self, does: Literal["reflect", "clamp", "ablate"], value: str) -> Steering:
+        if value != "clean":
+            other = "a number" if does == "clamp" else "'current'"
+            raise ValueError(f"value is {value!r}; allowed are {other} and 'clean'")
+        return self._steering(FromClean(does=does, vector=self.vector, dual=self._dual))
 
     @numbers_checked
     def gate(self, *, threshold: float | None = None, above: bool = True) -> Gate:

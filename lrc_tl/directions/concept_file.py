@@ -11,12 +11,13 @@ from lrc_tl.directions.calibration import Calibration
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.directions.score_calibration import ScoreCalibration
+from lrc_tl.directions.writing import OWN_VECTOR, WriteRule, writing_vector
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import hook_layer
 from lrc_tl.storage.json_fields import checked_fields
 
 KIND = "concepts"
-_DIRECTION_FIELDS = ("relation", "method", "norm", "offset")
+_DIRECTION_FIELDS = ("relation", "method", "norm", "offset", "write_rule")
 _SCORE_FIELDS = ("threshold", "slope", "intercept", "knots")
 """Of a direction's own calibration; null where it has none."""
 _CALIBRATION_FIELDS = ("by", "rate", "probabilities", "multiclass")
@@ -34,7 +35,11 @@ _HEADER = {
 def file_content(
     directions: Mapping[str, ConceptDirection], *, settings: Mapping[str, Any], calibration: Calibration | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of the file of a set, from which `content_of` makes the set again."""
+    """Tensors and header of the file of a set, from which `content_of` makes the set again.
+
+    The tensor `write_vectors` has a row for each direction that writes with another vector than it reads with, in
+    their order; it is left out where there are none.
+    """
     first = next(iter(directions.values()))
     header: dict[str, Any] = {
         "relation": first.relation,
@@ -52,6 +57,8 @@ def file_content(
         "settings": settings,
     }
     tensors = {"vectors": torch.stack([direction.vector for direction in directions.values()])}
+    if written := [writing_vector(each) for each in directions.values() if each.write_rule != OWN_VECTOR]:
+        tensors["write_vectors"] = torch.stack(written)
     if calibration is not None:
         header["calibration"] = {
             "report": calibration.report.to_dict(),
@@ -71,11 +78,11 @@ def content_of(
         ValueError: a tensor or field is missing, unknown or does not fit the others.
     """
     fields = _checked_header(header)
-    if unknown := sorted(set(tensors) - {"vectors", "weight", "bias"}):
+    if unknown := sorted(set(tensors) - {"vectors", "write_vectors", "weight", "bias"}):
         raise ValueError(f"the tensors {unknown} are none of a set's")
     if "vectors" not in tensors:
         raise ValueError("it has no vectors")
-    directions = _directions_of(fields, tensors["vectors"])
+    directions = _directions_of(fields, tensors["vectors"], tensors.get("write_vectors"))
     return directions, fields["settings"], _calibration_of(fields, tensors.get("weight"), tensors.get("bias"))
 
 
@@ -93,6 +100,7 @@ def _checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"its layer is {fields['layer']}, and its hook point {fields['hook_name']!r}")
     hints: dict[str, Any] = {"name": str}
     hints |= {name: get_type_hints(ConceptDirection)[name] for name in _DIRECTION_FIELDS}
+    hints["write_rule"] = WriteRule  # never null in a file
     hints |= {name: get_type_hints(ScoreCalibration)[name] | None for name in _SCORE_FIELDS}
     fields["objects"] = [
         checked_fields(entry, hints, what=f"direction {number}", defaults={"offset": 0.0, "knots": None})
@@ -104,8 +112,10 @@ def _checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, ConceptDirection]:
-    """The directions that a checked header describes, with the rows of `vectors`.
+def _directions_of(
+    header: Mapping[str, Any], vectors: Tensor, write_vectors: Tensor | None
+) -> dict[str, ConceptDirection]:
+    """The directions that a checked header describes, with the rows of `vectors` and of `write_vectors`.
 
     Raises:
         ValueError: not one row of float32 or float64 for each, or a direction that `ConceptDirection` refuses.
@@ -117,9 +127,11 @@ def _directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, Conc
         raise ValueError(f"vectors are {vectors.dtype}; they must be float32 or float64")
     fingerprint = None if header["fingerprint"] is None else ModelFingerprint.from_dict(header["fingerprint"])
     directions = {}
+    written = _written_rows(objects, vectors, write_vectors)
     for entry, vector in zip(objects, vectors, strict=True):
         directions[entry["name"]] = ConceptDirection(
             vector=vector.clone(),
+            write_vector=written.get(entry["name"]),
             object_name=entry["name"],
             hook_name=header["hook_name"],
             fingerprint=fingerprint,
@@ -129,6 +141,28 @@ def _directions_of(header: Mapping[str, Any], vectors: Tensor) -> dict[str, Conc
     if directions and header["relation"] not in (None, first := next(iter(directions.values())).relation):
         raise ValueError(f"its relation is {header['relation']!r}, and that of its first direction {first!r}")
     return directions
+
+
+def _written_rows(
+    objects: list[dict[str, Any]], vectors: Tensor, write_vectors: Tensor | None
+) -> dict[str, Tensor]:
+    """The writing vector of each direction that has one of its own, by name.
+
+    Raises:
+        ValueError: not one row for each, or rows of another dtype or width than the reading ones.
+    """
+    names = [entry["name"] for entry in objects if entry["write_rule"] != OWN_VECTOR]
+    if write_vectors is None:
+        if names:
+            raise ValueError(f"it has no write_vectors, and {names[0]!r} writes with another vector than it reads")
+        return {}
+    expected = (len(names), vectors.shape[1])
+    if not names or write_vectors.shape != expected or write_vectors.dtype != vectors.dtype:
+        raise ValueError(
+            f"write_vectors are {write_vectors.dtype} of shape {tuple(write_vectors.shape)}; by the header and "
+            f"the reading vectors they must be {vectors.dtype} of shape {expected}"
+        )
+    return {name: row.clone() for name, row in zip(names, write_vectors, strict=True)}
 
 
 def _score_calibration_of(entry: Mapping[str, Any]) -> ScoreCalibration | None:

@@ -71,8 +71,9 @@ class ConceptSet(OnHub, LinearProbe):
         return f"ConceptSet({self.relation!r}, {len(self)} concepts at {self.hook_name}: {', '.join(self)})"
 
     def subspace(self) -> Subspace:
-        """What the directions span, with the singular values that show how far they repeat each other.
+        """What the reading vectors span, with the singular values that show how far they repeat each other.
 
+        For what the set writes with it is `Subspace.of(concepts.write_vectors, hook_name=concepts.hook_name)`.
         Its rank is the numerical rank of `lrc_tl.directions.orthonormal_basis`, in the dtype of the set.
         """
         return Subspace.of(self.vectors, hook_name=self.hook_name, fingerprint=self.fingerprint)
@@ -84,7 +85,8 @@ class ConceptSet(OnHub, LinearProbe):
         What all subjects share says nothing about which object one has, yet favours directions that happen to lie
         along it. Take the subjects of the training facts' zero-shot prompts; their objects are not needed. The
         ranking of objects changes, and with it `classify`; steering does not, but for the values of `clamp` and
-        thresholds, which are scores.
+        thresholds, which are scores. Where directions write with another vector, `ablate` and `reflect` go by the
+        score too.
 
         Raises:
             ValueError: the activations are empty, not finite or of another width.
@@ -264,9 +266,10 @@ class ConceptSet(OnHub, LinearProbe):
     ) -> Steering:
         """Steering that puts one concept in the place of another at the last subject token of `text`.
 
-        At every layer `h <- h + beta |h| (v_add - v_remove)` at that position, |h| taken in the edited run
-        (arXiv:2311.08968, eq. 7). Every row that is run must begin with `text` up to its subject: the last
-        occurrence of it as a whole word, or the one at character `subject_start`.
+        At every layer `h <- h + beta |h| (w_add - w_remove)` at that position (arXiv:2311.08968, eq. 7), with the
+        vectors that the two directions write with and |h| as it is in the edited run. Every row that is run must
+        begin with `text` up to its subject: the last occurrence of it as a whole word, or the one at character
+        `subject_start`.
         Without `beta` it is the set's own: what `with_beta` stored, else `lrc_tl.directions.beta.DEFAULT_BETA`;
         the paper's is 0.1.
 

@@ -23,6 +23,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.directions.writing import writing_vector
 from lrc_tl.errors import ArtifactError
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import RESIDUAL, block_hook
@@ -54,8 +55,9 @@ def layer_vectors(
     layers: Literal["own"] | Sequence[int] = "own",
     scale: float = 1.0,
 ) -> dict[int, Float[Tensor, " d_model"]]:
-    """`{layer: scale * v}` for one concept, on the CPU, in the dtype of the sets; layers in growing order.
+    """`{layer: scale * w}` for one concept, on the CPU, in the dtype of the sets; layers in growing order.
 
+    w is the unit vector that the direction writes with, since such vectors are there to be added.
     `scale` is in residual-stream units: a share of 0.1 of `|h|` is about `0.1 * |h|` at that layer. With `"own"`
     each set gives its vector at its own layer; with layer numbers the vector of one set is copied over them.
 
@@ -69,7 +71,7 @@ def layer_vectors(
     if not math.isfinite(scale):
         raise ValueError(f"scale is {scale}; it must be a finite number of residual-stream units")
     _check_sets(sets)
-    vectors = [concept_set[concept].vector.detach().cpu() * scale for concept_set in sets]
+    vectors = [writing_vector(concept_set[concept]).detach().cpu() * scale for concept_set in sets]
     if isinstance(layers, str):
         if layers != "own":
             raise ValueError(f"layers is {layers!r}; give 'own' or layer numbers")
@@ -93,8 +95,9 @@ def concepts_by_layer(
 ) -> dict[int, ConceptSet]:
     """A set for each layer from `{object: {layer: vector}}`, the inverse of `layer_vectors`.
 
-    Vectors are scaled to unit length and `norm` keeps the length that they had. An object may be missing at some
-    layers.
+    Vectors are scaled to unit length and `norm` keeps the length that they had. Each direction reads and writes
+    with its one vector, since `layer_vectors` gives only what a direction writes with. An object may be missing at
+    some layers.
 
     Raises:
         ValueError: no vectors, a negative layer, or a vector that is zero, not finite or of another width than

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from lrc_tl.directions.writing import OWN_VECTOR
 from lrc_tl.errors import HubError
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.storage.artifacts import read_artifact
@@ -16,6 +17,11 @@ FILE_NAME = "concepts.safetensors"
 """The file of a repository that holds the set."""
 _CARD = "README.md"
 _MAX_NAMES = 50
+_WRITES_WITH = {
+    OWN_VECTOR: "the vector that reads",
+    "covariance": "the dual of the vector that reads, under the subjects' covariance",
+    "given": "another vector than reads",
+}
 
 
 class OnHub(ABC):
@@ -112,6 +118,9 @@ def model_card(header: Mapping[str, Any], *, repo_id: str) -> str:
         "Model": fingerprint.get("name", "not recorded"),
         "Calibrated": "yes" if header.get("calibration") else "no",
     }
+    rules = dict.fromkeys(entry.get("write_rule", OWN_VECTOR) for entry in header["objects"])
+    if list(rules) != [OWN_VECTOR]:
+        facts["Writes with"] = ", ".join(_WRITES_WITH[rule] for rule in rules)
     for label, field in (
         ("Model class", "model_class"),
         ("Weights", "processing"),

@@ -108,7 +108,7 @@ class LinearProbe(Mapping[str, ConceptDirection]):
         return torch.stack([writing_vector(direction) for direction in self._directions.values()])
 
     def similarity(self) -> Float[Tensor, "concept concept"]:
-        """Cosines between the directions."""
+        """Cosines between the vectors that the directions read with."""
         vectors = self.vectors
         return vectors @ vectors.T
 

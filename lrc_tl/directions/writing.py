@@ -1,18 +1,22 @@
 """The vector that a direction writes with: the one that it reads with, or another, its dual above all."""
 
 import math
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.numerics.precision import wide_of
-from lrc_tl.steering.operations import Amount, Swap, check_vector, require_aligned
+from lrc_tl.steering.along_vector import check_vector, require_aligned
+from lrc_tl.steering.operations import Amount, Swap
 
 WriteRule: TypeAlias = Literal["vector", "covariance", "given"]
 """`"vector"`: a direction writes with the vector that it reads with. `"covariance"`: it writes with `Sigma v`, the
 dual of v under the covariance of subjects, so that every u with `u.Sigma.v = 0` keeps its `u.h`. `"given"`: it
 writes with another vector, for which that does not hold."""
+
+OWN_VECTOR: Final = "vector"
+"""The rule of a direction without another writing vector."""
 
 
 class Writes(Protocol):
@@ -37,10 +41,10 @@ def settled_writing(
             or has a cosine below 1e-3 with it, or there is no length for the score to keep.
     """
     if write_vector is None or write_vector is vector:
-        if rule not in (None, "vector"):
+        if rule not in (None, OWN_VECTOR):
             raise ValueError(f"write_rule is {rule!r}, but the direction of {of} has no write_vector")
-        return vector, "vector"
-    if rule == "vector":
+        return vector, OWN_VECTOR
+    if rule == OWN_VECTOR:
         raise ValueError(
             f"the direction of {of} writes with its own vector, and another is given beside; give "
             "write_vector=None and write_rule=None to keep that, or write_rule='given' for another vector"

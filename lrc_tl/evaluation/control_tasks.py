@@ -111,8 +111,8 @@ def with_shuffled_objects(prompts: Sequence[Prompt], *, seed: int) -> tuple[Prom
 def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
     """The same objects with Gaussian unit directions, at the same place and with the same recorded norms.
 
-    They have no offsets, thresholds and calibration, which belong to the real directions. Where the set is
-    centred, centre these on the same activations.
+    They have no offsets, thresholds and calibration, which belong to the real directions, and write with the
+    vector that they read with. Where the set is centred, centre these on the same activations.
     """
     generator = torch.Generator().manual_seed(seed)
     directions: dict[str, ConceptDirection] = {}

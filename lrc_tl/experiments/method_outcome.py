@@ -191,6 +191,8 @@ class MethodOutcome:
     """Edits at every layer, one point for each beta; empty where there are no edits."""
     curve_single_layer: tuple[CurvePoint, ...] | None = None
     """Edits at the subject layer alone; None: not asked for."""
+    noise: float | None = None
+    """Of dual directions, given or chosen; None: the method has none."""
     extra: Extra = field(default_factory=dict)
 
     @classmethod
@@ -201,7 +203,10 @@ class MethodOutcome:
             ValueError: a field is missing or of another type; the text names the place.
         """
         fields = read_fields(cls, value, place)
-        known = {*fields, "control_random_model", "curve_single_layer"}
+        known = {*fields, "control_random_model", "curve_single_layer", "noise"}
+        if "noise" in value:
+            require_field(value, "noise", is_number, place)
+            fields["noise"] = value["noise"]
         if "control_random_model" in value:
             require_field(value, "control_random_model", or_none(is_share), place)
             fields |= {"asked_of_random_model": True, "control_random_model": value["control_random_model"]}
@@ -220,6 +225,8 @@ class MethodOutcome:
         values["curve"] = curve
         if self.curve_single_layer is not None:
             values["curve_single_layer"] = written_rows(self.curve_single_layer)
+        if self.noise is not None:
+            values["noise"] = self.noise
         return values | dict(self.extra)
 
     @property

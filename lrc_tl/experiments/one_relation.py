@@ -9,22 +9,25 @@ from typing import Any
 
 from torch import Tensor
 
-from lrc_tl.directions.calibration import fit_multiclass, multiclass_probabilities
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
 from lrc_tl.evaluation.causality import Edit, causality_curves, counterfactual_edits
-from lrc_tl.evaluation.classification import Classification, classify_activations, classify_scores
+from lrc_tl.evaluation.classification import Classification, classify_activations
 from lrc_tl.evaluation.collateral import EditedStatement, side_effects
 from lrc_tl.evaluation.control_tasks import random_concepts, random_weights
 from lrc_tl.evaluation.summary import swap_differences
+from lrc_tl.experiments.backgrounds import Backgrounds
 from lrc_tl.experiments.method_outcome import CurvePoint, MethodOutcome
+from lrc_tl.experiments.readings import has_centre, readings
 from lrc_tl.experiments.record import AskedEdit, AskedPrompt, LeftOutRelation, Record, RelationRecord
 from lrc_tl.experiments.relation_prompts import LeftOut, RelationPrompts, known_prompts, split_facts
 from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.experiments.statements import side_effect_statements
-from lrc_tl.lre.fit_settings import solver_named
+from lrc_tl.lre.fit_settings import LowRank, solver_named
+from lrc_tl.lre.subject_statistics import SubjectStatistics
+from lrc_tl.methods.backgrounds import dual_layers
 from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
-from lrc_tl.methods.method import MethodVariant
+from lrc_tl.methods.method import METHODS, MethodVariant
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
@@ -32,7 +35,7 @@ from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt, tokens_once
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.sampling import permuted_objects
-from lrc_tl.tuning.selection import SearchSpace, select_settings
+from lrc_tl.tuning.selection import SearchSpace, default_layers, select_settings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,13 +55,15 @@ def benchmark_relation(
     settings: ExperimentSettings,
     *,
     others: Sequence[Relation] = (),
+    backgrounds: Backgrounds | None = None,
 ) -> Record:
     """What was measured for one relation and seed, or the reason why it is left out.
 
-    `others` are the relations whose statements show the side effects.
+    `others` are the relations whose statements show the side effects. `backgrounds` are shared by a run.
     """
+    shared = Backgrounds() if backgrounds is None else backgrounds
     try:
-        return _Measurement(model, relation, seed, methods, settings, others).record()
+        return _Measurement(model, relation, seed, methods, settings, others, shared).record()
     except LeftOut as reason:
         return LeftOutRelation(relation=relation.name, seed=seed, left_out=str(reason))
 
@@ -74,9 +79,11 @@ class _Measurement:
         methods: Sequence[str],
         settings: ExperimentSettings,
         others: Sequence[Relation],
+        backgrounds: Backgrounds,
     ) -> None:
         self.model, self.relation, self.seed, self.settings = model, relation, seed, settings
-        self.methods, self.others = methods, others
+        self.methods, self.others, self.backgrounds = methods, others, backgrounds
+        self.held_out: tuple[str, ...] = ()
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -88,6 +95,8 @@ class _Measurement:
     def record(self) -> RelationRecord:
         """The measurements; raises LeftOut where there is nothing to evaluate."""
         train, test = split_facts(self.relation, self.seed, self.settings)
+        if not self.settings.keep_test_subjects:
+            self.held_out = tuple(fact.subject for fact in test.facts)
         with self._clock("filter"):
             prompts = known_prompts(self.model, train, test, self.seed, self.settings)
         with self._clock("select"):
@@ -147,17 +156,25 @@ class _Measurement:
         settings = self.settings
         if not settings.select:
             return settings, None
+        with_lre = [METHODS[name] for name in self.methods if not METHODS[name].is_baseline]
+        for_dual = bool(with_lre) and all(method.is_dual for method in with_lre)
+        object_layers = settings.object_layers
+        if for_dual and all(method.object_layer == "last" for method in with_lre):
+            object_layers = (-1,)
         try:
             selection = select_settings(
                 self.model,
                 train,
                 space=SearchSpace(
                     subject_layers=settings.subject_layers,
-                    object_layers=settings.object_layers,
+                    object_layers=object_layers,
                     ranks=settings.ranks or SearchSpace.ranks,
                     betas=settings.betas,
+                    noises=SearchSpace.noises if settings.noise is None else (settings.noise,),
+                    background=self._background(settings.subject_layers) if for_dual else None,
                 ),
                 shots=settings.shots,
+                method="lrc-map" if for_dual else "lrc",
                 seed=self.seed,
                 others=self.others or None,
                 progress=False,
@@ -168,25 +185,45 @@ class _Measurement:
             settings,
             subject_layers=(selection.subject_layer,),
             object_layers=(selection.object_layer,),
-            ranks=(selection.rank,),
+            ranks=settings.ranks if selection.rank is None else (selection.rank,),
             betas=(selection.beta,),
         )
         return used, selection.to_dict()
 
     def _fitted(
-        self, variants: Sequence[MethodVariant], known: KnownPrompts, training: TrainingActivations
+        self,
+        variants: Sequence[MethodVariant],
+        known: KnownPrompts,
+        training: TrainingActivations,
+        *,
+        random_seed: int | None = None,
     ) -> dict[str, FittedMethod]:
+        solver, background = solver_named(self.settings.solver), None
+        ranks = [variant.rank for variant in variants if variant.rank is not None] or self.settings.ranks
+        if isinstance(solver, LowRank) and ranks:
+            solver = LowRank(rank=max(ranks))  # for methods that have no rank of their own too
+        if layers := dual_layers(variants):
+            background = self._background(layers, random_seed=random_seed)
         return fit_methods(
             self.model,
             variants,
             known,
             training,
             settings=FitSettings(
-                max_lre_prompts=self.settings.max_lre_prompts, solver=solver_named(self.settings.solver)
+                max_lre_prompts=self.settings.max_lre_prompts,
+                solver=solver,
+                noise=self.settings.noise,
+                background=background,
             ),
             relation=self.relation.name,
             seed=self.seed,
         )
+
+    def _background(self, layers: Sequence[int], *, random_seed: int | None = None) -> SubjectStatistics:
+        """How subjects vary at these layers (none: those that are tried by default), without those of the test."""
+        with self._clock("statistics"):
+            layers = layers or default_layers(self.model)[0]
+            return self.backgrounds.at(self.model, layers, without=self.held_out, random_seed=random_seed)
 
     def _outcome(
         self, variant: MethodVariant, fitted: FittedMethod, prompts: RelationPrompts, activations: _Activations
@@ -196,12 +233,12 @@ class _Measurement:
         with self._clock("accuracy"):
             concepts, actual = fitted.concepts, prompts.actual
             plain, unseen = activations.plain[variant.subject_layer], activations.unseen[variant.subject_layer]
-            centre = plain.mean(0)
-            as_it_is = classify_activations(concepts, unseen, actual)
-            centred = classify_activations(concepts, unseen, actual, centre=centre)
-            calibrated = self._calibrated(concepts, unseen - centre, actual, plain - centre, prompts.plain)
+            read = readings(concepts, unseen, actual, plain=plain, plain_prompts=prompts.plain)
             shuffled = permuted_objects([prompt.object for prompt in prompts.known.prompts], seed=self.seed)
-            controls = {"shuffled": fitted.make(shuffled), "random": random_concepts(concepts, seed=self.seed)}
+            drawn = random_concepts(concepts, seed=self.seed)
+            if has_centre(concepts):
+                drawn = drawn.centred(plain)
+            controls = {"shuffled": fitted.make(shuffled), "random": drawn}
             accuracy = {
                 name: classify_activations(control, unseen, actual).accuracy for name, control in controls.items()
             }
@@ -209,37 +246,21 @@ class _Measurement:
             subject_layer=variant.subject_layer,
             object_layer=variant.object_layer,
             rank=variant.rank,
-            correct=_first_and_alone(as_it_is),
-            predicted=tuple(as_it_is.predicted),
-            accuracy=as_it_is.accuracy,
-            mean_reciprocal_rank=as_it_is.mean_reciprocal_rank,
-            top3=as_it_is.top(3),
-            correct_centred=_first_and_alone(centred),
-            accuracy_centred=centred.accuracy,
-            correct_calibrated=_first_and_alone(calibrated),
-            accuracy_calibrated=calibrated.accuracy,
+            noise=concepts.settings.get("noise"),
+            correct=_first_and_alone(read.as_it_is),
+            predicted=tuple(read.as_it_is.predicted),
+            accuracy=read.as_it_is.accuracy,
+            mean_reciprocal_rank=read.as_it_is.mean_reciprocal_rank,
+            top3=read.as_it_is.top(3),
+            correct_centred=_first_and_alone(read.centred),
+            accuracy_centred=read.centred.accuracy,
+            correct_calibrated=_first_and_alone(read.calibrated),
+            accuracy_calibrated=read.calibrated.accuracy,
             control_shuffled=accuracy["shuffled"],
             control_random=accuracy["random"],
             seconds_train=fitted.seconds,
             seconds_evaluate=time.perf_counter() - started,
         )
-
-    def _calibrated(
-        self,
-        concepts: ConceptSet,
-        activations: Tensor,
-        actual: Sequence[str],
-        plain: Tensor,
-        plain_prompts: Sequence[Prompt],
-    ) -> Classification:
-        """By the probabilities that `ConceptSet.calibrate(..., multiclass="standardised")` gives."""
-        names = tuple(concepts)
-        inside = [row for row, prompt in enumerate(plain_prompts) if prompt.object in concepts]
-        plain_scores = concepts.scores(plain[inside]).double().cpu().numpy()
-        labels = [names.index(plain_prompts[row].object) for row in inside]
-        weight, bias = fit_multiclass(plain_scores, labels, kind="standardised")
-        scores = multiclass_probabilities(concepts.scores(activations), weight, bias)
-        return classify_scores(names, scores, actual)
 
     def _with_random_model(
         self, outcomes: Mapping[str, MethodOutcome], variants: Sequence[MethodVariant], prompts: RelationPrompts
@@ -262,7 +283,7 @@ class _Measurement:
             try:
                 training = training_activations(self.model, variants, prompts.known.prompts)
                 acts = prompt_activations(self.model, prompts.unseen.prompts, subject_layers=layers).subject
-                fitted = self._fitted(variants, prompts.known, training)
+                fitted = self._fitted(variants, prompts.known, training, random_seed=self.seed)
             except ValueError:  # what the real model gave stands without this control
                 return {variant.name: None for variant in variants}
         return {

@@ -127,6 +127,7 @@ class BenchmarkOptions:
             "random_model": settings.random_model,
             "fit_method": settings.solver,
             "split_seed": settings.split_seed,
+            **settings.of_dual_directions(),
         }
 
 

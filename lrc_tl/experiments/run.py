@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
+from lrc_tl.experiments.backgrounds import Backgrounds
 from lrc_tl.experiments.one_relation import benchmark_relation
 from lrc_tl.experiments.plan import ProtocolPlan, plan_protocol, record_name
 from lrc_tl.experiments.record import Record
@@ -40,9 +41,11 @@ def run_protocol(
     seed, as in the paper; accuracy and causality from the test facts' zero-shot prompts that it answers correctly.
     A test fact is asked with every zero-shot template, is known when one of them is answered, and counts once,
     with one of its known prompts drawn by the seed. Method `lrc` reads the mean over the object's tokens at the
-    object layer, `lrc-final` its first token at the final layer; the others are `baseline_concepts`. All methods
-    share prompts, activations and edits. One-to-one relations and relations with fewer than five known test facts
-    are left out and listed, as is every other relation that cannot be evaluated, with the reason.
+    object layer, `lrc-final` its first token at the final layer, `lrc-map` the mean at the final layer; the others
+    are `baseline_concepts`. The covariance of subjects for `lrc-map` comes from the built-in relations, without
+    the test subjects of each relation and seed. All methods share prompts, activations and edits. One-to-one
+    relations and relations with fewer than five known test facts are left out and listed, as is every other
+    relation that cannot be evaluated, with the reason.
 
     Args:
         relations: one for each name.
@@ -80,6 +83,7 @@ def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -
     settings = plan.on(model)
     stored = plan.stored_records(model, settings)
     records: list[Record] = []
+    backgrounds = Backgrounds()
     jobs = [(relation, seed) for relation in plan.relations for seed in plan.seeds]
     with ExitStack() as stack:
         if stored:
@@ -95,7 +99,15 @@ def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -
             record = finished.get((relation.name, seed))
             if record is None:
                 started = time.perf_counter()
-                record = benchmark_relation(model, relation, seed, plan.methods, settings, others=plan.others)
+                record = benchmark_relation(
+                    model,
+                    relation,
+                    seed,
+                    plan.methods,
+                    settings,
+                    others=plan.others,
+                    backgrounds=backgrounds,
+                )
                 if stored:
                     seconds = time.perf_counter() - started
                     content = plan.content(relation)

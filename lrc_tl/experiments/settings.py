@@ -14,6 +14,7 @@ from lrc_tl.arguments.plain_numbers import is_real_number, real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.fit_settings import SolverName, solver_named
 from lrc_tl.methods.method import METHODS, MethodVariant, method_variants
+from lrc_tl.methods.settings import require_noise_or_none
 
 TABLE_METHODS = ("lrc", "lrc-final", "svm", "logistic", "mean")
 """The methods of the paper's table 5, with logistic regression beside them."""
@@ -132,7 +133,7 @@ class ExperimentSettings:
     """Examples in training prompts."""
     select: bool = False
     """Choose layers, rank and beta by `select_settings` on each relation's training facts; a layer or rank that is
-    given is kept."""
+    given is kept. Where all LREs are those of `lrc-map`, layers are chosen for it, else for `lrc`."""
     single_layer: bool = False
     """Make the edits at the subject layer alone too."""
     random_model: bool = False
@@ -148,6 +149,11 @@ class ExperimentSettings:
     """Split each relation by this seed for all seeds of the run, which then draw facts, prompts and edits from the
     same two halves: methods that were chosen on the training half are judged on other facts. None: each seed draws
     facts and splits them."""
+    noise: float | None = None
+    """Of dual directions (`lrc-map`); None: chosen on each relation's training facts, left out one by one."""
+    keep_test_subjects: bool = False
+    """Count the test subjects in the covariance of subjects that dual directions rest on. For measuring what their
+    removal changes, and for nothing else: a probe must not have seen what it is tested on."""
 
     def __post_init__(self) -> None:
         for name, least in (("max_lre_prompts", 1), ("max_facts", 2), ("shots", 0), ("n_side_effects", 0)):
@@ -158,17 +164,29 @@ class ExperimentSettings:
             if rank < 1:
                 raise ValueError(f"rank is {rank}; it must be 1 or more")
         solver_named(self.solver)
+        require_noise_or_none(self.noise)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; files call the solver `fit_method`, as they did before it had that name."""
+        """Plain values, for JSON; files call the solver `fit_method`, as they did before it had that name.
+
+        What only dual directions have stands there where it is given, so that runs without go on as before.
+        """
         values = asdict(self)
-        return {("fit_method" if name == "solver" else name): value for name, value in values.items()}
+        for name in ("noise", "keep_test_subjects"):
+            del values[name]
+        plain = {("fit_method" if name == "solver" else name): value for name, value in values.items()}
+        return plain | self.of_dual_directions()
+
+    def of_dual_directions(self) -> dict[str, Any]:
+        """The settings that only dual directions have, where they are given."""
+        given = {"noise": self.noise, "keep_test_subjects": self.keep_test_subjects or None}
+        return {name: value for name, value in given.items() if value is not None}
 
     def missing_for(self, methods: Sequence[str]) -> tuple[str, ...]:
         """The names of the layers and ranks that these methods need and that have no value yet."""
         needs = {
             "subject_layers": True,
-            "object_layers": any(METHODS[method].needs_object_layer for method in methods),
+            "object_layers": any(METHODS[method].takes_object_layer for method in methods),
             "ranks": any(METHODS[method].needs_rank for method in methods),
         }
         return tuple(name for name, needed in needs.items() if needed and not getattr(self, name))

@@ -10,17 +10,16 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
 from lrc_tl.passes.finite import require_finite_residuals
-from lrc_tl.relations.prompts import Prompt
+from lrc_tl.passes.shared_prefixes import ReadSequence, residuals_at_positions
+from lrc_tl.passes.tracking import is_steered
+from lrc_tl.relations.prompts import Prompt, subject_tokens
 from lrc_tl.relations.relation_files import built_in_relations, load_relation
 from lrc_tl.relations.special_tokens import special_ids
 
 Background: TypeAlias = Sequence[Prompt] | Sequence[str]
 """Prompts, or plain texts."""
-_BLOCK = 256
-"""Prompts or texts between two steps of the progress bar."""
 
 
 def built_in_background() -> tuple[Prompt, ...]:
@@ -61,18 +60,39 @@ def _subject_rows(
 ) -> tuple[tuple[str, ...], Tensor, dict[int, Tensor]]:
     subjects = [prompt.subject.strip() for prompt in prompts]
     numbers = {subject: number for number, subject in enumerate(dict.fromkeys(subjects))}
-    # Short prompts together, so that batches are full and little of them is padding.
-    order = sorted(range(len(prompts)), key=lambda row: prompts[row].subject_span()[1])
-    samples: dict[int, Tensor] = {}
-    for start in range(0, len(order), _BLOCK):
-        rows = order[start : start + _BLOCK]
-        residuals = prompt_activations(model, [prompts[row] for row in rows], subject_layers=layers).subject
-        for layer, residual in residuals.items():
-            if layer not in samples:
-                samples[layer] = torch.empty(len(prompts), residual.shape[1], dtype=residual.dtype)
-            samples[layer][rows] = residual.cpu()
-        bar.advance(len(rows))
+    rows_of = _distinct_sequences(model, prompts)
+    rows = list(rows_of.values())
+    residuals = residuals_at_positions(
+        model,
+        list(rows_of),
+        layers,
+        ran=lambda batch: bar.advance(sum(len(rows[number]) for number in batch)),
+    )
+    number_of = torch.empty(len(prompts), dtype=torch.long)
+    for number, of_sequence in enumerate(rows):
+        number_of[of_sequence] = number
+    samples = {layer: of_layer[number_of] for layer, of_layer in residuals.items()}
+    for layer, of_layer in samples.items():
+        require_finite_residuals(of_layer, [prompt.text for prompt in prompts], layer=layer)
     return tuple(numbers), torch.tensor([numbers[subject] for subject in subjects]), samples
+
+
+def _distinct_sequences(model: HookedModel, prompts: tuple[Prompt, ...]) -> dict[ReadSequence, list[int]]:
+    """What must be run, and the prompts that each sequence serves.
+
+    Texts that are equal up to their subject's last token are one. Those that are equal before it are a group.
+    """
+    needs_whole_text = is_steered(model)  # positions may count from the end of the text
+    sequences: dict[ReadSequence, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        ids, position = subject_tokens(model, prompt)
+        sequence = ReadSequence(
+            ids=ids if needs_whole_text else ids[: position + 1],
+            position=position,
+            group=prompt.text[: prompt.subject_span()[0]],
+        )
+        sequences.setdefault(sequence, []).append(row)
+    return sequences
 
 
 def _text_rows(

@@ -20,7 +20,7 @@ from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import FingerprintMismatch
 from lrc_tl.lre.subject_statistics import LayerStatistics
-from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE, DualMap
+from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE, DualMap, require_noise
 
 if TYPE_CHECKING:
     from lrc_tl.lre.embedding import LinearRelationalEmbedding
@@ -80,9 +80,13 @@ class DualFit:
 
         Raises:
             FingerprintMismatch: the statistics are of another model.
-            ValueError: they are of another layer or width, the weight is zero, or its numerical rank is below
-                `rank`.
+            ValueError: they are of another layer or width, the weight is zero, its numerical rank or that of a
+                low-rank fit is below `rank`, or the noise is not above 0.
         """
+        if noise is not None:
+            require_noise(noise)
+        if rank is not None:
+            lre.require_fitted_for(rank)
         if prior.layer != lre.subject_layer:
             raise ValueError(
                 f"the statistics are of layer {prior.layer}, and the LRE's subject layer is {lre.subject_layer}; "
@@ -144,6 +148,25 @@ class DualFit:
             for row, name in enumerate(names)
         }
         return ConceptSet(directions, settings={**self._settings(noise, len(subject_acts)), **(settings or {})})
+
+    def directions(
+        self,
+        object_acts: Float[Tensor, "prompt d_object"],
+        objects: Sequence[str],
+        subject_acts: Float[Tensor, "prompt d_subject"],
+        *,
+        noise: float | None = None,
+    ) -> ConceptSet:
+        """`concepts` with this noise, or (None) with the one that `choose_noise` takes on the same rows.
+
+        The settings of the set then hold the choice under `"noise_choice"`.
+        """
+        if noise is not None:
+            return self.concepts(object_acts, objects, subject_acts, noise=noise)
+        choice = self.choose_noise(object_acts, objects, subject_acts)
+        return self.concepts(
+            object_acts, objects, subject_acts, noise=choice.noise, settings={"noise_choice": choice.to_dict()}
+        )
 
     def choose_noise(
         self,

@@ -17,12 +17,14 @@ from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import ArtifactError
+from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.fit_settings import Solver, SolverName, sketch_for
 from lrc_tl.lre.jacobian import check_layers
+from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, block_hook
 from lrc_tl.numerics.low_rank import Factors
-from lrc_tl.passes.activations import object_activations
+from lrc_tl.passes.activations import object_activations, subject_activations
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
 from lrc_tl.storage.json_fields import checked_fields
@@ -152,12 +154,17 @@ class LinearRelationalEmbedding:
                 raise ValueError("neither rank nor ridge was given; give rank=64, ridge=0.2, or both")
             # At least 1, so that a zero weight is refused as such.
             rank = max(1, self.numerical_rank)
+        self.require_fitted_for(rank)
+        return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank, ridge=ridge)
+
+    @numbers_checked
+    def require_fitted_for(self, rank: int) -> None:
+        """Raise ValueError where this is a low-rank LRE for a lower rank."""
         if self.rank_limit is not None and self.rank_limit < rank:
             raise ValueError(
                 f"rank {rank} is above {self.rank_limit}, which this low-rank LRE was fitted for; fit it again "
                 f"with rank={rank}"
             )
-        return self.svd.solve(object_acts.to(self.weight) - self.bias, rank=rank, ridge=ridge)
 
     @cached_property
     def svd(self) -> Factors:
@@ -172,25 +179,52 @@ class LinearRelationalEmbedding:
 
     @numbers_checked
     def concepts(
-        self, model: HookedModel, prompts: Sequence[Prompt], *, rank: int | None = None, ridge: float = 0.0
+        self,
+        model: HookedModel,
+        prompts: Sequence[Prompt],
+        *,
+        rank: int | None = None,
+        ridge: float = 0.0,
+        prior: SubjectStatistics | None = None,
+        noise: float | None = None,
     ) -> ConceptSet:
         """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
 
-        `rank` alone is the paper's method; `ridge` (0.2, say) is another inverse, see `invert`.
+        `rank` alone is the paper's method; `ridge` (0.2, say) is another inverse, see `invert`. With a `prior`,
+        statistics of many subjects, each direction reads with one vector and writes with its dual
+        (`lrc_tl.lre.dual`). Its scores count from the mean of the prompts' subjects, read without examples
+        (`Prompt.without_examples`). They need neither rank nor ridge; a rank takes the leading part of W alone.
+
+        Args:
+            noise: of the objects, as a share of their mean variance. None: chosen on these prompts by leaving each
+                out (`DualFit.choose_noise`).
 
         Raises:
-            ValueError: no prompts, or what `invert` refuses.
+            ValueError: no prompts, a noise without a prior, a ridge with one, or what `invert` or `DualFit`
+                refuses.
+            FingerprintMismatch: the LRE or the prior was made on another model.
         """
         prompts = as_tuple(prompts, "prompts", Prompt)
         if not prompts:
             raise ValueError("no prompts to make concepts from; give at least one for each object")
         self.require_model(model)
-        self.invert(self.bias, rank=rank, ridge=ridge)  # what it refuses is refused before the model runs
+        statistics = None if prior is None else prior[self.subject_layer]
+        # What these options refuse is refused before the model runs.
+        subjects = None
+        if statistics is None:
+            _require_no_noise(noise)
+            self.invert(self.bias, rank=rank, ridge=ridge)
+        else:
+            _dual_fit(self, statistics, rank=rank, ridge=ridge, noise=noise)
+            plain = [prompt.without_examples() for prompt in prompts]
+            subjects = subject_activations(model, plain, layer=self.subject_layer)
         objects = object_activations(
             model, prompts, layer=self.object_layer, object_aggregation=self.object_aggregation
         )
         names = [prompt.object for prompt in prompts]
-        return self.concepts_from_activations(objects, names, rank=rank, ridge=ridge)
+        return self.concepts_from_activations(
+            objects, names, rank=rank, ridge=ridge, prior=statistics, subject_acts=subjects, noise=noise
+        )
 
     @numbers_checked
     @checked
@@ -201,11 +235,19 @@ class LinearRelationalEmbedding:
         *,
         rank: int | None = None,
         ridge: float = 0.0,
+        prior: LayerStatistics | None = None,
+        subject_acts: Float[Tensor, "prompt d_subject"] | None = None,
+        noise: float | None = None,
     ) -> ConceptSet:
         """`concepts` from object activations that were read before, with the name of each row's object.
 
+        Args:
+            prior: the statistics of the LRE's subject layer; with it go `subject_acts`, the subject of each row
+                in a prompt without examples.
+
         Raises:
-            ValueError: no rows, another number of names, or what `invert` refuses.
+            ValueError: no rows, another number of names, one of `prior` and `subject_acts` without the other, or
+                what `concepts` refuses.
         """
         objects = as_tuple(objects, "objects", str)
         if not objects or len(objects) != len(object_acts):
@@ -213,6 +255,13 @@ class LinearRelationalEmbedding:
                 f"{len(object_acts)} activations and {len(objects)} objects were given; give one object for each "
                 "of at least one activation"
             )
+        if (prior is None) != (subject_acts is None):
+            given, missing = ("subject_acts", "prior") if prior is None else ("prior", "subject_acts")
+            raise ValueError(f"{given} is given without {missing}; dual directions need both")
+        if prior is not None and subject_acts is not None:
+            fit = _dual_fit(self, prior, rank=rank, ridge=ridge, noise=noise)
+            return fit.directions(object_acts, objects, subject_acts, noise=noise)
+        _require_no_noise(noise)
         inverted = self.invert(object_acts, rank=rank, ridge=ridge)
         rows: dict[str, list[int]] = defaultdict(list)
         for number, name in enumerate(objects):
@@ -320,6 +369,24 @@ def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbed
         relation=" + ".join(dict.fromkeys(lre.relation for lre in lres)),
         direction_errors=None,  # they belong to the directions of each LRE alone
     )
+
+
+def _dual_fit(
+    lre: LinearRelationalEmbedding, prior: LayerStatistics, *, rank: int | None, ridge: float, noise: float | None
+) -> DualFit:
+    if ridge:
+        raise ValueError(
+            f"ridge {ridge:g} is given with a prior, whose noise takes its place; give one of the two"
+        )
+    return DualFit.of(lre, prior, rank=rank, noise=noise)
+
+
+def _require_no_noise(noise: float | None) -> None:
+    if noise is not None:
+        raise ValueError(
+            f"noise {noise:g} is given without a prior, and only dual directions have one; give "
+            "prior=SubjectStatistics.fit(...) too, or leave noise out"
+        )
 
 
 def _require_rows(acts: Tensor, width: int) -> None:

@@ -27,6 +27,7 @@ Kind: TypeAlias = Literal["subjects", "texts"]
 _KIND = "subject_statistics"
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerStatistics:
     """Subject activations `s ~ N(mean, Sigma)` at one layer.

@@ -3,32 +3,54 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
+
+from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
+from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined
 from lrc_tl.lre.fit_settings import LowRank
 from lrc_tl.lre.layer_grid import fit_layer_grid
+from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.markup.caller_warnings import warn_caller
+from lrc_tl.methods.backgrounds import background_for, dual_layers, require_background
 from lrc_tl.methods.baselines import baseline_concepts
-from lrc_tl.methods.method import METHODS, Method, MethodVariant, default_method, require_methods
+from lrc_tl.methods.method import (
+    METHODS,
+    Method,
+    MethodVariant,
+    default_method,
+    meant_method,
+    require_methods,
+)
 from lrc_tl.methods.options import ignored_options, require_method_options, require_places
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.passes.activations import PromptActivations, prompt_activations
+from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt
 
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
 _Grid: TypeAlias = dict[tuple[int, int], LinearRelationalEmbedding]
-TrainingActivations: TypeAlias = dict[ObjectAggregation, PromptActivations]
-_WAYS: tuple[Literal["mean"], Literal["first_token"]] = ("mean", "first_token")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingActivations:
+    """Residuals of the training prompts at the layers that methods need, one row for each prompt."""
+
+    subject: Mapping[int, Tensor]
+    """By layer, at the last subject token."""
+    object: Mapping[tuple[int, ObjectAggregation], Tensor]
+    """By layer and by how objects of several tokens are read."""
+    zero_shot: Mapping[int, Tensor]
+    """By layer, at the last subject token of each prompt without its examples; for dual directions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +71,7 @@ def fit_concepts(
     prompts: Sequence[Prompt],
     *,
     method: str | None = None,
-    subject_layer: int,
+    subject_layer: int | None = None,
     object_layer: int | None = None,
     rank: int | None = None,
     seed: int = 0,
@@ -67,7 +89,9 @@ def fit_concepts(
         prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on some of them, as
             `settings` says.
         method: by default `"lrc"` where a rank is given, and `"lrc-combined"` where none is.
-        object_layer: of the LREs, above the subject layer. Baselines have none, and `"lrc-final"` has the last.
+        subject_layer: by default half way through the model.
+        object_layer: of the LREs, above the subject layer; by default at 0.72 of the depth. Baselines have none,
+            and `"lrc-final"` has the last. `"lrc-map"` has the last too, unless one is given.
         rank: of the inverse. Methods with a ridge and baselines have none.
         seed: of the choice of LRE prompts and of the draws of baselines.
 
@@ -75,18 +99,21 @@ def fit_concepts(
     same options. `lrc-tl fit` does the same, with the same defaults.
 
     Raises:
-        ValueError: no prompts, an unknown method, a layer or rank that is missing, or what fitting refuses.
+        ValueError: no prompts, an unknown method, a rank that is missing, a background of other layers, or what
+            fitting refuses.
+        FingerprintMismatch: the background was made on another model.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
     method = default_method(rank=rank) if method is None else method
     require_methods([method])
-    asked = METHODS[method]
-    require_method_options(asked, object_layer=object_layer, rank=rank, solver=settings.solver)
+    asked = meant_method(METHODS[method], object_layer=object_layer)
+    require_method_options(asked, rank=rank, solver=settings.solver)
     if not prompts:
         raise ValueError("no prompts to make concepts from; give at least one for each object")
     if ignored := ignored_options(asked, object_layer=object_layer, rank=rank):
         warn_caller(ignored)
     variant = require_places(model, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
+    require_background(model, [variant], settings)
     known = KnownPrompts(prompts=prompts, dropped=())
     fitted = fit_methods(
         model,
@@ -118,7 +145,8 @@ def training_activations(
 ) -> TrainingActivations:
     """Subjects and objects that the variants need, by how objects of several tokens are read.
 
-    One pass over the prompts, and a second where one layer is read in two ways.
+    One pass over the prompts, and a second where one layer is read in two ways. One over the prompts without their
+    examples where a variant has dual directions.
     """
     variants = _components(model, variants)
     subjects = list(dict.fromkeys(variant.subject_layer for variant in variants))
@@ -131,7 +159,8 @@ def training_activations(
                 break
         else:
             passes.append({variant.object_layer: variant.method.aggregation})
-    activations: TrainingActivations = {way: PromptActivations(subject={}, object={}) for way in _WAYS}
+    subject: dict[int, Tensor] = {}
+    object_: dict[tuple[int, ObjectAggregation], Tensor] = {}
     for number, layers in enumerate(passes):
         read = prompt_activations(
             model,
@@ -140,10 +169,13 @@ def training_activations(
             object_layers=list(layers),
             object_aggregation=layers,
         )
-        for way in _WAYS:
-            activations[way].subject.update(read.subject)
-            activations[way].object.update({layer: read.object[layer] for layer in layers if layers[layer] == way})
-    return activations
+        subject |= read.subject
+        object_ |= {(layer, aggregation): read.object[layer] for layer, aggregation in layers.items()}
+    zero_shot: dict[int, Tensor] = {}
+    if layers_of_duals := dual_layers(variants):
+        plain = [prompt.without_examples() for prompt in prompts]
+        zero_shot = prompt_activations(model, plain, subject_layers=layers_of_duals).subject
+    return TrainingActivations(subject=subject, object=object_, zero_shot=zero_shot)
 
 
 def fit_methods(
@@ -160,10 +192,12 @@ def fit_methods(
     """The directions of each variant, by its name.
 
     Variants that differ in layers and rank alone share one forward pass per prompt and one reverse pass for each
-    object layer. A low-rank fit is made for the largest of the ranks.
+    object layer. A low-rank fit is made for the largest of the ranks. Where there are dual directions, the
+    background is as `fit_concepts` says.
 
     Raises:
-        ValueError: a rank above that of the solver.
+        ValueError: a rank above that of the solver, none where it needs one, or what the background refuses.
+        FingerprintMismatch: the background was made on another model.
         UnfitError: a rank above the numerical rank, too few prompts of an object, or directions that coincide.
     """
     fitting = _Fitting(
@@ -173,6 +207,7 @@ def fit_methods(
         relation=relation,
         seed=seed,
         settings=settings,
+        background=background_for(model, variants, known.prompts, settings, progress=progress),
         progress=progress,
     )
     groups: dict[object, list[MethodVariant]] = {}
@@ -238,6 +273,8 @@ class _Fitting:
     relation: str
     seed: int
     settings: FitSettings
+    background: SubjectStatistics | None
+    """None where no variant has dual directions."""
     progress: bool
 
     def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
@@ -246,8 +283,9 @@ class _Fitting:
         subjects = sorted({variant.subject_layer for variant in group})
         objects = sorted({v.object_layer for v in group if v.object_layer is not None})
         solver = self.settings.solver
-        if isinstance(solver, LowRank):
-            solver = solver.for_rank(max(v.rank for v in group if v.rank is not None))
+        ranks = [variant.rank for variant in group if variant.rank is not None]
+        if isinstance(solver, LowRank) and ranks:
+            solver = solver.for_rank(max(ranks))
 
         def fit(prompts: Sequence[Prompt]) -> _Grid:
             return fit_layer_grid(
@@ -271,7 +309,7 @@ class _Fitting:
         if variant.object_layer is None:
             return self._baseline(variant)
         pair, rank = (variant.subject_layer, variant.object_layer), variant.rank
-        objects = self.activations[variant.method.aggregation].object[variant.object_layer]
+        objects = self.activations.object[variant.object_layer, variant.method.aggregation]
         lres = {name: grid[pair] for name, grid in grids.items()}
         if variant.method.lre_for_each == "other_objects":
             lres = {name: combined([lres[other] for other in lres if other != name]) for name in lres}
@@ -280,6 +318,8 @@ class _Fitting:
                 raise UnfitError(
                     f"{variant.name}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}"
                 )
+        if variant.method.is_dual:
+            return self._dual(lres[""], objects)
         if not variant.method.lre_for_each:
             return lambda names: lres[""].concepts_from_activations(
                 objects, list(names), rank=rank, ridge=variant.ridge
@@ -296,8 +336,15 @@ class _Fitting:
 
         return by_object
 
+    def _dual(self, lre: LinearRelationalEmbedding, objects: Tensor) -> MakeByLabels:
+        """Dual directions; what does not depend on the labels and the noise is computed once."""
+        assert self.background is not None
+        noise, subjects = self.settings.noise, self.activations.zero_shot[lre.subject_layer]
+        fit = DualFit.of(lre, self.background[lre.subject_layer], noise=noise)
+        return lambda names: fit.directions(objects, list(names), subjects, noise=noise)
+
     def _baseline(self, variant: MethodVariant) -> MakeByLabels:
-        activations = self.activations["mean"].subject[variant.subject_layer]
+        activations = self.activations.subject[variant.subject_layer]
         fingerprint = ModelFingerprint.of(self.model)
         place = hook_name(self.model, variant.subject_layer)
 

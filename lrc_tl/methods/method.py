@@ -11,6 +11,10 @@ from lrc_tl.relations.prompts import ObjectAggregation
 
 RIDGE_SHARE = 0.2
 """Of the largest singular value; see `LinearRelationalEmbedding.invert`."""
+SUBJECT_SHARE = 0.5
+"""Of the depth: the subject layer where none is given, such as 9 of 18."""
+OBJECT_SHARE = 0.72
+"""Of the depth: the object layer of LREs where none is given, such as 13 of 18. Some methods have the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +32,11 @@ class Method:
     layer. None: it has no LRE."""
     aggregation: ObjectAggregation = "mean"
     """How its LRE reads an object of several tokens."""
-    inverse: Literal["rank", "ridge"] | None = None
-    """What keeps the inverse of its LRE from blowing up noise: a rank that is given, or a ridge of `RIDGE_SHARE`.
-    None: it has no LRE."""
+    inverse: Literal["rank", "ridge", "dual"] | None = None
+    """What keeps the inverse of its LRE from blowing up noise: a rank that is given, a ridge of `RIDGE_SHARE`, or
+    for dual directions the covariance of subjects and a noise. None: it has no LRE."""
+    with_object_layer: str | None = None
+    """The method that a caller who gives an object layer means, where this one has a layer of its own."""
     lre_for_each: Literal["same_object", "other_objects"] | None = None
     """Each direction has an LRE of its own, from prompts with its object alone or from all but these. None: all
     share one."""
@@ -55,8 +61,13 @@ class Method:
         return self.inverse == "rank"
 
     @property
-    def needs_object_layer(self) -> bool:
-        """Whether an object layer must be given."""
+    def is_dual(self) -> bool:
+        """Whether it needs statistics of subjects: its directions read with one vector and write with its dual."""
+        return self.inverse == "dual"
+
+    @property
+    def takes_object_layer(self) -> bool:
+        """Whether it reads objects at a layer that is given."""
         return self.object_layer == "given"
 
     @property
@@ -118,6 +129,19 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 object_layer="given",
                 inverse="rank",
                 lre_for_each="other_objects",
+            ),
+            Method(
+                name="lrc-map",
+                summary="Reads with one vector, writes with its dual; last layer.",
+                object_layer="last",
+                inverse="dual",
+                with_object_layer="lrc-map-given",
+            ),
+            Method(
+                name="lrc-map-given",
+                summary="lrc-map from objects at the object layer that is given.",
+                object_layer="given",
+                inverse="dual",
             ),
             Method(name="mean", summary="The object's mean subject activation.", compares_objects=False),
             Method(name="centred-mean", summary="mean, less the mean of all objects' means."),
@@ -238,6 +262,23 @@ def method_variants(
                     )
                 )
     return tuple(variants)
+
+
+def default_subject_layer(n_layers: int) -> int:
+    """The subject layer where none is given: half way."""
+    return int(SUBJECT_SHARE * n_layers)
+
+
+def default_object_layer(n_layers: int, *, subject_layer: int) -> int:
+    """The object layer of LREs where none is given: at `OBJECT_SHARE` of the depth, above the subject layer."""
+    return min(n_layers - 1, max(subject_layer + 1, round(OBJECT_SHARE * n_layers)))
+
+
+def meant_method(method: Method, *, object_layer: int | None) -> Method:
+    """The method, or the one that stands for it where an object layer is given."""
+    if object_layer is None or method.with_object_layer is None:
+        return method
+    return METHODS[method.with_object_layer]
 
 
 def default_method(*, rank: int | None, ridge: float = 0.0) -> str:

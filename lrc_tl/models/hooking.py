@@ -8,7 +8,7 @@ copy of the model, or once the session is over, it does nothing.
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ContextDecorator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
 from weakref import ref
@@ -242,6 +242,16 @@ def inside(block: Block, work: Callable[[], Result]) -> Result:
         block.close()
 
 
+def apart(work: Callable[[], Result]) -> Result:
+    """The result of `work` in a context of its own, in which no block that is open outside acts."""
+
+    def run() -> Result:
+        _open.set(())
+        return work()
+
+    return copy_context().run(run)
+
+
 def without_gradients(work: Callable[[], Result]) -> Result:
     """The result of `work` under `torch.no_grad()`, which ends even if an interrupt comes on the way out."""
     before = torch.is_grad_enabled()
@@ -323,6 +333,11 @@ def replace_for(session: Session, owner: Any, name: str, value: Callable[..., An
 
     session.undo_at_close(undo)
     setattr(owner, name, replacement)
+
+
+def ours(function: Any) -> bool:
+    """Whether a function on a module is one of a session."""
+    return isinstance(function, _Function)
 
 
 def acting_hooks(module: Any) -> list[Any]:

@@ -84,8 +84,7 @@ class DualMap:
         Raises:
             ValueError: `noise` is not above 0.
         """
-        if not (math.isfinite(noise) and noise > 0):
-            raise ValueError(f"noise is {noise}; it must be above 0, a share of the objects' mean variance")
+        require_noise(noise)
         in_basis = targets.double() if self.basis is None else targets.double() @ self.basis
         system = self.object_covariance.clone()
         system.diagonal().add_(noise * self.mean_variance)
@@ -95,3 +94,9 @@ class DualMap:
     def writing(self, reading: Float[Tensor, "*batch d_subject"]) -> Float[Tensor, "*batch d_subject"]:
         """`Sigma r` for each reading vector: what the subjects that score high on it have more of. In float64."""
         return self.covariance.times(reading)
+
+
+def require_noise(noise: float) -> None:
+    """Raise ValueError unless this is the noise of a dual: a finite number above 0."""
+    if not (math.isfinite(noise) and noise > 0):
+        raise ValueError(f"noise is {noise}; it must be above 0, a share of the objects' mean variance")

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeAlias, cast
 from weakref import ref
 
 import torch
@@ -25,6 +26,12 @@ from lrc_tl.models.hooking import Session
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.padding import looks_padded, own_tokens, told_lengths
 from lrc_tl.turns import turn
+
+Rerun: TypeAlias = Callable[[], object]
+"""Runs the tokens of a pass once more, without a cache; what it returns has no meaning."""
+PassBegins: TypeAlias = Callable[[Chunk, Rerun | None], None]
+"""Is called with each `Chunk` before hooks at the tracked layers are. There is no `Rerun` where the tokens are not
+known: the pass starts from embeddings or in the middle of the model."""
 
 _tracked: ContextVar[tuple[tuple[Session, HookedModel], ...]] = ContextVar("lrc_tl_tracked", default=())
 
@@ -49,8 +56,9 @@ class _Tracker(threading.local):
     Local to the thread: where other threads take part in the block's context, each has passes of its own.
     """
 
-    def __init__(self, model: HookedModel, layers: frozenset[int]) -> None:
+    def __init__(self, model: HookedModel, layers: frozenset[int], begins: PassBegins | None) -> None:
         self._model = model
+        self._begins = begins
         self._tokenizer = model.tokenizer
         self._signature = inspect.signature(cast(Any, type(self._model)).forward)
         self._layers = layers  # whose residuals are edited
@@ -99,6 +107,21 @@ class _Tracker(threading.local):
         offset = 0 if cache is None else int(cache.get_seq_length())
         self._may_go_on = cache is not None or bool(kwargs.get("use_cache"))
         self._chunk = self._make(offset, given.shape[1], kwargs.get("attention_mask"), tokens, given)
+        if self._begins is not None:
+            self._begins(self._chunk, None if tokens is None else partial(self._again_on_bridge, args, kwargs))
+
+    def _again_on_bridge(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """What the Bridge's model is called with, once more and without its cache."""
+        bridge: Any = self._model
+        cacheless = {"past_key_values": None, "use_cache": False}
+        given = {name: cacheless.get(name, value) for name, value in kwargs.items()}
+        positions: Any = getattr(bridge, "pos_embed", None)  # keeps the number of rows for its next call alone
+        rows = getattr(positions, "_current_batch_size", None)
+        try:
+            bridge.original_model(*args, **given)
+        finally:
+            if rows is not None:
+                positions._current_batch_size = rows
 
     def _before_call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = self._signature.bind(module, *args, **kwargs).arguments
@@ -143,8 +166,15 @@ class _Tracker(threading.local):
             self._may_go_on = entry is not None
             ids = self._embedded_ids(offset, residual.shape[0], residual.shape[1])
             self._chunk = self._make(offset, residual.shape[1], mask, ids, residual)
+            if self._begins is not None:
+                self._begins(self._chunk, None if ids is None else partial(self._again, ids, mask))
 
         return before
+
+    def _again(self, ids: Tensor, mask: Any) -> None:
+        """The tokens of a pass of HookedTransformer once more, without its cache."""
+        told = torch.ones_like(ids) if mask is None else mask
+        cast(Any, self._model).forward(ids, attention_mask=told, return_type=None)
 
     def _after_block(self, layer: int) -> Callable[..., None]:
         def after(module: Any, args: tuple[Any, ...], output: Any) -> None:
@@ -334,13 +364,16 @@ def is_steered(model: HookedModel) -> bool:
     return any(tracked is model and session.acts() for session, tracked in _tracked.get())
 
 
-def track_positions(session: Session, model: HookedModel, *, layers: Sequence[int]) -> Callable[[Tensor], Chunk]:
+def track_positions(
+    session: Session, model: HookedModel, *, layers: Sequence[int], begins: PassBegins | None = None
+) -> Callable[[Tensor], Chunk]:
     """A function that gives a hook at one of `layers` the `Chunk` of the pass it is in, until the session closes.
 
-    It is called with the residual that the hook sees. Hooks that others put on the model are left alone;
-    `generate` of the model's class is followed meanwhile, to know where prompts end.
+    It is called with the residual that the hook sees. `begins` is told of each pass before such a hook runs. Hooks
+    that others put on the model are left alone; `generate` of the model's class is followed meanwhile, to know
+    where prompts end.
     """
-    tracker = _Tracker(model, frozenset(layers))
+    tracker = _Tracker(model, frozenset(layers), begins)
     tracker.watch(session)
     still_open = (pair for pair in _tracked.get() if pair[0].is_open)
     _tracked.set((*still_open, (session, model)))

@@ -15,7 +15,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import PositionError
 from lrc_tl.relations.special_tokens import Tokenizing, token_ids
-from lrc_tl.relations.words import UNFINISHED, find_word, name_end, nfc
+from lrc_tl.relations.words import UNFINISHED, find_word, name_end, nfc, same_name
 
 ObjectAggregation: TypeAlias = Literal["mean", "first_token"]
 """How an object of several tokens is read: at all their positions, or at the first."""
@@ -34,8 +34,8 @@ class Prompt:
 
     Raises:
         PositionError: the subject is not in the text as a whole word, or not at `subject_start`.
-        ValueError: an empty subject, object or text, another `joint`, or a text that ends in white space and is to
-            be followed by more.
+        ValueError: an empty subject, object or text, another `joint`, a `zero_shot` of another subject, or a text
+            that ends in white space and is to be followed by more.
     """
 
     text: str
@@ -50,8 +50,16 @@ class Prompt:
     line break: the object then follows directly, with a space only where `object` itself begins with one."""
     relation_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """All objects of the relation (one tuple for all its prompts): a longer one in an answer is not this one."""
+    zero_shot: "Prompt | None" = field(default=None, repr=False, compare=False)
+    """The prompt of the same fact without examples, where this one has some (`Relation.prompts` fills it in). It
+    takes no part in comparisons and hashes."""
 
     def __post_init__(self) -> None:
+        if self.zero_shot is not None and same_name(self.zero_shot.subject) != same_name(self.subject):
+            raise ValueError(
+                f"zero_shot is about {self.zero_shot.subject!r}, and the prompt about {self.subject!r}; give a "
+                "prompt with the same subject, or None"
+            )
         for name in ("text", "subject", "object"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} is empty; a prompt needs a text, a subject and an object")
@@ -74,6 +82,10 @@ class Prompt:
     def subject_span(self) -> tuple[int, int]:
         """Character range (start, end) of the subject in `text`."""
         return _subject_span(self.text, self.subject, self.subject_start)
+
+    def without_examples(self) -> "Prompt":
+        """`zero_shot`; where there is none the prompt itself, which then counts as one without examples."""
+        return self if self.zero_shot is None else self.zero_shot
 
 
 def spelled_as_object(name: str, joint: str) -> str:
@@ -243,9 +255,21 @@ def subject_token(
         ValueError: an empty text or subject.
     """
     # The object is not looked at.
-    prompt = Prompt(text=text, subject=subject, object=subject, joint="", subject_start=subject_start)
-    ids = token_ids(model, text)
-    return tuple(ids), _subject_position(model, text, ids, subject, prompt.subject_span())
+    return subject_tokens(
+        model, Prompt(text=text, subject=subject, object=subject, joint="", subject_start=subject_start)
+    )
+
+
+def subject_tokens(model: Tokenizing, prompt: Prompt) -> tuple[tuple[int, ...], int]:
+    """Tokens of a prompt's text, and the position of its last subject token; the object is not looked at.
+
+    Half the work of `tokenize_prompt`, for whoever reads subjects alone.
+
+    Raises:
+        PositionError: the tokenizer does not tell which characters a token stands for.
+    """
+    ids = token_ids(model, prompt.text)
+    return tuple(ids), _subject_position(model, prompt.text, ids, prompt.subject, prompt.subject_span())
 
 
 def object_token_count(model: Tokenizing, tokens: TokenizedPrompt, name: str) -> int:

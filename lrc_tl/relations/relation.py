@@ -285,7 +285,8 @@ class Relation:
         With `shots` the prompt begins with that many examples in the same template, one per line, from distinct
         objects as long as there are any. They never hold the tested subject, as subject or as object, and come
         from training facts: those of `shots_from`, else `shot_facts`, which `split` sets on the test side, else
-        the relation's own facts. `shots=0` uses the zero-shot templates.
+        the relation's own facts. `shots=0` uses the zero-shot templates. A prompt with examples also holds what
+        `shots=0` gives for its fact and the same seed (`Prompt.zero_shot`).
 
         White space at the end of a template is dropped, and the object follows after a space; but a template that
         ends in a line break is final (`Prompt.joint` is ""): it stays as it is, and the object follows directly.
@@ -306,8 +307,11 @@ class Relation:
         prompts = []
         for fact in self.facts:
             # One generator per fact: adding or dropping a fact leaves the other zero-shot prompts as they were.
-            generator = random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
+            generator = _draws(seed, shots, fact)
             chosen = pool if templates == "all" else [generator.choice(pool)]
+            plain = None
+            if shots:
+                plain = _prompt("", _draws(seed, 0, fact).choice(self.zero_shot_templates), fact, self)
             for template in chosen:
                 examples = example_pool.draw(fact.subject, shots, generator)
                 if len(examples) < shots:
@@ -316,8 +320,13 @@ class Relation:
                         f"to show that do not name the subject {fact.subject!r}; lower shots"
                     )
                 lines = "".join(f"{_filled(template, shot)}{_joint(template)}{shot.object}\n" for shot in examples)
-                prompts.append(_prompt(lines, template, fact, self))
+                prompts.append(_prompt(lines, template, fact, self, zero_shot=plain))
         return tuple(prompts)
+
+
+def _draws(seed: int, shots: int, fact: Fact) -> random.Random:
+    """The draws of template and examples for one fact."""
+    return random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
 
 
 def _counted(count: int, noun: str) -> str:
@@ -365,7 +374,9 @@ def _filled(template: str, fact: Fact) -> str:
     return filled.rstrip() if _joint(template) else filled
 
 
-def _prompt(examples: str, template: str, fact: Fact, relation: Relation) -> Prompt:
+def _prompt(
+    examples: str, template: str, fact: Fact, relation: Relation, *, zero_shot: Prompt | None = None
+) -> Prompt:
     text = examples + _filled(template, fact)
     start = len(examples) + template.index("{}")
     place = find_word(text, fact.subject)
@@ -378,4 +389,5 @@ def _prompt(examples: str, template: str, fact: Fact, relation: Relation) -> Pro
         subject_start=None if place is not None and place[0] == start else start,
         joint=_joint(template),
         relation_objects=relation.all_objects,
+        zero_shot=zero_shot,
     )

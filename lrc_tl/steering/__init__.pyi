@@ -1,14 +1,14 @@
+from .along_vector import Dual as Dual
 from .erasure import fit_erasure as fit_erasure
 from .erasure import leace as leace
 from .generation import Generated as Generated
 from .generation import generate as generate
 from .operations import Add as Add
 from .operations import Clamp as Clamp
-from .operations import Dual as Dual
 from .operations import Erase as Erase
+from .operations import FromClean as FromClean
 from .operations import Reflect as Reflect
 from .operations import Swap as Swap
-from .operations import relative_size as relative_size
 from .places import last_subject_token as last_subject_token
 from .steering import Gate as Gate
 from .steering import Schedule as Schedule

@@ -23,6 +23,7 @@ from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
+from lrc_tl.steering.operations import Add, Clamp, Operation, Reflect
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
 
@@ -41,8 +42,9 @@ class Generated:
     log_probs: Float[Tensor, " new"]
     """Of each token under the steered model at temperature 1, in nats."""
     scores: Float[Tensor, "new steering"]
-    """Of each token's own residual, after the steerings of its layer, along the vector that each steering writes
-    (for a swap the added one), in residual-stream units. NaN for an end-of-sequence token, which is not run."""
+    """Of each token's own residual, after the steerings of its layer, along the vector that each steering reads
+    (for a swap that of the concept that comes in), in residual-stream units. Where a direction writes with another
+    vector it is its score, scale and offset included. NaN for an end-of-sequence token, which is not run."""
     kl: Float[Tensor, " new"]
     """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
 
@@ -166,12 +168,11 @@ def _generate_batch(
     read: list[list[Tensor]] = [[] for _ in steerings]
 
     def reading(number: int) -> Any:
-        vector = steerings[number].operation.vector
+        operation = steerings[number].operation
 
         # The last position of a pass is the newest token, with and without a cache.
         def read_score(residual: Tensor, hook: Any) -> None:
-            newest = wide_of(residual[:, -1])
-            read[number].append((newest @ unit_of(vector, newest)).cpu())
+            read[number].append(_score(operation, wide_of(residual[:, -1])).cpu())
 
         return steerings[number].hook_name, read_score
 
@@ -216,6 +217,13 @@ def _generate_batch(
             scores=torch.cat([scores[row, : n - ended], unknown]),
             kl=kl[row],
         )
+
+
+def _score(operation: Operation, newest: Tensor) -> Tensor:
+    """What the operation reads in one residual per row."""
+    if isinstance(operation, Add | Clamp | Reflect) and operation.dual is not None:
+        return operation.score(newest[:, None])[:, 0]
+    return newest @ unit_of(operation.vector, newest)
 
 
 def _length(ids: list[int], eos: int | None, most: int) -> int:

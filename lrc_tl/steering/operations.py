@@ -4,7 +4,6 @@ Adding a vector during generation follows Turner et al. 2023 (arXiv:2308.10248);
 Chanin et al. 2024 (arXiv:2311.08968). They are given residuals in float32 or wider.
 """
 
-import math
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, NoReturn, TypeAlias, get_args
@@ -15,12 +14,11 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.numerics.precision import unit_of, wide_of
+from lrc_tl.steering.along_vector import AlongVector, Dual, check_vector, check_vectors
 
 Unit = Literal["share", "absolute", "score"]
 Amount: TypeAlias = float | int | Float[Tensor, "*#batch"]
 """One number, or one for each row of the batch."""
-LEAST_COSINE = 1e-3
-"""Between the vector that reads and the one that writes."""
 
 
 def _column(amount: Amount, like: Tensor) -> Tensor | float:
@@ -61,71 +59,9 @@ def _check_amount(amount: Amount, name: str) -> None:
         )
 
 
-def check_vector(vector: Tensor, name: str) -> None:
-    """Raise ValueError unless `vector` is one finite unit vector."""
-    length = float(vector.norm())
-    if vector.ndim != 1 or not abs(length - 1) < 1e-4:
-        raise ValueError(
-            f"{name} has shape {tuple(vector.shape)} and norm {length}; it must be one finite unit vector"
-        )
-
-
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dual:
-    """What an operation writes along, where it is not the vector that it reads with, and the score that it reads.
-
-    The score of a residual is `scale v.h - offset`.
-
-    Raises:
-        ValueError: `write` is not a unit vector, `scale` is not above 0, or `offset` is not finite.
-    """
-
-    write: Float[Tensor, " d_model"]
-    scale: float = 1.0
-    offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_vector(self.write, "the writing vector")
-        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset)):
-            raise ValueError(
-                f"scale {self.scale} and offset {self.offset} of a score; they must be finite, the scale above 0"
-            )
-
-
-class _AlongVector:
-    """An operation that moves each residual along one unit vector, by a length that it works out."""
-
-    vector: Float[Tensor, " d_model"]
-    dual: Dual | None
-
-    def shift(self, h: Tensor) -> Tensor:
-        """What is added to residuals of shape `batch pos d_model`."""
-        read = unit_of(self.vector, h)
-        write = read if self.dual is None else unit_of(self.dual.write, h)
-        shift: Tensor = self._length(h, read, write) * write
-        return shift if shift.shape == h.shape else shift.expand_as(h)
-
-    def score(self, h: Tensor) -> Tensor:
-        """What it reads in residuals of shape `batch pos d_model`, shape `batch pos`."""
-        return self._score(h, unit_of(self.vector, h))[..., 0]
-
-    def _length(self, h: Tensor, read: Tensor, write: Tensor) -> Any:
-        """How far each residual moves: of shape `batch pos 1`, or what may stand for it by broadcasting."""
-        raise NotImplementedError
-
-    def _score(self, h: Tensor, read: Tensor) -> Tensor:
-        projection = (h * read).sum(-1, keepdim=True)
-        return projection if self.dual is None else self.dual.scale * projection - self.dual.offset
-
-    def _length_for(self, change: Any, read: Tensor, write: Tensor) -> Any:
-        """How far a residual must move for its score to change by that much."""
-        return change if self.dual is None else change / (self.dual.scale * (read @ write))
-
-
-@numbers_checked
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Add(_AlongVector):
+class Add(AlongVector):
     """`h + strength |h| w`, or `h + strength w` with `unit="absolute"`; w is v, or the writing vector of `dual`.
 
     With `unit="score"` it moves the score by exactly `strength`. Without a `dual` that is `"absolute"`.
@@ -145,7 +81,7 @@ class Add(_AlongVector):
     dual: Dual | None = None
 
     def __post_init__(self) -> None:
-        _check_vectors(self.vector, self.dual)
+        check_vectors(self.vector, self.dual)
         _check_amount(self.strength, "strength")
         if self.unit not in get_args(Unit):
             raise ValueError(f"unit is {self.unit!r}; allowed are 'share', 'absolute' and 'score'")
@@ -221,7 +157,7 @@ class Swap:
 
 @numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Clamp(_AlongVector):
+class Clamp(AlongVector):
     """`h + (value - score) w / (scale v.w)`, after which the score is `value`; `value=0.0` is ablation.
 
     Without a `dual` the score is `v.h` and w is v: the nearest residual whose score is `value`.
@@ -240,7 +176,7 @@ class Clamp(_AlongVector):
     dual: Dual | None = None
 
     def __post_init__(self) -> None:
-        _check_vectors(self.vector, self.dual)
+        check_vectors(self.vector, self.dual)
         _check_amount(self.value, "value")
 
     @property
@@ -276,7 +212,7 @@ class _WithoutAmount:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reflect(_AlongVector, _WithoutAmount):
+class Reflect(AlongVector, _WithoutAmount):
     """`h - 2 score w / (scale v.w)`: the score changes its sign.
 
     Without a `dual` it is `h - 2 (v.h) v`, and the norm stays.
@@ -290,10 +226,45 @@ class Reflect(_AlongVector, _WithoutAmount):
     dual: Dual | None = None
 
     def __post_init__(self) -> None:
-        _check_vectors(self.vector, self.dual)
+        check_vectors(self.vector, self.dual)
 
     def _length(self, h: Tensor, read: Tensor, write: Tensor) -> Any:
         return self._length_for(2 * (0.0 - self._score(h, read)), read, write)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FromClean(AlongVector, _WithoutAmount):
+    """`Reflect`, `Clamp` and ablation by the clean score c, which no steering of the run has changed.
+
+    `does="reflect"` sets the score to -c, and `"clamp"` to c; `"ablate"` lowers it by c. So what acts at one layer
+    is not undone at the next. A prompt token has at each layer the clean score of one pass without any edit; a
+    generated token has at all layers the score that it had before the first of them was steered.
+
+    Raises:
+        ValueError: `does` is another word, or `vector` is not a unit vector.
+    """
+
+    kind: ClassVar[str] = "FromClean"
+    does: Literal["reflect", "clamp", "ablate"]
+    vector: Float[Tensor, " d_model"]
+    dual: Dual | None = None
+
+    def __post_init__(self) -> None:
+        check_vectors(self.vector, self.dual)
+        if self.does not in ("reflect", "clamp", "ablate"):
+            raise ValueError(f"does is {self.does!r}; allowed are 'reflect', 'clamp' and 'ablate'")
+
+    def shift(self, h: Tensor, *, clean: Tensor | None = None) -> Tensor:
+        """What is added to residuals of shape `batch pos d_model` whose clean scores, `batch pos`, are `clean`.
+
+        None: they are those of the clean run themselves.
+        """
+        read, write = self._read_and_write(h)
+        score = self._score(h, read)
+        clean_score = score if clean is None else clean.to(h)[..., None]
+        wanted = {"reflect": -clean_score, "clamp": clean_score, "ablate": score - clean_score}[self.does]
+        shift: Tensor = self._length_for(wanted - score, read, write) * write
+        return shift
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -333,11 +304,12 @@ class Erase(_WithoutAmount):
         return -((h - self.mean.to(h)) @ self.right.to(h).T) @ self.left.to(h).T
 
 
-Operation: TypeAlias = Add | Swap | Clamp | Reflect | Erase
+Operation: TypeAlias = Add | Swap | Clamp | Reflect | FromClean | Erase
 """Each has, beside its own fields:
 
 - `shift(h)`: what is added to residuals of shape `batch pos d_model`, in their dtype. Where that lies along one
-  vector, `_AlongVector` gives it, and the operation says how far each residual moves.
+  vector, `AlongVector` gives it, and the operation says how far each residual moves. That of `FromClean` may be
+  given scores of another run.
 - `vector`: the unit vector that reads its score; it writes along it too, where `dual` names no other.
 - `amount`, `with_amount(...)`: how much, and the same operation with another; None where it has none.
 - `unit`: that of the amount; None where there is no amount, or it is a plain factor.
@@ -348,33 +320,6 @@ Copy `Clamp`, or `Reflect` where nothing is to be chosen: how far a residual mov
 With a `dual` an operation speaks of the score, offset included; without one, of the plain projection, and a method
 of a direction that names a score (`clamp`) adds the direction's offset itself.
 """
-
-
-def relative_size(operation: Operation, h: Float[Tensor, "*batch pos d_model"]) -> Float[Tensor, "*batch pos"]:
-    """`|shift| / |h|` at each position: how large an operation is for the residuals that it acts on."""
-    wide = wide_of(h)
-    return operation.shift(wide).norm(dim=-1) / wide.norm(dim=-1)
-
-
-def _check_vectors(vector: Tensor, dual: Dual | None) -> None:
-    check_vector(vector, "vector")
-    if dual is not None:
-        require_aligned(vector, dual.write)
-
-
-def require_aligned(read: Tensor, write: Tensor, *, of: str = "an operation") -> None:
-    """Raise ValueError where writing along `write` would hardly move the score that `read` reads, or lower it."""
-    if read.shape != write.shape:
-        raise ValueError(
-            f"the writing vector of {of} has width {write.shape[0]}, the reading one {read.shape[0]}; they must "
-            "be equal"
-        )
-    cosine = float(read.double() @ write.double())
-    if not cosine >= LEAST_COSINE:
-        raise ValueError(
-            f"the reading and the writing vector of {of} have the cosine {cosine:.3g}; it must be {LEAST_COSINE} "
-            "or more, or writing would hardly move the score, or lower it"
-        )
 
 
 def _rows(amount: Amount, h: Tensor) -> Amount:

@@ -15,15 +15,18 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, block_hook, hook_layer, layer_and_point, require_hook
 from lrc_tl.models.hooking import Block, Session
 from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.tracking import track_positions
+from lrc_tl.steering.along_vector import check_vector
+from lrc_tl.steering.clean_scores import CleanScores, run_clean_passes
 from lrc_tl.steering.operations import (
+    FromClean,
     Operation,
-    check_vector,
     rescaled,
 )
 from lrc_tl.steering.places import Where, select
@@ -98,7 +101,8 @@ class Steering:
     operation: Operation
     hook_name: str
     layers: Literal["own", "all"] | Sequence[int] = "own"
-    """`"own"` is the layer of `hook_name`. The same vectors act at every layer, each on what those before left."""
+    """`"own"` is the layer of `hook_name`. The same vectors act at every layer, each on what those before left, so
+    that an even number of reflections undoes itself; with `value="clean"` it does not."""
     where: Where = "all"
     bos: bool = False
     """Whether `where="all"` and `"prompt"` include beginning-of-sequence tokens."""
@@ -192,9 +196,10 @@ class Steering:
         the beginning-of-sequence token and on padding too: say so with `bos=True`.
 
         Raises:
-            ValueError: the steering depends on positions, steps or a gate.
+            ValueError: the steering depends on positions, steps, a gate or the clean run.
             LookupError, FingerprintMismatch, ValueError: as `require_model`.
         """
+        self._require_no_clean_run()
         if (
             not isinstance(self.where, str)
             or self.where != "all"
@@ -210,12 +215,51 @@ class Steering:
         return [(name, self.everywhere) for name in self.hook_names(model)]
 
     def everywhere(self, residual: Tensor, hook: Any) -> Tensor:
-        """The operation as a plain hook: at every position it is given, whatever `where` says."""
+        """The operation as a plain hook: at every position it is given, whatever `where` says.
+
+        Raises:
+            ValueError: the operation needs scores of the clean run.
+        """
+        self._require_no_clean_run()
         return self._apply(residual, factor=None, mask=None)
 
-    def _apply(self, residual: Tensor, *, factor: Tensor | None, mask: Tensor | None) -> Tensor:
+    @checked
+    def relative_size(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+        """`|h' - h| / |h|`: how far each of these residuals would be moved, as a share of its length.
+
+        Wherever `where` says, at the full strength of a schedule; in float32 or wider. An operation that writes
+        along another vector than it reads must go the further the more the two differ, and this says how far.
+        Amounts by row need residuals of shape `batch pos d_model`, or one for each row.
+
+        Raises:
+            ValueError: residuals of another width than the vectors.
+        """
+        width = self.operation.vector.shape[0]
+        if acts.shape[-1] != width:
+            raise ValueError(
+                f"the activations have width {acts.shape[-1]}, the steering's vector {width}; they must be equal"
+            )
+        self._require_no_clean_run()
+        rows = wide_of(acts if acts.ndim > 2 else acts.reshape(-1, 1, width))
+        shift = self.operation.shift(rows)
+        if self.keep_norm:
+            shift = rescaled(rows + shift, rows) - rows
+        size: Tensor = shift.norm(dim=-1) / rows.norm(dim=-1)
+        return size.reshape(acts.shape[:-1])
+
+    def _require_no_clean_run(self) -> None:
+        if isinstance(self.operation, FromClean):
+            raise ValueError(
+                'value="clean" needs to know which tokens a pass runs, and a plain hook does not; use steer, '
+                "Steering.on or lrc.generate"
+            )
+
+    def _apply(
+        self, residual: Tensor, *, factor: Tensor | None, mask: Tensor | None, clean: Tensor | None = None
+    ) -> Tensor:
         wide = wide_of(residual)
-        shift = self.operation.shift(wide)
+        operation = self.operation
+        shift = operation.shift(wide, clean=clean) if isinstance(operation, FromClean) else operation.shift(wide)
         steered = wide + (shift if factor is None else factor.to(wide)[:, None] * shift)
         if self.keep_norm:
             steered = rescaled(steered, wide)
@@ -229,8 +273,9 @@ class _Active(threading.local):
     It is local to the thread, as the positions are.
     """
 
-    def __init__(self, steering: Steering, chunk_of: Callable[[Tensor], Chunk]) -> None:
+    def __init__(self, steering: Steering, chunk_of: Callable[[Tensor], Chunk], clean: CleanScores | None) -> None:
         self._steering = steering
+        self._clean = clean
         self._chunk_of = chunk_of
         self._chunk: Chunk | None = None
         self._mask: Tensor | None = None
@@ -242,7 +287,15 @@ class _Active(threading.local):
         assert self._steering.gate is not None
         self._fired = self._chunk_of(residual), self._steering.gate.fires(residual)
 
-    def act(self, residual: Tensor, hook: Any) -> Tensor:
+    def at(self, name: str) -> Callable[[Tensor, Any], Tensor]:
+        """The hook at one of the steering's hook points."""
+
+        def act(residual: Tensor, hook: Any) -> Tensor:
+            return self._act(name, residual)
+
+        return act
+
+    def _act(self, name: str, residual: Tensor) -> Tensor:
         chunk = self._chunk_of(residual)
         if chunk is not self._chunk:
             self._plan(chunk)
@@ -257,9 +310,14 @@ class _Active(threading.local):
             mask = mask & self._fired[1].to(mask.device)
         elif self._empty:
             return residual
-        elif self._whole:
-            return self._steering._apply(residual, factor=self._factor_on(residual), mask=None)
-        return self._steering._apply(residual, factor=self._factor_on(residual), mask=mask.to(residual.device))
+        clean = None if self._clean is None or self._empty else self._clean.at(name, residual, chunk)
+        on_all = self._whole and self._steering.gate is None
+        return self._steering._apply(
+            residual,
+            factor=self._factor_on(residual),
+            mask=None if on_all else mask.to(residual.device),
+            clean=clean,
+        )
 
     def _factor_on(self, residual: Tensor) -> Tensor | None:
         return None if self._factor is None else self._factor.to(residual.device)
@@ -276,6 +334,13 @@ class _Active(threading.local):
         self._chunk = chunk
 
 
+def _clean_scores(steering: Steering, names: Sequence[str]) -> CleanScores | None:
+    operation = steering.operation
+    if not isinstance(operation, FromClean):
+        return None
+    return CleanScores(operation, names, where=steering.where, bos=steering.bos)
+
+
 def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
     """Steerings are on inside the block, in the order given, and gone outside, whatever happens.
 
@@ -284,11 +349,16 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
     order. They act in the context (`contextvars`) that entered them, so not in other threads that were started
     plainly, and not on copies of the model.
 
+    Steerings with `value="clean"` take one extra pass for each block, over every prompt that is run, up to the
+    last layer that they steer, without gradients. No steering and no hook at the model's hook points acts in it
+    or sees it.
+
     Raises:
         FingerprintMismatch: the vectors were made on another model.
         LookupError: the model has no such hook point.
+        ModelError: while the model runs, `value="clean"` on one that drops activations at random.
         ValueError: nothing to steer with, a steering that does not fit the model, or, while the model runs, a
-            place that cannot be known or does not exist.
+            place that cannot be known or does not exist, or a prompt of which no clean pass can be run.
     """
 
     steerings = as_tuple(steerings, "steerings", Steering)
@@ -302,13 +372,16 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
         names = [steering.hook_names(model) for steering in steerings]
         gates = [steering.gate.hook_name for steering in steerings if steering.gate is not None]
         layers = sorted({hook_layer(name) for name in [*gates, *(name for group in names for name in group)]})
-        chunk_of = track_positions(session, model, layers=layers)
+        measured = [_clean_scores(steering, group) for steering, group in zip(steerings, names, strict=True)]
+        from_clean = [scores for scores in measured if scores is not None]
+        begins = run_clean_passes(model, from_clean) if from_clean else None
+        chunk_of = track_positions(session, model, layers=layers, begins=begins)
         hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
-        for steering, group in zip(steerings, names, strict=True):
-            active = _Active(steering, chunk_of)
+        for steering, group, clean in zip(steerings, names, measured, strict=True):
+            active = _Active(steering, chunk_of, clean)
             if steering.gate is not None:
                 hooks.append((steering.gate.hook_name, active.read_gate))
-            hooks.extend((name, active.act) for name in group)
+            hooks.extend((name, active.at(name)) for name in group)
         session.add_hooks(model, hooks)
 
     return Block(put_on)

@@ -20,7 +20,8 @@ from lrc_tl.storage.json_fields import as_text, conforms, parsed
 from lrc_tl.storage.whole_file import whole_file, written_file
 
 SCHEMA_NAME = "lrc_tl.artifact"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: sets of concepts may hold writing vectors. 1: they had none."""
 _KEY = "lrc_tl"
 _DTYPES = {
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
@@ -31,8 +32,18 @@ _LIBRARIES = ("lrc-tl", "transformer-lens", "torch", "transformers", "safetensor
 Header: TypeAlias = dict[str, Any]
 """JSON values by name."""
 
+
+def _without_write_vectors(document: Header) -> Header:
+    """A document of version 1, in which every direction wrote with the vector that it read with."""
+    entries = document["header"].get("objects")
+    if document["kind"] != "concepts" or not conforms(entries, list[dict[str, Any]]):
+        return document  # nothing to add, or damaged, which its reader will say
+    objects = [{"write_rule": "vector", **entry} for entry in entries]
+    return document | {"header": document["header"] | {"objects": objects}}
+
+
 # For each older schema version, the function that converts its document to the next version.
-_UPGRADES: dict[int, Callable[[Header], Header]] = {}
+_UPGRADES: dict[int, Callable[[Header], Header]] = {1: _without_write_vectors}
 
 
 def library_versions() -> dict[str, str]:

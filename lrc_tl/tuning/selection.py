@@ -1,7 +1,7 @@
 """`select_settings`: layers, rank and beta chosen on training facts alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -10,12 +10,15 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.causality import counterfactual_edits
 from lrc_tl.evaluation.classification import classify_activations
 from lrc_tl.evaluation.statements import known_statements
-from lrc_tl.lre.embedding import LinearRelationalEmbedding
+from lrc_tl.lre.dual import NOISES
 from lrc_tl.lre.layer_grid import fit_layer_grid
+from lrc_tl.lre.subject_statistics import SubjectStatistics
+from lrc_tl.methods.backgrounds import held_out_subjects
+from lrc_tl.methods.method import METHODS
+from lrc_tl.methods.settings import require_noise_or_none
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.passes.activations import prompt_activations
@@ -23,8 +26,9 @@ from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation
 from lrc_tl.tuning.beta_choice import BetaEffect, BetaTrials, search_betas
+from lrc_tl.tuning.candidates import Candidates, DualCandidates, Lres, Pair, RankCandidates
 
-_Pair = tuple[int, int]
+_SELECTABLE = ("lrc", "lrc-map")
 _FEWEST = 5
 
 
@@ -34,7 +38,8 @@ class Settings:
 
     subject_layer: int
     object_layer: int
-    rank: int
+    rank: int | None
+    """None: of `lrc-map`, which has a noise in its place."""
     beta: float
     """Keep it with the directions: `concepts.with_beta(settings.beta)`."""
     accuracy: float
@@ -56,14 +61,17 @@ class Settings:
     validation_shots: int
     """Examples in the validation prompts: 0, or as in training where too few are known without."""
     tried: pd.DataFrame
-    """One row for each candidate: subject_layer, object_layer, rank, accuracy, mean_reciprocal_rank."""
+    """One row for each candidate: subject_layer, object_layer, rank (or noise), accuracy, mean_reciprocal_rank."""
     tried_edits: pd.DataFrame
-    """One row for each rank and beta tried at the chosen layers: rank, accuracy, the fields of `BetaEffect`, and
-    within_limits."""
+    """One row for each rank (or noise) and beta tried at the chosen layers: rank, accuracy, the fields of
+    `BetaEffect`, and within_limits."""
+    noise: float | None = None
+    """Of `lrc-map`, which was chosen for; None: of `lrc`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values without the tables, for JSON."""
-        return {key: value for key, value in asdict(self).items() if not key.startswith("tried")}
+        """Plain values without the tables, for JSON; the noise where there is one."""
+        left_out = ("tried", "noise") if self.noise is None else ("tried",)
+        return {key: value for key, value in asdict(self).items() if not key.startswith(left_out)}
 
 
 def default_layers(model: HookedModel) -> tuple[list[int], list[int]]:
@@ -80,7 +88,7 @@ class SearchSpace:
     """What `select_settings` chooses from. Lists of any kind may be given; they are kept as tuples.
 
     Raises:
-        ValueError: no ranks, or one below 1.
+        ValueError: no ranks or noises, a rank below 1, or a noise that is not above 0.
     """
 
     subject_layers: Sequence[int] | None = None
@@ -91,15 +99,25 @@ class SearchSpace:
     """Those above the numerical rank of an LRE count as that."""
     betas: Sequence[float] | None = None
     """Sizes of edits to try, and no others. None: as many as the search needs (`select_settings`)."""
+    noises: Sequence[float] = NOISES
+    """Of `lrc-map`, which has no rank."""
+    background: SubjectStatistics | None = field(default=None, hash=False)
+    """How subjects vary, for `lrc-map`, without subjects that the chosen directions are to be tested on. None: the
+    built-in subjects, without those of the relation that is chosen on unless they are among its facts."""
 
     def __post_init__(self) -> None:
-        for name in ("subject_layers", "object_layers", "ranks", "betas"):
+        for name in ("subject_layers", "object_layers", "ranks", "betas", "noises"):
             if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, as_tuple(values, name))
         if self.betas is not None:
             object.__setattr__(self, "betas", real_numbers(self.betas, "betas"))
         if not self.ranks or min(self.ranks) < 1:
             raise ValueError(f"ranks are {list(self.ranks)}; give at least one, each of them 1 or more")
+        object.__setattr__(self, "noises", real_numbers(self.noises, "noises"))
+        if not self.noises:
+            raise ValueError("noises are empty; give at least one, each of them above 0")
+        for noise in self.noises:
+            require_noise_or_none(noise)
 
     def layers(self, model: HookedModel) -> tuple[list[int], list[int]]:
         """Subject and object layers in this model, counted from the start.
@@ -115,21 +133,6 @@ class SearchSpace:
         return subject, object_
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Candidates:
-    """The LRE of every pair of layers, and the known prompts' objects that directions are made of."""
-
-    lres: dict[_Pair, LinearRelationalEmbedding]
-    object_acts: dict[int, Tensor]
-    """By object layer, one row per prompt."""
-    objects: list[str]
-    """The name of each row's object."""
-
-    def concepts(self, pair: _Pair, rank: int) -> ConceptSet:
-        """The directions of one candidate."""
-        return self.lres[pair].concepts_from_activations(self.object_acts[pair[1]], self.objects, rank=rank)
-
-
 @numbers_checked
 @fingerprints_once()
 def select_settings(
@@ -139,6 +142,7 @@ def select_settings(
     space: SearchSpace = SearchSpace(),
     shots: int = 4,
     n_prompts: int = 5,
+    method: str = "lrc",
     seed: int = 0,
     others: Sequence[Relation] | None = None,
     progress: bool = True,
@@ -151,6 +155,10 @@ def select_settings(
     The layers are those with the best accuracy on average over the ranks, ties by mean reciprocal rank: a few
     dozen facts cannot tell single candidates apart.
 
+    With `method="lrc-map"` there are no ranks: at each pair of layers the noise is the one that reads the known
+    few-shot facts best when each is left out (`DualFit.choose_noise`), and the last layer is among the object
+    layers. The covariance of subjects never holds those of the facts held out for choosing.
+
     A beta is within limits while the edits change little else: KL elsewhere at most 0.7 nats and a perplexity
     ratio of neutral texts of at most 1.5 (`Settings` says what they are). Larger edits reach more soft causality
     but break what the model says. Unless `space` names them, betas are tried from 0.001 to 0.03 in steps of about
@@ -162,12 +170,18 @@ def select_settings(
         space: layers, ranks and betas to choose from.
         shots: examples in the prompts of the first part.
         n_prompts: LRE prompts for each pair of layers, balanced over objects.
+        method: what the settings are for, `"lrc"` or `"lrc-map"`.
         others: relations that give the statements elsewhere; the built-in ones by default.
 
     Raises:
-        ValueError: too few known facts to choose by, or layers without a pair subject < object.
+        ValueError: too few known facts to choose by, layers without a pair subject < object, or another method.
     """
+    if method not in _SELECTABLE:
+        raise ValueError(f"method is {method!r}; settings can be chosen for {' or '.join(_SELECTABLE)}")
+    is_dual = METHODS[method].is_dual
     subject_layers, object_layers = space.layers(model)
+    if is_dual and not space.object_layers:
+        object_layers = sorted({*object_layers, int(model.cfg.n_layers) - 1})
     if n_prompts < 1:
         raise ValueError(f"n_prompts is {n_prompts}; it must be 1 or more")
     fit_on, validate_on = train.split(seed=seed)
@@ -184,26 +198,29 @@ def select_settings(
         progress=progress,
     )
     subject_acts = prompt_activations(model, validation, subject_layers=subject_layers).subject
-    candidates = _Candidates(
-        lres=lres,
-        object_acts=prompt_activations(model, known.prompts, object_layers=object_layers).object,
-        objects=[prompt.object for prompt in known.prompts],
-    )
-    tried = _accuracies(candidates, space.ranks, subject_acts, [prompt.object for prompt in validation])
+    if is_dual:
+        held_out = [fact.subject for fact in validate_on.facts]
+        candidates = _dual_candidates(model, lres, known.prompts, held_out, space, progress=progress)
+    else:
+        candidates = _rank_candidates(model, lres, known.prompts, space)
+    tried = _accuracies(candidates, subject_acts, [prompt.object for prompt in validation])
     pair = _best_pair(tried)
     at_pair = tried[(tried.subject_layer == pair[0]) & (tried.object_layer == pair[1])]
-    accuracies = {str(int(row.rank)): float(row.accuracy) for row in at_pair.itertuples()}
+    accuracies = {
+        str(value): float(accuracy)
+        for value, accuracy in zip(at_pair[candidates.name].tolist(), at_pair.accuracy, strict=True)
+    }
     edits = counterfactual_edits([p for p in validation if p.object in candidates.objects], seed=seed)
-    sets = {rank: candidates.concepts(pair, int(rank)) for rank in accuracies}
+    sets = {value: candidates.concepts(pair, float(value)) for value in accuracies}
     statements = known_statements(model, train, seed=seed, others=others, progress=progress)
     trials = BetaTrials(model, sets, edits, statements, seed=seed, progress=progress)
-    effects, rank, chosen = search_betas(trials, accuracies, space.betas)
+    effects, best, chosen = search_betas(trials, accuracies, space.betas)
     return Settings(
         subject_layer=pair[0],
         object_layer=pair[1],
-        rank=int(rank),
+        rank=None if is_dual else int(best),
         beta=chosen.beta,
-        accuracy=accuracies[rank],
+        accuracy=accuracies[best],
         causality=chosen.causality,
         hard_success=chosen.hard_success,
         kl_elsewhere=chosen.kl_elsewhere,
@@ -213,29 +230,64 @@ def select_settings(
         n_validation=len(validation),
         validation_shots=validation_shots,
         tried=tried,
-        tried_edits=_edits_table(effects, accuracies),
+        tried_edits=_edits_table(effects, accuracies, candidates.name),
+        noise=float(best) if is_dual else None,
     )
 
 
-def _accuracies(
-    candidates: _Candidates, ranks: Sequence[int], subject_acts: Mapping[int, Tensor], actual: Sequence[str]
-) -> pd.DataFrame:
-    """One row for each pair of layers and rank: how well its directions tell the objects of the subjects.
+def _rank_candidates(model: HookedModel, lres: Lres, prompts: Sequence[Prompt], space: SearchSpace) -> Candidates:
+    object_layers = sorted({object_layer for _, object_layer in lres})
+    return RankCandidates(
+        lres=lres,
+        object_acts=prompt_activations(model, prompts, object_layers=object_layers).object,
+        objects=[prompt.object for prompt in prompts],
+        ranks=space.ranks,
+    )
+
+
+def _dual_candidates(
+    model: HookedModel,
+    lres: Lres,
+    prompts: Sequence[Prompt],
+    held_out: Sequence[str],
+    space: SearchSpace,
+    *,
+    progress: bool,
+) -> Candidates:
+    """`held_out` are the subjects that the candidates are judged on."""
+    subject_layers, object_layers = sorted({pair[0] for pair in lres}), sorted({pair[1] for pair in lres})
+    background = space.background
+    if background is None:
+        whole = SubjectStatistics.fit(model, layers=subject_layers, progress=progress)
+        background = whole.without(held_out_subjects(prompts))
+    else:
+        background.require_model(model)
+    plain = [prompt.without_examples() for prompt in prompts]
+    return DualCandidates(
+        lres=lres,
+        object_acts=prompt_activations(model, prompts, object_layers=object_layers).object,
+        objects=[prompt.object for prompt in prompts],
+        subject_acts=prompt_activations(model, plain, subject_layers=subject_layers).subject,
+        background=background.without(held_out),
+        noises=space.noises,
+    )
+
+
+def _accuracies(candidates: Candidates, subject_acts: Mapping[int, Tensor], actual: Sequence[str]) -> pd.DataFrame:
+    """One row for each candidate: how well its directions tell the objects of the subjects.
 
     Raises:
         ValueError: no LRE has any rank.
     """
     rows = []
-    for pair, lre in candidates.lres.items():
-        if (limit := lre.numerical_rank) == 0:  # equal layers: the object does not depend on the subject yet
-            continue
-        for rank in sorted({min(rank, limit) for rank in ranks}):
-            result = classify_activations(candidates.concepts(pair, rank), subject_acts[pair[0]], actual)
+    for pair in candidates.pairs:
+        for value in candidates.values(pair):
+            result = classify_activations(candidates.concepts(pair, value), subject_acts[pair[0]], actual)
             rows.append(
                 {
                     "subject_layer": pair[0],
                     "object_layer": pair[1],
-                    "rank": rank,
+                    candidates.name: value,
                     "accuracy": result.accuracy,
                     "mean_reciprocal_rank": result.mean_reciprocal_rank,
                 }
@@ -247,25 +299,28 @@ def _accuracies(
     return pd.DataFrame(rows)
 
 
-def _best_pair(tried: pd.DataFrame) -> _Pair:
+def _best_pair(tried: pd.DataFrame) -> Pair:
     """The pair of layers with the best accuracy on average over the ranks, ties by mean reciprocal rank."""
     criteria = ["accuracy", "mean_reciprocal_rank"]
     by_pair = tried.groupby(["subject_layer", "object_layer"], sort=True)[criteria].mean()
-    first: _Pair = by_pair.sort_values(criteria, ascending=False, kind="stable").index[0]
+    first: Pair = by_pair.sort_values(criteria, ascending=False, kind="stable").index[0]
     return int(first[0]), int(first[1])
 
 
-def _edits_table(effects: Mapping[str, Sequence[BetaEffect]], accuracies: Mapping[str, float]) -> pd.DataFrame:
-    """One row for each rank and beta tried."""
+def _edits_table(
+    effects: Mapping[str, Sequence[BetaEffect]], accuracies: Mapping[str, float], name: str
+) -> pd.DataFrame:
+    """One row for each rank or noise and beta tried; `name` says which of the two."""
+    kind = int if name == "rank" else float
     rows = [
         {
-            "rank": int(rank),
-            "accuracy": accuracies[rank],
+            name: kind(value),
+            "accuracy": accuracies[value],
             **asdict(effect),
             "within_limits": effect.within_limits,
         }
-        for rank, of_rank in effects.items()
-        for effect in of_rank
+        for value, of_value in effects.items()
+        for effect in of_value
     ]
     return pd.DataFrame(rows)
 

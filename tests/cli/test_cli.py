@@ -4,7 +4,6 @@ import inspect
 import json
 import subprocess
 import sys
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -55,7 +54,6 @@ def test_the_version_is_that_of_the_package(capsys):
             "--ridge and --first-token belong to --method lrc, not to svm",
         ),
         ([*FIT[:-2], "--relation", "r", "--out", "o", "--method", "lrc-final"], "lrc-final needs a rank"),
-        ([*FIT[:5], "--rank", "2", "--relation", "r", "--out", "o"], "lrc needs an object layer"),
         (
             ["probe", "--model", "m", "--concepts", "/no/such/file", "--text", "t", "--subject", "t"],
             "does not exist",
@@ -159,83 +157,6 @@ def test_a_bad_file_is_named_hides_no_other_and_is_a_failure(capsys, tmp_path):
 def test_a_folder_without_relations_is_a_failure(capsys, tmp_path):
     assert main(["relations", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"lrc-tl: there is no *.json file below {tmp_path}\n"
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """The library with its model layer replaced; every call that would use a model is recorded."""
-    made = {}
-
-    class Direction:
-        @contextmanager
-        def steer(self, model, **options):
-            made["steer"] = options
-            model.steered = True
-            yield
-            model.steered = False
-
-    class Concepts(dict):
-        hook_name = "blocks.2.hook_resid_post"
-
-        def save(self, path):
-            path.write_text("saved")
-
-        @classmethod
-        def load(cls, path):
-            made["load"] = path.read_text(), "load_model" in made
-            return cls({"woof": Direction(), "meow": Direction()})
-
-        def require_model(self, model):
-            made["require_model"] = model
-
-        def classify(self, model, text, *, subject):
-            made["classify"] = text, subject
-            return [("meow", 2.5), ("woof", -1.0)]
-
-    class Embedding:
-        @classmethod
-        def fit(cls, model, prompts, **options):
-            made["fit"] = prompts, options
-            return cls()
-
-        def concepts(self, model, prompts, *, rank, ridge):
-            made["concepts"] = prompts, rank, ridge
-            return Concepts.load(saved)
-
-    class Model:
-        steered = False
-        cfg = SimpleNamespace(n_layers=6, d_model=8)
-
-        def generate(self, text, **options):
-            made["generate"] = options
-            return f"{text} {'loud' if self.steered else 'plain'} [b]"
-
-    model = Model()
-
-    def filter_known(model, prompts):
-        made["filter_known"] = prompts
-        dropped = (SimpleNamespace(prompt=prompts[0], answer="moo", reason="wanted 'woof', the model said 'moo'"),)
-
-        def sample(n, *, seed):
-            made["sample"] = n, seed
-            return prompts[1:2]
-
-        return SimpleNamespace(prompts=prompts[1:], dropped=dropped, sample=sample, require_nonempty=lambda: None)
-
-    def load_model(name, *, device):
-        made["load_model"] = name, device
-        return model
-
-    saved = SimpleNamespace(read_text=lambda: "")
-    monkeypatch.setattr(lrc, "load_model", load_model)
-    monkeypatch.setattr(lrc, "filter_known", filter_known)
-    monkeypatch.setattr(lrc, "LinearRelationalEmbedding", Embedding)
-    monkeypatch.setattr(lrc, "ConceptSet", Concepts)
-    fingerprint = SimpleNamespace(to_dict=lambda: {"name": "m"})
-    monkeypatch.setattr(
-        lrc.models, "ModelFingerprint", SimpleNamespace(of=lambda given: given is model and fingerprint)
-    )
-    return made
 
 
 def test_fit_gives_its_arguments_to_the_library_and_saves_the_concepts(calls, capsys, tmp_path):
@@ -356,7 +277,7 @@ def test_steer_shows_the_text_without_and_with_the_concept(calls, capsys, tmp_pa
         "Hi",
     ]
     assert main(["steer", *arguments, "--max-new-tokens", "5", "--json", str(tmp_path / "s.json")]) == 0
-    assert calls["steer"] == {"strength": -0.2}
+    assert calls["steer"] == {"strength": -0.2, "unit": "share"}
     assert calls["generate"] == {"max_new_tokens": 5, "do_sample": False, "verbose": False}
     out = capsys.readouterr().out
     assert "Hi plain [b]" in out
@@ -365,3 +286,7 @@ def test_steer_shows_the_text_without_and_with_the_concept(calls, capsys, tmp_pa
     assert (data["text_unsteered"], data["text_steered"]) == ("Hi plain [b]", "Hi loud [b]")
     assert main(["steer", *["moo" if a == "meow" else a for a in arguments]]) == 1
     assert capsys.readouterr().err == "lrc-tl: moo\n"
+    assert main(["steer", *arguments, "--unit", "score"]) == 0
+    assert calls["steer"] == {"strength": -0.2, "unit": "score"}
+    assert main(["steer", *arguments, "--unit", "metres"]) == 2
+    assert "'metres' is not one of 'share', 'absolute', 'score'" in capsys.readouterr().err

@@ -273,3 +273,30 @@ def test_plots_are_drawn_or_refused_before_anything_runs(folder, load_model, tmp
     monkeypatch.setattr("lrc_tl.views.plots.find_spec", lambda name: None)
     assert run(folder, *options) == 1
     assert capsys.readouterr().err == "lrc-tl: plots need matplotlib; install lrc-tl[plots]\n"
+
+
+def test_the_noise_and_the_test_subjects_of_dual_directions_are_options():
+    options = benchmark_options(
+        {"methods": ("lrc-map",), "noise": 3.0, "keep_test_subjects": True, "subject_layers": 0}, model="m",
+        select=True,
+    )  # fmt: skip
+    assert (options.settings.noise, options.settings.keep_test_subjects) == (3.0, True)
+    written = options.to_dict()
+    assert (written["noise"], written["keep_test_subjects"]) == (3.0, True)
+
+
+def test_options_of_dual_directions_reach_the_run(folder, load_model, capsys, monkeypatch, tmp_path):
+    from lrc_tl.experiments import run as protocol
+
+    ran = []
+
+    def stop(model, relation, seed, methods, settings, **options):
+        ran.append(settings)
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(protocol, "benchmark_relation", stop)
+    options = [*LAYERS, "--methods", "lrc-map", "--noise", "3", "--keep-test-subjects"]
+    assert run(folder, *options) == 1
+    assert (ran[0].noise, ran[0].keep_test_subjects) == (3.0, True)
+    assert run(folder, *LAYERS, "--methods", "lrc-map", "--noise", "-1") == 2
+    assert "noise is -1.0; it must be above 0" in capsys.readouterr().err

@@ -122,3 +122,77 @@ def test_what_does_not_belong_together_is_refused(vectors):
         lrc.combine_concepts([one, a_set(-vectors[0])])
     with pytest.raises(ValueError, match="the sets have widths 12 and 5; combine those of one model"):
         lrc.combine_concepts([one, a_set(vectors[1, :, :5])])
+
+
+def pairs(vectors, names="abc", seed=3):
+    """Directions of several lengths that write with other vectors than they read with."""
+    generator = torch.Generator().manual_seed(seed)
+    return lrc.ConceptSet(
+        {
+            name: lrc.ConceptDirection.from_unscaled(
+                (2 + place) * vector,
+                write_vector=unit(vector) + 0.2 * torch.randn(12, generator=generator, dtype=torch.float64),
+                offset=0.3 * place,
+                relation="r",
+                object_name=name,
+                hook_name=HOOK,
+            )
+            for place, (name, vector) in enumerate(zip(names, vectors, strict=True))
+        }
+    )
+
+
+def test_one_set_of_pairs_alone_keeps_its_scores_less_their_mean_in_units_of_its_mean_length(vectors):
+    one = pairs(vectors[0])
+    combined = lrc.combine_concepts([one])
+    acts = torch.randn(5, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scores, length = one.scores(acts), sum(direction.norm for direction in one.values()) / 3
+    torch.testing.assert_close(combined.scores(acts), (scores - scores.mean(-1, keepdim=True)) / length)
+    written = one.write_vectors - one.write_vectors.mean(0)
+    torch.testing.assert_close(combined.write_vectors, unit(written))
+    assert {direction.write_rule for direction in combined.values()} == {"given"}
+
+
+def test_pairs_combine_to_the_mean_of_their_scores_and_of_their_writing_vectors(vectors):
+    sets = [pairs(vectors[0]), pairs(vectors[1].flip(0), names="cba", seed=4)]
+    combined = lrc.combine_concepts(sets)
+    acts = torch.randn(5, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    alone = [lrc.combine_concepts([each]) for each in sets]
+    by_name = [torch.stack([each[name].score(acts) for name in "abc"], dim=-1) for each in alone]
+    torch.testing.assert_close(combined.scores(acts), torch.stack(by_name).mean(0))
+    written = torch.stack([torch.stack([each[name].write_vector for name in "abc"]) for each in sets])
+    expected = unit((written - written.mean(1, keepdim=True)).mean(0))
+    torch.testing.assert_close(combined.write_vectors, expected)
+
+
+def test_combining_centred_pairs_is_centring_the_combined_ones(vectors):
+    acts = 7 + torch.randn(9, 12, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    sets = [pairs(vectors[0]), pairs(vectors[1], seed=4)]
+    combined = lrc.combine_concepts([each.centred(acts) for each in sets])
+    torch.testing.assert_close(combined.scores(acts), lrc.combine_concepts(sets).centred(acts).scores(acts))
+
+
+def test_sets_of_which_only_some_write_with_other_vectors_are_refused_with_the_counts(vectors):
+    mixed = lrc.ConceptSet({**pairs(vectors[0]), "a": a_set(vectors[0])["a"]})
+    for sets, counts in (
+        ([pairs(vectors[0]), a_set(vectors[1])], "3 of 3, 0 of 3"),
+        ([mixed], "2 of 3"),
+    ):
+        with pytest.raises(ValueError, match=f"in these sets {counts} directions write with another vector"):
+            lrc.combine_concepts(sets)
+
+
+def test_combined_vectors_that_no_longer_go_together_are_refused_with_their_cosine(vectors):
+    one, other = pairs(vectors[0]), pairs(vectors[1], seed=4)
+
+    def against(concepts, others):
+        """The set, writing against what the other set reads, as far as its own score does not see it."""
+        turned = {}
+        for name, direction in concepts.items():
+            read, unseen = direction.vector, others[name].vector
+            unseen = unseen - (unseen @ read) * read
+            turned[name] = replace(direction, write_vector=unit(0.1 * read - unseen))
+        return lrc.ConceptSet(turned)
+
+    with pytest.raises(ValueError, match=r"the reading and the writing vector of 'a' have the cosine -0\.\d+"):
+        lrc.combine_concepts([against(one, other), against(other, one)])

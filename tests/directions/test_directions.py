@@ -345,6 +345,33 @@ def test_clamping_and_gates_know_the_offset_of_a_score(word_model, direction):
         )
 
 
+@pytest.mark.parametrize("kind", ["centred", "oblique"])
+def test_the_clean_run_may_give_the_value(word_model, direction, kind):
+    tilted = direction.vector + 0.6 * torch.eye(12, dtype=torch.float64)[0]
+    written = {}
+    if kind == "oblique":
+        written = {"write_vector": tilted / tilted.norm(), "write_rule": "given", "norm": 0.4}
+    moved = replace(direction, offset=1.5, **written)
+    clean = scores(word_model, moved)
+    # Without a writing vector of its own, what turns or goes is the projection, the offset counted.
+    base = 0.0 if written else 1.5
+    layers = {"layers": [0, 1]}
+    for steering, wanted in {
+        moved.clamp(value="clean").at(**layers): clean,
+        moved.reflect(value="clean").at(**layers): -(clean + base) - base,
+    }.items():
+        with lrc.steer(word_model, [direction.add(strength=0.3), steering]):
+            torch.testing.assert_close(scores(word_model, moved), wanted, rtol=1e-4, atol=1e-4)
+    added = replace(direction, **written).add(strength=0.7, unit="score")
+    with lrc.steer(word_model, [moved.ablate(value="clean"), added]):
+        torch.testing.assert_close(
+            scores(word_model, moved), torch.full_like(clean, 0.7 - base), rtol=1e-4, atol=1e-4
+        )
+    for make, allowed in ((moved.clamp, "a number"), (moved.ablate, "'current'"), (moved.reflect, "'current'")):
+        with pytest.raises(ValueError, match=f"value is 'clear'; allowed are {allowed} and 'clean'"):
+            make(value="clear")
+
+
 def test_a_gate_uses_the_calibrated_threshold(direction):
     assert direction.calibrated(threshold=0.7).gate().threshold == 0.7
     assert direction.gate(threshold=0.2, above=False).above is False

@@ -199,3 +199,39 @@ def test_bad_input_is_refused_with_what_to_do(tmp_path, word_model, monkeypatch)
         ImportError, match=r"need the package gguf; install lrc-tl with its extra: lrc-tl\[local\]"
     ):
         lrc.directions.read_control_vector(path)
+
+
+def pairs(layer=1):
+    """The same concepts, which write with other vectors than they read with."""
+    return lrc.ConceptSet(
+        {
+            name: lrc.ConceptDirection.from_unscaled(
+                direction.vector,
+                write_vector=direction.vector + 0.2 * torch.ones(12),
+                relation="capital",
+                object_name=name,
+                hook_name=direction.hook_name,
+            )
+            for name, direction in concepts(layer=layer).items()
+        }
+    )
+
+
+def test_what_is_exported_is_the_vector_that_a_direction_writes_with(tmp_path):
+    made, path = pairs(layer=2), tmp_path / "v.gguf"
+    vectors = lrc.layer_vectors(made, "Chad", layers=[1, 2], scale=40.0)
+    assert torch.equal(vectors[2], made["Chad"].write_vector * 40)
+    assert not torch.equal(made["Chad"].write_vector, made["Chad"].vector)
+    lrc.write_control_vector(path, vectors, model_hint="gemma3")
+    assert torch.equal(lrc.directions.read_control_vector(path).vectors[1], made["Chad"].write_vector * 40)
+
+
+def test_adding_an_exported_writing_vector_by_hand_is_steering_in_absolute_units(word_model):
+    made = pairs()
+    ids = torch.tensor([[1, 5, 6, 7]])
+    vector = lrc.layer_vectors(made, "France", scale=3.0)[1]
+    hook = ("blocks.1.hook_resid_post", lambda residual, hook: residual + vector.to(residual))
+    with word_model.hooks(fwd_hooks=[hook]):
+        expected = word_model(ids)
+    with made["France"].steer(word_model, strength=3.0, unit="absolute", bos=True):
+        torch.testing.assert_close(word_model(ids), expected, rtol=1e-4, atol=1e-4)

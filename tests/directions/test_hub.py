@@ -208,6 +208,26 @@ def test_the_card_says_what_the_header_says(hub, word_model):
     assert 'from_hub("me/card", model=model)' in card
 
 
+def test_the_card_says_what_a_set_writes_with_where_that_is_another_vector(hub):
+    def direction(name, rule):
+        return lrc.ConceptDirection.from_unscaled(
+            torch.ones(12), relation="r", object_name=name, hook_name="blocks.1.hook_resid_post",
+            write_vector=None if rule == "vector" else torch.arange(12.0), write_rule=rule,
+        )  # fmt: skip
+
+    made = lrc.ConceptSet({name: direction(name, name) for name in ("covariance", "vector", "given")})
+    commit = made.push_to_hub("me/pairs", token=TOKEN)
+    card = (hub.folder / "me/pairs" / commit / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in card.splitlines() if line.startswith("| Writes with"))
+    assert row == (
+        "| Writes with | the dual of the vector that reads, under the subjects' covariance, "
+        "the vector that reads, another vector than reads |"
+    )
+    assert torch.equal(lrc.ConceptSet.from_hub("me/pairs").write_vectors, made.write_vectors)
+    commit = concepts().push_to_hub("me/plain", token=TOKEN)
+    assert "Writes with" not in (hub.folder / "me/plain" / commit / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_card_of_many_concepts_stays_short():
     header = {
         "relation": "", "hook_name": "blocks.1.hook_resid_post", "layer": 1, "fingerprint": None, "settings": {},

@@ -61,6 +61,13 @@ def test_the_fields_that_stored_records_are_compared_by_stay():
     }  # fmt: skip
 
 
+def test_what_only_dual_directions_have_is_stored_where_it_is_given():
+    given = ExperimentSettings(noise=3.0, keep_test_subjects=True).to_dict()
+    assert {name: given[name] for name in given if name not in ExperimentSettings().to_dict()} == {
+        "noise": 3.0, "keep_test_subjects": True,
+    }  # fmt: skip
+
+
 def test_settings_do_not_change():
     settings = ExperimentSettings(ranks=4)
     for name, value in (("ranks", 5), ("betas", 0.1), ("shots", 2)):
@@ -94,6 +101,7 @@ def test_what_is_no_number_is_refused(given, message):
         ({"betas": (0.1, 0.1)}, "betas: 0.1 was given 2 times"),
         ({"betas": float("inf")}, "beta is inf; it must be a finite number"),
         ({"max_lre_prompts": 0}, "max_lre_prompts is 0; it must be 1 or more"),
+        ({"noise": 0}, "noise is 0; it must be above 0, or None to have it chosen"),
         ({"shots": -1}, "shots is -1; it must be 0 or more"),
     ],
 )

@@ -54,6 +54,38 @@ def test_the_covariance_is_that_of_the_samples_shrunk_by_ledoit_and_wolf(statist
     torch.testing.assert_close(statistics[2].covariance.dense(), torch.from_numpy(expected), rtol=1e-8, atol=1e-10)
 
 
+def test_texts_that_are_equal_up_to_the_subject_are_run_once(word_model, monkeypatch):
+    from lrc_tl.lre import background
+
+    templates = ("w1 {} w2 w3", "w1 {} w4", "w5 {}", "w1 {} w2 w9")
+    prompts = prompts_of(SUBJECTS, templates)
+    asked = []
+    really = background.residuals_at_positions
+
+    def counted(model, sequences, layers, *, ran):
+        asked.extend(sequences)
+        return really(model, sequences, layers, ran=ran)
+
+    monkeypatch.setattr(background, "residuals_at_positions", counted)
+    statistics = SubjectStatistics.fit(word_model, layers=[2], background=prompts)
+    assert len(asked) == len(set(asked)) == 2 * len(SUBJECTS)
+    samples = statistics[2].samples
+    assert torch.equal(samples[0::4], samples[1::4])
+    assert torch.equal(samples[0::4], samples[3::4])
+    expected = torch.cat([lrc.subject_activations(word_model, [prompt], layer=2) for prompt in prompts[:12]])
+    torch.testing.assert_close(samples[:12], expected.cpu(), rtol=1e-5, atol=1e-4)
+
+
+def test_under_steering_from_the_end_of_the_text_prompts_keep_their_ends(word_model, prompts):
+    direction = lrc.ConceptDirection.from_unscaled(
+        torch.ones(12), relation="r", object_name="o", hook_name="blocks.0.hook_resid_post"
+    )
+    with direction.steer(word_model, strength=0.5, where=-2):
+        statistics = SubjectStatistics.fit(word_model, layers=[1], background=prompts)
+        expected = torch.cat([lrc.subject_activations(word_model, [prompt], layer=1) for prompt in prompts[:6]])
+    torch.testing.assert_close(statistics[1].samples[:6], expected.cpu(), rtol=1e-5, atol=1e-4)
+
+
 def test_plain_texts_give_every_token_but_special_ones(word_model):
     texts = [f"w1 w2 w{number} w3 w4 w{number + 1} <eos> w7" for number in range(10, 20)]
     statistics = SubjectStatistics.fit(word_model, layers=[1], background=texts)

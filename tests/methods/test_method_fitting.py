@@ -100,6 +100,9 @@ def test_a_low_rank_solver_is_made_for_the_rank_of_the_method(word_model, prompt
     [
         ({"max_lre_prompts": 0}, ValueError, "max_lre_prompts is 0; it must be 1 or more"),
         ({"max_lre_prompts": True}, TypeError, "max_lre_prompts is True"),
+        ({"noise": 0.0}, ValueError, "noise is 0.0; it must be above 0, or None to have it chosen"),
+        ({"noise": float("inf")}, ValueError, "noise is inf; it must be above 0"),
+        ({"noise": True}, TypeError, "noise is True"),
         ({"solver": "lowrank"}, ValueError, r"solver is 'lowrank'; allowed are 'exact' and LowRank\(rank=...\)"),
     ],
 )
@@ -126,7 +129,6 @@ def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_
     ("changes", "message"),
     [
         ({"method": "lrc"}, "lrc needs a rank; give one, such as 64, or take lrc-ridge, which has none"),
-        ({"object_layer": None}, "lrc-combined needs an object layer above the subject layer"),
         ({"method": "lcr", "rank": 2}, "no method 'lcr'; did you mean lrc"),
         ({"method": "lrc", "rank": 500}, "rank is 500; the model.s residual stream allows 1 to 12"),
         (

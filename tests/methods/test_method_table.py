@@ -1,6 +1,7 @@
 """The table of methods: one entry says all that the rest of the library asks about a method."""
 
 import inspect
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -10,12 +11,20 @@ from spoken import spoken_relations
 import lrc_tl as lrc
 from lrc_tl.experiments.presets import TABLE_METHODS
 from lrc_tl.methods import baselines, fitting, method
-from lrc_tl.methods.method import METHODS, Method, default_method
+from lrc_tl.methods.method import (
+    METHODS,
+    Method,
+    default_method,
+    default_object_layer,
+    default_subject_layer,
+    meant_method,
+)
 
 
 def test_results_and_files_know_the_methods_by_these_names_in_this_order():
     assert list(METHODS) == [
         "lrc", "lrc-final", "lrc-first", "lrc-ridge", "lrc-combined", "lrc-same-object", "lrc-other-objects",
+        "lrc-map", "lrc-map-given",
         "mean", "centred-mean", "mean-difference", "svm", "logistic", "lda", "pca", "random",
         "shuffled-mean", "shuffled-svm",
     ]  # fmt: skip
@@ -35,8 +44,29 @@ def test_each_method_says_what_it_is_in_a_sentence_of_its_own():
 def test_a_method_reads_objects_exactly_if_it_inverts_an_lre(entry):
     assert (entry.object_layer is None) == (entry.inverse is None) == entry.is_baseline
     assert not (entry.is_baseline and (entry.combines or entry.lre_for_each or entry.needs_rank or entry.ridge))
-    assert not (entry.needs_rank and entry.ridge)
+    assert entry.needs_rank + bool(entry.ridge) + entry.is_dual == (not entry.is_baseline)
     assert entry.object_layer != "half_way"  # for parts of another method alone
+
+
+def test_what_stands_for_a_method_at_an_object_layer_that_is_given_differs_in_nothing_else():
+    for entry in METHODS.values():
+        meant = meant_method(entry, object_layer=13)
+        if meant is not entry:
+            assert (entry.object_layer, meant.object_layer) == ("last", "given")
+            same = {"name": "", "summary": "", "object_layer": None, "with_object_layer": None}
+            assert replace(entry, **same) == replace(meant, **same)
+        assert meant_method(entry, object_layer=None) is entry
+    assert meant_method(METHODS["lrc-map"], object_layer=13).name == "lrc-map-given"
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "subject", "object_"),
+    [(18, 9, 13), (30, 15, 22), (32, 16, 23), (28, 14, 20), (3, 1, 2), (2, 1, 1)],
+)
+def test_layers_that_are_not_given_lie_half_way_and_at_72_percent(n_layers, subject, object_):
+    assert default_subject_layer(n_layers) == subject
+    assert default_object_layer(n_layers, subject_layer=subject) == object_
+    assert default_object_layer(n_layers, subject_layer=n_layers - 2) == n_layers - 1
 
 
 def test_a_baseline_has_a_function_or_shuffles_the_objects_of_one_that_has():

@@ -17,8 +17,16 @@ from lrc_tl.relations.prompts import _remembered, tokens_once
 N_STEPS = 32
 """Steps tried for each work in the files that put things on a model, and half as many elsewhere."""
 N_SIGNALS = 40
-OWNERS = ("hooking.py", "following.py", "tracking.py", "selectivity.py")
-WORKS = ("evaluate", "filter_known", "steer and generate", "lrc.generate", "fit", "random weights")
+OWNERS = ("hooking.py", "clean_pass.py", "following.py", "tracking.py", "selectivity.py")
+WORKS = (
+    "evaluate",
+    "filter_known",
+    "steer and generate",
+    "steer by the clean run",
+    "lrc.generate",
+    "fit",
+    "random weights",
+)
 
 # An interrupt may come while Python takes down a generator, and is lost there.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -42,6 +50,12 @@ def works(model):
         with adding(where="generated").on(model):
             generate(model, WORDS)
 
+    def steer_by_the_clean_run():
+        vector = torch.eye(12)[0]
+        operation = lrc.steering.FromClean(does="reflect", vector=vector)
+        with lrc.Steering(operation=operation, hook_name="blocks.1.hook_resid_post", layers="all").on(model):
+            generate(model, WORDS)
+
     def fit():
         lrc.LinearRelationalEmbedding.fit(model, known, subject_layer=0, object_layer=2, progress=False)
 
@@ -53,6 +67,7 @@ def works(model):
         "evaluate": lambda: lrc.evaluate(model, concepts, known, beta=0.1),
         "filter_known": lambda: lrc.filter_known(model, known),
         "steer and generate": steer_and_generate,
+        "steer by the clean run": steer_by_the_clean_run,
         "lrc.generate": lambda: lrc.generate(model, list(WORDS), steering=adding(), max_new_tokens=2),
         "fit": fit,
         "random weights": randomize,

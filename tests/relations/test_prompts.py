@@ -165,6 +165,42 @@ def test_more_shots_than_other_facts_is_an_error():
         relation.prompts(shots=2)
 
 
+@pytest.mark.parametrize("templates", ["one", "all"])
+def test_a_prompt_with_examples_holds_the_zero_shot_prompt_of_its_fact_and_seed(templates):
+    relation = lrc.Relation.from_pairs(
+        "r", [(f"s{n}", f"o{n % 3}") for n in range(12)],
+        templates=["{} is", "Of {}:"], zero_shot_templates=["{} has", "The {} in", "Say {},"],
+    )  # fmt: skip
+    train, test = relation.split(seed=1)
+    for part in (train, test):
+        plain = {prompt.subject: prompt for prompt in part.prompts(seed=5)}
+        few_shot = part.prompts(shots=2, seed=5, templates=templates)
+        assert len({prompt.text for prompt in plain.values()}) == len(part.facts)
+        for prompt in few_shot:
+            assert prompt.zero_shot == plain[prompt.subject] == prompt.without_examples()
+            assert prompt.zero_shot.relation_objects == prompt.relation_objects
+        assert few_shot != part.prompts(shots=2, seed=6, templates=templates)
+        for prompt in plain.values():
+            assert prompt.zero_shot is None
+            assert prompt.without_examples() is prompt
+
+
+def test_the_zero_shot_form_is_no_part_of_what_a_prompt_is():
+    (prompt, *_) = lrc.Relation.from_pairs("r", {"a": "x", "b": "y"}, templates=["{} is"]).prompts(shots=1)
+    bare = replace(prompt, zero_shot=None)
+    assert prompt.zero_shot is not None
+    assert (bare, hash(bare), repr(bare)) == (prompt, hash(prompt), repr(prompt))
+    assert lrc.relations.prompts.prompts_hash([bare]) == lrc.relations.prompts.prompts_hash([prompt])
+
+
+def test_a_zero_shot_form_of_another_subject_is_refused():
+    other = lrc.Prompt(text="b is", subject="b", object="y")
+    with pytest.raises(
+        ValueError, match="zero_shot is about 'b', and the prompt about 'a'; give a prompt with the"
+    ):
+        lrc.Prompt(text="b is y\na is", subject="a", object="x", zero_shot=other)
+
+
 @pytest.mark.real_model
 @pytest.mark.parametrize("subject", ["Paris", "São Paulo", "東京", "Llanfairpwll"])
 def test_gemma_positions_give_back_the_subject_and_the_object(gemma, subject):

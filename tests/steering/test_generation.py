@@ -3,10 +3,12 @@
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tiny_steering import residuals
 
 import lrc_tl as lrc
 from lrc_tl.steering import generation
@@ -61,6 +63,32 @@ def test_probabilities_scores_and_kl_are_those_of_the_tokens(word_model, tempera
         assert (one.kl > 0).all()
         if temperature == 0:
             assert new == steered.argmax(-1).tolist()
+
+
+def test_scores_are_those_of_the_direction_where_it_writes_with_another_vector(word_model):
+    direction = lrc.ConceptDirection.from_unscaled(
+        3 * unit(0), write_vector=unit(0) + 0.5 * unit(1), offset=1.5, relation="r", object_name="x",
+        hook_name=HOOK,
+    )  # fmt: skip
+    plain = replace(direction, write_vector=None, write_rule=None, offset=0.0)
+    n_read = 0
+    for steering in (
+        direction.add(strength=6.0, unit="score"),
+        direction.clamp(value=7.0),
+        direction.add(strength=0.1),
+    ):
+        both = [steering, plain.add(strength=0.0)]
+        for made in lrc.generate(word_model, TEXTS, steering=both, max_new_tokens=4):
+            known = ~made.scores[:, 0].isnan()
+            start = word_model.to_tokens(made.prompt)[0].tolist()
+            with steering.on(word_model):
+                h = residuals(word_model, torch.tensor([[*start, *made.token_ids.tolist()]]))[0, len(start) :]
+            expected = direction.score(h)[known].double()
+            scores = made.scores[known].double()
+            torch.testing.assert_close(scores[:, 0], expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(3 * scores[:, 1] - 1.5, expected, rtol=1e-4, atol=1e-4)
+            n_read += int(known.sum())
+    assert n_read >= 3
 
 
 def test_a_sweep_over_strengths_is_the_single_runs(word_model):

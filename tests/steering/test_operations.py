@@ -8,7 +8,8 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.steering import operations
-from lrc_tl.steering.operations import Add, Clamp, Erase, Reflect, Swap
+from lrc_tl.steering.along_vector import Dual
+from lrc_tl.steering.operations import Add, Clamp, Erase, FromClean, Reflect, Swap
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -27,6 +28,11 @@ def unit(seed):
     """A direction as it is stored: float32."""
     vector = torch.randn(24, generator=torch.Generator().manual_seed(seed))
     return vector / vector.norm()
+
+
+def tilted():
+    """A unit vector between two directions, to write along."""
+    return exact(unit(1) + unit(2), unit(1))
 
 
 def edit(operation, h, **options):
@@ -101,6 +107,33 @@ def test_a_shift_along_one_vector_has_the_shape_of_the_residuals_and_no_other_di
 
 def test_a_reflection_goes_exactly_twice_as_far_as_ablation(h):
     assert torch.equal(Reflect(vector=unit(1)).shift(h), 2 * Clamp(vector=unit(1), value=0.0).shift(h))
+
+
+@pytest.mark.parametrize("kind", ["plain", "oblique"])
+def test_measured_in_the_clean_run_itself_operations_are_the_plain_ones(h, kind):
+    dual = None if kind == "plain" else Dual(write=tilted(), scale=0.2, offset=1.5)
+    plain = {
+        "reflect": Reflect(vector=unit(1), dual=dual),
+        "ablate": Clamp(vector=unit(1), value=0.0, dual=dual),
+    }
+    for does, operation in plain.items():
+        shift = FromClean(does=does, vector=unit(1), dual=dual).shift(h)
+        assert (shift.shape, shift.dtype) == (h.shape, h.dtype)
+        assert ((shift - operation.shift(h)).norm(dim=-1) <= within(h)).all()
+    assert not FromClean(does="clamp", vector=unit(1), dual=dual).shift(h).any()
+
+
+@pytest.mark.parametrize("kind", ["plain", "oblique"])
+def test_scores_of_another_run_are_set_turned_or_taken_away(h, kind):
+    dual = None if kind == "plain" else Dual(write=tilted(), scale=0.2, offset=1.5)
+    clean = torch.randn(2, 5, generator=torch.Generator().manual_seed(4)).to(h) * h.norm(dim=-1)
+    for does in ("reflect", "clamp", "ablate"):
+        operation = FromClean(does=does, vector=unit(1), dual=dual)
+        before = operation.score(h)
+        after = operation.score(h + operation.shift(h, clean=clean))
+        wanted = {"reflect": -clean, "clamp": clean, "ablate": before - clean}[does]
+        assert ((after - wanted).abs() <= 10 * within(h)).all()
+        assert (wanted - before).abs().max() > 0.1
 
 
 def test_a_swap_is_the_papers_equation(h):
@@ -178,6 +211,8 @@ def test_vectors_that_are_not_unit_vectors_or_do_not_fit_are_refused():
         Swap(remove=unit(1), add=torch.eye(3)[0], beta=0.1)
     with pytest.raises(ValueError, match="give one number, or one for each row"):
         Add(vector=unit(1), strength=torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="does is 'turn'; allowed are 'reflect', 'clamp' and 'ablate'"):
+        FromClean(does="turn", vector=unit(1))
     with pytest.raises(ValueError, match="unit is 'metres'; allowed are 'share', 'absolute' and 'score'"):
         Add(vector=unit(1), strength=1.0, unit="metres")
 
@@ -210,6 +245,7 @@ def test_what_has_a_strength_shifts_in_proportion_to_it_and_what_has_none_does_n
         (Swap(remove=unit(1), add=unit(2), beta=0.5), True),
         (Clamp(vector=unit(1), value=0.5), False),
         (Reflect(vector=unit(1)), False),
+        (FromClean(does="reflect", vector=unit(1)), False),
         (erase, False),
     ):
         assert operation.has_strength == proportional

@@ -188,7 +188,7 @@ def test_other_bad_input_is_refused(model):
     with pytest.raises(ValueError, match="no steerings"), lrc.steer(model, []):
         pass
     with (
-        pytest.raises(ValueError, match="the strength has 3 rows, but the batch has 1"),
+        pytest.raises(ValueError, match="the amount has 3 rows, but the batch has 1"),
         adding(torch.ones(3)).on(model),
     ):
         model(TOKENS)

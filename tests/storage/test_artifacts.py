@@ -79,7 +79,7 @@ def test_any_tensor_comes_back_bit_for_bit(tmp_path, dtype):
 def test_a_file_records_what_wrote_it(saved):
     with safe_open(saved, framework="pt") as opened:
         document = json.loads(opened.metadata()["lrc_tl"])
-    assert document["schema"] == {"name": "lrc_tl.artifact", "version": 1}
+    assert document["schema"] == {"name": "lrc_tl.artifact", "version": 2}
     assert document["kind"] == "concepts"
     assert document["versions"]["torch"] == torch.__version__.split("+")[0] or document["versions"]["torch"]
     assert {"python", "lrc-tl", "transformer-lens", "torch"} <= set(document["versions"])
@@ -144,20 +144,20 @@ def test_no_length_of_the_header_makes_a_sound_file_look_like_a_pickle(tmp_path)
 
 
 def test_a_later_schema_version_says_what_to_install(saved):
-    rewrite(saved, lambda document: document["schema"].update(version=2))
-    with pytest.raises(ArtifactError, match="schema version 2, and this lrc_tl reads up to 1; install a newer"):
+    rewrite(saved, lambda document: document["schema"].update(version=3))
+    with pytest.raises(ArtifactError, match="schema version 3, and this lrc_tl reads up to 2; install a newer"):
         lrc.ConceptSet.load(saved)
 
 
 def test_an_older_schema_version_is_brought_up_to_date(saved, monkeypatch):
-    monkeypatch.setattr(artifacts, "SCHEMA_VERSION", 2)
-    with pytest.raises(ArtifactError, match="schema version 1 was never in use"):
+    monkeypatch.setattr(artifacts, "SCHEMA_VERSION", 3)
+    with pytest.raises(ArtifactError, match="schema version 2 was never in use"):
         lrc.ConceptSet.load(saved)
 
     def upgrade(document):
         return document | {"header": document["header"] | {"settings": {"rank": 5}}}
 
-    monkeypatch.setitem(artifacts._UPGRADES, 1, upgrade)
+    monkeypatch.setitem(artifacts._UPGRADES, 2, upgrade)
     assert lrc.ConceptSet.load(saved).settings == {"rank": 5}
 
 
@@ -183,7 +183,7 @@ def test_other_files_are_refused(tmp_path):
 
 def good_header():
     entry = {"name": "x", "relation": "r", "method": "lrc", "norm": 1.0, "threshold": None}
-    entry |= {"slope": None, "intercept": None}
+    entry |= {"slope": None, "intercept": None, "write_rule": "vector"}
     return {"hook_name": HOOK, "fingerprint": None, "settings": {}, "objects": [entry]}
 
 

@@ -54,6 +54,26 @@ def a_set(calibrated=True):
     return concepts.calibrate(acts, list(concepts) * 10) if calibrated else concepts
 
 
+def a_set_of_pairs():
+    """Two directions that write with another vector than they read with, and one that does not."""
+    generator = torch.Generator().manual_seed(0)
+    return lrc.ConceptSet(
+        {
+            name: lrc.ConceptDirection.from_unscaled(
+                vector := torch.randn(12, generator=generator),
+                write_vector=None if rule == "vector" else vector + 0.5 * torch.randn(12, generator=generator),
+                write_rule=rule,
+                offset=0.5,
+                relation="r",
+                object_name=name,
+                hook_name=HOOK,
+                fingerprint=FINGERPRINT,
+            )
+            for name, rule in (("France", "covariance"), ("日本", "vector"), ("x y", "given"))
+        }
+    )
+
+
 def an_lre():
     generator = torch.Generator().manual_seed(0)
     return lrc.LinearRelationalEmbedding(
@@ -73,7 +93,7 @@ def an_lre():
     )
 
 
-MADE = {"set": a_set, "plain set": lambda: a_set(calibrated=False), "lre": an_lre}
+MADE = {"set": a_set, "plain set": lambda: a_set(calibrated=False), "pairs": a_set_of_pairs, "lre": an_lre}
 
 
 @pytest.fixture(params=MADE)
