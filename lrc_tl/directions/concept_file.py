@@ -122,9 +122,7 @@ def _directions_of(
     """
     objects = header["objects"]
     if vectors.ndim != 2 or vectors.shape[0] != len(objects):
-        raise ValueError(
-            f"vectors of shape {tuple(vectors.shape)} for {len(objects)} objects; it must be one a row"
-        )
+        raise ValueError(f"vectors of shape {tuple(vectors.shape)} for {len(objects)} objects; give one per row")
     if vectors.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"vectors are {vectors.dtype}; they must be float32 or float64")
     fingerprint = None if header["fingerprint"] is None else ModelFingerprint.from_dict(header["fingerprint"])

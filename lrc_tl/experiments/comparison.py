@@ -158,7 +158,7 @@ def _at_equal_kl(
 def _mean_kl(records: Sequence[RelationRecord], method: str) -> list[tuple[int, float]]:
     """Place in the curve and KL on unrelated statements, by positive beta; of the relations' means over seeds."""
     curve = []
-    for place, beta in sorted(enumerate(records[0].betas), key=lambda pair: pair[1]):
+    for place, beta in sorted(enumerate(records[0].betas), key=lambda place_and_beta: place_and_beta[1]):
         if beta <= 0:  # an edit the other way, or none
             continue
         by_relation: dict[str, list[float]] = {}
