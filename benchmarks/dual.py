@@ -30,6 +30,7 @@ from lrc_tl.lre.background import built_in_background
 from lrc_tl.lre.dual import NOISES, DualFit
 from lrc_tl.lre.embedding import combined
 from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics
+from lrc_tl.relations.sampling import splittable_sample
 from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,10 +50,14 @@ class Facts:
 
     @classmethod
     def of(cls, model: Any, relation: str, *, n_prompts: int) -> "Facts":
-        """At most `n_prompts` that the model knows 4-shot, balanced over objects."""
+        """At most `n_prompts` that the model knows 4-shot, up to four for each object, the best known first."""
         train, _ = lrc.load_relation(relation).split(seed=0)
-        asked = train.sample(min(3 * n_prompts, len(train.facts)), seed=0).prompts(shots=4, seed=0)
-        prompts = lrc.filter_known(model, asked, progress=False).sample(n_prompts, seed=0)
+        asked = splittable_sample(train, 3 * n_prompts, seed=0).prompts(shots=4, seed=0)
+        by_object: dict[str, list[lrc.Prompt]] = {}
+        for prompt in lrc.filter_known(model, asked, progress=False).prompts:
+            by_object.setdefault(prompt.object, []).append(prompt)
+        most_known = sorted(by_object.values(), key=len, reverse=True)
+        prompts = tuple(prompt for known in most_known for prompt in known[:4])[:n_prompts]
         plain = [prompt.without_examples() for prompt in prompts]
         return cls(
             prompts=prompts,
