@@ -6,7 +6,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 _locks: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 def turn(model: Any) -> AbstractContextManager[Any]:
@@ -14,6 +13,7 @@ def turn(model: Any) -> AbstractContextManager[Any]:
 
     The tokenizer's padding side is set meanwhile, and a Bridge has its cache on itself.
     """
-    with _lock:
-        lock: AbstractContextManager[Any] = _locks.setdefault(model, threading.RLock())
+    # One call into C, which no other thread comes between. A lock of all models around it could stay taken after
+    # an interrupt at the end of its block, and then no model would ever have its turn again.
+    lock: AbstractContextManager[Any] = _locks.setdefault(model, threading.RLock())
     return lock
