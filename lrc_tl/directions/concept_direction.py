@@ -94,7 +94,7 @@ class ConceptDirection:
     ) -> "ConceptDirection":
         """A direction from vectors of any length but zero, scaled in float32 or wider.
 
-        `norm` keeps the length of `vector`.
+        `norm` keeps the length of `vector`, and `write_vector` gets its dtype and device.
 
         Raises:
             ValueError: a vector is zero or not finite, or they have a cosine below 1e-3.
@@ -102,7 +102,7 @@ class ConceptDirection:
         unit, norm = scaled_to_unit(vector, f"the vector for {object_name!r}")
         written = None
         if write_vector is not None:
-            written, _ = scaled_to_unit(write_vector, f"the writing vector for {object_name!r}")
+            written = scaled_to_unit(write_vector, f"the writing vector for {object_name!r}")[0].to(unit)
         return cls(
             vector=unit,
             write_vector=written,

@@ -256,6 +256,11 @@ def test_a_writing_vector_may_have_any_length_and_its_rule_is_given_unless_said(
         read, write_vector=30 * SIGMA.times(read), relation="r", object_name="x", hook_name=HOOK
     )
     torch.testing.assert_close(writing_vector(direction), unit(SIGMA.times(read)))
+    narrow = lrc.ConceptDirection.from_unscaled(
+        read.float(), write_vector=SIGMA.times(read.float()), relation="r", object_name="x", hook_name=HOOK
+    )
+    assert (narrow.vector.dtype, narrow.write_vector.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(narrow.write_vector.double(), direction.write_vector, rtol=0, atol=1e-6)
     assert direction.write_rule == "given"
     assert direction.norm == pytest.approx(float(read.norm()))
 
