@@ -25,11 +25,15 @@ def whole_rows(model: HookedModel, lengths: Sequence[int]) -> Iterator[None]:
 
     Steering that is on then sees of each row what it would see if the row were run alone.
     """
-    token = _whole_rows.set((model, tuple(lengths)))
+    before = _whole_rows.get()
     try:
-        yield
-    finally:
-        _whole_rows.reset(token)
+        try:
+            _whole_rows.set((model, tuple(lengths)))
+            yield
+        finally:
+            _whole_rows.set(before)
+    finally:  # again, should an interrupt have come before it
+        _whole_rows.set(before)
 
 
 def told_lengths(model: Any) -> tuple[int, ...] | None:

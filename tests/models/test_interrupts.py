@@ -12,12 +12,13 @@ from tiny_steering import TOKENS, WORDS, adding, generate
 import lrc_tl as lrc
 from lrc_tl.evaluation.control_tasks import random_weights
 from lrc_tl.models.fingerprint import _taken, fingerprints_once
+from lrc_tl.passes.padding import told_lengths, whole_rows
 from lrc_tl.relations.prompts import _remembered, tokens_once
 
 N_STEPS = 32
 """Steps tried for each work in the files that put things on a model, and half as many elsewhere."""
 N_SIGNALS = 40
-OWNERS = ("hooking.py", "clean_pass.py", "following.py", "tracking.py", "selectivity.py")
+OWNERS = ("hooking.py", "clean_pass.py", "following.py", "tracking.py", "control_tasks.py", "padding.py")
 WORKS = (
     "evaluate",
     "filter_known",
@@ -124,6 +125,7 @@ def test_an_interrupt_at_any_step_leaves_nothing_on_the_model(model, works, name
         except KeyboardInterrupt:
             interrupted += 1
         assert left_on(model) == {}, f"after an interrupt at step {at}"
+        assert told_lengths(model) is None, f"after an interrupt at step {at}"
         assert torch.is_grad_enabled(), f"after an interrupt at step {at}"
         assert torch.equal(torch.get_rng_state(), random_state), f"after an interrupt at step {at}"
         assert torch.equal(model(TOKENS), clean), f"after an interrupt at step {at}"
@@ -150,6 +152,7 @@ def test_a_signal_at_any_time_leaves_nothing_on_the_model(model, works, name):
                 interrupted += 1
             signal.setitimer(signal.ITIMER_REAL, 0)
             assert left_on(model) == {}
+            assert told_lengths(model) is None
             assert torch.equal(model(TOKENS), clean)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -177,13 +180,16 @@ def test_a_block_whose_way_out_is_interrupted_is_off_once_the_interrupt_is_forgo
     assert torch.equal(model(TOKENS), clean)
 
 
-def test_an_interrupt_leaves_no_fingerprint_and_no_tokens_remembered():
-    inside = {fingerprints_once.__wrapped__.__code__, tokens_once.__wrapped__.__code__}
+def test_an_interrupt_leaves_no_fingerprint_no_tokens_and_no_lengths_remembered(model):
+    blocks = (fingerprints_once, tokens_once, whole_rows)
+    inside = {block.__wrapped__.__code__ for block in blocks}
 
     @fingerprints_once()
     def work():
         assert _taken.get() is not None
         assert _remembered.get() is not None
+        with whole_rows(model, [3, 2]):
+            assert told_lengths(model) == (3, 2)
 
     def interrupted_at(number):
         lines = 0
@@ -210,6 +216,6 @@ def test_an_interrupt_leaves_no_fingerprint_and_no_tokens_remembered():
 
     number = 1
     while interrupted_at(number):
-        assert (_taken.get(), _remembered.get()) == (None, None), number
+        assert (_taken.get(), _remembered.get(), told_lengths(model)) == (None, None, None), number
         number += 1
-    assert number > 12
+    assert number > 18
