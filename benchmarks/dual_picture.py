@@ -70,21 +70,21 @@ def draw(out, *, name, background, others, subjects, writes, cosine):
         (subjects, f"cities of {name}", {"s": 26, "color": "tab:red"}),
     ):
         axes.scatter(points[:, 0], points[:, 1], label=label, linewidths=0, **style)
-    length = 2.5 * float(others.std())
+    across, along = (2.5 * float(others[:, axis].std()) for axis in (0, 1))
     arrow = {"arrowstyle": "-|>", "lw": 2.2, "shrinkA": 0, "shrinkB": 0}
     for (x, y), text, colour in (
-        ((0.0, length), "reads", "black"),
-        ((float(writes[0]) * length, float(writes[1]) * length), "writes", "tab:green"),
+        ((0.0, along), "reads", "black"),
+        ((across, across * float(writes[1] / writes[0])), "writes", "tab:green"),
     ):
         axes.annotate("", xy=(x, y), xytext=(0, 0), arrowprops={**arrow, "color": colour})
         axes.annotate(text, xy=(x, y), xytext=(6, 6), textcoords="offset points", color=colour, weight="bold")
-    axes.set_aspect("equal")
+    stretched = float(background[:, 0].std() / background[:, 1].std())
     axes.set_xlabel("along the writing vector, less its part along the reading one")
-    axes.set_ylabel("along the reading vector")
+    axes.set_ylabel(f"along the reading vector (stretched: spreads differ {stretched:.0f} times)", size=8)
     axes.set_title(
         f"Layer {SUBJECT_LAYER} of Gemma 3 270M: the dual pair of {name} (cosine {cosine:.2f})", size=10
     )
-    axes.legend(fontsize=8, loc="best")
+    axes.legend(fontsize=8, loc="upper left")
     figure.tight_layout()
     figure.savefig(out)
 
