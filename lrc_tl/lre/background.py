@@ -10,7 +10,8 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.passes.batches import length_batches, right_padded, run, whole_text_ids
+from lrc_tl.numerics.precision import wide_of
+from lrc_tl.passes.batches import kept_residuals, length_batches, whole_text_ids
 from lrc_tl.passes.finite import require_finite_residuals
 from lrc_tl.passes.shared_prefixes import ReadSequence, residuals_at_positions
 from lrc_tl.passes.tracking import is_steered
@@ -104,26 +105,14 @@ def _text_rows(
     special = special_ids(model.tokenizer)
     sequences = [whole_text_ids(model, text, n_more=0) for text in texts]
     positions = [[place for place, token in enumerate(ids) if token not in special] for ids in sequences]
+    names = {layer: hook_name(model, layer) for layer in layers}
     residuals: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * len(texts) for layer in layers}
     for rows in length_batches([len(ids) for ids in sequences]):
-        kept: dict[int, Tensor] = {}
-
-        def keep(layer: int, kept: dict[int, Tensor] = kept) -> Any:
-            def hook_function(residual: Tensor, hook: Any) -> None:
-                kept[layer] = residual.to(torch.promote_types(residual.dtype, torch.float32)).cpu()
-
-            return hook_function
-
-        run(
-            model,
-            right_padded(model, [sequences[row] for row in rows]),
-            lengths=[len(sequences[row]) for row in rows],
-            fwd_hooks=[(hook_name(model, layer), keep(layer)) for layer in layers],
-            stop_at_layer=max(layers) + 1,
-        )
-        for layer in layers:
+        batch = [sequences[row] for row in rows]
+        kept = kept_residuals(model, batch, names.values(), read=lambda _, residual: wide_of(residual).cpu())
+        for layer, name in names.items():
             for number, row in enumerate(rows):
-                residuals[layer][row] = kept[layer][number, positions[row]]
+                residuals[layer][row] = kept[name][number, positions[row]]
         bar.advance(len(rows))
     samples = {layer: torch.cat(residuals[layer]) for layer in layers}
     source_of = torch.tensor([number for number, places in enumerate(positions) for _ in places])

@@ -222,6 +222,7 @@ def test_under_the_covariance_rule_what_is_uncorrelated_with_the_concept_stays(w
     for steering in (direction.add(strength=0.5), direction.reflect(), direction.clamp(value=9.0)):
         with steering.on(word_model):
             after = residuals(word_model, ids)[0, 1:]
+        assert ((after - h).norm(dim=-1) > 1e-3 * h.norm(dim=-1)).all(), "it was steered"
         for other in others:
             require_close(after.double() @ unit(other), h.double() @ unit(other), h)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from reference.wiener import dual_vectors
+from tiny_directions import FINGERPRINT
 
 import lrc_tl as lrc
 from lrc_tl.errors import FingerprintMismatch
@@ -13,21 +14,6 @@ from lrc_tl.lre.dual import DEFAULT_NOISE, METHOD, NOISES, DualFit
 from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics
 
 D_SUBJECT, D_OBJECT = 12, 10
-FINGERPRINT = lrc.models.ModelFingerprint(
-    name="m",
-    n_layers=3,
-    d_model=12,
-    d_vocab=48,
-    processing="raw",
-    tokenizer="none",
-    bos="none",
-    behaviour={"0": [1.0, *range(8)], "2": [2.0, *range(8)]},
-    model_class="HookedTransformer",
-    transformer_lens="3.9.0",
-    torch="2.9",
-    dtype="float32",
-    device="cpu",
-)
 OBJECTS = [*"aaaaabbbbccc", "d"]
 """Of thirteen facts; the last one is alone with its object."""
 

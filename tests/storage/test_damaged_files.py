@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from tiny_directions import FINGERPRINT
 
 import lrc_tl as lrc
 from lrc_tl.errors import ArtifactError
@@ -14,21 +15,6 @@ from lrc_tl.storage import artifacts
 from lrc_tl.storage.artifacts import read_artifact
 
 HOOK = "blocks.1.hook_resid_post"
-FINGERPRINT = lrc.models.ModelFingerprint(
-    name="m",
-    n_layers=3,
-    d_model=12,
-    d_vocab=48,
-    processing="raw",
-    tokenizer="none",
-    bos="none",
-    behaviour={"0": [1.0, *range(8)], "2": [2.0, *range(8)]},
-    model_class="HookedTransformer",
-    transformer_lens="3.9.0",
-    torch="2.9",
-    dtype="float32",
-    device="cpu",
-)
 ODD = (
     None, True, 0, -1, 3, 10**400, 1e308, -0.5, "", "x", "blocks", "blocks.1.x", "float8_e4m3fn", "\ud800",
     "\x1b[2J", [], {}, [1], [[1, 2, 3]], [None], {"name": "a"}, float("nan"), float("inf"),
