@@ -22,6 +22,7 @@ from lrc_tl.models.hooked_model import (
     require_evaluation_mode,
     require_hook,
 )
+from lrc_tl.turns import turn
 
 Result = TypeVar("Result")
 Kept = TypeVar("Kept")
@@ -280,23 +281,33 @@ def hooked_pass(
 
     It has no meaning where the pass stops early.
     A TransformerBridge keeps the layer to stop at on its blocks, where passes of other threads would find it, so
-    that pass is ended from a hook.
+    that pass is ended from a hook. It also keeps the cache of the last pass, whichever that was, for the generation
+    that is under way, so its passes and generations take turns.
 
     Raises:
         ModelError: the model drops activations at random.
     """
     require_evaluation_mode(model)
     mode: Callable[[Callable[[], Any]], Any] = (lambda work: work()) if gradients else without_gradients
-    if stop_at_layer is None or not is_bridge(model):
+    if not is_bridge(model):
         work = partial(model, ids, stop_at_layer=stop_at_layer, **arguments)
         return inside(hooks_on(model, fwd_hooks), partial(mode, work))
+    with turn(model):
+        return _bridge_pass(model, partial(mode, partial(model, ids, **arguments)), fwd_hooks, stop_at_layer)
+
+
+def _bridge_pass(
+    model: HookedModel, work: Callable[[], Any], fwd_hooks: Hooks, stop_at_layer: int | None
+) -> Any:
+    if stop_at_layer is None:
+        return inside(hooks_on(model, fwd_hooks), work)
 
     def stop(residual: torch.Tensor, hook: Any) -> None:
         raise _Stop
 
     last = (block_hook(stop_at_layer - 1), stop)
     try:
-        inside(hooks_on(model, [*fwd_hooks, last]), partial(mode, partial(model, ids, **arguments)))
+        inside(hooks_on(model, [*fwd_hooks, last]), work)
     except _Stop:
         return None
     raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")

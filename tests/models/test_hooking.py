@@ -251,6 +251,31 @@ def test_measured_generation_in_two_threads_is_that_of_each_alone(model):
             assert all(torch.equal(kl, other) for (_, kl), (_, other) in zip(made_now, alone, strict=True))
 
 
+def test_a_pass_of_another_thread_leaves_the_cache_of_a_generation_alone(model):
+    """A TransformerBridge keeps the cache of the last pass on itself until its generation takes it."""
+    other_ids = torch.tensor([[1, 9, 8, 7]])
+    expected = [(one.text, one.kl) for one in lrc.generate(model, list(WORDS), steering=[adding(9.0)])]
+    others = []
+
+    def pass_meanwhile(module, args, output):
+        if not others:  # the first step of the generation has made its cache, and has not taken it yet
+            other = threading.Thread(target=hooked_pass, args=(model, other_ids), kwargs={"fwd_hooks": []})
+            others.append(other)
+            other.start()
+            other.join(timeout=0.3)
+
+    handle = model.register_forward_hook(pass_meanwhile)
+    try:
+        with_another = lrc.generate(model, list(WORDS), steering=[adding(9.0)])
+    finally:
+        handle.remove()
+    others[0].join(timeout=10)
+    assert not others[0].is_alive()
+    for one, (text, kl) in zip(with_another, expected, strict=True):
+        assert one.text == text
+        assert torch.equal(one.kl, kl)
+
+
 def prompts():
     return [
         lrc.Prompt(text=f"w3 w8 w{subject} w{template}", subject=f"w{subject}", object=f"w{30 + subject % 2}")
