@@ -281,7 +281,7 @@ def hooked_pass(
 
     It has no meaning where the pass stops early.
     A TransformerBridge keeps the layer to stop at on its blocks, where passes of other threads would find it, so
-    that pass is ended from a hook. It also keeps the cache of the last pass, whichever that was, for the generation
+    that pass is ended from a hook. It also keeps the cache of the last pass, whoever made it, for the generation
     that is under way, so its passes and generations take turns.
 
     Raises:
