@@ -14,6 +14,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt, object_positions
@@ -209,7 +210,7 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
     """
     d_model = int(model.cfg.d_model)
     if memory_limit is None:
-        return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == "cpu" else d_model
+        return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == HOST.type else d_model
     width: int = max(parameter.element_size() for parameter in model.parameters())
     d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
     d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
@@ -306,7 +307,7 @@ def _reverse(target: Tensor, sources: list[Tensor], n_rows: int) -> list[Tensor]
     for start in range(0, len(target), n_rows):
         stop = min(start + n_rows, len(target))
         rows = target.new_zeros(stop - start, len(target))
-        rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+        rows.diagonal(start).fill_(1)
         for jacobian, block in zip(jacobians, torch.func.vmap(pull_back)(rows), strict=True):
             jacobian[start:stop] = block
     return jacobians
