@@ -1,4 +1,4 @@
-"""`torch.set_default_device("meta")` for the lines of one package: what it makes without a device holds no data."""
+"""`torch.set_default_device("meta")` for the lines of one package: what it makes without a device has no data."""
 
 import sys
 from contextlib import contextmanager
