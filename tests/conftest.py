@@ -2,6 +2,8 @@ import pytest
 import tiny_models
 import torch
 
+from lrc_tl.models.hooked_model import hooked_transformer
+
 
 @pytest.fixture
 def tiny_model():
@@ -44,6 +46,17 @@ def word_model(request, one_thread, tmp_path_factory):
     else:
         model = tiny_models.hooked_transformer(tokenizer)
     assert (model.cfg.n_layers, model.cfg.d_model) == (3, tiny_models.D_MODEL)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def one_word_model(one_thread, tmp_path_factory):
+    """A `word_model` of the first class that there is, for laws in which the class of a model has no part."""
+    tokenizer = tiny_models.word_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    if hooked_transformer() is None:
+        model = tiny_models.bridge(tokenizer, tmp_path_factory.mktemp("bridge"))
+    else:
+        model = tiny_models.hooked_transformer(tokenizer)
     return model.eval().requires_grad_(False)
 
 

@@ -264,8 +264,12 @@ def without_gradients(work: Callable[[], Result]) -> Result:
             torch.set_grad_enabled(before)
 
 
-class _Stop(Exception):
-    """Ends a pass of a TransformerBridge."""
+class PassOver(BaseException):
+    """Ends a pass of which nothing more is wanted.
+
+    No Exception: where one leaves a module, torch goes through the module's hooks, and fails if another thread puts
+    one on or takes one off meanwhile.
+    """
 
 
 def hooked_pass(
@@ -303,12 +307,15 @@ def _bridge_pass(
         return inside(hooks_on(model, fwd_hooks), work)
 
     def stop(residual: torch.Tensor, hook: Any) -> None:
-        raise _Stop
+        raise PassOver
 
     last = (block_hook(stop_at_layer - 1), stop)
     try:
         inside(hooks_on(model, [*fwd_hooks, last]), work)
-    except _Stop:
+    except PassOver:
+        for function in list(model._forward_hooks.values()):
+            if isinstance(function, _AfterModule):  # torch calls none where no Exception leaves the model
+                function(model, (), None)
         return None
     raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")
 

@@ -158,5 +158,5 @@ def test_a_bar_is_gone_when_a_job_fails_in_the_middle_of_its_items(word_model, s
     assert shown(job, terminal=True).rstrip().endswith("\x1b[2K")
     for thread in threading.enumerate():
         if "Refresh" in type(thread).__name__:
-            thread.join(timeout=5)
+            thread.join(timeout=60)
             assert not thread.is_alive()
