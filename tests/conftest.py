@@ -28,6 +28,16 @@ def gemma():
     return lrc.load_model("packaged:gemma-3-270m")
 
 
+@pytest.fixture(scope="session")
+def known_cities(gemma):
+    """Training facts, known few-shot training prompts and known zero-shot test prompts of 60 cities."""
+    import lrc_tl as lrc
+
+    train, test = lrc.load_relation("city_in_country").sample(60, seed=0).split(seed=0)
+    known = lrc.filter_known(gemma, train.prompts(shots=4, seed=0))
+    return train, known, lrc.filter_known(gemma, test.prompts())
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Tiny models are ten times slower when their threads wait for each other on a busy machine."""

@@ -267,8 +267,8 @@ def without_gradients(work: Callable[[], Result]) -> Result:
 class PassOver(BaseException):
     """Ends a pass of which nothing more is wanted.
 
-    No Exception: where one leaves a module, torch goes through the module's hooks, and fails if another thread puts
-    one on or takes one off meanwhile.
+    No Exception: where one leaves a module, torch goes through the module's hooks, and fails if another thread
+    puts one on or takes one off meanwhile.
     """
 
 
@@ -300,9 +300,7 @@ def hooked_pass(
         return _bridge_pass(model, partial(mode, partial(model, ids, **arguments)), fwd_hooks, stop_at_layer)
 
 
-def _bridge_pass(
-    model: HookedModel, work: Callable[[], Any], fwd_hooks: Hooks, stop_at_layer: int | None
-) -> Any:
+def _bridge_pass(model: HookedModel, work: Callable[[], Any], fwd_hooks: Hooks, stop_at_layer: int | None) -> Any:
     if stop_at_layer is None:
         return inside(hooks_on(model, fwd_hooks), work)
 

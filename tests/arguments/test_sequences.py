@@ -30,7 +30,12 @@ def made(one_word_model):
         "edits": list(edits),
         "differences": torch.randn(len(edits), 12, generator=generator).to(concepts.vectors),
         "lre": lrc.LinearRelationalEmbedding.fit(
-            one_word_model, prompts, subject_layer=0, object_layer=2, object_aggregation="first_token", progress=False
+            one_word_model,
+            prompts,
+            subject_layer=0,
+            object_layer=2,
+            object_aggregation="first_token",
+            progress=False,
         ),
     }
 

@@ -44,7 +44,7 @@ def model(word_model):
 def works(model):
     known = [
         lrc.Prompt(text=f"w3 w8 w{subject} w4", subject=f"w{subject}", object=f"w{30 + subject % 2}")
-        for subject in range(10, 14)
+        for subject in range(10, 12)
     ]
     lre = lrc.LinearRelationalEmbedding.fit(model, known, subject_layer=0, object_layer=1, progress=False)
     concepts = lre.concepts(model, known, rank=4)

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import tiny_models
@@ -158,7 +157,11 @@ packaged._converted(Path(sys.argv[1]), [], sha256="", damaged="")
 def test_a_killed_conversion_is_not_taken_for_complete_and_is_cleared_away(parts, tmp_path, monkeypatch):
     target = tmp_path / "cache" / "some-model"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=os.getcwd(),
+        [sys.executable, "-c", KILLED, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=os.getcwd(),
     )
     assert process.stdout.readline() == "working\n"
     process.send_signal(signal.SIGKILL)

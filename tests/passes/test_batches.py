@@ -19,7 +19,6 @@ import lrc_tl as lrc
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.passes.batches import picked_before_unembedding
 
-
 KINDS = (
     "pads with its end token",
     "pads with its beginning token",
