@@ -311,9 +311,10 @@ def _bridge_pass(model: HookedModel, work: Callable[[], Any], fwd_hooks: Hooks, 
     try:
         inside(hooks_on(model, [*fwd_hooks, last]), work)
     except PassOver:
-        for function in list(model._forward_hooks.values()):
+        module: Any = model
+        for function in list(module._forward_hooks.values()):
             if isinstance(function, _AfterModule):  # torch calls none where no Exception leaves the model
-                function(model, (), None)
+                function(module, (), None)
         return None
     raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")
 
