@@ -46,19 +46,22 @@ bench: $(STAMP)
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py
 
-# One process for each core, each with one thread; the real models take all threads in turn.
-FAST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not real_model and not notebook"
+# One process for each core, each with one thread. Two for the real models, which take some 2 GB each: README's
+# blocks, which take longest, begin in the one, and the other files share what is left.
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/pytest
+FAST := $(SPREAD) -n auto --dist worksteal -m "not real_model and not notebook"
+REAL := $(SPREAD) -n 2 --dist loadfile --no-loadscope-reorder -m "real_model and not notebook" tests/test_readme.py tests
 
 test: $(STAMP)
 	$(FAST)
-	$(BIN)/pytest -m "real_model and not notebook"
+	$(REAL)
 
 # For every save: no real models.
 test-fast: $(STAMP)
 	$(FAST)
 
 test-bridge: $(BRIDGE_STAMP)
-	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto -rs -m "not notebook and (not real_model or smoke)"
+	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto --dist worksteal -rs -m "not notebook and (not real_model or smoke)"
 
 notebooks: $(STAMP)
 	$(BIN)/pytest -m notebook

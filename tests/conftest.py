@@ -2,6 +2,8 @@ import pytest
 import tiny_models
 import torch
 
+from lrc_tl.models.hooked_model import hooked_transformer
+
 
 @pytest.fixture
 def tiny_model():
@@ -26,6 +28,16 @@ def gemma():
     return lrc.load_model("packaged:gemma-3-270m")
 
 
+@pytest.fixture(scope="session")
+def known_cities(gemma):
+    """Training facts, known few-shot training prompts and known zero-shot test prompts of 60 cities."""
+    import lrc_tl as lrc
+
+    train, test = lrc.load_relation("city_in_country").sample(60, seed=0).split(seed=0)
+    known = lrc.filter_known(gemma, train.prompts(shots=4, seed=0))
+    return train, known, lrc.filter_known(gemma, test.prompts())
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Tiny models are ten times slower when their threads wait for each other on a busy machine."""
@@ -44,6 +56,17 @@ def word_model(request, one_thread, tmp_path_factory):
     else:
         model = tiny_models.hooked_transformer(tokenizer)
     assert (model.cfg.n_layers, model.cfg.d_model) == (3, tiny_models.D_MODEL)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def one_word_model(one_thread, tmp_path_factory):
+    """A `word_model` of the first class that there is, for laws in which the class of a model has no part."""
+    tokenizer = tiny_models.word_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    if hooked_transformer() is None:
+        model = tiny_models.bridge(tokenizer, tmp_path_factory.mktemp("bridge"))
+    else:
+        model = tiny_models.hooked_transformer(tokenizer)
     return model.eval().requires_grad_(False)
 
 

@@ -7,13 +7,11 @@ import lrc_tl as lrc
 
 def spoken_relation(model, *, name="spoken", tail="w41", count=40):
     """Subjects w0, w1 ... with the greedy next word as object, in the one template `{} tail`; for 0 shots."""
-    pairs = []
-    for number in range(count):
-        ids = model.to_tokens(f"w{number} {tail}")
-        with torch.no_grad():
-            answer = model.tokenizer.decode(model(ids)[0, -1].argmax())
-        if answer.startswith("w"):
-            pairs.append((f"w{number}", answer))
+    ids = torch.cat([model.to_tokens(f"w{number} {tail}") for number in range(count)])
+    with torch.no_grad():
+        next_ids = model(ids)[:, -1].argmax(-1)
+    answers = [model.tokenizer.decode(int(next_id)) for next_id in next_ids]
+    pairs = [(f"w{number}", answer) for number, answer in enumerate(answers) if answer.startswith("w")]
     return lrc.Relation.from_pairs(name, pairs, templates=["{} " + tail])
 
 

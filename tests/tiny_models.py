@@ -125,12 +125,9 @@ def relation_known_by(model):
     import lrc_tl as lrc
 
     for last in range(44):
-        pairs = []
-        for number in range(44):
-            ids = model.to_tokens(f"w{number} w{last}")
-            answer = model.tokenizer.decode([int(model(ids)[0, -1].argmax())])
-            if answer.startswith("w"):
-                pairs.append((f"w{number}", answer))
+        ids = torch.cat([model.to_tokens(f"w{number} w{last}") for number in range(44)])
+        answers = [model.tokenizer.decode([int(next_id)]) for next_id in model(ids)[:, -1].argmax(-1)]
+        pairs = [(f"w{number}", answer) for number, answer in enumerate(answers) if answer.startswith("w")]
         counts = Counter(name for _, name in pairs)
         pairs = [pair for pair in pairs if counts[pair[1]] >= 6]
         if len({name for _, name in pairs}) >= 2:

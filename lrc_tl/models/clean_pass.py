@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lrc_tl.models.hooked_model import HookedModel, block_hook, hook_layer, require_evaluation_mode
-from lrc_tl.models.hooking import Hooks, apart, hooks_on, inside, ours, without_gradients
+from lrc_tl.models.hooking import Hooks, PassOver, apart, hooks_on, inside, ours, without_gradients
 from lrc_tl.turns import turn
 
 _hushed: ContextVar[bool] = ContextVar("lrc_tl_hushed", default=False)
@@ -24,10 +24,6 @@ class _Hushed:
         return None if _hushed.get() else self.function(*args, **kwargs)
 
 
-class _AllRead(Exception):
-    """Ends a pass of which nothing more is wanted."""
-
-
 def clean_pass(model: HookedModel, run: Callable[[], object], *, reads: Hooks) -> None:
     """`run`, a pass of the model, under these hooks and no others, without gradients, up to the last of them.
 
@@ -40,13 +36,13 @@ def clean_pass(model: HookedModel, run: Callable[[], object], *, reads: Hooks) -
     require_evaluation_mode(model)
 
     def stop(residual: torch.Tensor, hook: Any) -> None:
-        raise _AllRead
+        raise PassOver
 
     last = (block_hook(max(hook_layer(name) for name, _ in reads)), stop)
 
     def read() -> None:
         _hushed.set(True)
-        with suppress(_AllRead, *_stops_early()):
+        with suppress(PassOver, *_stops_early()):
             inside(hooks_on(model, [*reads, last]), lambda: without_gradients(run))
 
     with turn(model):

@@ -264,8 +264,12 @@ def without_gradients(work: Callable[[], Result]) -> Result:
             torch.set_grad_enabled(before)
 
 
-class _Stop(Exception):
-    """Ends a pass of a TransformerBridge."""
+class PassOver(BaseException):
+    """Ends a pass of which nothing more is wanted.
+
+    No Exception: where one leaves a module, torch goes through the module's hooks, and fails if another thread
+    puts one on or takes one off meanwhile.
+    """
 
 
 def hooked_pass(
@@ -301,12 +305,16 @@ def _bridge_pass(model: HookedModel, work: Callable[[], Any], fwd_hooks: Hooks, 
         return inside(hooks_on(model, fwd_hooks), work)
 
     def stop(residual: torch.Tensor, hook: Any) -> None:
-        raise _Stop
+        raise PassOver
 
     last = (block_hook(stop_at_layer - 1), stop)
     try:
         inside(hooks_on(model, [*fwd_hooks, last]), work)
-    except _Stop:
+    except PassOver:
+        module: Any = model
+        for function in list(module._forward_hooks.values()):
+            if isinstance(function, _AfterModule):  # torch calls none where no Exception leaves the model
+                function(module, (), None)
         return None
     raise RuntimeError(f"the pass was to stop at {last[0]}, but did not go through it")
 

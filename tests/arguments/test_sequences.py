@@ -16,11 +16,11 @@ HOOK = "blocks.1.hook_resid_post"
 
 
 @pytest.fixture(scope="module")
-def made(word_model):
+def made(one_word_model):
     """What the entry points need, made from lists."""
     generator = torch.Generator().manual_seed(0)
     prompts = [lrc.Prompt(text=f"w{n} w{n + 1} w20", subject=f"w{n}", object=f"w{n % 3 + 30}") for n in range(12)]
-    concepts = lrc.mean_concepts(word_model, prompts, layer=1)
+    concepts = lrc.mean_concepts(one_word_model, prompts, layer=1)
     edits = lrc.evaluation.counterfactual_edits(prompts, per_object=1)
     return {
         "prompts": prompts,
@@ -30,7 +30,12 @@ def made(word_model):
         "edits": list(edits),
         "differences": torch.randn(len(edits), 12, generator=generator).to(concepts.vectors),
         "lre": lrc.LinearRelationalEmbedding.fit(
-            word_model, prompts, subject_layer=0, object_layer=2, object_aggregation="first_token", progress=False
+            one_word_model,
+            prompts,
+            subject_layer=0,
+            object_layer=2,
+            object_aggregation="first_token",
+            progress=False,
         ),
     }
 
@@ -170,12 +175,12 @@ CASES = [
 
 
 @pytest.mark.parametrize(("call", "argument", "listed"), CASES)
-def test_a_generator_gives_what_the_list_gives_or_is_refused(word_model, made, call, argument, listed):
-    expected = call(word_model, made, listed(made))
+def test_a_generator_gives_what_the_list_gives_or_is_refused(one_word_model, made, call, argument, listed):
+    expected = call(one_word_model, made, listed(made))
     for given in (tuple(listed(made)), (item for item in listed(made)), dict.fromkeys(listed(made)).keys()):
         if argument == "objects|actual" and not isinstance(given, tuple):
             given = (item for item in listed(made))
-        result = _outcome(call, word_model, made, given)
+        result = _outcome(call, one_word_model, made, given)
         if isinstance(result, TypeError):  # of functions that check every argument's type, and ask for a sequence
             assert not isinstance(given, tuple)
             assert re.search(argument, str(result))
@@ -203,7 +208,7 @@ def _assert_same(result, expected):
 
 @pytest.mark.parametrize(("call", "argument", "listed"), CASES)
 def test_one_string_a_single_item_and_a_set_are_refused_before_the_model_runs(
-    word_model, made, call, argument, listed
+    one_word_model, made, call, argument, listed
 ):
     def ran(residual, hook):
         raise AssertionError("the model ran")
@@ -212,10 +217,10 @@ def test_one_string_a_single_item_and_a_set_are_refused_before_the_model_runs(
     wrong = ["w1", single, frozenset(listed(made)), [*listed(made), None]]
     if argument in ("prompts|texts", "betas|strengths", "layers"):
         wrong = [{single}, *([] if argument == "prompts|texts" else ["w1", single])]
-    with word_model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", ran)]):
+    with one_word_model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", ran)]):
         for given in wrong:
             with pytest.raises((TypeError, ValueError), match=argument):
-                call(word_model, made, given)
+                call(one_word_model, made, given)
 
 
 def test_items_of_another_class_are_named_with_their_place():
@@ -244,7 +249,7 @@ def test_arrays_and_series_give_plain_items(given):
     assert all(type(item) is int for item in items)
 
 
-def test_a_method_given_as_one_string_is_not_taken_for_its_letters(word_model):
+def test_a_method_given_as_one_string_is_not_taken_for_its_letters(one_word_model):
     relation = lrc.load_relation("animal_class")
     with pytest.raises(TypeError, match="methods"):
         lrc.methods.require_methods("lrc")
@@ -255,16 +260,16 @@ def test_a_method_given_as_one_string_is_not_taken_for_its_letters(word_model):
         {"others": relation},
     ):
         with pytest.raises(TypeError, match=next(iter(options))):
-            lrc.run_protocol(word_model, [relation], settings=lrc.ExperimentSettings(), **options)
+            lrc.run_protocol(one_word_model, [relation], settings=lrc.ExperimentSettings(), **options)
     with pytest.raises(TypeError, match="relations"):
-        lrc.run_protocol(word_model, relation, settings=lrc.ExperimentSettings())
+        lrc.run_protocol(one_word_model, relation, settings=lrc.ExperimentSettings())
     with pytest.raises(TypeError, match="subject_layers is one string, '12'"):
         lrc.ExperimentSettings(subject_layers="12")
     with pytest.raises(TypeError, match=r"words"):
         lrc.object_named(words={"France": "French"})
 
 
-def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):
+def test_settings_to_choose_from_may_be_a_generator(one_word_model, monkeypatch):
     """Each is gone through once for every pair of layers."""
     from lrc_tl.tuning import selection
 
@@ -272,7 +277,7 @@ def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):
     monkeypatch.setattr(selection, "filter_known", lambda model, prompts, **options: seen.append(prompts) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         lrc.select_settings(
-            word_model,
+            one_word_model,
             lrc.load_relation("animal_class"),
             space=lrc.SearchSpace(ranks=iter([2]), betas=np.array([0.1])),
         )
@@ -282,13 +287,13 @@ def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):
             lrc.SearchSpace(**options)
 
 
-def test_steerings_sets_and_both_sides_of_a_selectivity_may_be_generators(word_model, made):
+def test_steerings_sets_and_both_sides_of_a_selectivity_may_be_generators(one_word_model, made):
     concepts, prompts = made["concepts"], made["prompts"]
     steering = concepts["w30"].add(strength=0.5)
-    expected = _steered(word_model, steering)
-    with lrc.steer(word_model, (one for one in [steering])):
-        torch.testing.assert_close(word_model(torch.tensor([[1, 5, 6, 7]])), expected, rtol=0, atol=0)
-    with pytest.raises(TypeError, match="steerings"), lrc.steer(word_model, steering):
+    expected = _steered(one_word_model, steering)
+    with lrc.steer(one_word_model, (one for one in [steering])):
+        torch.testing.assert_close(one_word_model(torch.tensor([[1, 5, 6, 7]])), expected, rtol=0, atol=0)
+    with pytest.raises(TypeError, match="steerings"), lrc.steer(one_word_model, steering):
         pass
     combined = lrc.combine_concepts(one for one in [concepts, concepts])
     torch.testing.assert_close(combined.vectors, lrc.combine_concepts([concepts, concepts]).vectors)
@@ -298,10 +303,10 @@ def test_steerings_sets_and_both_sides_of_a_selectivity_may_be_generators(word_m
     def make(model, train):
         return lrc.mean_concepts(model, train, layer=1)
 
-    told = lrc.evaluation.selectivity(word_model, iter(prompts), iter(prompts), make)
-    assert told == lrc.evaluation.selectivity(word_model, prompts, prompts, make)
+    told = lrc.evaluation.selectivity(one_word_model, iter(prompts), iter(prompts), make)
+    assert told == lrc.evaluation.selectivity(one_word_model, prompts, prompts, make)
     with pytest.raises(TypeError, match="test is one Prompt"):
-        lrc.evaluation.selectivity(word_model, prompts, prompts[0], make)
+        lrc.evaluation.selectivity(one_word_model, prompts, prompts[0], make)
 
 
 def test_random_prompts_keep_their_order():

@@ -14,9 +14,9 @@ LAYERS = ["--subject-layer", "0", "--object-layer", "1", "--rank", "4"]
 
 
 @pytest.fixture(scope="module")
-def folder(word_model, tmp_path_factory):
+def folder(one_word_model, tmp_path_factory):
     made = tmp_path_factory.mktemp("relations")
-    for number, relation in enumerate(spoken_relations(word_model, 3)):
+    for number, relation in enumerate(spoken_relations(one_word_model, 3)):
         below = made / f"kind{number}"
         below.mkdir()
         data = {
@@ -29,9 +29,9 @@ def folder(word_model, tmp_path_factory):
 
 
 @pytest.fixture
-def load_model(word_model, monkeypatch):
+def load_model(one_word_model, monkeypatch):
     loaded = []
-    monkeypatch.setattr(lrc, "load_model", lambda name, *, device: loaded.append((name, device)) or word_model)
+    monkeypatch.setattr(lrc, "load_model", lambda name, *, device: loaded.append((name, device)) or one_word_model)
     return loaded
 
 
@@ -40,7 +40,7 @@ def run(folder, *options):
 
 
 def test_a_benchmark_prints_its_table_keeps_its_parts_and_resumes(
-    word_model, folder, load_model, capsys, tmp_path
+    one_word_model, folder, load_model, capsys, tmp_path
 ):
     (folder / "broken.json").write_text("{")
     target = tmp_path / "new" / "r.json"

@@ -20,9 +20,9 @@ PLACES = ["--subject-layer", "0", "--object-layer", "1", "--rank", "4"]
 
 
 @pytest.fixture
-def files(word_model, tmp_path, monkeypatch):
+def files(one_word_model, tmp_path, monkeypatch):
     """A folder with a relation, a set of concepts, and a model's folder; loading a model fails unless `ready`."""
-    (relation,) = spoken_relations(word_model, 1)
+    (relation,) = spoken_relations(one_word_model, 1)
     data = {
         "name": relation.name,
         "prompt_templates": list(relation.templates),
@@ -171,16 +171,16 @@ def test_what_needs_no_model_is_refused_before_one_is_loaded(files, capsys, argu
     ],
 )
 def test_layers_and_rank_are_checked_before_the_model_runs(
-    word_model, files, monkeypatch, capsys, options, message
+    one_word_model, files, monkeypatch, capsys, options, message
 ):
-    monkeypatch.setattr(lrc, "load_model", lambda name, *, device: word_model)
+    monkeypatch.setattr(lrc, "load_model", lambda name, *, device: one_word_model)
     monkeypatch.setattr(lrc, "filter_known", None)
     assert main([*FIT, *OUT, *options]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_range_beyond_the_model_s_layers_is_refused_without_spelling_it_out(word_model):
-    (relation,) = spoken_relations(word_model, 1)
+def test_a_range_beyond_the_model_s_layers_is_refused_without_spelling_it_out(one_word_model):
+    (relation,) = spoken_relations(one_word_model, 1)
     tracemalloc.start()
     for options in (
         {"subject_layers": range(10**9)},
@@ -191,10 +191,10 @@ def test_a_range_beyond_the_model_s_layers_is_refused_without_spelling_it_out(wo
             lrc.ExperimentSettings(**options)
     settings = lrc.ExperimentSettings(subject_layers=0, object_layers=1, ranks=4)
     with pytest.raises(ValueError, match=r"values were given, and at most 10,000 are allowed"):
-        lrc.run_protocol(word_model, [relation], settings=settings, seeds=range(10**9))
+        lrc.run_protocol(one_word_model, [relation], settings=settings, seeds=range(10**9))
     many = replace(settings, subject_layers=range(9000))
     with pytest.raises(ValueError, match="layer 3 is outside the model; allowed are -3 to 2"):
-        lrc.run_protocol(word_model, [relation], settings=many)
+        lrc.run_protocol(one_word_model, [relation], settings=many)
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
 
@@ -245,8 +245,8 @@ def test_a_terminal_without_the_letters_gets_escapes_in_place_of_a_failure(tmp_p
     assert "S\\xe3o" in done.stdout
 
 
-def test_a_relation_whose_name_is_markup_is_run(word_model, tmp_path):
-    (relation,) = spoken_relations(word_model, 1)
+def test_a_relation_whose_name_is_markup_is_run(one_word_model, tmp_path):
+    (relation,) = spoken_relations(one_word_model, 1)
     named = lrc.Relation.from_pairs(
         "[/bold] \u202e",
         [(fact.subject, fact.object) for fact in relation.facts],
@@ -254,6 +254,6 @@ def test_a_relation_whose_name_is_markup_is_run(word_model, tmp_path):
     )
     settings = lrc.ExperimentSettings(subject_layers=0, object_layers=1, ranks=4, shots=0)
     result = lrc.run_protocol(
-        word_model, [named], methods=("mean",), settings=settings, out=tmp_path, progress=True
+        one_word_model, [named], methods=("mean",), settings=settings, out=tmp_path, progress=True
     )
     assert lrc.ProtocolResult.load(tmp_path).records == result.records

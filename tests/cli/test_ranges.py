@@ -38,9 +38,9 @@ def test_what_is_no_range_is_named(text, message):
 
 
 def test_a_long_range_takes_no_time_to_check():
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(parse_integers("0:9999,20000")) == 10_000
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_numbers_keep_their_order():

@@ -20,8 +20,8 @@ QUICK = replace(SETTINGS, n_side_effects=0)
 
 
 @pytest.fixture(scope="module")
-def relations(word_model):
-    return spoken_relations(word_model, 2)
+def relations(one_word_model):
+    return spoken_relations(one_word_model, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -44,20 +44,22 @@ def dual_set(model, known, statistics, *, noise=None):
     return lre.concepts(model, known.prompts, prior=statistics, noise=noise)
 
 
-def test_its_figures_are_those_of_dual_concepts_whose_covariance_never_saw_a_test_subject(word_model, relations):
+def test_its_figures_are_those_of_dual_concepts_whose_covariance_never_saw_a_test_subject(
+    one_word_model, relations
+):
     settings = replace(QUICK, random_model=True)
-    (record,) = run_protocol(word_model, relations[:1], methods=("lrc-map",), settings=settings).records
+    (record,) = run_protocol(one_word_model, relations[:1], methods=("lrc-map",), settings=settings).records
     outcome = record.methods["lrc-map"]
     train, test = relations[0].split(seed=42)
-    known = lrc.filter_known(word_model, train.prompts(shots=0, seed=42), seed=42)
-    unseen = lrc.filter_known(word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
+    known = lrc.filter_known(one_word_model, train.prompts(shots=0, seed=42), seed=42)
+    unseen = lrc.filter_known(one_word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
     actual = [prompt.object for prompt in unseen.prompts]
     tested = [fact.subject for fact in test.facts]
-    statistics = SubjectStatistics.fit(word_model, layers=[0], cache=False, progress=False).without(tested)
+    statistics = SubjectStatistics.fit(one_word_model, layers=[0], cache=False, progress=False).without(tested)
     assert set(tested).isdisjoint(statistics.sources)
-    concepts = dual_set(word_model, known, statistics)
-    acts = lrc.subject_activations(word_model, unseen.prompts, layer=0)
-    plain = lrc.subject_activations(word_model, train.prompts(seed=42), layer=0)
+    concepts = dual_set(one_word_model, known, statistics)
+    acts = lrc.subject_activations(one_word_model, unseen.prompts, layer=0)
+    plain = lrc.subject_activations(one_word_model, train.prompts(seed=42), layer=0)
     classify = lrc.evaluation.classify_activations
     assert outcome.noise == concepts.settings["noise"]
     assert (outcome.subject_layer, outcome.object_layer, outcome.rank) == (0, 2, None)
@@ -71,18 +73,18 @@ def test_its_figures_are_those_of_dual_concepts_whose_covariance_never_saw_a_tes
     assert outcome.control_random == classify(drawn, acts, actual).accuracy
     edits = lrc.evaluation.counterfactual_edits([p for p in unseen.prompts if p.object in concepts], seed=42)
     (curve,) = lrc.evaluation.causality_curve(
-        word_model, edits, lrc.evaluation.summary.swap_differences(concepts, edits), betas=[outcome.curve[0].beta],
-        generated=True,
+        one_word_model, edits, lrc.evaluation.summary.swap_differences(concepts, edits),
+        betas=[outcome.curve[0].beta], generated=True,
     )  # fmt: skip
     assert outcome.curve[0].success == tuple(curve.success.tolist())
-    with random_weights(word_model, seed=42):
-        of_random = SubjectStatistics.fit(word_model, layers=[0], cache=False, progress=False).without(tested)
-        untrained = dual_set(word_model, known, of_random)
-        acts = lrc.subject_activations(word_model, unseen.prompts, layer=0)
+    with random_weights(one_word_model, seed=42):
+        of_random = SubjectStatistics.fit(one_word_model, layers=[0], cache=False, progress=False).without(tested)
+        untrained = dual_set(one_word_model, known, of_random)
+        acts = lrc.subject_activations(one_word_model, unseen.prompts, layer=0)
         assert outcome.control_random_model == classify(untrained, acts, actual).accuracy
 
 
-def test_a_noise_that_is_given_is_used_and_test_subjects_can_be_kept(word_model, relations, monkeypatch):
+def test_a_noise_that_is_given_is_used_and_test_subjects_can_be_kept(one_word_model, relations, monkeypatch):
     removed = []
     really = SubjectStatistics.without
 
@@ -92,17 +94,17 @@ def test_a_noise_that_is_given_is_used_and_test_subjects_can_be_kept(word_model,
 
     monkeypatch.setattr(SubjectStatistics, "without", recorded)
     run = {"methods": ("lrc-map", "lrc-map-given"), "seeds": (42,)}
-    (record,) = run_protocol(word_model, relations[:1], settings=replace(QUICK, noise=0.3), **run).records
+    (record,) = run_protocol(one_word_model, relations[:1], settings=replace(QUICK, noise=0.3), **run).records
     assert [record.methods[name].noise for name in run["methods"]] == [0.3, 0.3]
     assert [record.methods[name].object_layer for name in run["methods"]] == [2, 1]
     _, test = relations[0].split(seed=42)
     assert removed == [{fact.subject for fact in test.facts}]
     kept = replace(QUICK, noise=0.3, keep_test_subjects=True)
-    run_protocol(word_model, relations[:1], settings=kept, **run)
+    run_protocol(one_word_model, relations[:1], settings=kept, **run)
     assert removed[1:] == [set()]
 
 
-def test_statistics_are_fitted_once_for_all_relations_and_seeds(word_model, relations, monkeypatch):
+def test_statistics_are_fitted_once_for_all_relations_and_seeds(one_word_model, relations, monkeypatch):
     fitted = []
     really = SubjectStatistics.fit.__func__
 
@@ -112,14 +114,14 @@ def test_statistics_are_fitted_once_for_all_relations_and_seeds(word_model, rela
 
     monkeypatch.setattr(SubjectStatistics, "fit", classmethod(counted))
     settings = replace(QUICK, random_model=True)
-    run_protocol(word_model, relations, methods=("lrc-map", "lrc-map-given"), seeds=(1, 2), settings=settings)
+    run_protocol(one_word_model, relations, methods=("lrc-map", "lrc-map-given"), seeds=(1, 2), settings=settings)
     assert fitted == [True, False, False]  # the model's, and of each seed's random weights
 
 
-def test_other_methods_are_as_they_are_without_it_and_need_no_statistics(word_model, relations, monkeypatch):
-    together = run_protocol(word_model, relations[:1], methods=(*METHODS, "lrc-map"), settings=QUICK)
+def test_other_methods_are_as_they_are_without_it_and_need_no_statistics(one_word_model, relations, monkeypatch):
+    together = run_protocol(one_word_model, relations[:1], methods=(*METHODS, "lrc-map"), settings=QUICK)
     monkeypatch.setattr(SubjectStatistics, "fit", None)
-    alone = run_protocol(word_model, relations[:1], methods=METHODS, settings=QUICK)
+    alone = run_protocol(one_word_model, relations[:1], methods=METHODS, settings=QUICK)
     for name in METHODS:
         with_it, without_it = (result.records[0].methods[name].to_dict() for result in (together, alone))
         for outcome in (with_it, without_it):  # batches of edits differ, so the last bits of curves may
@@ -128,16 +130,16 @@ def test_other_methods_are_as_they_are_without_it_and_need_no_statistics(word_mo
         assert "noise" not in without_it
 
 
-def test_a_low_rank_solver_serves_it_with_the_largest_rank(word_model, relations):
+def test_a_low_rank_solver_serves_it_with_the_largest_rank(one_word_model, relations):
     settings = replace(QUICK, solver="low_rank", ranks=2)
-    (record,) = run_protocol(word_model, relations[:1], methods=("lrc", "lrc-map"), settings=settings).records
+    (record,) = run_protocol(one_word_model, relations[:1], methods=("lrc", "lrc-map"), settings=settings).records
     assert record.methods["lrc-map"].noise is not None
 
 
-def test_the_noise_is_kept_in_files_and_older_ones_have_none(word_model, relations, tmp_path):
+def test_the_noise_is_kept_in_files_and_older_ones_have_none(one_word_model, relations, tmp_path):
     options = {"methods": ("lrc-map",), "settings": QUICK, "out": tmp_path / "parts"}
-    result = run_protocol(word_model, relations[:1], **options)
-    again = run_protocol(word_model, relations[:1], resume=True, **options)
+    result = run_protocol(one_word_model, relations[:1], **options)
+    again = run_protocol(one_word_model, relations[:1], resume=True, **options)
     assert again.records == result.records
     data = result.records[0].methods["lrc-map"].to_dict()
     assert MethodOutcome.from_dict(data).noise == data["noise"]
@@ -147,18 +149,18 @@ def test_the_noise_is_kept_in_files_and_older_ones_have_none(word_model, relatio
         MethodOutcome.from_dict({**data, "noise": "high"})
 
 
-def test_what_is_fitted_is_not_the_same_with_and_without_test_subjects(word_model, relations):
+def test_what_is_fitted_is_not_the_same_with_and_without_test_subjects(one_word_model, relations):
     vectors = []
     train, test = relations[0].split(seed=42)
-    known = lrc.filter_known(word_model, train.prompts(shots=0, seed=42), seed=42)
-    statistics = SubjectStatistics.fit(word_model, layers=[0], cache=False, progress=False)
+    known = lrc.filter_known(one_word_model, train.prompts(shots=0, seed=42), seed=42)
+    statistics = SubjectStatistics.fit(one_word_model, layers=[0], cache=False, progress=False)
     for background in (statistics, statistics.without([fact.subject for fact in test.facts])):
-        vectors.append(dual_set(word_model, known, background, noise=1.0).vectors)
+        vectors.append(dual_set(one_word_model, known, background, noise=1.0).vectors)
     assert not torch.allclose(*vectors, rtol=0, atol=1e-3)
 
 
 def test_layers_are_chosen_for_it_where_no_other_method_has_an_lre_and_never_with_test_subjects(
-    word_model, monkeypatch
+    one_word_model, monkeypatch
 ):
     from lrc_tl.experiments import one_relation
 
@@ -170,10 +172,10 @@ def test_layers_are_chosen_for_it_where_no_other_method_has_an_lre_and_never_wit
         return really(model, train, **options)
 
     monkeypatch.setattr(one_relation, "select_settings", recorded)
-    relation = max(spoken_relations(word_model, 6), key=lambda relation: len(relation.facts))
+    relation = max(spoken_relations(one_word_model, 6), key=lambda relation: len(relation.facts))
     settings = ExperimentSettings(select=True, shots=0, betas=0.1, max_lre_prompts=3, n_side_effects=0)
     run = {"settings": settings, "seeds": (1,)}
-    (record,) = run_protocol(word_model, [relation], methods=("lrc-map", "mean"), **run).records
+    (record,) = run_protocol(one_word_model, [relation], methods=("lrc-map", "mean"), **run).records
     _, test = relation.split(seed=1)
     (options,) = asked
     assert options["method"] == "lrc-map"
@@ -183,5 +185,5 @@ def test_layers_are_chosen_for_it_where_no_other_method_has_an_lre_and_never_wit
     assert record.subject_layer == record.selected["subject_layer"]
     assert record.methods["lrc-map"].object_layer == 2
     assert record.selected["noise"] in NOISES
-    run_protocol(word_model, [relation], methods=("lrc", "lrc-map"), **run)
+    run_protocol(one_word_model, [relation], methods=("lrc", "lrc-map"), **run)
     assert asked[1]["method"] == "lrc"

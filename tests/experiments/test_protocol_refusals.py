@@ -16,8 +16,8 @@ def given(**changes):
 
 
 @pytest.fixture(scope="module")
-def relations(word_model):
-    return spoken_relations(word_model, 2)
+def relations(one_word_model):
+    return spoken_relations(one_word_model, 2)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def relations(word_model):
         ({"n_side_effects": -1}, "n_side_effects is -1; it must be 0 or more"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_runs(word_model, relations, monkeypatch, changes, message):
+def test_bad_settings_are_refused_before_anything_runs(one_word_model, relations, monkeypatch, changes, message):
     monkeypatch.setattr("lrc_tl.experiments.run.benchmark_relation", None)
     with pytest.raises(ValueError, match=message):
-        run_protocol(word_model, relations, **given(**changes))
+        run_protocol(one_word_model, relations, **given(**changes))
 
 
-def test_no_relations_and_two_of_one_name_are_refused(word_model, relations):
+def test_no_relations_and_two_of_one_name_are_refused(one_word_model, relations):
     with pytest.raises(ValueError, match="relations: none were given"):
-        run_protocol(word_model, [], settings=SETTINGS)
+        run_protocol(one_word_model, [], settings=SETTINGS)
     with pytest.raises(ValueError, match="relations: 'r0' was given 2 times"):
-        run_protocol(word_model, [relations[0], relations[0]], settings=SETTINGS)
+        run_protocol(one_word_model, [relations[0], relations[0]], settings=SETTINGS)

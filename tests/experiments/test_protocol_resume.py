@@ -23,8 +23,8 @@ CURVES = replace(SETTINGS, betas=BETAS)
 
 
 @pytest.fixture(scope="module")
-def relations(word_model):
-    return spoken_relations(word_model, 2)
+def relations(one_word_model):
+    return spoken_relations(one_word_model, 2)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(word_model, relations, folder):
+def whole(one_word_model, relations, folder):
     return run_protocol(
-        word_model, relations, methods=METHODS, seeds=SEEDS, settings=CURVES,
-        out=folder / word_model.__class__.__name__,
+        one_word_model, relations, methods=METHODS, seeds=SEEDS, settings=CURVES,
+        out=folder / one_word_model.__class__.__name__,
     )  # fmt: skip
 
 
@@ -46,11 +46,11 @@ def resumed(model, relations, folder, *, seeds=SEEDS, **changes):
     return run_protocol(model, relations, methods=METHODS, seeds=seeds, settings=settings, out=place, resume=True)
 
 
-def test_a_finished_run_is_resumed_without_running_anything(word_model, relations, folder, whole, monkeypatch):
+def test_a_finished_run_is_resumed_without_running_anything(one_word_model, relations, folder, whole, monkeypatch):
     monkeypatch.setattr("lrc_tl.experiments.run.benchmark_relation", None)
-    again = resumed(word_model, relations, folder)
+    again = resumed(one_word_model, relations, folder)
     assert again.to_dict() == whole.to_dict()
-    fewer = resumed(word_model, relations[1:], folder, seeds=SEEDS[1:])
+    fewer = resumed(one_word_model, relations[1:], folder, seeds=SEEDS[1:])
     assert fewer.records == whole.records[3:]
 
 
@@ -64,25 +64,25 @@ def test_a_finished_run_is_resumed_without_running_anything(word_model, relation
         ({"betas": 0.3, "shots": 1}, r"other settings \(betas \[0.3, 0.8\], now \[0.3\]; shots 0, now 1\)"),
     ],
 )
-def test_results_of_other_settings_are_refused(word_model, relations, folder, whole, changes, message):
+def test_results_of_other_settings_are_refused(one_word_model, relations, folder, whole, changes, message):
     with pytest.raises(lrc.errors.ResumeError, match=message):
-        resumed(word_model, relations, folder, **changes)
+        resumed(one_word_model, relations, folder, **changes)
 
 
-def test_results_of_other_facts_are_refused(word_model, relations, folder, whole):
+def test_results_of_other_facts_are_refused(one_word_model, relations, folder, whole):
     changed = lrc.Relation.from_pairs("r0", [("w3", "w4"), ("w5", "w4")], templates=list(relations[0].templates))
     with pytest.raises(lrc.errors.ResumeError, match=r"has changed .the relation's facts or templates"):
-        resumed(word_model, [changed], folder)
+        resumed(one_word_model, [changed], folder)
 
 
-def test_results_of_another_model_are_refused(word_model, relations, folder, whole):
-    (weight, *_) = word_model.parameters()
+def test_results_of_another_model_are_refused(one_word_model, relations, folder, whole):
+    (weight, *_) = one_word_model.parameters()
     before = weight.detach().clone()
     try:
         with torch.no_grad():
             weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
         with pytest.raises(lrc.errors.ResumeError, match=r"made on another model .*residuals of a fixed prompt"):
-            resumed(word_model, relations, folder)
+            resumed(one_word_model, relations, folder)
     finally:
         with torch.no_grad():
             weight.copy_(before)
@@ -99,9 +99,9 @@ def rewrite(path, change, *, sealed):
 
 
 @pytest.fixture
-def part(word_model, folder, whole):
+def part(one_word_model, folder, whole):
     """One stored part, put back afterwards."""
-    path = min((folder / word_model.__class__.__name__).glob("*.json"))
+    path = min((folder / one_word_model.__class__.__name__).glob("*.json"))
     before = path.read_bytes()
     yield path
     path.write_bytes(before)
@@ -129,24 +129,24 @@ def part(word_model, folder, whole):
     ],
 )
 def test_results_of_another_schema_version_or_dtype_are_refused(
-    word_model, relations, folder, part, change, message
+    one_word_model, relations, folder, part, change, message
 ):
     rewrite(part, change, sealed=True)
     with pytest.raises(lrc.errors.ResumeError, match=message) as refused:
-        resumed(word_model, relations, folder)
+        resumed(one_word_model, relations, folder)
     assert str(part) in str(refused.value)
 
 
-def test_a_changed_or_cut_part_is_refused_by_its_checksum(word_model, relations, folder, part):
+def test_a_changed_or_cut_part_is_refused_by_its_checksum(one_word_model, relations, folder, part):
     whole_text = part.read_text()
     rewrite(part, lambda data: data["record"].update(chance=0.5), sealed=False)
     with pytest.raises(
         lrc.errors.ResumeError, match=r"does not match its checksum, so it was changed .*; delete it"
     ):
-        resumed(word_model, relations, folder)
+        resumed(one_word_model, relations, folder)
     part.write_text(whole_text[: len(whole_text) // 2])
     with pytest.raises(lrc.errors.ResumeError, match=r"json is damaged or no stored result .*; delete it"):
-        resumed(word_model, relations, folder)
+        resumed(one_word_model, relations, folder)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_changed_or_cut_part_is_refused_by_its_checksum(word_model, relations,
     [b"", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b'{"schema": 1, "checksum": 2}', b"NaN", None],
     ids=["empty", "list", "no fields", "no UTF-8", "deep", "long number", "no schema", "nan", "folder"],
 )
-def test_what_is_no_part_is_one_line_that_names_the_file(word_model, relations, folder, part, content):
+def test_what_is_no_part_is_one_line_that_names_the_file(one_word_model, relations, folder, part, content):
     part.unlink()
     if content is None:
         part.mkdir()
@@ -162,7 +162,7 @@ def test_what_is_no_part_is_one_line_that_names_the_file(word_model, relations, 
         part.write_bytes(content)
     try:
         with pytest.raises(lrc.errors.ResumeError) as refused:
-            resumed(word_model, relations, folder)
+            resumed(one_word_model, relations, folder)
         assert str(part) in str(refused.value)
         assert "\n" not in str(refused.value)
     finally:
@@ -175,24 +175,26 @@ def test_what_is_no_part_is_one_line_that_names_the_file(word_model, relations, 
     [{"device": "cuda:1"}, {"torch": "2.0.1+cpu"}, {"transformer_lens": "3.9.9"}, {"model_class": "Other"}],
 )
 def test_parts_of_the_same_model_run_differently_are_gone_on_from_with_a_warning(
-    word_model, relations, folder, whole, part, recorded
+    one_word_model, relations, folder, whole, part, recorded
 ):
     rewrite(part, lambda data: data["model"].update(recorded), sealed=True)
     (name, value) = next(iter(recorded.items()))
     message = f"stored results were made on the same model, run differently: {name} {re.escape(value)} against"
     with pytest.warns(UserWarning, match=message):
-        again = resumed(word_model, relations, folder)
+        again = resumed(one_word_model, relations, folder)
     assert again.to_dict() == whole.to_dict()
 
 
-def test_a_run_that_does_not_resume_leaves_finished_parts_alone(word_model, relations, folder, whole, monkeypatch):
-    place = folder / word_model.__class__.__name__
+def test_a_run_that_does_not_resume_leaves_finished_parts_alone(
+    one_word_model, relations, folder, whole, monkeypatch
+):
+    place = folder / one_word_model.__class__.__name__
     before = {path.name: path.read_bytes() for path in place.glob("*.json")}
     monkeypatch.setattr("lrc_tl.experiments.run.benchmark_relation", None)
     monkeypatch.setattr("lrc_tl.experiments.plan.ModelFingerprint", None)  # refused before the model is run
     for settings in (CURVES, replace(CURVES, ranks=3)):
         with pytest.raises(lrc.errors.ResumeError) as refused:
-            run_protocol(word_model, relations, methods=METHODS, seeds=SEEDS, settings=settings, out=place)
+            run_protocol(one_word_model, relations, methods=METHODS, seeds=SEEDS, settings=settings, out=place)
         message = str(refused.value)
         assert f"{place} holds 4 finished results of an earlier run" in message
         assert 'methods ["lrc", "lrc-final", "svm", "mean"]' in message
@@ -201,8 +203,8 @@ def test_a_run_that_does_not_resume_leaves_finished_parts_alone(word_model, rela
     assert {path.name: path.read_bytes() for path in place.glob("*.json")} == before
 
 
-def test_a_result_is_loaded_from_its_folder_and_from_its_file(word_model, relations, folder, whole, tmp_path):
-    loaded = lrc.ProtocolResult.load(folder / word_model.__class__.__name__)
+def test_a_result_is_loaded_from_its_folder_and_from_its_file(one_word_model, relations, folder, whole, tmp_path):
+    loaded = lrc.ProtocolResult.load(folder / one_word_model.__class__.__name__)
     assert loaded.records == whole.records  # relations and seeds were asked for in sorted order
     assert loaded.to_dict() == whole.to_dict()
     whole.save(tmp_path / "whole.json")
@@ -211,8 +213,8 @@ def test_a_result_is_loaded_from_its_folder_and_from_its_file(word_model, relati
     assert again.to_markdown() == whole.to_markdown()
 
 
-def test_parts_of_two_processes_make_one_result(word_model, relations, folder, whole, tmp_path):
-    source = folder / word_model.__class__.__name__
+def test_parts_of_two_processes_make_one_result(one_word_model, relations, folder, whole, tmp_path):
+    source = folder / one_word_model.__class__.__name__
     for path in source.glob("*.json"):
         shutil.copy(path, tmp_path)
     first, *_ = sorted(tmp_path.glob("*.json"))
@@ -226,7 +228,7 @@ def test_parts_of_two_processes_make_one_result(word_model, relations, folder, w
         lrc.ProtocolResult.load(tmp_path)
 
 
-def test_what_is_no_stored_result_is_not_loaded(word_model, whole, tmp_path):
+def test_what_is_no_stored_result_is_not_loaded(one_word_model, whole, tmp_path):
     with pytest.raises(lrc.errors.ResumeError, match="holds no results of a benchmark"):
         lrc.ProtocolResult.load(tmp_path)
     with pytest.raises(lrc.errors.ResumeError, match="there is no such file"):
@@ -240,14 +242,16 @@ def test_what_is_no_stored_result_is_not_loaded(word_model, whole, tmp_path):
         lrc.ProtocolResult.load(target)
 
 
-def test_two_runs_cannot_write_to_one_folder(word_model, relations, tmp_path):
+def test_two_runs_cannot_write_to_one_folder(one_word_model, relations, tmp_path):
     from filelock import FileLock
 
     with FileLock(tmp_path / ".lock"), pytest.raises(RuntimeError, match="another run is writing to"):
-        run_protocol(word_model, relations, out=tmp_path, settings=SETTINGS)
+        run_protocol(one_word_model, relations, out=tmp_path, settings=SETTINGS)
 
 
-def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, relations, tmp_path, monkeypatch):
+def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(
+    one_word_model, relations, tmp_path, monkeypatch
+):
     def fail(*arguments, **options):
         raise ArithmeticError("broken")
 
@@ -259,22 +263,22 @@ def test_an_unexpected_error_is_raised_and_keeps_what_was_finished(word_model, r
             lambda *args, **options: (calls.append(1) or real if len(calls) < 3 else fail)(*args, **options),
         )
         with pytest.raises(ArithmeticError, match="broken"):
-            run_protocol(word_model, relations, methods=("mean",), out=tmp_path, settings=SETTINGS)
+            run_protocol(one_word_model, relations, methods=("mean",), out=tmp_path, settings=SETTINGS)
     assert len(list(tmp_path.glob("*.json"))) == 1
-    done = run_protocol(word_model, relations, methods=("mean",), out=tmp_path, resume=True, settings=SETTINGS)
-    fresh = run_protocol(word_model, relations, methods=("mean",), settings=SETTINGS)
+    done = run_protocol(one_word_model, relations, methods=("mean",), out=tmp_path, resume=True, settings=SETTINGS)
+    fresh = run_protocol(one_word_model, relations, methods=("mean",), settings=SETTINGS)
     assert without_times(done.to_dict()) == without_times(fresh.to_dict())
 
 
 KILLED = """
-import json, os, random, signal, sys, tempfile, time
+import json, os, random, signal, sys, tempfile
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, "tests")
 import tiny_models
 from spoken import spoken_relations
-from tiny_benchmark import METHODS, SETTINGS, without_times
+from tiny_benchmark import SETTINGS, without_times
 from lrc_tl.experiments.run import run_protocol
 
 kind, folder = sys.argv[1:]
@@ -287,19 +291,29 @@ with tempfile.TemporaryDirectory() as place:
     settings = replace(SETTINGS, betas=0.3)
 
     def run(**options):
-        return run_protocol(model, relations, methods=METHODS, seeds=(1, 2), settings=settings, **options)
+        return run_protocol(model, relations, methods=("lrc", "mean"), seeds=(1, 2), settings=settings, **options)
 
-    started = time.perf_counter()
+    calls = 0
+
+    def count(frame, event, argument):
+        global calls
+        if event == "call":
+            calls += 1
+            if calls == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    last = None
+    sys.setprofile(count)
     whole = run()
-    seconds = time.perf_counter() - started
+    sys.setprofile(None)
     counts = []
     for attempt in range(10):
         child = os.fork()
         if child == 0:
+            calls, last = 0, random.Random(attempt).randrange(calls // 3)
+            sys.setprofile(count)
             run(out=folder, resume=True)
             os._exit(0)
-        time.sleep(random.Random(attempt).uniform(0, seconds / 2))
-        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         counts.append(len([name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."]))
     after = run(out=folder, resume=True)

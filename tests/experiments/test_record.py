@@ -14,13 +14,15 @@ from lrc_tl.experiments.run import run_protocol
 
 
 @pytest.fixture(scope="module")
-def record(word_model):
+def record(one_word_model):
     """With everything that may be asked for."""
-    (relation,) = spoken_relations(word_model, 1)
-    beside = spoken_relation(word_model, name="beside", tail="w43")
+    (relation,) = spoken_relations(one_word_model, 1)
+    beside = spoken_relation(one_word_model, name="beside", tail="w43")
     settings = replace(SETTINGS, betas=(0.3, 0.8), single_layer=True, random_model=True)
     methods = ("lrc", "mean")
-    (record,) = run_protocol(word_model, [relation], methods=methods, others=[beside], settings=settings).records
+    (record,) = run_protocol(
+        one_word_model, [relation], methods=methods, others=[beside], settings=settings
+    ).records
     return record
 
 

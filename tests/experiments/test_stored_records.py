@@ -40,26 +40,26 @@ def test_different_names_have_different_files_in_which_a_reader_sees_the_name(tm
     assert record_path(tmp_path, "city in country seed 42").name.startswith("city_in_country_seed_42-")
 
 
-def test_a_relation_with_a_long_name_is_run_stored_and_resumed(word_model, tmp_path):
+def test_a_relation_with_a_long_name_is_run_stored_and_resumed(one_word_model, tmp_path):
     name = "国" * 78
     pairs = [(f"w{n}", f"w{30 + n % 3}") for n in range(30)]
     relation = lrc.Relation.from_pairs(name, pairs, templates=["{} w1"])
     left_out = "could be evaluated|known"
     with pytest.raises(ValueError, match=left_out):
-        run_protocol(word_model, [relation], methods=METHODS, out=tmp_path, settings=SETTINGS)
+        run_protocol(one_word_model, [relation], methods=METHODS, out=tmp_path, settings=SETTINGS)
     (path,) = record_files(tmp_path)
     assert json.loads(path.read_text(encoding="utf-8"))["record"]["relation"] == name
 
 
 @pytest.fixture(scope="module")
-def stored(word_model, tmp_path_factory):
+def stored(one_word_model, tmp_path_factory):
     """A stored record, as bytes, and what it holds."""
     from spoken import spoken_relations
 
     folder = tmp_path_factory.mktemp("fuzzed")
     run_protocol(
-        word_model,
-        spoken_relations(word_model, 1),
+        one_word_model,
+        spoken_relations(one_word_model, 1),
         methods=("lrc", "mean"),
         settings=replace(SETTINGS, betas=0.3),
         out=folder,

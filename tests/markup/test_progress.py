@@ -81,8 +81,8 @@ def jobs(model):
     }
 
 
-def test_everything_that_takes_long_shows_one_bar_on_a_terminal_and_is_silent_elsewhere(word_model, shown):
-    for name, job in jobs(word_model).items():
+def test_everything_that_takes_long_shows_one_bar_on_a_terminal_and_is_silent_elsewhere(one_word_model, shown):
+    for name, job in jobs(one_word_model).items():
         with_bar = shown(job, terminal=True)
         assert re.search(r"\d/\d", with_bar), name
         # Erased at the end: back to the line's start, and the line cleared.
@@ -104,10 +104,10 @@ def test_every_public_function_that_takes_progress_takes_it_alike():
         assert (parameter.default, parameter.kind) == (True, inspect.Parameter.KEYWORD_ONLY), name
 
 
-def test_a_fit_in_many_passes_has_one_bar_that_starts_again(word_model, shown):
+def test_a_fit_in_many_passes_has_one_bar_that_starts_again(one_word_model, shown):
     def fit():
         lrc.LinearRelationalEmbedding.fit(
-            word_model, PROMPTS, subject_layer=0, object_layer=2,
+            one_word_model, PROMPTS, subject_layer=0, object_layer=2,
             solver=lrc.LowRank(rank=1, oversample=0, power_iterations=0, min_cosine=0.9),
         )  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_items_come_as_they_are_and_one_at_a_time():
         assert list(through) == [1, 2, 3, 4]
 
 
-def test_a_bar_is_gone_when_a_job_fails_in_the_middle_of_its_items(word_model, shown, monkeypatch):
+def test_a_bar_is_gone_when_a_job_fails_in_the_middle_of_its_items(one_word_model, shown, monkeypatch):
     """At once, not when the traceback is thrown away."""
     kept = []
 
@@ -152,11 +152,11 @@ def test_a_bar_is_gone_when_a_job_fails_in_the_middle_of_its_items(word_model, s
         edits = lrc.evaluation.counterfactual_edits(PROMPTS)
         differences = torch.eye(D_MODEL)[[0] * len(edits)]
         with pytest.raises(ZeroDivisionError) as caught:
-            lrc.evaluation.causality_curve(word_model, edits, differences, betas=[0.1])
+            lrc.evaluation.causality_curve(one_word_model, edits, differences, betas=[0.1])
         kept.append(caught)
 
     assert shown(job, terminal=True).rstrip().endswith("\x1b[2K")
     for thread in threading.enumerate():
         if "Refresh" in type(thread).__name__:
-            thread.join(timeout=5)
+            thread.join(timeout=60)
             assert not thread.is_alive()

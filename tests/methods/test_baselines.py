@@ -109,13 +109,13 @@ def test_linear_probes_are_the_optimum_where_no_plane_separates_the_objects(meth
 
 
 @pytest.mark.real_model
-@pytest.mark.parametrize("layer", [3, 8, 12])
-def test_linear_probes_are_the_optimum_on_real_activations(gemma, layer):
+def test_linear_probes_are_the_optimum_on_real_activations(gemma):
     train, _ = lrc.load_relation("city_in_country").split(seed=0)
     prompts = train.prompts(shots=4, seed=0)
-    x = lrc.subject_activations(gemma, prompts, layer=layer).double().numpy()
-    for method in OPTIMA:
-        check_optimum(x, [prompt.object for prompt in prompts], method)
+    acts = lrc.passes.prompt_activations(gemma, prompts, subject_layers=[3, 8, 12]).subject
+    for x in acts.values():
+        for method in OPTIMA:
+            check_optimum(x.double().numpy(), [prompt.object for prompt in prompts], method)
 
 
 @pytest.mark.parametrize("counts", [[9, 4, 5], [6, 7]])

@@ -212,15 +212,15 @@ def test_variants_and_labels_share_one_solution_and_the_lre_of_lrc(word_model, p
 
 
 @pytest.mark.real_model
-def test_it_reads_unseen_cities_better_than_the_paper_s_method_and_swaps_their_country_no_worse(gemma):
+def test_it_reads_unseen_cities_better_than_the_paper_s_method_and_swaps_their_country_no_worse(
+    gemma, known_cities
+):
     others = ("landmark_in_country", "company_in_country", "food_kind", "animal_class", "river_on_continent")
     background = [prompt for name in others for prompt in lrc.load_relation(name).prompts()]
     settings = lrc.FitSettings(
         max_lre_prompts=3, background=SubjectStatistics.fit(gemma, layers=[9], background=background)
     )
-    train, test = lrc.load_relation("city_in_country").sample(60, seed=0).split(seed=0)
-    known = lrc.filter_known(gemma, train.prompts(shots=4, seed=0))
-    unseen = lrc.filter_known(gemma, test.prompts())
+    _, known, unseen = known_cities
     dual = lrc.fit_concepts(gemma, known.prompts, method="lrc-map", settings=settings)
     paper = lrc.fit_concepts(gemma, known.prompts, method="lrc", rank=64, settings=settings)
     assert (dual.layer, dual.settings["object_layer"], paper.settings["object_layer"]) == (9, 17, 13)

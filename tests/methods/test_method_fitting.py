@@ -160,13 +160,11 @@ def test_a_rank_above_the_numerical_rank_of_the_lre_is_refused(word_model, promp
 
 
 @pytest.mark.real_model
-def test_the_combined_method_probes_unseen_cities_and_swaps_their_country(gemma):
-    train, test = lrc.load_relation("city_in_country").sample(60, seed=0).split(seed=0)
-    known = lrc.filter_known(gemma, train.prompts(shots=4, seed=0))
+def test_the_combined_method_probes_unseen_cities_and_swaps_their_country(gemma, known_cities):
+    train, known, unseen = known_cities
     settings = lrc.FitSettings(max_lre_prompts=3)
     concepts = lrc.fit_concepts(gemma, known.prompts, subject_layer=7, object_layer=12, settings=settings)
     concepts = concepts.centred(lrc.subject_activations(gemma, train.prompts(), layer=7))
-    unseen = lrc.filter_known(gemma, test.prompts())
     found = lrc.evaluate(gemma, concepts, unseen.prompts, beta=0.1)
     assert found.accuracy > 3 * found.classification.chance
     assert found.causality > 0.5

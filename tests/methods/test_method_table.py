@@ -90,7 +90,7 @@ def test_the_method_where_none_is_named_has_all_that_it_needs_without_a_rank_and
     assert METHODS["lrc"].open_settings  # it takes a ridge
 
 
-def test_a_method_of_pieces_that_are_there_needs_an_entry_and_no_more(word_model, monkeypatch):
+def test_a_method_of_pieces_that_are_there_needs_an_entry_and_no_more(one_word_model, monkeypatch):
     entry = Method(
         name="lrc-first-ridge",
         summary="lrc-first with a ridge in place of the rank.",
@@ -101,16 +101,16 @@ def test_a_method_of_pieces_that_are_there_needs_an_entry_and_no_more(word_model
     table = MappingProxyType({**METHODS, entry.name: entry})
     for module in (method, fitting):
         monkeypatch.setattr(module, "METHODS", table)
-    (relation, *_) = spoken_relations(word_model, 1)
-    prompts = lrc.filter_known(word_model, relation.prompts(seed=0)).prompts
+    (relation, *_) = spoken_relations(one_word_model, 1)
+    prompts = lrc.filter_known(one_word_model, relation.prompts(seed=0)).prompts
     places = {"subject_layer": 0, "object_layer": 1}
-    made = lrc.fit_concepts(word_model, prompts, method=entry.name, **places, progress=False)
+    made = lrc.fit_concepts(one_word_model, prompts, method=entry.name, **places, progress=False)
     used = lrc.passes.KnownPrompts(prompts=prompts, dropped=()).sample(20, seed=0)
     lre = lrc.LinearRelationalEmbedding.fit(
-        word_model, used, **places, object_aggregation="first_token", progress=False
+        one_word_model, used, **places, object_aggregation="first_token", progress=False
     )
-    torch.testing.assert_close(made.vectors, lre.concepts(word_model, prompts, ridge=0.2).vectors)
+    torch.testing.assert_close(made.vectors, lre.concepts(one_word_model, prompts, ridge=0.2).vectors)
     assert {direction.method for direction in made.values()} <= set(METHODS)
     settings = lrc.FitSettings(solver=lrc.LowRank())
     with pytest.raises(ValueError, match="lrc-first-ridge needs all singular values"):
-        lrc.fit_concepts(word_model, prompts, method=entry.name, **places, settings=settings)
+        lrc.fit_concepts(one_word_model, prompts, method=entry.name, **places, settings=settings)

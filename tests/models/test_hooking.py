@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import pickle
+import sys
 import threading
 from contextlib import ExitStack
 
@@ -15,7 +16,9 @@ from tiny_steering import HOOK, TOKENS, WORDS, adding, generate, residuals, unit
 import lrc_tl as lrc
 from lrc_tl.models.hooking import hooked_pass, hooks_on
 
-N_PASSES = 150
+N_PASSES = 40
+OFTEN = 1e-5
+"""Seconds after which a thread lets others run: 500 times as often as Python's own."""
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +170,9 @@ def test_a_pass_that_stops_early_runs_no_later_layer(model):
 
 
 def in_threads(*works):
-    """Run each in a thread of its own, all at once; the first error is raised."""
+    """Run each in a thread of its own, all at once, which take turns often; the first error is raised."""
     errors = []
+    usual = sys.getswitchinterval()
 
     def guarded(work):
         try:
@@ -177,10 +181,14 @@ def in_threads(*works):
             errors.append(error)
 
     threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    sys.setswitchinterval(OFTEN)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(usual)
     if errors:
         raise errors[0]
 
@@ -217,7 +225,7 @@ def test_generation_in_two_threads_is_that_of_each_alone(model, cache):
     found = [[] for _ in works]
 
     def repeat(number):
-        for _ in range(8):
+        for _ in range(4):
             # Unsteered generation of TransformerLens is not safe in threads by itself: it takes its turn here too.
             found[number].append(texts(*works[number]))
 
@@ -241,7 +249,7 @@ def test_measured_generation_in_two_threads_is_that_of_each_alone(model):
     found = [[] for _ in strengths]
     in_threads(
         *(
-            lambda number=number: found[number].extend(made(strengths[number]) for _ in range(6))
+            lambda number=number: found[number].extend(made(strengths[number]) for _ in range(3))
             for number in range(len(strengths))
         )
     )
@@ -269,7 +277,7 @@ def test_a_pass_of_another_thread_leaves_the_cache_of_a_generation_alone(model):
         with_another = lrc.generate(model, list(WORDS), steering=[adding(9.0)])
     finally:
         handle.remove()
-    others[0].join(timeout=10)
+    others[0].join(timeout=60)
     assert not others[0].is_alive()
     for one, (text, kl) in zip(with_another, expected, strict=True):
         assert one.text == text
@@ -300,7 +308,7 @@ def test_fits_in_two_threads_are_those_of_each_alone(model):
         passes.extend(model(TOKENS) for _ in range(N_PASSES))
 
     def fits(number):
-        found[number].extend(fit(pairs[number]) for _ in range(5))
+        found[number].extend(fit(pairs[number]) for _ in range(2))
 
     in_threads(plain_passes, *(lambda number=number: fits(number) for number in range(len(pairs))))
     for weights, alone in zip(found, expected, strict=True):

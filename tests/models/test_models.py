@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -142,7 +141,7 @@ def test_a_damaged_file_is_refused_and_leaves_nothing(parts, tmp_path):
 
 
 KILLED = """
-import sys, time
+import sys
 from pathlib import Path
 from lrc_tl.models import packaged
 
@@ -150,7 +149,7 @@ def convert(parts, working, name, **given):
     (working / name).mkdir()
     (working / name / "config.json").write_text("half")
     print("working", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 
 packaged._convert = convert
 packaged._converted(Path(sys.argv[1]), [], sha256="", damaged="")
@@ -160,12 +159,16 @@ packaged._converted(Path(sys.argv[1]), [], sha256="", damaged="")
 def test_a_killed_conversion_is_not_taken_for_complete_and_is_cleared_away(parts, tmp_path, monkeypatch):
     target = tmp_path / "cache" / "some-model"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
+        [sys.executable, "-c", KILLED, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=os.getcwd(),
     )
     assert process.stdout.readline() == "working\n"
-    time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stdin.close()
     process.stdout.close()
     assert not target.exists()
     assert list(target.parent.glob("some-model.partial-*"))

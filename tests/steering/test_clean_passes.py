@@ -9,7 +9,7 @@ import torch
 from clean_steering import assert_generates, by_hand, close, from_clean, score
 from left_behind import left_on
 from reference.clean_scores import clean_residuals, hook_name, logits_by_hand
-from tiny_steering import HOOK, N_NEW, TOKENS, WORDS, generate, residuals, unit
+from tiny_steering import HOOK, N_NEW, TOKENS, WORDS, adding, generate, residuals, unit
 
 import lrc_tl as lrc
 
@@ -140,6 +140,31 @@ def test_two_threads_steer_by_their_own_clean_runs(model):
         for logits in results[number]:
             torch.testing.assert_close(logits, wanted[number])
     assert left_on(model) == before
+
+
+def test_blocks_may_be_entered_and_left_while_a_clean_pass_ends(model):
+    """As another thread may do; torch goes through the hooks of every module that an Exception leaves."""
+    text, entered = WORDS[0], []
+
+    def enter_and_leave(module, args, output):
+        entered.append(module)
+        with adding().on(model):
+            pass
+
+    with from_clean("reflect", (1, 2, 3)).on(model):
+        expected = model(model.to_tokens(text))
+        handles = [
+            module.register_forward_hook(function, always_call=True)
+            for module in model.modules()
+            for function in (enter_and_leave, lambda module, args, output: None)  # one to go on to
+        ]
+        try:
+            found = model(model.to_tokens(text))
+        finally:
+            for handle in handles:
+                handle.remove()
+    assert entered
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("cache", [True, False])
