@@ -15,7 +15,7 @@ from lrc_tl.errors import UnfitError
 from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined
 from lrc_tl.lre.fit_settings import LowRank
-from lrc_tl.lre.layer_grid import fit_layer_grid
+from lrc_tl.lre.layer_grid import fit_exact_pairs, fit_layer_grid
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.methods.backgrounds import background_for, dual_layers, require_background
@@ -63,6 +63,8 @@ class FittedMethod:
     """Makes them again, or with other labels."""
     seconds: float
     """Work that several variants share is split evenly."""
+    lre: LinearRelationalEmbedding | None = None
+    """The one that all directions come from; None: there is none, or there are several."""
 
 
 @numbers_checked
@@ -232,8 +234,11 @@ def fit_methods(
                     raise UnfitError(f"{variant.name}: {error}") from error
                 unfit[variant.name] = str(error).removeprefix(f"{variant.name}: ")
         seconds = (time.perf_counter() - started) / len(group)
-        for name, (concepts, make) in fitted.items():
-            parts[name] = FittedMethod(concepts=concepts, make=make, seconds=seconds)
+        for variant in group:
+            if variant.name in fitted:
+                concepts, make = fitted[variant.name]
+                lre = grids.get("", {}).get((variant.subject_layer, variant.object_layer or 0))
+                parts[variant.name] = FittedMethod(concepts=concepts, make=make, seconds=seconds, lre=lre)
     n_layers = int(model.cfg.n_layers)
     directions: dict[str, FittedMethod] = {}
     for variant in variants:
@@ -297,19 +302,22 @@ class _Fitting:
     def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
         """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
         method = group[0].method
-        subjects = sorted({variant.subject_layer for variant in group})
-        objects = sorted({v.object_layer for v in group if v.object_layer is not None})
+        pairs = sorted({(v.subject_layer, v.object_layer) for v in group if v.object_layer is not None})
         solver = self.settings.solver
         ranks = [variant.rank for variant in group if variant.rank is not None]
         if isinstance(solver, LowRank) and ranks:
             solver = solver.for_rank(max(ranks))
 
         def fit(prompts: Sequence[Prompt]) -> _Grid:
+            if solver == "exact":
+                return fit_exact_pairs(
+                    self.model, prompts, pairs, object_aggregation=method.aggregation, progress=self.progress
+                )
             return fit_layer_grid(
                 self.model,
                 prompts,
-                subject_layers=subjects,
-                object_layers=objects,
+                subject_layers=sorted({subject for subject, _ in pairs}),
+                object_layers=sorted({object_ for _, object_ in pairs}),
                 object_aggregation=method.aggregation,
                 solver=solver,
                 progress=self.progress,
