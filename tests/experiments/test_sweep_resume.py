@@ -169,9 +169,9 @@ def test_pandas_polars_and_duckdb_read_the_rows(finished):
     assert of_polars.columns == list(wanted.columns)
     assert of_polars["value"].sum() == pytest.approx(wanted["value"].sum())
     duckdb = pytest.importorskip("duckdb")
-    (count, total, layers) = duckdb.sql(
+    ((count, total, layers),) = duckdb.sql(
         f"select count(*), sum(value), count(object_layer) from '{files}' where metric = 'accuracy'"
-    ).fetchone()
+    ).fetchall()
     accuracy = wanted[wanted["metric"] == "accuracy"]
     assert (count, layers) == (len(accuracy), accuracy["object_layer"].count())
     assert total == pytest.approx(accuracy["value"].sum())
