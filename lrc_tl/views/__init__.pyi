@@ -11,3 +11,4 @@ from .method_figures import plot_trade_off as plot_trade_off
 from .plots import plot_result as plot_result
 from .plots import plot_sweep as plot_sweep
 from .plots import save_plots as save_plots
+from .report import write_report as write_report

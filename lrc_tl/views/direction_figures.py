@@ -9,7 +9,7 @@ from scipy.spatial.distance import squareform
 
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
-from lrc_tl.views.figure import Axis, Figure, HeatMap, Panel, Series
+from lrc_tl.views.figure import Axis, Figure, HeatMap, Panel, Series, log_axis
 from lrc_tl.views.layer_figures import joined, laid_out
 from lrc_tl.views.looks import MOST_LINES
 
@@ -60,8 +60,8 @@ def plot_singular_values(
     y = "share of the largest singular value" if relative else "singular value"
     panels = tuple(
         Panel(
-            x=Axis(label="number", scale="log"),
-            y=Axis(label=y, scale="log"),
+            x=log_axis("number", (1, *ranks)),
+            y=log_axis(y, (value for line in lines for value in line.y)),
             series=tuple(lines[start : start + MOST_LINES]),
         )
         for start in range(0, len(lines), MOST_LINES)

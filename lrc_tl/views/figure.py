@@ -5,6 +5,7 @@ A figure is a drawing; its numbers come from a tidy frame and stand here once, f
 
 import importlib.util
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -234,6 +235,23 @@ def short_number(value: float) -> str:
     """Two decimals, without the zero before the point, as in papers."""
     text = f"{value:.2f}"
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def log_axis(label: str, values: Iterable[float]) -> Axis:
+    """A logarithmic axis around positive values, with ticks at powers of ten, or closer where these are few."""
+    finite = [value for value in values if value > 0 and math.isfinite(value)]
+    low, high = min(finite, default=0.1), max(finite, default=1.0)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if last - first <= 2 else (1, 3) if last - first <= 3 else (1,)
+    ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    inside = tuple(tick for tick in ticks if low / 1.3 <= tick <= high * 1.3)
+    return Axis(
+        label=label,
+        scale="log",
+        ticks=inside,
+        tick_labels=tuple(f"{tick:g}" for tick in inside),
+        limits=(low / 1.15, high * 1.15),
+    )
 
 
 def is_installed(package: str) -> bool:

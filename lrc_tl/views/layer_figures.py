@@ -301,7 +301,8 @@ def _line(table: pd.DataFrame, over: str, name: str, look: int) -> Series:
 def interval_text(row: Mapping[str, Any]) -> str:
     """A mean with its interval and the number of relations."""
     inside = f" [{short_number(row['low'])}, {short_number(row['high'])}]" if row["low"] == row["low"] else ""
-    return f"{short_number(row['mean'])}{inside}, {counted(int(row['n_relations']), 'relation')}"
+    over = f", {counted(int(row['n_relations']), 'relation')}" if "n_relations" in row else ""
+    return f"{short_number(row['mean'])}{inside}{over}"
 
 
 def counted(number: int, word: str) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.numerics.statistics import bootstrap_interval
 from lrc_tl.views.aggregating import at_one_setting, averaged, over_relations, over_seeds, with_intervals
-from lrc_tl.views.figure import Axis, Figure, Panel, Series, Spans, short_number
+from lrc_tl.views.figure import Axis, Figure, Panel, Series, Spans, log_axis, short_number
 from lrc_tl.views.layer_figures import (
     BANDS,
     SHARE,
@@ -64,7 +64,8 @@ def plot_curves(
             "the result holds fewer than two positive betas, or not the same for all relations; run it with "
             "several, without selecting them"
         )
-    available = [name for name in ("beta", "kl_elsewhere") if name == "beta" or (frame["metric"] == name).any()]
+    both: tuple[Against, ...] = ("beta", "kl_elsewhere")
+    available = [name for name in both if name == "beta" or (frame["metric"] == name).any()]
     below = available if against is None else list(as_tuple(against, "against", str))
     rows, choice = at_one_setting(frame, metrics=[metric], reading="plain", drawn=("beta",))
     rows = rows[rows["beta"] > 0]
@@ -73,6 +74,42 @@ def plot_curves(
         if name != "beta":
             effects = over_relations(measured(rows, name), ["method", "beta"])
             table = table.merge(effects.rename(columns={"mean": name})[["method", "beta", name]], how="left")
+    return _curves_figure(table, metric=metric, below=below, note=joined(averaged(rows), choice, BANDS))
+
+
+def plot_curve_summaries(
+    curves: Mapping[str, Sequence[Mapping[str, Any]]], *, metric: str = "causality"
+) -> Figure:
+    """`plot_curves` from the means and intervals that a benchmark's JSON file holds for each method.
+
+    Raises:
+        LookupError: no method has the metric at two positive betas.
+    """
+    points = [
+        {
+            "method": method,
+            "beta": point["beta"],
+            "mean": point[metric]["mean"],
+            "low": point[metric]["ci95"][0],
+            "high": point[metric]["ci95"][1],
+            "kl_elsewhere": point["unrelated_kl"]["mean"],
+        }
+        for method, curve in curves.items()
+        for point in curve
+        if point["beta"] > 0 and point[metric]["mean"] is not None
+    ]
+    table = pd.DataFrame(points)
+    if table.empty or table["beta"].nunique() < 2:
+        raise LookupError(f"no method has {metric} at two positive betas")
+    table = table.assign(
+        method=table["method"].astype(pd.CategoricalDtype(table["method"].unique())),
+        **{name: table[name].astype("float64") for name in ("mean", "low", "high", "kl_elsewhere")},
+    )
+    below: list[Against] = ["beta"] if table["kl_elsewhere"].isna().all() else ["beta", "kl_elsewhere"]
+    return _curves_figure(table, metric=metric, below=below, note=joined("Mean over relations", BANDS))
+
+
+def _curves_figure(table: pd.DataFrame, *, metric: str, below: Sequence[Against], note: str) -> Figure:
     used = in_order(table["method"])
     by_method = {method: table[table["method"] == method].sort_values("beta") for method in used}
     if len(used) <= MOST_LINES:
@@ -87,7 +124,7 @@ def plot_curves(
             for name in below
         ]
     else:
-        name = below[-1]
+        name, below = below[-1], below[-1:]
         first = _curve(by_method[used[0]], name, used[0], used[0], 0, quiet=True)
         panels = [
             Panel(
@@ -105,7 +142,7 @@ def plot_curves(
     return Figure(
         title=f"{metric_of(metric).title} against {ending}",
         panels=tuple(panels),
-        note=joined(averaged(rows), choice, BANDS),
+        note=note,
         **laid_out(len(panels)),
     )
 
@@ -236,7 +273,7 @@ def _below_axis(name: str, table: pd.DataFrame) -> Axis:
         return Axis(label="beta (size of the edit)", scale="log", ticks=ticks, tick_labels=labels)
     values = table[name].dropna()
     if len(values) and values.min() > 0 and values.max() > _WIDE * values.min():
-        return Axis(label=metric_of(name).label, scale="log")
+        return log_axis(metric_of(name).label, values)
     greatest = float(values.max()) if len(values) else 1.0
     return Axis(label=metric_of(name).label, limits=(min(0.0, float(values.min())), greatest * 1.04 or 1.0))
 

@@ -21,13 +21,13 @@ def plotly_figure(figure: Figure, *, theme: Theme | None) -> Any:
 
     surface = SURFACES[theme]
     width = figure.width * _DPI
-    title = textwrap.wrap(shown(figure.title), width=int(figure.width * 11))
-    note = textwrap.wrap(shown(figure.note), width=int(figure.width * 15))
+    title = textwrap.wrap(shown(figure.title), width=int(figure.width * 9))
+    note = textwrap.wrap(shown(figure.note), width=int(figure.width * 14))
     legend = figure.legend if len(figure.legend) > 1 or len(figure.panels) > 1 else ()
     per_row = max(1, int(width / (70 + 8 * max((len(series.name) for series in legend), default=1))))
     legend_rows = math.ceil(len(legend) / per_row)
     top = 14 + 22 * len(title) + _ROW * legend_rows + 24
-    bottom = 52 + 15 * len(note)
+    bottom = 64 + 15 * len(note)
     plot_height = figure.rows * figure.panel_size[1] * _DPI
     drawn = make_subplots(
         rows=figure.rows,
@@ -83,7 +83,8 @@ def plotly_figure(figure: Figure, *, theme: Theme | None) -> Any:
         xref="paper",
         yref="paper",
         x=0,
-        y=-40 / plot_height,
+        xshift=-54,
+        y=-52 / plot_height,
         xanchor="left",
         yanchor="top",
         align="left",
