@@ -5,7 +5,7 @@ any, and the figure's note says which. Only seeds and relations are averaged.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ def at_one_setting(
     Edits (beta, place) are chosen for metrics of edits, by how often the new object is said where that is known.
     """
     kept: list[pd.DataFrame] = []
-    methods_by_choice: dict[str, list[str]] = {}
-    grounds: set[str] = set()
+    # Ground of the choice -> what was chosen -> methods.
+    choices: dict[str, dict[str, list[str]]] = {}
     methods = in_order(frame["method"])
     axes: list[tuple[Sequence[str], str]] = [
         (CELL, "hard_causality" if metric_of(metrics[0]).of_edits else metrics[0])
@@ -45,17 +45,22 @@ def at_one_setting(
     for method in methods:
         rows = frame[frame["method"] == method]
         for columns, metric in axes:
-            rows, choices, ground = _at_best(rows, metric=metric, reading=reading, columns=columns, drawn=drawn)
-            for choice in choices:
-                methods_by_choice.setdefault(choice, []).append(method)
-                grounds.add(ground)
+            rows, chosen, ground = _at_best(rows, metric=metric, reading=reading, columns=columns, drawn=drawn)
+            for choice in chosen:
+                choices.setdefault(ground, {}).setdefault(choice, []).append(method)
         kept.append(rows)
-    words = [
-        f"{choice})" if len(of) == len(methods) else f"{choice}; {', '.join(of)})"
-        for choice, of in methods_by_choice.items()
-    ]
-    sentence = f"Not drawn, and at its best on {' or '.join(sorted(grounds))}: {', '.join(words)}" if words else ""
-    return pd.concat(kept), sentence
+    return pd.concat(kept), "; ".join(
+        f"{'on' if place else 'Fixed at what is best on'} {ground}: {_of_methods(by_choice, len(methods))}"
+        for place, (ground, by_choice) in enumerate(choices.items())
+    )
+
+
+def _of_methods(methods_by_choice: Mapping[str, list[str]], n_methods: int) -> str:
+    """Choices, with the methods that they are of where these are not all."""
+    return ", ".join(
+        f"{choice})" if len(methods) == n_methods else f"{choice}; {', '.join(methods)})"
+        for choice, methods in methods_by_choice.items()
+    )
 
 
 def _at_best(

@@ -74,7 +74,7 @@ def plot_layer_grid(
         "\u2605 and frame: the best cell. \u25cb: cells whose difference from it has a 95 % interval that holds 0."
     )
     return Figure(
-        title=_titled(metric, reading, "by subject and object layer"),
+        title=_titled(metric, reading, "subject by object layer"),
         panels=tuple(panels),
         note=joined(averaged(rows), choice, marks),
         columns=columns,
@@ -334,4 +334,4 @@ def reading_note(metrics: Sequence[str], reading: str) -> list[str]:
 
 def _titled(metric: str, reading: str, ending: str) -> str:
     label = metric_of(metric).title
-    return f"{label}{'' if reading == 'plain' else f' ({reading} scores)'} {ending}"
+    return f"{label}{'' if reading == 'plain' else f' ({reading} scores)'}: {ending}"

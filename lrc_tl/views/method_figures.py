@@ -125,7 +125,7 @@ def _curves_figure(table: pd.DataFrame, *, metric: str, below: Sequence[Against]
         ]
     else:
         name, below = below[-1], below[-1:]
-        first = _curve(by_method[used[0]], name, used[0], used[0], 0, quiet=True)
+        first = _curve(by_method[used[0]], name, used[0], f"{used[0]}, for comparison", 0, quiet=True)
         panels = [
             Panel(
                 title=method,

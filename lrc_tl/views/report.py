@@ -27,7 +27,7 @@ _IN_TABLES = ("accuracy", "top3", "causality", "hard_causality", "kl_elsewhere",
 _DEFINITIONS = (
     ("accuracy", "share of unseen facts whose object has the highest score"),
     ("causality", "share of edits after which the new object is more probable than the old"),
-    ("new object is said", "share of edits after which greedy decoding gives the new object"),
+    ("new object said", "share of edits after which greedy decoding gives the new object"),
     ("KL", "KL(edited || unedited) of the next token, in nats, after statements that the edit is not about"),
     ("interval", "95 % bootstrap interval"),
 )
@@ -80,7 +80,7 @@ def report_html(source: ReportSource, *, command: str | None = None) -> str:
     """
     model = str(source.model.get("name", ""))
     title = f"{source.kind} of linear relational concepts{f' on {model}' if model else ''}"
-    body = [f"<h1>{shown(title)}</h1>", f'<p class="headline">{shown(headline(source))}</p>']
+    body = [f"<h1>{shown(title)}</h1>", f'<p class="headline">{shown(headline(source)).replace("95 %", "95&nbsp;%")}</p>']
     body += ["<h2>What was run</h2>", pairs(_what_was_run(source))]
     body.append("<h2>Figures</h2>")
     for number, (name, figure) in enumerate(source.figures.items()):
@@ -172,7 +172,9 @@ def _what_was_run(source: ReportSource) -> list[tuple[str, str]]:
     versions = [
         f"{name.replace('_', ' ')} {model[name]}" for name in ("transformer_lens", "torch") if name in model
     ]
-    entries = [
+    # A benchmark's file has rows of its first beta only.
+    betas = source.settings.get("beta") or in_order(frame["beta"])
+    return [
         (
             "model",
             ", ".join(str(model[name]) for name in ("name", "model_class", "dtype", "device") if name in model),
@@ -181,7 +183,8 @@ def _what_was_run(source: ReportSource) -> list[tuple[str, str]]:
         ("relations", f"{len(relations)}: {', '.join(map(str, relations[:_MOST_RELATIONS]))}"),
         ("seeds", _listed(seeds)),
         ("methods", ", ".join(in_order(frame["method"]))),
-        *((name.replace("_", " ") + "s", _listed(in_order(frame[name]))) for name in (*CELL[:5], "beta")),
+        *((name.replace("_", " ") + "s", _listed(in_order(frame[name]))) for name in CELL[:5]),
+        ("betas", _listed(betas if isinstance(betas, list) else [betas])),
         ("LRE prompts", _listed(in_order(frame["n_lre_prompts"]))),
         ("edits at", _listed(in_order(frame["place"]))),
         ("test facts", f"{facts.sum():,} over all relations and seeds" if len(facts) else ""),
@@ -189,7 +192,6 @@ def _what_was_run(source: ReportSource) -> list[tuple[str, str]]:
         ("computed in", _duration(source.seconds)),
         ("read from", source.origin),
     ]
-    return entries
 
 
 def _listed(values: Sequence[Any]) -> str:
@@ -219,7 +221,8 @@ def _tables(source: ReportSource) -> list[str]:
     if cells:
         parts.append(cells)
     if source.comparisons:
-        parts.append(_comparison_table(source.comparisons))
+        compared = _comparison_table(source.comparisons)
+        parts.append(f"<details><summary>Methods against each other</summary>{compared}</details>")
     return parts
 
 

@@ -22,28 +22,29 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem; overflow-wrap: anyw
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
 p { max-width: 46rem; }
 .headline { font-size: 1.15rem; margin: 0; }
-.soft, caption, figcaption { color: var(--soft); font-size: .9rem; }
+.soft { color: var(--soft); font-size: .9rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 0 0 1.8rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin-bottom: 1.4rem; }
 .wide:focus-visible, button:focus-visible, summary:focus-visible {
   outline: 2px solid #006daf; outline-offset: 2px;
 }
 figure svg { display: block; width: 100%; height: auto; color: var(--ink); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-caption { text-align: left; padding-bottom: .3rem; }
+.caption { margin: 1rem 0 .3rem; }
 th, td { padding: .28rem .6rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { background: var(--tint); vertical-align: bottom; padding: 0; }
 td.number { text-align: right; }
 td.words { white-space: normal; min-width: 14rem; }
 th button {
   all: unset; cursor: pointer; display: block; width: 100%; padding: .35rem .6rem; box-sizing: border-box;
+  min-width: 4rem; white-space: normal;
 }
-th button::after { content: " \\2195"; opacity: .35; }
-th[aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
-th[aria-sort=descending] button::after { content: " \\2193"; opacity: 1; }
+th button::after { content: "\\00a0\\2195"; opacity: .35; }
+th[aria-sort=ascending] button::after { content: "\\00a0\\2191"; opacity: 1; }
+th[aria-sort=descending] button::after { content: "\\00a0\\2193"; opacity: 1; }
 th button:hover { text-decoration: underline; }
 pre { background: var(--tint); padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .88rem; }
 summary { cursor: pointer; }
@@ -98,8 +99,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str | Number]], *, captio
     heads = "".join(f'<th scope="col"><button type="button">{shown(name)}</button></th>' for name in head)
     lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{shown(caption, quoted=True)}"><table>'
-        f"<caption>{shown(caption)}</caption><thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>"
+        f'<p class="soft caption">{shown(caption)}</p>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{shown(caption, quoted=True)}">'
+        f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>"
     )
 
 

@@ -34,11 +34,11 @@ class Metric(NamedTuple):
 
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric("accuracy"),
-    "top3": Metric("right object among the first 3"),
+    "top3": Metric("object in the first 3"),
     "selectivity": Metric("selectivity", is_share=False),
     "faithfulness": Metric("LRE faithfulness"),
     "causality": Metric("causality", of_edits=True),
-    "hard_causality": Metric("new object is said", of_edits=True),
+    "hard_causality": Metric("new object said", of_edits=True),
     "edit_share": Metric("size of the edit, as a share of |h|", is_share=False, of_edits=True),
     "kl_elsewhere": Metric("KL on unrelated statements (nats)", False, True, True),
     "kl_same_subject": Metric("KL on the same subject (nats)", False, True, True),
