@@ -23,6 +23,10 @@ from .evaluation.summary import evaluate as evaluate
 from .experiments.result import ProtocolResult as ProtocolResult
 from .experiments.run import run_protocol as run_protocol
 from .experiments.settings import ExperimentSettings as ExperimentSettings
+from .experiments.sweep import run_sweep as run_sweep
+from .experiments.sweep_plan import plan_sweep as plan_sweep
+from .experiments.sweep_result import SweepResult as SweepResult
+from .experiments.sweep_settings import SweepSettings as SweepSettings
 from .lre.embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
 from .lre.fit_settings import LowRank as LowRank
 from .lre.layer_grid import fit_layer_grid as fit_layer_grid

@@ -115,7 +115,7 @@ def benchmark(
         raise typer.BadParameter(
             "--resume needs --out or --json, which say where the earlier run left its results"
         )
-    relations, errors = _relations(folder, only)
+    relations, errors = chosen_relations(folder, only)
     run.require_apart(
         {"--relations": [Path(relation.source) for relation in relations.values()] if folder else None}
     )
@@ -202,7 +202,7 @@ def _compared(compare: str | None, methods: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _relations(folder: Path | None, only: str | None) -> tuple[dict[str, lrc.Relation], dict[Path, str]]:
+def chosen_relations(folder: Path | None, only: str | None) -> tuple[dict[str, lrc.Relation], dict[Path, str]]:
     """The relations to run, and what is wrong with files that hold none; these are said on stderr.
 
     Raises:

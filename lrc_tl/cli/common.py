@@ -72,9 +72,16 @@ class Run:
                 kind=self.kind,
                 results=results,
                 settings=self.settings,
-                model=None if model is None else lrc.models.ModelFingerprint.of(model).to_dict(),
+                model=_fingerprint(model),
                 seconds=time.perf_counter() - self.started,
             )
+
+
+def _fingerprint(model: Any) -> Mapping[str, Any] | None:
+    """The plain values of a model's fingerprint; those that are given already stay as they are."""
+    if model is None or isinstance(model, Mapping):
+        return model
+    return lrc.models.ModelFingerprint.of(model).to_dict()
 
 
 def read_files(*given: str) -> dict[str, Path]:

@@ -6,3 +6,12 @@ from .record import RelationRecord as RelationRecord
 from .result import ProtocolResult as ProtocolResult
 from .run import run_protocol as run_protocol
 from .settings import ExperimentSettings as ExperimentSettings
+from .sweep import run_sweep as run_sweep
+from .sweep_cells import SweepCell as SweepCell
+from .sweep_comparison import SweepComparison as SweepComparison
+from .sweep_merge import merge_sweeps as merge_sweeps
+from .sweep_plan import SweepPlan as SweepPlan
+from .sweep_plan import plan_sweep as plan_sweep
+from .sweep_record import SweepRecord as SweepRecord
+from .sweep_result import SweepResult as SweepResult
+from .sweep_settings import SweepSettings as SweepSettings

@@ -2,8 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
-from lrc_tl.evaluation.causality import Edit, causality_curves, counterfactual_edits
+from lrc_tl.evaluation.causality import Edit
 from lrc_tl.evaluation.classification import Classification, classify_activations
-from lrc_tl.evaluation.collateral import EditedStatement, side_effects
+from lrc_tl.evaluation.collateral import EditedStatement
 from lrc_tl.evaluation.control_tasks import random_concepts, random_weights
 from lrc_tl.evaluation.summary import swap_differences
 from lrc_tl.experiments.backgrounds import Backgrounds
@@ -22,20 +21,16 @@ from lrc_tl.experiments.readings import has_centre, readings
 from lrc_tl.experiments.record import AskedEdit, AskedPrompt, LeftOutRelation, Record, RelationRecord
 from lrc_tl.experiments.relation_prompts import LeftOut, RelationPrompts, known_prompts, split_facts
 from lrc_tl.experiments.settings import ExperimentSettings
-from lrc_tl.experiments.statements import side_effect_statements
-from lrc_tl.lre.fit_settings import LowRank, solver_named
-from lrc_tl.lre.subject_statistics import SubjectStatistics
-from lrc_tl.methods.backgrounds import dual_layers
-from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods, training_activations
+from lrc_tl.experiments.unit import Unit
+from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, training_activations
 from lrc_tl.methods.method import METHODS, MethodVariant
-from lrc_tl.methods.settings import FitSettings
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts
-from lrc_tl.relations.prompts import Prompt, tokenize_prompt, tokens_once
+from lrc_tl.relations.prompts import tokenize_prompt, tokens_once
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.sampling import permuted_objects
-from lrc_tl.tuning.selection import SearchSpace, default_layers, select_settings
+from lrc_tl.tuning.selection import SearchSpace, select_settings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +64,7 @@ def benchmark_relation(
 
 
 class _Measurement:
-    """One relation and seed: the steps of the benchmark, and the seconds that each took."""
+    """One relation and seed of the protocol."""
 
     def __init__(
         self,
@@ -82,29 +77,22 @@ class _Measurement:
         backgrounds: Backgrounds,
     ) -> None:
         self.model, self.relation, self.seed, self.settings = model, relation, seed, settings
-        self.methods, self.others, self.backgrounds = methods, others, backgrounds
-        self.held_out: tuple[str, ...] = ()
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def _clock(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+        self.methods, self.others = methods, others
+        self.unit = Unit(model, relation, seed, settings=settings, others=others, backgrounds=backgrounds)
 
     def record(self) -> RelationRecord:
         """The measurements; raises LeftOut where there is nothing to evaluate."""
         train, test = split_facts(self.relation, self.seed, self.settings)
         if not self.settings.keep_test_subjects:
-            self.held_out = tuple(fact.subject for fact in test.facts)
-        with self._clock("filter"):
+            self.unit.held_out = tuple(fact.subject for fact in test.facts)
+        with self.unit.clock("filter"):
             prompts = known_prompts(self.model, train, test, self.seed, self.settings)
-        with self._clock("select"):
+        with self.unit.clock("select"):
             settings, selected = self._selected(train)
         known, unseen = prompts.known, prompts.unseen
         variants = settings.variants(self.methods, int(self.model.cfg.n_layers))
         layers = settings.subject_layers
-        with self._clock("activations"):
+        with self.unit.clock("activations"):
             training = training_activations(self.model, variants, known.prompts)
             activations = _Activations(
                 plain=prompt_activations(self.model, prompts.plain, subject_layers=layers).subject,
@@ -114,7 +102,7 @@ class _Measurement:
             fitted = self._fitted(variants, known, training)
         except UnfitError as error:
             raise LeftOut(str(error)) from error
-        self.seconds["fit"] = sum(method.seconds for method in fitted.values())
+        self.unit.seconds["fit"] = sum(method.seconds for method in fitted.values())
         outcomes = {
             variant.name: self._outcome(variant, fitted[variant.name], prompts, activations)
             for variant in variants
@@ -123,7 +111,7 @@ class _Measurement:
             outcomes = self._with_random_model(outcomes, variants, prompts)
         concepts = {name: method.concepts for name, method in fitted.items()}
         first = variants[0]
-        edits = self._edits(unseen.prompts, concepts[first.name])
+        edits = self.unit.edits(unseen.prompts, concepts[first.name])
         outcomes, (n_unrelated, n_same_subject) = self._with_curves(outcomes, variants, concepts, edits, settings)
         return RelationRecord(
             relation=self.relation.name,
@@ -149,7 +137,7 @@ class _Measurement:
             object_tokens=tuple(len(tokenize_prompt(self.model, prompt).object_ids) for prompt in unseen.prompts),
             edits=tuple(AskedEdit(edit.prompt.subject, edit.prompt.object, edit.target) for edit in edits),
             methods=outcomes,
-            seconds=self.seconds,
+            seconds=self.unit.seconds,
         )
 
     def _selected(self, train: Relation) -> tuple[ExperimentSettings, dict[str, Any] | None]:
@@ -171,7 +159,7 @@ class _Measurement:
                     ranks=settings.ranks or SearchSpace.ranks,
                     betas=settings.betas,
                     noises=SearchSpace.noises if settings.noise is None else (settings.noise,),
-                    background=self._background(settings.subject_layers) if for_dual else None,
+                    background=self.unit.background(settings.subject_layers) if for_dual else None,
                 ),
                 shots=settings.shots,
                 method="lrc-map" if for_dual else "lrc",
@@ -198,39 +186,15 @@ class _Measurement:
         *,
         random_seed: int | None = None,
     ) -> dict[str, FittedMethod]:
-        solver, background = solver_named(self.settings.solver), None
-        ranks = [variant.rank for variant in variants if variant.rank is not None] or self.settings.ranks
-        if isinstance(solver, LowRank) and ranks:
-            solver = LowRank(rank=max(ranks))  # for methods that have no rank of their own too
-        if layers := dual_layers(variants):
-            background = self._background(layers, random_seed=random_seed)
-        return fit_methods(
-            self.model,
-            variants,
-            known,
-            training,
-            settings=FitSettings(
-                max_lre_prompts=self.settings.max_lre_prompts,
-                solver=solver,
-                noise=self.settings.noise,
-                background=background,
-            ),
-            relation=self.relation.name,
-            seed=self.seed,
-        )
-
-    def _background(self, layers: Sequence[int], *, random_seed: int | None = None) -> SubjectStatistics:
-        """How subjects vary at these layers (none: those that are tried by default), without those of the test."""
-        with self._clock("statistics"):
-            layers = layers or default_layers(self.model)[0]
-            return self.backgrounds.at(self.model, layers, without=self.held_out, random_seed=random_seed)
+        most = self.settings.max_lre_prompts
+        return self.unit.fitted(variants, known, training, max_lre_prompts=most, random_seed=random_seed)
 
     def _outcome(
         self, variant: MethodVariant, fitted: FittedMethod, prompts: RelationPrompts, activations: _Activations
     ) -> MethodOutcome:
         """Accuracy as it is, centred, centred and calibrated, and of two controls; no edits yet."""
         started = time.perf_counter()
-        with self._clock("accuracy"):
+        with self.unit.clock("accuracy"):
             concepts, actual = fitted.concepts, prompts.actual
             plain, unseen = activations.plain[variant.subject_layer], activations.unseen[variant.subject_layer]
             read = readings(concepts, unseen, actual, plain=plain, plain_prompts=prompts.plain)
@@ -266,7 +230,7 @@ class _Measurement:
         self, outcomes: Mapping[str, MethodOutcome], variants: Sequence[MethodVariant], prompts: RelationPrompts
     ) -> dict[str, MethodOutcome]:
         """The outcomes with the accuracy in the model with random weights."""
-        with self._clock("random model"):
+        with self.unit.clock("random model"):
             accuracy = self._untrained(variants, prompts)
         return {
             name: replace(outcome, asked_of_random_model=True, control_random_model=accuracy[name])
@@ -292,13 +256,6 @@ class _Measurement:
             ).accuracy
             for variant in variants
         }
-
-    def _edits(self, prompts: Sequence[Prompt], concepts: ConceptSet) -> tuple[Edit, ...]:
-        # All methods have the same objects: those of the known training prompts.
-        usable = [prompt for prompt in prompts if prompt.object in concepts]
-        if len({prompt.object for prompt in usable}) < 2:
-            return ()
-        return counterfactual_edits(usable, seed=self.seed)
 
     def _with_curves(
         self,
@@ -340,14 +297,12 @@ class _Measurement:
     ) -> tuple[dict[str, tuple[CurvePoint, ...]], tuple[EditedStatement, ...], tuple[EditedStatement, ...]]:
         """Edits at every layer: a curve for each method, and the (edit, statement) pairs of the side effects."""
         betas = settings.betas or ()
-        with self._clock("causality"):
-            curves = causality_curves(self.model, edits, differences, betas=betas, generated=True, progress=False)
-        with self._clock("side effects"):
-            unrelated, same = side_effect_statements(
-                self.model, self.relation, edits, self.others, n=settings.n_side_effects, seed=self.seed
-            )
-            elsewhere = side_effects(self.model, unrelated, differences, betas=betas, progress=False)
-            beside = side_effects(self.model, same, differences, betas=betas, progress=False)
+        with self.unit.clock("causality"):
+            curves = self.unit.curves(edits, differences, betas=betas)
+        with self.unit.clock("side effects"):
+            unrelated, same = self.unit.statements(edits, n=settings.n_side_effects)
+            elsewhere = self.unit.effects(unrelated, differences, betas=betas)
+            beside = self.unit.effects(same, differences, betas=betas)
         points = {
             name: tuple(
                 CurvePoint.of(result, unrelated=away, same_subject=near)
@@ -368,16 +323,8 @@ class _Measurement:
         points: dict[str, tuple[CurvePoint, ...]] = {}
         for layer in dict.fromkeys(variant.subject_layer for variant in variants):
             at_layer = {v.name: differences[v.name] for v in variants if v.subject_layer == layer}
-            with self._clock("causality, single layer"):
-                curves = causality_curves(
-                    self.model,
-                    edits,
-                    at_layer,
-                    betas=settings.betas or (),
-                    layers=[layer],
-                    generated=True,
-                    progress=False,
-                )
+            with self.unit.clock("causality, single layer"):
+                curves = self.unit.curves(edits, at_layer, betas=settings.betas or (), layers=[layer])
             points |= {name: tuple(map(CurvePoint.of, results)) for name, results in curves.items()}
         return points
 

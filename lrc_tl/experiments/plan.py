@@ -65,7 +65,10 @@ class ProtocolPlan:
 
     def content(self, relation: Relation) -> Any:
         """What a relation's result depends on beside the settings and the model, as JSON values."""
-        return {"relation": _content(relation), "others": [_content(other) for other in self.others]}
+        return {
+            "relation": relation_content(relation),
+            "others": [relation_content(other) for other in self.others],
+        }
 
     def method_names(self, settings: ExperimentSettings, n_layers: int) -> tuple[str, ...]:
         """Names of the methods in the result: with what they are swept over, unless that is selected per relation.
@@ -176,7 +179,8 @@ def _require_compared(compare: Sequence[str], names: Sequence[str]) -> None:
             raise ValueError(f"compare: there is no method {name!r} in this run; there are {', '.join(names)}")
 
 
-def _content(relation: Relation) -> Any:
+def relation_content(relation: Relation) -> Any:
+    """All of a relation that results depend on, as JSON values."""
     return {
         "name": relation.name,
         "facts": [[fact.subject, fact.object] for fact in relation.facts],

@@ -1,6 +1,7 @@
 """The facts and prompts that one relation and seed is evaluated on, or why there are too few."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrc_tl.errors import PositionError, RelationError
@@ -67,28 +68,64 @@ def known_prompts(
     Raises:
         LeftOut: the model knows too few, or a prompt's tokens cannot be placed.
     """
+    prompts = training_prompts(train, seed, shots=settings.shots)
+    # The cheaper half first: most relations that are left out have too few known test facts.
+    unseen = known_test_prompts(model, test, seed)
+    known = known_training_prompts(model, train, prompts, seed, shots=settings.shots)
+    return RelationPrompts(known=known, plain=tuple(train.prompts(seed=seed)), unseen=unseen)
+
+
+def training_prompts(train: Relation, seed: int, *, shots: int) -> tuple[Prompt, ...]:
+    """Few-shot prompts of the training facts.
+
+    Raises:
+        LeftOut: there are too few facts for the examples.
+    """
     try:
-        prompts = train.prompts(shots=settings.shots, seed=seed)
-    except ValueError as error:  # too few facts for the shots
+        return train.prompts(shots=shots, seed=seed)
+    except ValueError as error:
         raise LeftOut(str(error)) from error
+
+
+def known_test_prompts(
+    model: HookedModel, test: Relation, seed: int, *, least: int = MIN_TEST_FACTS
+) -> KnownPrompts:
+    """Zero-shot prompts of the test facts that the model answers to one template or more, one per fact.
+
+    Raises:
+        LeftOut: it knows fewer than `least`, or a prompt's tokens cannot be placed.
+    """
     try:
-        # The cheaper half first: most relations that are left out have too few known test facts.
         asked = test.prompts(seed=seed, templates="all")
         unseen = filter_known(model, asked, seed=seed, whole_answers=False, progress=False).one_per_fact()
-        if len(unseen.prompts) < MIN_TEST_FACTS:
-            raise LeftOut(
-                f"the model knows {len(unseen.prompts)} of {len(test.facts)} test facts zero-shot, and "
-                f"{MIN_TEST_FACTS} are needed"
-            )
+    except PositionError as error:
+        raise LeftOut(str(error)) from error
+    if len(unseen.prompts) < least:
+        raise LeftOut(
+            f"the model knows {len(unseen.prompts)} of {len(test.facts)} test facts zero-shot, and {least} are "
+            "needed"
+        )
+    return unseen
+
+
+def known_training_prompts(
+    model: HookedModel, train: Relation, prompts: Sequence[Prompt], seed: int, *, shots: int
+) -> KnownPrompts:
+    """Those of the training prompts that the model answers.
+
+    Raises:
+        LeftOut: they are of fewer than two objects, or a prompt's tokens cannot be placed.
+    """
+    try:
         known = filter_known(model, prompts, seed=seed, whole_answers=False, progress=False)
     except PositionError as error:
         raise LeftOut(str(error)) from error
     if len({prompt.object for prompt in known.prompts}) < 2:
         raise LeftOut(
-            f"the model knows {len(known.prompts)} of {len(train.facts)} training facts "
-            f"{settings.shots}-shot, of fewer than two objects"
+            f"the model knows {len(known.prompts)} of {len(train.facts)} training facts {shots}-shot, of fewer "
+            "than two objects"
         )
-    return RelationPrompts(known=known, plain=tuple(train.prompts(seed=seed)), unseen=unseen)
+    return known
 
 
 def _require_many_to_one(relation: Relation, reason: str) -> None:

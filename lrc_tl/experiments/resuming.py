@@ -60,18 +60,8 @@ class StoredRecords:
             RuntimeError: another run is writing to the folder.
             OSError: the folder cannot be made or written to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RuntimeError(f"another run is writing to {self.folder}; wait for it or give another") from error
-        try:
-            for abandoned in self.folder.glob(".*.partial"):
-                abandoned.unlink()
+        with locked_folder(self.folder):
             yield
-        finally:
-            lock.release()
 
     def path(self, name: str) -> Path:
         """Where the record of this name is kept; different names have different files."""
@@ -82,7 +72,7 @@ class StoredRecords:
         write_result(
             self.path(name),
             kind=KIND,
-            results={"name": name, "content": _digest(content), "record": record.to_dict()},
+            results={"name": name, "content": digest(content), "record": record.to_dict()},
             settings=self.settings,
             model=self.fingerprint.to_dict(),
             seconds=seconds,
@@ -116,15 +106,40 @@ class StoredRecords:
             return f"it was made on another model ({model})"
         if listed := settings_difference(stored.settings, self.settings):
             return f"it was made with other settings ({listed})"
-        if stored.name != name or stored.content != _digest(content):
+        if stored.name != name or stored.content != digest(content):
             return "what it was made from has changed (the relation's facts or templates)"
         return None
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Makes the folder, and keeps other runs out of it inside the block; a killed run keeps out nobody.
+
+    Files that a killed run left unfinished are removed, those of the folders inside too.
+
+    Raises:
+        RuntimeError: another run is writing to the folder.
+        OSError: the folder cannot be made or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RuntimeError(f"another run is writing to {folder}; wait for it or give another") from error
+    try:
+        for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            for abandoned in place.glob(".*.partial"):
+                abandoned.unlink()
+        yield
+    finally:
+        lock.release()
 
 
 def record_path(folder: Path, name: str) -> Path:
     """Where a folder keeps the record of this name: a readable beginning, bounded in bytes, and a digest."""
     readable = re.sub(r"[^\w.-]+", "_", name).lstrip(".").encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
-    return folder / f"{readable}-{_digest(name)[:8]}.json"
+    return folder / f"{readable}-{digest(name)[:8]}.json"
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -239,7 +254,8 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=as_python))
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """SHA-256 of JSON values, whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 

@@ -26,7 +26,7 @@ Given = TypeVar("Given", contravariant=True)
 Kept = TypeVar("Kept", covariant=True)
 
 
-class _Converted(Generic[Given, Kept]):
+class Converted(Generic[Given, Kept]):
     """A field of a dataclass that is given in several forms and kept in one."""
 
     def __init__(self, convert: Callable[[Given, str], Kept], default: Kept) -> None:
@@ -73,7 +73,13 @@ def _whole(value: Any, name: str) -> int:
         raise TypeError(f"{name} is {value!r:.60} ({type(value).__name__}); give a whole number") from error
 
 
-def _whole_numbers(given: int | Sequence[int], name: str) -> tuple[int, ...]:
+def whole_numbers(given: int | Sequence[int], name: str) -> tuple[int, ...]:
+    """One whole number or several, each once, as a tuple.
+
+    Raises:
+        TypeError: something that is no whole number.
+        ValueError: one that comes twice.
+    """
     is_one = isinstance(given, int) or (not isinstance(given, Sequence) and hasattr(given, "__index__"))
     if is_one and getattr(given, "shape", ()) == ():
         return (_whole(given, name),)
@@ -97,8 +103,8 @@ def _betas(given: float | Sequence[float] | None, name: str) -> tuple[float, ...
     return betas
 
 
-_Several: TypeAlias = _Converted[int | Sequence[int], tuple[int, ...]]
-_Betas: TypeAlias = _Converted[float | Sequence[float] | None, tuple[float, ...] | None]
+_Several: TypeAlias = Converted[int | Sequence[int], tuple[int, ...]]
+_Betas: TypeAlias = Converted[float | Sequence[float] | None, tuple[float, ...] | None]
 
 
 @numbers_checked
@@ -116,11 +122,11 @@ class ExperimentSettings:
     """
 
     # Each field has its own descriptor, by which dataclasses set and read it.
-    subject_layers: _Several = _Several(_whole_numbers, ())  # noqa: RUF009
+    subject_layers: _Several = _Several(whole_numbers, ())  # noqa: RUF009
     """Where directions are read; negative layers count from the end."""
-    object_layers: _Several = _Several(_whole_numbers, ())  # noqa: RUF009
+    object_layers: _Several = _Several(whole_numbers, ())  # noqa: RUF009
     """For the methods that have one."""
-    ranks: _Several = _Several(_whole_numbers, ())  # noqa: RUF009
+    ranks: _Several = _Several(whole_numbers, ())  # noqa: RUF009
     """Of the inverse, for the methods that have one."""
     betas: _Betas = _Betas(_betas, None)  # noqa: RUF009
     """Factors of eq. 7; several give a causality curve, headed by the first. None: with `select` the one that it

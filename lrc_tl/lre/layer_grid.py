@@ -75,6 +75,31 @@ def fit_layer_grid(
     )
 
 
+@fingerprints_once()
+def fit_exact_pairs(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    object_aggregation: ObjectAggregation,
+    progress: bool,
+) -> dict[tuple[int, int], LinearRelationalEmbedding]:
+    """The exact LREs of these pairs alone, with the passes of `fit_layer_grid`; layers count from the start.
+
+    Raises:
+        ValueError: no prompts, or what `subject_object_jacobians` refuses.
+    """
+    return _fit_pairs(
+        model,
+        prompts,
+        pairs,
+        None,
+        object_aggregation=object_aggregation,
+        memory_limit=None,
+        progress=progress,
+    )
+
+
 def fit_one_pair(
     model: HookedModel,
     prompts: Sequence[Prompt],

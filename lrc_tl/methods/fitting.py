@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from lrc_tl.errors import UnfitError
 from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined
 from lrc_tl.lre.fit_settings import LowRank
-from lrc_tl.lre.layer_grid import fit_layer_grid
+from lrc_tl.lre.layer_grid import fit_exact_pairs, fit_layer_grid
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.methods.backgrounds import background_for, dual_layers, require_background
@@ -32,6 +32,7 @@ from lrc_tl.methods.options import ignored_options, require_method_options, requ
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
+from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt
@@ -62,6 +63,8 @@ class FittedMethod:
     """Makes them again, or with other labels."""
     seconds: float
     """Work that several variants share is split evenly."""
+    lre: LinearRelationalEmbedding | None = None
+    """The one that all directions come from; None: there is none, or there are several."""
 
 
 @numbers_checked
@@ -187,9 +190,12 @@ def fit_methods(
     relation: str,
     seed: int,
     settings: FitSettings = FitSettings(),
+    unfit: dict[str, str] | None = None,
     progress: bool = False,
 ) -> dict[str, FittedMethod]:
     """The directions of each variant, by its name.
+
+    Where `unfit` is given, variants without directions are left out and the reasons are put there, by name.
 
     Variants that differ in layers and rank alone share one forward pass per prompt and one reverse pass for each
     object layer. A low-rank fit is made for the largest of the ranks. Where there are dual directions, the
@@ -224,15 +230,29 @@ def fit_methods(
                 make = fitting.maker(variant, grids)
                 fitted[variant.name] = make(names), make
             except ValueError as error:
-                raise UnfitError(f"{variant.name}: {error}") from error
+                if unfit is None:
+                    raise UnfitError(f"{variant.name}: {error}") from error
+                unfit[variant.name] = str(error).removeprefix(f"{variant.name}: ")
         seconds = (time.perf_counter() - started) / len(group)
-        for name, (concepts, make) in fitted.items():
-            parts[name] = FittedMethod(concepts=concepts, make=make, seconds=seconds)
+        for variant in group:
+            if variant.name in fitted:
+                concepts, make = fitted[variant.name]
+                lre = grids.get("", {}).get((variant.subject_layer, variant.object_layer or 0))
+                parts[variant.name] = FittedMethod(concepts=concepts, make=make, seconds=seconds, lre=lre)
     n_layers = int(model.cfg.n_layers)
-    return {
-        variant.name: _combined([parts[part.name] for part in variant.components(n_layers)], variant)
-        for variant in variants
-    }
+    directions: dict[str, FittedMethod] = {}
+    for variant in variants:
+        components = variant.components(n_layers)
+        if unfit is not None and (reasons := [unfit[part.name] for part in components if part.name in unfit]):
+            unfit[variant.name] = reasons[0]
+            continue
+        try:
+            directions[variant.name] = _combined([parts[part.name] for part in components], variant)
+        except UnfitError as error:
+            if unfit is None:
+                raise
+            unfit[variant.name] = str(error).removeprefix(f"{variant.name}: ")
+    return directions
 
 
 def _components(model: HookedModel, variants: Sequence[MethodVariant]) -> list[MethodVariant]:
@@ -276,23 +296,28 @@ class _Fitting:
     background: SubjectStatistics | None
     """None where no variant has dual directions."""
     progress: bool
+    duals: dict[tuple[int, bool], DualFit] = field(default_factory=dict)
+    """By the LRE (its id) and whether the noise is tiny: what all labels and noises share."""
 
     def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
         """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
         method = group[0].method
-        subjects = sorted({variant.subject_layer for variant in group})
-        objects = sorted({v.object_layer for v in group if v.object_layer is not None})
+        pairs = sorted({(v.subject_layer, v.object_layer) for v in group if v.object_layer is not None})
         solver = self.settings.solver
         ranks = [variant.rank for variant in group if variant.rank is not None]
         if isinstance(solver, LowRank) and ranks:
             solver = solver.for_rank(max(ranks))
 
         def fit(prompts: Sequence[Prompt]) -> _Grid:
+            if solver == "exact":
+                return fit_exact_pairs(
+                    self.model, prompts, pairs, object_aggregation=method.aggregation, progress=self.progress
+                )
             return fit_layer_grid(
                 self.model,
                 prompts,
-                subject_layers=subjects,
-                object_layers=objects,
+                subject_layers=sorted({subject for subject, _ in pairs}),
+                object_layers=sorted({object_ for _, object_ in pairs}),
                 object_aggregation=method.aggregation,
                 solver=solver,
                 progress=self.progress,
@@ -319,7 +344,8 @@ class _Fitting:
                     f"{variant.name}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}"
                 )
         if variant.method.is_dual:
-            return self._dual(lres[""], objects)
+            noise = self.settings.noise if variant.noise is None else variant.noise
+            return self._dual(lres[""], objects, noise)
         if not variant.method.lre_for_each:
             return lambda names: lres[""].concepts_from_activations(
                 objects, list(names), rank=rank, ridge=variant.ridge
@@ -336,11 +362,14 @@ class _Fitting:
 
         return by_object
 
-    def _dual(self, lre: LinearRelationalEmbedding, objects: Tensor) -> MakeByLabels:
+    def _dual(self, lre: LinearRelationalEmbedding, objects: Tensor, noise: float | None) -> MakeByLabels:
         """Dual directions; what does not depend on the labels and the noise is computed once."""
         assert self.background is not None
-        noise, subjects = self.settings.noise, self.activations.zero_shot[lre.subject_layer]
-        fit = DualFit.of(lre, self.background[lre.subject_layer], noise=noise)
+        subjects = self.activations.zero_shot[lre.subject_layer]
+        key = id(lre), noise is not None and noise < LEAST_UNROTATED_NOISE
+        if key not in self.duals:
+            self.duals[key] = DualFit.of(lre, self.background[lre.subject_layer], noise=noise)
+        fit = self.duals[key]  # holds the LRE, so that no other gets its id
         return lambda names: fit.directions(objects, list(names), subjects, noise=noise)
 
     def _baseline(self, variant: MethodVariant) -> MakeByLabels:

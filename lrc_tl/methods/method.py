@@ -182,6 +182,8 @@ class MethodVariant:
     rank: int | None
     """None: it has none, or a ridge in its place."""
     ridge: float = 0.0
+    noise: float | None = None
+    """Of dual directions; None: that of the fit's settings."""
 
     def components(self, n_layers: int) -> tuple["MethodVariant", ...]:
         """The variants whose directions are combined; itself, where it combines none."""

@@ -1,5 +1,6 @@
 """Machine-readable results: one JSON object with the same head for every command, written whole or not at all."""
 
+import errno
 import hashlib
 import json
 import math
@@ -48,6 +49,8 @@ def check_folder(folder: Path, *, what: str) -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
         raise PermissionError(
             f"the folder {existing} cannot be written to; give another place for {what}"
         ) from error
