@@ -8,11 +8,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 Theme: TypeAlias = Literal["light", "dark"]
-Suffix: TypeAlias = Literal[".png", ".svg", ".pdf", ".html"]
-_SUFFIXES: tuple[Suffix, ...] = (".png", ".svg", ".pdf", ".html")
+FileKind: TypeAlias = Literal["png", "svg", "pdf", "html"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,29 +170,36 @@ class Figure:
 
         return inline_svg(self, name=name)
 
-    def save(self, path: str | Path, *, theme: Theme = "light") -> Path:
-        """Write `.png`, `.svg` or `.pdf` (matplotlib), or `.html` (plotly, with its script inside: some 5 MB).
+    def save(self, path: str | Path, *, kind: FileKind | None = None, theme: Theme = "light") -> Path:
+        """Write PNG, SVG or PDF (matplotlib), or HTML (plotly, with its script inside: some 5 MB).
 
         The file appears whole or not at all.
 
+        Args:
+            kind: `"png"`, `"svg"`, `"pdf"` or `"html"`; by default what the name ends in.
+
         Raises:
-            ValueError: the name ends otherwise.
+            ValueError: the kind, or the end of the name, is none of these.
             ArtifactError: the folder is missing, or `path` is no file.
             ImportError: what draws it is missing; the text says how to install it.
         """
         from lrc_tl.storage.whole_file import whole_file
 
         target = Path(path)
-        suffix = target.suffix.lower()
-        if suffix not in _SUFFIXES:
-            raise ValueError(f"{target.name} does not end in {', '.join(_SUFFIXES)}; give one of these endings")
+        wanted = target.suffix.lower().removeprefix(".") if kind is None else kind
+        if wanted not in get_args(FileKind):
+            raise ValueError(
+                f"{target.name} cannot be {wanted or 'without an ending'!r}; figures are written as "
+                f"{', '.join(get_args(FileKind))}"
+            )
         with whole_file(target) as partial:
-            if suffix == ".html":
+            if wanted == "html":
                 partial.write_text(self.plotly(theme=theme).to_html(include_plotlyjs=True), encoding="utf-8")
             else:
+                drawn = self.matplotlib(theme=theme)
                 from lrc_tl.views.with_matplotlib import write_file
 
-                write_file(self.matplotlib(theme=theme), partial, kind=suffix.removeprefix("."))
+                write_file(drawn, partial, kind=wanted)
         return target
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:

@@ -165,10 +165,3 @@ def save_plots(result: Any, folder: str | Path) -> tuple[Path, ...]:
     to = Path(folder)
     to.mkdir(parents=True, exist_ok=True)
     return tuple(figure.save(to / f"{name}.png") for name, figure in figures.items())
-
-
-def require_matplotlib() -> None:
-    """Raise ImportError, which says what to install, where there is no matplotlib."""
-    from lrc_tl.views.figure import require
-
-    require("matplotlib")

@@ -52,7 +52,8 @@ def write_report(source: Any, out: str | Path | None = None, *, command: str | N
         ImportError: matplotlib is missing; the text says how to install it.
     """
     path = report_path(source) if out is None else Path(out)
-    text = report_html(report_source(source), command=command)
+    read = source if isinstance(source, ReportSource) else report_source(source)
+    text = report_html(read, command=command)
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
@@ -80,7 +81,10 @@ def report_html(source: ReportSource, *, command: str | None = None) -> str:
     """
     model = str(source.model.get("name", ""))
     title = f"{source.kind} of linear relational concepts{f' on {model}' if model else ''}"
-    body = [f"<h1>{shown(title)}</h1>", f'<p class="headline">{shown(headline(source)).replace("95 %", "95&nbsp;%")}</p>']
+    body = [
+        f"<h1>{shown(title)}</h1>",
+        f'<p class="headline">{shown(headline(source)).replace("95 %", "95&nbsp;%")}</p>',
+    ]
     body += ["<h2>What was run</h2>", pairs(_what_was_run(source))]
     body.append("<h2>Figures</h2>")
     for number, (name, figure) in enumerate(source.figures.items()):

@@ -218,7 +218,7 @@ def _from_sweep(result: Any, *, origin: str = "") -> ReportSource:
         left_out=[(_named_row(row), str(row["reason"])) for _, row in result.left_out.iterrows()],
         best=result.best() if chosen_on_validation else None,
         seconds=sum(result.seconds.values()),
-        command=head.get("command"),
+        command=head.get("asked", {}).get("command"),
         origin=origin or str(result.folder or ""),
     )
 
