@@ -66,7 +66,7 @@ def repeating_command(name: str, parameters: Any, given: Mapping[str, Any]) -> s
     words = ["lrc-tl", name]
     for parameter in parameters:
         value = given.get(parameter.name)
-        if parameter.name == "resume" or value in (None, False, "") or value == parameter.default:
+        if parameter.name == "resume" or value is None or value is False or value == parameter.default:
             continue
         if isinstance(value, (list, tuple)):
             if not value:

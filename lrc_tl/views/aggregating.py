@@ -30,13 +30,16 @@ def at_one_setting(
 ) -> tuple[pd.DataFrame, str]:
     """The rows of each method at one setting, which no column of `drawn` belongs to, and a sentence on the choice.
 
-    The setting is that of the best cell by the first of `metrics`; on validation facts where these were measured.
-    Edits (beta, place) are chosen for metrics of edits, by how often the new object is said where that is known.
+    Rows of `metrics` and of those that decide are given. The setting is that of the best cell by the first of
+    `metrics`; on validation facts where these were measured. Edits (beta, place) are chosen for metrics of edits, by
+    how often the new object is said where that is known.
     """
     kept: list[pd.DataFrame] = []
     # Ground of the choice -> what was chosen -> methods.
     choices: dict[str, dict[str, list[str]]] = {}
     methods = in_order(frame["method"])
+    asked = {name.removeprefix("validation_") for name in (*metrics, "hard_causality", "causality")}
+    frame = frame[frame["metric"].isin({*metrics, *asked, *(f"validation_{name}" for name in asked)})]
     axes: list[tuple[Sequence[str], str]] = [
         (CELL, "hard_causality" if metric_of(metrics[0]).of_edits else metrics[0])
     ]

@@ -67,13 +67,13 @@ def plot_curves(
     both: tuple[Against, ...] = ("beta", "kl_elsewhere")
     available = [name for name in both if name == "beta" or (frame["metric"] == name).any()]
     below = available if against is None else list(as_tuple(against, "against", str))
-    rows, choice = at_one_setting(frame, metrics=[metric], reading="plain", drawn=("beta",))
+    effects = [name for name in below if name != "beta"]
+    rows, choice = at_one_setting(frame, metrics=[metric, *effects], reading="plain", drawn=("beta",))
     rows = rows[rows["beta"] > 0]
     table = with_intervals(measured(rows, metric), ["method", "beta"])
-    for name in below:
-        if name != "beta":
-            effects = over_relations(measured(rows, name), ["method", "beta"])
-            table = table.merge(effects.rename(columns={"mean": name})[["method", "beta", name]], how="left")
+    for name in effects:
+        means = over_relations(measured(rows, name), ["method", "beta"])
+        table = table.merge(means.rename(columns={"mean": name})[["method", "beta", name]], how="left")
     return _curves_figure(table, metric=metric, below=below, note=joined(averaged(rows), choice, BANDS))
 
 
@@ -193,7 +193,9 @@ def plot_relations(
     for method in pair:
         if method not in methods:
             raise LookupError(f"the result has no method {method!r}; it has {', '.join(methods)}")
-    rows, choice = at_one_setting(frame[frame["method"].isin(pair)], metrics=[metric], reading=reading, drawn=())
+    rows, choice = at_one_setting(
+        frame[frame["method"].isin(pair)], metrics=[metric, "chance"], reading=reading, drawn=()
+    )
     of_metric = measured(rows, metric, reading)
     by_relation = over_seeds(of_metric, ["method"])
     table = by_relation.pivot_table(index="relation", columns="method", values="value", observed=True)

@@ -121,6 +121,7 @@ def _from_benchmark(data: Mapping[str, Any], path: Path) -> ReportSource:
     ]
     frame = tidy_frame(pd.DataFrame(rows, columns=list(COLUMNS)))
     figures = figures_of(frame)
+    last = {"relations": figures.pop("relations")} if "relations" in figures else {}
     for metric in ("causality", "hard_causality"):
         curves = {entry["method"]: entry["curve"] for entry in data["methods"]}
         if any(sum(point["beta"] > 0 for point in curve) > 1 for curve in curves.values()):
@@ -130,7 +131,7 @@ def _from_benchmark(data: Mapping[str, Any], path: Path) -> ReportSource:
     return ReportSource(
         kind="Benchmark",
         frame=frame,
-        figures=figures,
+        figures=figures | last,
         model=data["model"] or {},
         settings=settings,
         left_out=_left_out(data["relations_left_out"], data["seeds_left_out"]),

@@ -57,6 +57,9 @@ def inline_svg(figure: Figure, *, name: str) -> str:
     assert box is not None
     text = f'<svg viewBox="{box[1]}" role="img" aria-label="{shown(figure.title, quoted=True)}">{rest}'
     text = text.replace("xlink:href", "href")
+    # Matplotlib names every part, some twice; what is not referred to needs no name.
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(_INK, "currentColor", text, flags=re.IGNORECASE)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", text)

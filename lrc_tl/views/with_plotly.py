@@ -21,8 +21,8 @@ def plotly_figure(figure: Figure, *, theme: Theme | None) -> Any:
 
     surface = SURFACES[theme]
     width = figure.width * _DPI
-    title = textwrap.wrap(shown(figure.title), width=int(figure.width * 9))
-    note = textwrap.wrap(shown(figure.note), width=int(figure.width * 14))
+    title = _lines(figure.title, int(figure.width * 9))
+    note = _lines(figure.note, int(figure.width * 14))
     legend = figure.legend if len(figure.legend) > 1 or len(figure.panels) > 1 else ()
     per_row = max(1, int(width / (70 + 8 * max((len(series.name) for series in legend), default=1))))
     legend_rows = math.ceil(len(legend) / per_row)
@@ -92,6 +92,11 @@ def plotly_figure(figure: Figure, *, theme: Theme | None) -> Any:
         font={"size": 11, "color": surface.ink},
     )
     return drawn
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Lines of at most so many letters, escaped after they were cut."""
+    return [shown(line) for line in textwrap.wrap(shown(text, html=False), width=width)]
 
 
 def _has_heat_map(figure: Figure) -> bool:
