@@ -58,4 +58,3 @@ from .tuning.strength_edits import edits_towards as edits_towards
 from .tuning.strength_edits import free_text_edits as free_text_edits
 from .tuning.strength_edits import swap_at_subject as swap_at_subject
 from .tuning.strength_result import Limits as Limits
-from .tuning.success import object_named as object_named

@@ -48,6 +48,7 @@ WHOLE = (
     "known_statements",
     "mean_concepts",
     "run_protocol",
+    "run_sweep",
     "select_settings",
     "selectivity",
 )
@@ -68,6 +69,7 @@ EXCEPTIONS = {
     "Steering.require_model": NO_PASS,
     "Steering.hooks": "plain hooks act on all that they see, padding too, which has to be asked for (bos=True)",
     "hook_name": NO_PASS,
+    "plan_sweep": NO_PASS,
     "last_subject_token": ONE_TEXT,
     "random_weights": NO_PASS,
     "require_hook": NO_PASS,
@@ -341,7 +343,7 @@ def success_and_effects_of_strengths(model, rows):
     """A row is a strength: `object_named`, and what is done to neutral texts."""
     strengths = of(rows, (9.0, 0.0, 1e-3, 20.0, 3.0))
     (edit,) = lrc.free_text_edits([TEXTS[0]], "w10")
-    named = lrc.object_named(within=3, words={"w10": [f"w{number}" for number in range(20)]})
+    named = lrc.tuning.object_named(within=3, words={"w10": [f"w{number}" for number in range(20)]})
     made = named(model, edit, adding(), strengths)
     effects = neutral_effects(model, [adding(where=-1)], NEUTRAL, strengths=strengths, new_tokens=4)
     return [(made[place], one.kl, one.perplexity_ratio, one.repetition) for place, one in enumerate(effects)]

@@ -16,6 +16,7 @@ import typer
 import lrc_tl as lrc
 from lrc_tl.cli.benchmark import benchmark
 from lrc_tl.cli.common import (
+    DEFAULT_DEVICE,
     METHODS_AT_LAST,
     METHODS_LISTED,
     Concepts,
@@ -135,7 +136,7 @@ def demo(
         str, typer.Option("--relation", help="A built-in name, or a JSON file.")
     ] = "city_in_country",
     seed: Annotated[int, typer.Option("--seed", help="Of the split, the templates and the samples.")] = 0,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """The main job on a real model: filter, fit, probe, swap, steer, save and load."""
@@ -194,7 +195,7 @@ def fit(
         bool, typer.Option("--centre", help="Take what all subjects share (zero-shot prompts) from the scores.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of templates, examples and the choice of prompts.")] = 0,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
@@ -295,7 +296,7 @@ def probe(
     text: Annotated[str, typer.Option("--text", help="A text that names the subject in its last line.")],
     subject: Annotated[str, typer.Option("--subject", help="The subject as the text spells it.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many objects to show.")] = 10,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """Rank the concepts by their score on a subject."""
@@ -326,7 +327,7 @@ def steer(
         ),
     ] = "share",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 20,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """Continue a text greedily, without and with a concept added to the residual stream."""

@@ -41,6 +41,16 @@ class _Activations:
     unseen: Mapping[int, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class _Edits:
+    """The edits of one relation, the statements of their side effects, and their sizes."""
+
+    edits: tuple[Edit, ...]
+    unrelated: tuple[EditedStatement, ...]
+    same_subject: tuple[EditedStatement, ...]
+    betas: tuple[float, ...]
+
+
 @tokens_once()
 def benchmark_relation(
     model: HookedModel,
@@ -277,9 +287,12 @@ class _Measurement:
         same: tuple[EditedStatement, ...] = ()
         if edits:
             differences = {name: swap_differences(directions, edits) for name, directions in concepts.items()}
-            curves, unrelated, same = self._curves(edits, differences, settings)
+            with self.unit.clock("side effects"):
+                unrelated, same = self.unit.statements(edits, n=settings.n_side_effects)
+            work = _Edits(tuple(edits), unrelated, same, settings.betas or ())
+            curves = self._curves(work, differences)
             if settings.single_layer:
-                single_layer = self._single_layer_curves(variants, edits, differences, settings)
+                single_layer = self._single_layer_curves(work, variants, differences)
         seconds = (time.perf_counter() - started) / len(outcomes)
         with_curves = {
             name: replace(
@@ -293,39 +306,33 @@ class _Measurement:
         return with_curves, (len(unrelated), len(same))
 
     def _curves(
-        self, edits: Sequence[Edit], differences: Mapping[str, Tensor], settings: ExperimentSettings
-    ) -> tuple[dict[str, tuple[CurvePoint, ...]], tuple[EditedStatement, ...], tuple[EditedStatement, ...]]:
-        """Edits at every layer: a curve for each method, and the (edit, statement) pairs of the side effects."""
-        betas = settings.betas or ()
-        with self.unit.clock("causality"):
-            curves = self.unit.curves(edits, differences, betas=betas)
-        with self.unit.clock("side effects"):
-            unrelated, same = self.unit.statements(edits, n=settings.n_side_effects)
-            elsewhere = self.unit.effects(unrelated, differences, betas=betas)
-            beside = self.unit.effects(same, differences, betas=betas)
-        points = {
+        self, work: "_Edits", differences: Mapping[str, Tensor], layers: Sequence[int] | None = None
+    ) -> dict[str, tuple[CurvePoint, ...]]:
+        """A curve with side effects for each method, of edits at these layers (None: at every layer)."""
+        single, betas = "" if layers is None else ", single layer", work.betas
+        with self.unit.clock(f"causality{single}"):
+            curves = self.unit.curves(work.edits, differences, betas=betas, layers=layers)
+        with self.unit.clock(f"side effects{single}"):
+            elsewhere, beside = (
+                self.unit.effects(statements, differences, betas=betas, layers=layers)
+                for statements in (work.unrelated, work.same_subject)
+            )
+        return {
             name: tuple(
                 CurvePoint.of(result, unrelated=away, same_subject=near)
                 for result, away, near in zip(curve, elsewhere[name], beside[name], strict=True)
             )
             for name, curve in curves.items()
         }
-        return points, unrelated, same
 
     def _single_layer_curves(
-        self,
-        variants: Sequence[MethodVariant],
-        edits: Sequence[Edit],
-        differences: Mapping[str, Tensor],
-        settings: ExperimentSettings,
+        self, work: "_Edits", variants: Sequence[MethodVariant], differences: Mapping[str, Tensor]
     ) -> dict[str, tuple[CurvePoint, ...]]:
         """Edits at each method's subject layer alone."""
         points: dict[str, tuple[CurvePoint, ...]] = {}
         for layer in dict.fromkeys(variant.subject_layer for variant in variants):
             at_layer = {v.name: differences[v.name] for v in variants if v.subject_layer == layer}
-            with self.unit.clock("causality, single layer"):
-                curves = self.unit.curves(edits, at_layer, betas=settings.betas or (), layers=[layer])
-            points |= {name: tuple(map(CurvePoint.of, results)) for name, results in curves.items()}
+            points |= self._curves(work, at_layer, layers=[layer])
         return points
 
 

@@ -261,7 +261,7 @@ def test_a_method_given_as_one_string_is_not_taken_for_its_letters(word_model):
     with pytest.raises(TypeError, match="subject_layers is one string, '12'"):
         lrc.ExperimentSettings(subject_layers="12")
     with pytest.raises(TypeError, match=r"words"):
-        lrc.object_named(words={"France": "French"})
+        lrc.tuning.object_named(words={"France": "French"})
 
 
 def test_settings_to_choose_from_may_be_a_generator(word_model, monkeypatch):

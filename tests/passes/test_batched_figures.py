@@ -130,6 +130,12 @@ def wholes(model, relation, other):
             model, [relation], methods=("lrc", "mean"), seeds=[1], others=[other],
             settings=replace(SETTINGS, betas=0.3),
         ).to_dict(),
+        "run_sweep": lrc.run_sweep(
+            model, relation, others=[other],
+            settings=lrc.SweepSettings(
+                methods=("lrc", "mean"), subject_layers=0, object_layers=1, ranks=4, betas=0.3, shots=0, seeds=1
+            ),
+        ).to_frame()["value"].tolist(),
     }  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def test_free_texts_may_be_final(word_model):
     places = [lrc.tuning.at_subject(word_model, steering)(edit).where.position for edit in edits]
     assert places[1] == places[0] + 1
     for edit in edits:
-        margins = lrc.object_named(within=3)(word_model, edit, steering, [0.0])
+        margins = lrc.tuning.object_named(within=3)(word_model, edit, steering, [0.0])
         (made,) = lrc.generate(word_model, edit.prompt.text, max_new_tokens=3)
         assert (float(margins[0]) > 0) == ("w5" in made.text.split())
 

@@ -255,15 +255,15 @@ def test_free_text_succeeds_when_the_object_is_named_in_time_as_a_whole_word(wor
     for place, word in enumerate(words):
         first = words.index(word)
         (free,) = lrc.free_text_edits([text], word)
-        assert lrc.object_named(within=first + 1)(word_model, free, steering, [0.0]).tolist() == [1.0]
+        assert lrc.tuning.object_named(within=first + 1)(word_model, free, steering, [0.0]).tolist() == [1.0]
         if first == place > 0:
-            assert lrc.object_named(within=place)(word_model, free, steering, [0.0]).tolist() == [-1.0]
+            assert lrc.tuning.object_named(within=place)(word_model, free, steering, [0.0]).tolist() == [-1.0]
     part = words[0][:-1]  # of a word, which is not the word
     assert part
     assert part not in words
     (free,) = lrc.free_text_edits([text], part)
-    assert lrc.object_named(within=1)(word_model, free, steering, [0.0]).tolist() == [-1.0]
-    also = lrc.object_named(within=1, words={part: [words[0]]})
+    assert lrc.tuning.object_named(within=1)(word_model, free, steering, [0.0]).tolist() == [-1.0]
+    also = lrc.tuning.object_named(within=1, words={part: [words[0]]})
     assert also(word_model, free, steering, [0.0]).tolist() == [1.0]
     found = calibrate(word_model, also, edits=[free], strengths=[1e-9])
     assert found.strength == 1e-9
@@ -324,8 +324,8 @@ class NoModel:
 def test_a_name_that_is_longer_than_what_is_generated_is_refused(word_model):
     (free,) = lrc.free_text_edits(["w1 w2"], "w7 w8 w9")
     with pytest.raises(ValueError, match="'w7 w8 w9' has 3 tokens and can never be named within 2"):
-        lrc.object_named(within=2)(word_model, free, adding(), [0.0])
-    lrc.object_named(within=2, words={"w7 w8 w9": ["w7"]})(word_model, free, adding(), [0.0])
+        lrc.tuning.object_named(within=2)(word_model, free, adding(), [0.0])
+    lrc.tuning.object_named(within=2, words={"w7 w8 w9": ["w7"]})(word_model, free, adding(), [0.0])
 
 
 def good(model, edit, steering, strengths):
@@ -371,7 +371,7 @@ def test_edits_and_limits_that_make_no_sense_are_refused(word_model):
     with pytest.raises(ValueError, match="has no word in its last line"):
         lrc.free_text_edits(["?!"], "w5")
     with pytest.raises(ValueError, match="within is 0"):
-        lrc.object_named(within=0)
+        lrc.tuning.object_named(within=0)
     for name, value in (("kl", -0.1), ("perplexity_ratio", 0.5), ("repetition", math.nan)):
         with pytest.raises(ValueError, match=f"the limit on {name} is {value}"):
             lrc.Limits(**{name: value})
