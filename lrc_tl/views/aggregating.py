@@ -31,8 +31,8 @@ def at_one_setting(
     """The rows of each method at one setting, which no column of `drawn` belongs to, and a sentence on the choice.
 
     Rows of `metrics` and of those that decide are given. The setting is that of the best cell by the first of
-    `metrics`; on validation facts where these were measured. Edits (beta, place) are chosen for metrics of edits, by
-    how often the new object is said where that is known.
+    `metrics`; on validation facts where these were measured. Edits (beta, place) are chosen for metrics of edits,
+    by how often the new object is said where that is known.
     """
     kept: list[pd.DataFrame] = []
     # Ground of the choice -> what was chosen -> methods.

@@ -128,7 +128,7 @@ def headline(source: ReportSource) -> str:
         best = source.best.sort_values("validation", ascending=False).iloc[0]
         return (
             f"{model}{best['method']} with {_setting(best)}, chosen on validation facts"
-            f"{among.replace('the best', 'as the best')}, has an accuracy of {_amount(best, 'value')} on "
+            f"{among.replace(', the best', ' as the best')}, has an accuracy of {_amount(best, 'value')} on "
             f"{best['n_facts']} test facts of {counted(int(best['n_relations']), 'relation')}."
         )
     rows, choice = at_one_setting(frame, metrics=[metric], reading="plain", drawn=())

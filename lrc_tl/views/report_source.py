@@ -12,14 +12,17 @@ from lrc_tl.errors import ArtifactError, ResultFileError
 from lrc_tl.experiments.record import LeftOutRelation
 from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.experiments.resuming import read_record, record_files
+from lrc_tl.experiments.sweep_result import SweepResult
+from lrc_tl.experiments.sweep_rows import COLUMNS
 from lrc_tl.views.aggregating import described
 from lrc_tl.views.figure import Figure
 from lrc_tl.views.method_figures import plot_curve_summaries
 from lrc_tl.views.plots import figures_of
-from lrc_tl.views.tidy import CELL, COLUMNS, tidy_frame
+from lrc_tl.views.tidy import CELL, tidy_frame
 
 _BENCHMARK = "lrc_tl.benchmark"
 _PROTOCOL = "lrc_tl.protocol_result"
+_SWEEP = "lrc_tl.sweep"
 _EDIT_FIELDS = {
     "causality": "causality",
     "hard_causality": "hard_causality",
@@ -77,8 +80,6 @@ def report_source(source: Any) -> ReportSource:
 
 def _from_folder(folder: Path) -> ReportSource:
     if (folder / "sweep.json").is_file():
-        from lrc_tl.experiments.sweep_result import SweepResult
-
         return _from_sweep(SweepResult.load(folder), origin=str(folder))
     files = record_files(folder)
     if not files:
@@ -100,6 +101,8 @@ def _from_json(path: Path) -> ReportSource:
         raise ArtifactError(f"{path} is no result file of lrc-tl ({error})") from error
     if schema == _PROTOCOL:
         return _from_protocol(ProtocolResult.load(path), origin=str(path))
+    if schema == _SWEEP and "rows" in data:
+        return _from_sweep_file(data, path)
     if schema != _BENCHMARK:
         raise ArtifactError(
             f"{path} is a result of {schema}; a report is made of a benchmark's JSON file, or of a sweep's folder"
@@ -221,6 +224,20 @@ def _from_sweep(result: Any, *, origin: str = "") -> ReportSource:
         seconds=sum(result.seconds.values()),
         command=head.get("asked", {}).get("command"),
         origin=origin or str(result.folder or ""),
+    )
+
+
+def _from_sweep_file(data: Mapping[str, Any], path: Path) -> ReportSource:
+    """The JSON file of `lrc-tl sweep` has the rows, and no outcomes of single facts."""
+    frame = tidy_frame(pd.DataFrame(data["rows"], columns=list(COLUMNS)))
+    return ReportSource(
+        kind="Sweep",
+        frame=frame,
+        figures=figures_of(frame),
+        model=data["model"] or {},
+        settings=data["settings"],
+        seconds=data["seconds"],
+        origin=path.name,
     )
 
 

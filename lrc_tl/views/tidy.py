@@ -9,16 +9,15 @@ import pandas as pd
 from lrc_tl.experiments.method_outcome import CurvePoint, MethodOutcome
 from lrc_tl.experiments.record import RelationRecord
 from lrc_tl.experiments.result import ProtocolResult
+from lrc_tl.experiments.sweep_cells import CELL_COLUMNS
+from lrc_tl.experiments.sweep_rows import COLUMNS, EDIT_COLUMNS, INTEGERS, KEY
 
-CELL = ("subject_layer", "object_layer", "rank", "ridge", "noise", "n_lre_prompts", "shots")
+CELL = tuple(name for name in CELL_COLUMNS if name != "method")
 """What, with the method, directions are made with."""
-EDIT = ("beta", "place")
-KEY = ("relation", "seed", "method", *CELL, *EDIT, "reading", "metric")
-COLUMNS = (*KEY, "value", "count", "n", "n_facts")
+EDIT = EDIT_COLUMNS
+_WORDS = ("relation", "method", "place", "reading", "metric")
 _CHECKED = "lrc_tl.tidy"
 _MOST_KEYS = 2**62
-_WHOLE = ("seed", "subject_layer", "object_layer", "rank", "n_lre_prompts", "shots", "count", "n", "n_facts")
-_WORDS = ("relation", "method", "place", "reading", "metric")
 
 
 class Metric(NamedTuple):
@@ -155,7 +154,7 @@ def _point_rows(key: dict[str, Any], record: RelationRecord, point: CurvePoint) 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     """The same rows with whole numbers as `Int64`, words as categories (which group fast), and checked keys."""
-    columns = {name: frame[name].astype("Int64") for name in _WHOLE}
+    columns = {name: frame[name].astype("Int64") for name in INTEGERS}
     columns |= {name: frame[name].astype("float64") for name in ("ridge", "noise", "beta", "value")}
     for name in _WORDS:
         # In the order in which they come, which is that of panels and lines.

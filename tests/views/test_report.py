@@ -1,14 +1,21 @@
 """A report says what was run and what came out, in one file that fetches nothing."""
 
+import html
 import re
+import shlex
+from dataclasses import replace
 
 import pytest
 from made_up_sweep import sweep_frame
+from spoken import spoken_relations
 from test_protocol_result import RESULT
 from test_report_source import write_benchmark
+from tiny_sweep import SETTINGS
 
+from lrc_tl import Relation, run_sweep
+from lrc_tl.cli.main import main
 from lrc_tl.numerics.statistics import bootstrap_interval
-from lrc_tl.views import write_report
+from lrc_tl.views import plot_sweep, write_report
 from lrc_tl.views.report import headline, report_html, report_path
 from lrc_tl.views.report_source import report_source
 
@@ -106,6 +113,43 @@ def test_reports_go_beside_what_they_are_of(tmp_path):
         write_report(RESULT)
 
 
-def test_a_sweep_in_a_folder_has_its_best_cells_and_what_was_left_out(tmp_path):
-    """Everything of a sweep that a report uses, without a model."""
-    pytest.importorskip("lrc_tl.experiments.sweep_result")
+@pytest.fixture(scope="module")
+def swept(word_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    settings = replace(SETTINGS, methods=("lrc", "svm"))
+    unknown = Relation.from_pairs("nonsense", [("w1", "w2"), ("w3", "w4")], templates=["{} w5"])
+    relations = [*spoken_relations(word_model, 2), unknown]
+    return run_sweep(word_model, relations, settings=settings, out=folder / "out")
+
+
+def test_a_sweep_in_a_folder_has_its_best_cells_and_what_was_left_out(swept):
+    source = report_source(swept.folder)
+    best = swept.best()
+    first = best.sort_values("validation", ascending=False).iloc[0]
+    sentence = headline(source)
+    assert f"{first['method']} with subject layer {first['subject_layer']}" in sentence
+    assert (
+        f"chosen on validation facts as the best of 2 methods, has an accuracy of {first['value']:.3f}" in sentence
+    )
+    assert {what.split(",")[0] for what, _ in source.left_out} == {"nonsense"}
+    page = report_html(source)
+    assert "on validation facts" in page
+    assert len(re.findall("<td>(?:lrc|svm)</td><td>subject layer", page)) >= 2
+    assert page.count("nonsense") >= 2
+
+
+def test_a_sweep_draws_itself(swept):
+    figure = swept.plot()
+    assert figure == plot_sweep(swept.to_frame())
+    assert figure.panels
+
+
+def test_a_sweeps_report_repeats_it_from_its_settings(swept, capsys):
+    assert main(["report", str(swept.folder)]) == 0
+    assert "wrote" in capsys.readouterr().err
+    page = (swept.folder / "report.html").read_text(encoding="utf-8")
+    (command,) = re.findall("<pre>(lrc-tl sweep .*?)</pre>", page)
+    words = shlex.split(html.unescape(command))
+    assert words[words.index("--methods") + 1] == "lrc,svm"
+    assert words[words.index("--seeds") + 1] == ",".join(map(str, swept.settings.seeds))
+    assert swept.folder.joinpath("sweep.json").is_file()

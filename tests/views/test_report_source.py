@@ -65,6 +65,22 @@ def test_a_stored_result_and_a_frame_are_sources_too(tmp_path):
     assert len(report_source(frame).frame) == len(frame)
 
 
+def test_the_json_file_of_a_sweep_has_its_rows(tmp_path):
+    frame = sweep_frame(subject_layers=[6])
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    write_result(
+        tmp_path / "s.json",
+        kind="sweep",
+        results={"rows": rows, "best": {}},
+        settings={"methods": ["lrc"]},
+        model=MODEL,
+        seconds=3.0,
+    )
+    source = report_source(tmp_path / "s.json")
+    assert means(source) == pytest.approx(means(report_source(frame)))
+    assert (source.kind, source.model["name"], source.seconds) == ("Sweep", "tiny", 3.0)
+
+
 def test_what_no_report_can_be_made_of_is_said(tmp_path):
     write_result(tmp_path / "demo.json", kind="demo", results={}, settings={}, model=None, seconds=0.0)
     (tmp_path / "text.json").write_text("{")
