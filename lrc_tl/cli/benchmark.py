@@ -117,9 +117,9 @@ def benchmark(
         require_methods(options.methods)
         compared = _compared(compare, options.methods)
     if plots is not None:
-        from lrc_tl.views.plots import require_matplotlib  # imports torch
+        from lrc_tl.views.figure import require  # imports torch
 
-        require_matplotlib()
+        require("matplotlib")
         check_folder(plots, what="the plots")
     run.settings |= options.to_dict()
     if resume and out is None:

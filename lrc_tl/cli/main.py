@@ -31,6 +31,7 @@ from lrc_tl.cli.common import (
     say,
     write_whatever_can_be_shown,
 )
+from lrc_tl.cli.report import report
 from lrc_tl.cli.sweep import SWEEP_EPILOG, merge, sweep
 from lrc_tl.methods.method import (
     METHODS,
@@ -352,6 +353,7 @@ def steer(
 app.command(epilog=METHODS_LISTED)(benchmark)
 app.command(epilog=SWEEP_EPILOG)(sweep)
 app.command()(merge)
+app.command()(report)
 
 
 # What typer raises for every kind of bad usage; it has no public name.

@@ -181,14 +181,14 @@ class ProtocolResult:
         return benchmark_markdown(self.to_dict())
 
     def plot(self) -> Any:
-        """A matplotlib Figure of what the result shows best: `lrc_tl.views.plot_result`.
+        """A figure of what the result shows best: `lrc_tl.views.plot_sweep`.
 
-        A sweep as lines over its layers or ranks; else causality over several betas; else two methods, relation by
-        relation. `lrc_tl.views` draws each with options of its own.
+        A sweep as a heat map or lines over its layers or ranks; else causality over several betas; else two
+        methods, relation by relation. It shows itself in a notebook, and `save` writes PNG, SVG, PDF or HTML;
+        `lrc_tl.views` draws each kind with options of its own.
 
         Raises:
             LookupError: there is one method, at one setting and beta.
-            ImportError: matplotlib is missing; the text says how to install it.
         """
         from lrc_tl.views import plot_result  # views import results, so only here and now
 

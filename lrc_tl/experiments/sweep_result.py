@@ -157,6 +157,19 @@ class SweepResult:
         """
         return compare_cells(self.rows, self.outcomes, a, b, metric=metric, reading=reading)
 
+    def plot(self) -> Any:
+        """A figure of what the sweep shows best: `lrc_tl.views.plot_sweep`, which has options.
+
+        A heat map of layers by layers, lines over layers or ranks, causality over betas, or two methods relation
+        by relation. It shows itself in a notebook, and `save` writes PNG, SVG, PDF or HTML.
+
+        Raises:
+            LookupError: there is one method, at one setting and beta.
+        """
+        from lrc_tl.views import plot_sweep  # views import results, so only here and now
+
+        return plot_sweep(self)
+
     def _repr_html_(self) -> str:
         return sweep_html(self)
 

@@ -1,5 +1,14 @@
-from .plots import plot_curves as plot_curves
-from .plots import plot_relations as plot_relations
+from .direction_figures import plot_cosines as plot_cosines
+from .direction_figures import plot_singular_values as plot_singular_values
+from .figure import Figure as Figure
+from .layer_figures import plot_layer_grid as plot_layer_grid
+from .layer_figures import plot_layers as plot_layers
+from .layer_figures import plot_object_tokens as plot_object_tokens
+from .layer_figures import plot_ranks as plot_ranks
+from .method_figures import plot_curves as plot_curves
+from .method_figures import plot_relations as plot_relations
+from .method_figures import plot_trade_off as plot_trade_off
 from .plots import plot_result as plot_result
 from .plots import plot_sweep as plot_sweep
 from .plots import save_plots as save_plots
+from .report import write_report as write_report

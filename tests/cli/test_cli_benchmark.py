@@ -270,9 +270,9 @@ def test_plots_are_drawn_or_refused_before_anything_runs(folder, load_model, tmp
     capsys.readouterr()
     assert run(folder, *options[:-1], str(taken / "p")) == 1
     assert "Not a directory" in capsys.readouterr().err
-    monkeypatch.setattr("lrc_tl.views.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("lrc_tl.views.figure.is_installed", lambda name: False)
     assert run(folder, *options) == 1
-    assert capsys.readouterr().err == "lrc-tl: plots need matplotlib; install lrc-tl[plots]\n"
+    assert capsys.readouterr().err == "lrc-tl: this figure needs matplotlib; install lrc-tl[plots]\n"
 
 
 def test_the_noise_and_the_test_subjects_of_dual_directions_are_options():

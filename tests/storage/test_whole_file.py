@@ -28,11 +28,9 @@ def a_control_vector(path):
 
 def a_picture(path):
     pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
+    from lrc_tl.views.figure import Axis, Figure, Panel
 
-    from lrc_tl.views.plots import save_figure
-
-    save_figure(Figure(), path)
+    Figure(title="", panels=(Panel(x=Axis(label=""), y=Axis(label="")),)).save(path, kind="png")
 
 
 writers = pytest.mark.parametrize("write", [an_artifact, a_result, a_control_vector, a_picture])

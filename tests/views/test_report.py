@@ -1,0 +1,155 @@
+"""A report says what was run and what came out, in one file that fetches nothing."""
+
+import html
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+from made_up_sweep import sweep_frame
+from spoken import spoken_relations
+from test_protocol_result import RESULT
+from test_report_source import write_benchmark
+from tiny_sweep import SETTINGS
+
+from lrc_tl import Relation, run_sweep
+from lrc_tl.cli.main import main
+from lrc_tl.numerics.statistics import bootstrap_interval
+from lrc_tl.views import plot_sweep, write_report
+from lrc_tl.views.report import headline, report_html, report_path
+from lrc_tl.views.report_source import report_source
+
+pytest.importorskip("matplotlib")
+EVIL = '<img src="x" onerror="alert(1)">'
+
+
+@pytest.fixture(scope="module")
+def sweep_page():
+    return report_html(report_source(sweep_frame()), command="lrc-tl sweep --only 'a b'")
+
+
+def test_the_headline_has_the_number_and_its_interval(tmp_path):
+    accuracies = [0.75, 0.5, 0.8]
+    low, high = bootstrap_interval(accuracies)
+    source = report_source(write_benchmark(tmp_path / "b.json"))
+    assert headline(source) == (
+        f"On tiny, lrc with subject layer 1 has an accuracy of {sum(accuracies) / 3:.3f} (95 % interval {low:.3f} "
+        f"to {high:.3f}) over 3 relations, the best of 2 methods."
+    )
+
+
+def test_the_headline_of_a_sweep_says_on_what_its_setting_was_chosen():
+    assert headline(report_source(sweep_frame())).endswith(", at the setting that is best on these facts.")
+    on_validation = headline(report_source(sweep_frame(validation=True)))
+    assert on_validation.endswith(", at a setting chosen on validation facts.")
+    assert "lrc with subject layer 6, object layer 12, rank 64 has an accuracy of" in on_validation
+
+
+def test_a_report_is_one_small_file_without_addresses(sweep_page):
+    assert len(sweep_page.encode()) < 1_000_000
+    text = sweep_page.replace("http-equiv", "")
+    assert not re.search(r"https?:|src=|@import|url\((?!#)", text)
+    assert "arXiv:2311.08968" in text
+    assert sweep_page.count("<script>") == 1
+
+
+def test_a_report_has_every_part(sweep_page):
+    heads = re.findall("<h2>(.*?)</h2>", sweep_page)
+    assert heads == ["What was run", "Figures", "Tables", "Left out", "To repeat it", "Words"]
+    assert sweep_page.count("<svg ") == 9
+    assert sweep_page.count("<table>") == 3
+    assert "<pre>lrc-tl sweep --only 'a b'</pre>" in sweep_page
+    for text in ("city in country, animal class, food kind", "4, 5, 6, 7, 8", "Nothing: every relation"):
+        assert text in sweep_page
+
+
+def test_identifiers_of_all_drawings_differ(sweep_page):
+    found = re.findall(r'\sid="([^"]+)"', sweep_page)
+    assert len(found) == len(set(found))
+
+
+def test_the_tables_have_the_numbers_of_the_frame():
+    frame = sweep_frame()
+    page = report_html(report_source(frame))
+    accuracies = frame[(frame["metric"] == "accuracy") & (frame["reading"] == "plain")]
+    cells = accuracies.groupby(["method", "subject_layer", "object_layer", "rank", "relation"], dropna=False)[
+        "value"
+    ].mean()
+    means = cells.groupby(["method", "subject_layer", "object_layer", "rank"], dropna=False).mean().sort_values()
+    table = page[page.index("Settings: accuracy") :]
+    shown = [float(value) for value in re.findall(r'data-value="([\d.]+)">\.?\d\.\d{3}</td>', table)]
+    assert shown == pytest.approx(means.tolist()[::-1], abs=1e-7)
+
+
+def test_what_was_left_out_stands_with_its_reason(tmp_path):
+    page = report_html(report_source(write_benchmark(tmp_path / "b.json", seeds=[1, 2])))
+    assert "<td>c</td><td>one-to-one</td>" in page
+    assert "<td>b, seed 2</td><td>too few</td>" in page
+    assert "The command was not stored; the settings below are what was run." in page
+    assert "seeds" in page[page.index("All settings") :]
+
+
+def test_names_are_escaped_everywhere():
+    frame = sweep_frame(relations=(EVIL, "b"), methods=("lrc", EVIL))
+    page = report_html(report_source(frame), command=EVIL)
+    assert EVIL not in page
+    assert "<img" not in page
+    assert page.count("&lt;img src=") >= 5
+
+
+def test_one_setting_has_no_figure_and_says_so():
+    frame = sweep_frame(methods=["lrc"], subject_layers=[6], object_layers=[12], ranks=[64], betas=[0.1])
+    page = report_html(report_source(frame))
+    assert "there is nothing to compare in a figure" in page
+    assert "<svg" not in page
+
+
+def test_reports_go_beside_what_they_are_of(tmp_path):
+    path = write_report(write_benchmark(tmp_path / "b.json"))
+    assert path == tmp_path / "b.html"
+    assert report_path(tmp_path) == tmp_path / "report.html"
+    assert write_report(RESULT, tmp_path / "r.html").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="a ProtocolResult has no folder for its report; give out"):
+        write_report(RESULT)
+
+
+@pytest.fixture(scope="module")
+def swept(word_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    settings = replace(SETTINGS, methods=("lrc", "svm"))
+    unknown = Relation.from_pairs("nonsense", [("w1", "w2"), ("w3", "w4")], templates=["{} w5"])
+    relations = [*spoken_relations(word_model, 2), unknown]
+    return run_sweep(word_model, relations, settings=settings, out=folder / "out")
+
+
+def test_a_sweep_in_a_folder_has_its_best_cells_and_what_was_left_out(swept):
+    source = report_source(swept.folder)
+    best = swept.best()
+    first = best.sort_values("validation", ascending=False).iloc[0]
+    sentence = headline(source)
+    assert f"{first['method']} with subject layer {first['subject_layer']}" in sentence
+    assert (
+        f"chosen on validation facts as the best of 2 methods, has an accuracy of {first['value']:.3f}" in sentence
+    )
+    assert {what.split(",")[0] for what, _ in source.left_out} == {"nonsense"}
+    page = report_html(source)
+    assert "on validation facts" in page
+    assert len(re.findall("<td>(?:lrc|svm)</td><td>subject layer", page)) >= 2
+    assert page.count("nonsense") >= 2
+
+
+def test_a_sweep_draws_itself(swept):
+    figure = swept.plot()
+    assert figure == plot_sweep(swept.to_frame())
+    assert figure.panels
+
+
+def test_a_sweeps_report_repeats_it_from_its_settings(swept, capsys):
+    assert main(["report", str(swept.folder)]) == 0
+    assert "wrote" in capsys.readouterr().err
+    page = (swept.folder / "report.html").read_text(encoding="utf-8")
+    (command,) = re.findall("<pre>(lrc-tl sweep .*?)</pre>", page)
+    words = shlex.split(html.unescape(command))
+    assert words[words.index("--methods") + 1] == "lrc,svm"
+    assert words[words.index("--seeds") + 1] == ",".join(map(str, swept.settings.seeds))
+    assert swept.folder.joinpath("sweep.json").is_file()
