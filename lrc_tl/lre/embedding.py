@@ -89,7 +89,7 @@ class LinearRelationalEmbedding:
     ) -> "LinearRelationalEmbedding":
         """Mean Jacobian and mean bias over `prompts`, all of which are used.
 
-        `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in the dtype of the model (float32 or wider).
+        `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in float32, or in the dtype of a wider model.
         `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
         from the subject on of up to 32 prompts.
 
