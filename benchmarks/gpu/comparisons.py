@@ -112,8 +112,8 @@ TOLERANCES: Mapping[str, Mapping[str, float]] = {
     "bfloat16": {EXACT: 0.2, DIRECTIONS: 0.3},
     "float16": {EXACT: 0.03, DIRECTIONS: 0.05},
 }
-"""By dtype: of tensors (relative error) and directions (1 - cosine), beside float32. A random model's
-singular values are nearly equal, so that a rank cuts between some that rounding to 16 bits brings into another order."""
+"""By dtype: of tensors (relative error) and of directions (1 - cosine), beside float32. A random model's singular
+values are nearly equal, so that a rank cuts between some whose order rounding to 16 bits changes."""
 
 
 def differences(got: Mapping[str, Any], expected: Mapping[str, Any], *, dtype: str) -> list[Difference]:

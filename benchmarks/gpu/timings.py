@@ -102,14 +102,9 @@ def profile_of_a_fit(model: Any, n_prompts: int) -> str:
     if on_gpu:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
-        lrc.LinearRelationalEmbedding.fit(
-            model,
-            made_up_prompts(n_prompts),
-            subject_layer=layers.subject,
-            object_layer=layers.object,
-            progress=False,
-        )
-    order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+        pair: dict[str, Any] = {"subject_layer": layers.subject, "object_layer": layers.object}
+        lrc.LinearRelationalEmbedding.fit(model, made_up_prompts(n_prompts), **pair, progress=False)
+    order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     return str(profiler.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=60))
 
 
