@@ -14,6 +14,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
+from lrc_tl.models.weights import require_differentiable
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
@@ -112,16 +113,17 @@ def subject_object_jacobians(
     `J_l = d object / d h_l[subject]`, where `h_l` is the residual stream after layer `l` and its other positions
     are held fixed: the gradient that the reverse pass has at that position on its way down. At equal layers J is
     the identity where the positions coincide (over n where n positions are averaged) and zero where they do not.
-    All tensors have the dtype of the model, which must be float32 or wider.
+    All tensors are float32 or wider. A bfloat16 or float16 model is run and differentiated in its own dtype; the
+    activations that are read, and all sums over prompts, are float32.
 
     Args:
         memory_limit: bytes that the reverse pass may add to the model, its activations and the results; sets how
             many rows of the Jacobian are computed at once. By default as many as run fast.
 
     Raises:
-        ValueError: bad layers; the object is read before the subject; the model is narrower than float32 or its
-            weights are inference tensors; `memory_limit` is too small for one row; activations or Jacobian that
-            are not finite.
+        ValueError: bad layers; the object is read before the subject; weights that are inference tensors;
+            `memory_limit` is too small for one row; activations or Jacobian that are not finite.
+        ModelError: weights that are quantised, or lie on several devices.
     """
     subject_layers = as_tuple(subject_layers, "subject_layers")
     pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
@@ -181,7 +183,7 @@ def checked_positions(
     if object_aggregation not in get_args(ObjectAggregation):
         allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
         raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
-    _check_differentiable(model)
+    require_differentiable(model)
     positions = object_positions(tokens, object_aggregation)
     if positions[0] < tokens.subject_position:
         raise ValueError(
@@ -189,15 +191,6 @@ def checked_positions(
             f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
         )
     return positions
-
-
-def _check_differentiable(model: HookedModel) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.is_inference():
-            raise ValueError(
-                f"the model's {name} is an inference tensor, whose gradients would be zero; load the model "
-                "outside torch.inference_mode()"
-            )
 
 
 def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
