@@ -11,6 +11,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.direction_fields import description, require_fields
+from lrc_tl.directions.displays import direction_html
 from lrc_tl.directions.pooling import (
     Pool,
     Positions,
@@ -74,8 +75,8 @@ class ConceptDirection:
         object.__setattr__(self, "write_vector", vector)
         object.__setattr__(self, "write_rule", rule)
 
-    def __repr__(self) -> str:
-        return description(self)
+    __repr__ = description
+    _repr_html_ = direction_html
 
     @classmethod
     @numbers_checked

@@ -25,6 +25,7 @@ from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.directions.writing import writing_vector
 from lrc_tl.errors import ArtifactError
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import RESIDUAL, block_hook
 from lrc_tl.storage.artifacts import file_bytes
@@ -45,6 +46,8 @@ class ControlVector:
     """llama.cpp's name of the model's architecture; empty: not in the file."""
     name: str
     """What the vectors are of; empty: not in the file."""
+
+    __repr__ = brief_fields
 
 
 @numbers_checked

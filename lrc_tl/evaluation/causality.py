@@ -13,6 +13,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.evaluation.displays import causality_html, causality_text
 from lrc_tl.evaluation.edited_passes import (
     EditedLayers,
     EditedSequence,
@@ -66,6 +67,9 @@ class CausalityResult:
     """What each of `layers` gets of `beta`; empty where all get all of it."""
     generated: Bool[Tensor, " edit"] | None = None
     """Where greedy decoding gives the target, as `filter_known` judges an answer; None: not asked for."""
+
+    __repr__ = causality_text
+    _repr_html_ = causality_html
 
     @property
     def n_edits(self) -> int:

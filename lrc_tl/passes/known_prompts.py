@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
@@ -12,6 +13,7 @@ from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.answers import ExpectedAnswer, objects_of_relations, without_end
 from lrc_tl.passes.batches import MAX_TOKENS, logits_at
+from lrc_tl.passes.displays import known_html, known_text
 from lrc_tl.relations.prompts import Prompt, spread_over_objects, tokenize_prompt
 from lrc_tl.relations.words import is_answer
 
@@ -31,13 +33,29 @@ class DroppedPrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownPrompts:
-    """The prompts that a model answers correctly, in a seeded shuffled order, and the dropped ones."""
+class KnownPrompts(Sequence[Prompt]):
+    """The prompts that a model answers correctly, in a seeded shuffled order, and the dropped ones.
+
+    It is the sequence of these prompts itself, so that all that takes prompts takes it.
+    """
 
     prompts: tuple[Prompt, ...]
     dropped: tuple[DroppedPrompt, ...]
     answers: tuple[str, ...] = ()
     """What greedy decoding gave for each of `prompts`, as far as it had to be decoded; empty: not recorded."""
+
+    __repr__ = known_text
+    _repr_html_ = known_html
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @overload
+    def __getitem__(self, place: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Prompt, ...]: ...
+    def __getitem__(self, place: int | slice) -> Prompt | tuple[Prompt, ...]:
+        return self.prompts[place]
 
     @numbers_checked
     def sample(self, n: int, *, seed: int = 0) -> tuple[Prompt, ...]:

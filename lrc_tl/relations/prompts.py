@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import PositionError
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.relations.special_tokens import Tokenizing, token_ids
 from lrc_tl.relations.words import UNFINISHED, find_word, name_end, nfc, same_name
 
@@ -164,6 +165,8 @@ class TokenizedPrompt:
     object_ids: tuple[int, ...]
     subject_position: int
     """Absolute position of the last subject token."""
+
+    __repr__ = brief_fields
 
     @property
     def object_positions(self) -> range:

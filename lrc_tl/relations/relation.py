@@ -11,6 +11,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import RelationError
 from lrc_tl.markup.caller_warnings import warn_caller
+from lrc_tl.relations.displays import relation_html
 from lrc_tl.relations.facts import Fact, cleaned, in_letters, lookalikes, name_flaw, template_flaw
 from lrc_tl.relations.prompts import Prompt, spread_over_objects
 from lrc_tl.relations.shots import ShotPool
@@ -88,6 +89,11 @@ class Relation:
         }
         also = "".join(f"; {count} {what}" for what, count in changes.items() if count)
         return f"<Relation {self.name!r} ({self.kind}): {', '.join(counts)}{also}>"
+
+    _repr_html_ = relation_html
+
+    def __len__(self) -> int:
+        return len(self.facts)
 
     @classmethod
     def from_pairs(

@@ -23,6 +23,7 @@ from lrc_tl.numerics.precision import unit_of, wide_of
 from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
+from lrc_tl.steering.displays import generated_html, generated_text
 from lrc_tl.steering.operations import Add, Clamp, Operation, Reflect
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
@@ -47,6 +48,15 @@ class Generated:
     vector it is its score, scale and offset included. NaN for an end-of-sequence token, which is not run."""
     kl: Float[Tensor, " new"]
     """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
+    tokens: tuple[str, ...] = ()
+    """Each of `token_ids` as text."""
+    instead: tuple[str, ...] = ()
+    """What the unsteered model holds most likely in place of each token, behind the same text."""
+    unsteered: str | None = None
+    """What the unsteered model says on its own; None: not asked for (`generate(..., unsteered=True)`)."""
+
+    __repr__ = generated_text
+    _repr_html_ = generated_html
 
 
 @numbers_checked
@@ -60,6 +70,7 @@ def generate(
     max_new_tokens: int = 20,
     temperature: float = 0.0,
     seed: int = 0,
+    unsteered: bool = False,
 ) -> tuple[Generated, ...]:
     """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
 
@@ -68,6 +79,9 @@ def generate(
     steering's own. Where `steering` gives amounts or positions by row, a row is a prompt. Text is greedy at
     temperature 0, else sampled with `seed` from one stream for all rows, whatever other threads draw. A sampled
     row depends on the rows beside it, a greedy one does not. The global random state is not touched.
+
+    With `unsteered` each result also holds what the model says without steering, and shows it beside: one more
+    generation for each prompt, or for each row where text is sampled, with the same draws.
 
     Raises:
         TypeError: a strength is no number.
@@ -110,7 +124,28 @@ def generate(
             continuations.extend(
                 _generate_batch(model, texts, batch, prompt_ids, by_row, max_new_tokens, temperature)
             )
+    if unsteered:
+        plain = _plain_texts(
+            model, texts, len(swept), max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+        )
+        continuations = [replace(one, unsteered=text) for one, text in zip(continuations, plain, strict=True)]
     return tuple(continuations)
+
+
+def _plain_texts(
+    model: HookedModel,
+    texts: Sequence[str],
+    n_strengths: int,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> list[str]:
+    """What the unsteered model says, for each row; sampled rows are as many as steered ones, for their draws."""
+    repeats = n_strengths if temperature else 1
+    prompts = [text for text in texts for _ in range(repeats)]
+    plain = generate(model, prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    return [result.text for result in plain for _ in range(n_strengths // repeats)]
 
 
 _Row = tuple[int, float | None]
@@ -198,11 +233,11 @@ def _generate_batch(
     by_steering = [torch.stack(scores_read, dim=1)[:, 1:] for scores_read in read]
     scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0)
     lengths = [_length(row.tolist(), eos, max_new_tokens) for row in ids]
-    kl = (
-        _kl_to_unsteered(model, sequences, ids, log_probs, lengths)
-        if steerings
-        else [torch.zeros(n) for n in lengths]
-    )
+    if steerings:
+        kl, instead = _beside_unsteered(model, sequences, ids, log_probs, lengths)
+    else:
+        kl = [torch.zeros(n) for n in lengths]
+        instead = [log_probs[row, :n].argmax(-1) for row, n in enumerate(lengths)]
     for row, (number, strength) in enumerate(rows):
         n = lengths[row]
         new_ids = ids[row, :n]
@@ -216,6 +251,8 @@ def _generate_batch(
             log_probs=token_log_probs(log_probs[row, :n], new_ids),
             scores=torch.cat([scores[row, : n - ended], unknown]),
             kl=kl[row],
+            tokens=_as_text(model, new_ids),
+            instead=_as_text(model, instead[row]),
         )
 
 
@@ -231,21 +268,27 @@ def _length(ids: list[int], eos: int | None, most: int) -> int:
     return min(end, most)
 
 
-def _kl_to_unsteered(
+def _as_text(model: HookedModel, ids: Tensor) -> tuple[str, ...]:
+    return tuple(model.tokenizer.decode([token]) for token in ids.tolist())
+
+
+def _beside_unsteered(
     model: HookedModel,
     sequences: Sequence[Sequence[int]],
     ids: Tensor,
     log_probs: Tensor,
     lengths: Sequence[int],
-) -> list[Tensor]:
+) -> tuple[list[Tensor], list[Tensor]]:
+    """For each row and new token the KL divergence to the unsteered model, and that model's likeliest token."""
     whole = [[*prompt_ids, *ids[row, : lengths[row] - 1].tolist()] for row, prompt_ids in enumerate(sequences)]
     starts = [len(prompt_ids) - 1 for prompt_ids in sequences]
     positions = [list(range(start, start + n)) for start, n in zip(starts, lengths, strict=True)]
     kl: list[Tensor] = [torch.zeros(0)] * len(sequences)
+    instead: list[Tensor] = [torch.zeros(0, dtype=torch.long)] * len(sequences)
     for row, logits in logits_at(model, whole, positions):
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
-        kl[row] = kl_divergence(steered, plain)
-    return kl
+        kl[row], instead[row] = kl_divergence(steered, plain), plain.argmax(-1)
+    return kl, instead
 
 
 def _finite_logits(model: Any, prompts: Sequence[str]) -> Block:

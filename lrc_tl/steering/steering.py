@@ -16,6 +16,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, block_hook, hook_layer, layer_and_point, require_hook
 from lrc_tl.models.hooking import Block, Session
@@ -81,6 +82,8 @@ class Gate:
     threshold: float
     above: bool = True
 
+    __repr__ = brief_fields
+
     def __post_init__(self) -> None:
         check_vector(self.vector, "the gate's vector")
         if not math.isfinite(self.threshold):
@@ -112,6 +115,8 @@ class Steering:
     """Rescale each steered residual to the length that it had."""
     fingerprint: ModelFingerprint | None = None
     """The model that the vectors were made on; None: not recorded, and not checked."""
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, str | int):

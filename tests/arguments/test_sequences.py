@@ -227,8 +227,8 @@ def test_items_of_another_class_are_named_with_their_place():
         as_tuple("Lyon is in", "prompts", lrc.Prompt)
     with pytest.raises(TypeError, match="prompts is one Prompt; give a list"):
         as_tuple(lrc.Prompt(text="a is", subject="a", object="b"), "prompts", lrc.Prompt)
-    with pytest.raises(TypeError, match=r"prompts is of the type KnownPrompts, .*; give its \.prompts$"):
-        as_tuple(lrc.passes.KnownPrompts(prompts=(), dropped=()), "prompts", lrc.Prompt)
+    with pytest.raises(TypeError, match=r"prompts is of the type PromptActivations, .*; give a list"):
+        as_tuple(lrc.passes.PromptActivations(subject={}, object={}), "prompts", lrc.Prompt)
     with pytest.raises(TypeError, match=r"prompts is of the type Relation, .*; give its \.prompts\(\)$"):
         as_tuple(lrc.load_relation("animal_class"), "prompts", lrc.Prompt)
     with pytest.raises(TypeError, match="layers is of the type int, which holds no items; give a list"):
