@@ -24,7 +24,7 @@ from lrc_tl.directions.pooling import (
 from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, token_scores
-from lrc_tl.directions.writing import OWN_VECTOR, WriteRule, scaled_to_unit, settled_writing
+from lrc_tl.directions.writing import OWN_VECTOR, Vector, WriteRule, scaled_to_unit, settled_writing
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
 from lrc_tl.steering.along_vector import Dual
@@ -82,18 +82,18 @@ class ConceptDirection:
     @numbers_checked
     def from_unscaled(
         cls,
-        vector: Float[Tensor, " d_model"],
+        vector: Vector,
         *,
         relation: str,
         object_name: str,
         hook_name: str,
         method: str = "lrc",
         fingerprint: ModelFingerprint | None = None,
-        write_vector: Float[Tensor, " d_model"] | None = None,
+        write_vector: Vector | None = None,
         write_rule: WriteRule | None = None,
         offset: float = 0.0,
     ) -> "ConceptDirection":
-        """A direction from vectors of any length but zero, scaled in float32 or wider.
+        """A direction from vectors (tensors or NumPy arrays) of any length but zero, scaled in float32 or wider.
 
         `norm` keeps the length of `vector`, and `write_vector` gets its dtype and device.
 
