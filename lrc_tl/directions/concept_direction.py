@@ -354,12 +354,12 @@ class ConceptDirection:
     def steer(
         self,
         model: HookedModel,
-        *,
         strength: Amount,
+        *,
         unit: Unit = "share",
         where: Where = "all",
         bos: bool = False,
-        layers: Literal["own", "all"] | Sequence[int] = "own",
+        layers: Literal["own", "all"] | int | Sequence[int] = "own",
         when: Schedule | None = None,
     ) -> AbstractContextManager[None]:
         """The direction is added inside the block and not outside, whatever happens.

@@ -257,8 +257,8 @@ def _by_layer(given: ByLayer, name: str) -> Mapping[int, Vector]:
     kind = getattr(given, "layer_type", "decoder_block")
     if kind != "decoder_block":
         raise ValueError(
-            f"{name!r} has a steering vector for layer_type {kind!r}; sets are of blocks' outputs, so give one for "
-            "'decoder_block'"
+            f"{name!r} has a steering vector for layer_type {kind!r}; sets are of blocks' outputs, so give one "
+            "for 'decoder_block'"
         )
     held: Any = given
     for attribute in ("directions", "layer_activations", "vectors"):

@@ -69,11 +69,27 @@ def load_model(
         model = _from_folder(Path(name_or_model), None, backend, device, dtype)
     elif Path(name_or_model).suffix == ".gguf" and Path(name_or_model).is_file():
         model = _from_folder(gguf_folder(Path(name_or_model)), None, backend, device, dtype)
+    elif _is_path(name_or_model):
+        raise ModelError(
+            f"there is no folder or GGUF file {str(name_or_model)!r}; give one that exists, or a model's name"
+        )
     else:
         model = _from_name(str(name_or_model), backend, device, dtype)
     model.eval()
     model.requires_grad_(False)
     return model
+
+
+def _is_path(given: str | Path) -> bool:
+    """Whether this can only be a path: names of models hold one slash at most."""
+    text = str(given)
+    return (
+        isinstance(given, Path)
+        or text.startswith((".", "/", "~"))
+        or "\\" in text
+        or text.count("/") > 1
+        or text.endswith((".gguf", "/"))
+    )
 
 
 def checked_device(device: str | torch.device) -> torch.device:

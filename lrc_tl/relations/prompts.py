@@ -51,6 +51,10 @@ class Prompt:
     line break: the object then follows directly, with a space only where `object` itself begins with one."""
     relation_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """All objects of the relation (one tuple for all its prompts): a longer one in an answer is not this one."""
+    relation_aliases: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), repr=False, compare=False)
+    """(object, further names that count as saying it) of the relation; see `Relation.from_pairs`."""
+    template: str | None = field(default=None, repr=False, compare=False)
+    """The template that it was made from; None: it was made by hand."""
     zero_shot: "Prompt | None" = field(default=None, repr=False, compare=False)
     """The prompt of the same fact without examples, where this one has some (`Relation.prompts` fills it in). It
     takes no part in comparisons and hashes."""

@@ -103,7 +103,7 @@ class Steering:
 
     operation: Operation
     hook_name: str
-    layers: Literal["own", "all"] | Sequence[int] = "own"
+    layers: Literal["own", "all"] | int | Sequence[int] = "own"
     """`"own"` is the layer of `hook_name`. The same vectors act at every layer, each on what those before left, so
     that an even number of reflections undoes itself; with `value="clean"` it does not."""
     where: Where = "all"
@@ -119,7 +119,9 @@ class Steering:
     __repr__ = brief_fields
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layers, str | int):
+        if isinstance(self.layers, int):
+            object.__setattr__(self, "layers", (self.layers,))
+        elif not isinstance(self.layers, str):
             # A generator could be read only once.
             object.__setattr__(self, "layers", as_tuple(self.layers, "layers"))
 
@@ -129,7 +131,7 @@ class Steering:
         *,
         where: Where | None = None,
         bos: bool | None = None,
-        layers: Literal["own", "all"] | Sequence[int] | None = None,
+        layers: Literal["own", "all"] | int | Sequence[int] | None = None,
         when: Schedule | None = None,
         gate: Gate | None = None,
         keep_norm: bool | None = None,
@@ -346,8 +348,8 @@ def _clean_scores(steering: Steering, names: Sequence[str]) -> CleanScores | Non
     return CleanScores(operation, names, where=steering.where, bos=steering.bos)
 
 
-def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
-    """Steerings are on inside the block, in the order given, and gone outside, whatever happens.
+def steer(model: HookedModel, steerings: Steering | Sequence[Steering]) -> Block:
+    """One steering or several are on inside the block, in the order given, and gone outside, whatever happens.
 
     Right for single prompts and left-padded batches, with and without a key-value cache, in `generate`,
     `run_with_hooks` and plain forward passes. Other hooks on the model are left alone. Blocks may be left in any
@@ -366,7 +368,8 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
             place that cannot be known or does not exist, or a prompt of which no clean pass can be run.
     """
 
-    steerings = as_tuple(steerings, "steerings", Steering)
+    given = [steerings] if isinstance(steerings, Steering) else steerings
+    steerings = as_tuple(given, "steerings", Steering)
 
     def put_on(session: Session) -> None:
         if not steerings:
