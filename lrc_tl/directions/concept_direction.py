@@ -25,6 +25,7 @@ from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, token_scores
 from lrc_tl.directions.writing import OWN_VECTOR, Vector, WriteRule, scaled_to_unit, settled_writing
+from lrc_tl.models.chat import Text
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
 from lrc_tl.steering.along_vector import Dual
@@ -203,7 +204,7 @@ class ConceptDirection:
             )
         return self.calibration.probability(self.score(acts))
 
-    def read(self, model: HookedModel, text: str) -> TokenScores:
+    def read(self, model: HookedModel, text: Text) -> TokenScores:
         """The score of every token of `text`, special tokens included and marked.
 
         Raises:
@@ -240,7 +241,7 @@ class ConceptDirection:
     def pool_texts(
         self,
         model: HookedModel,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         *,
         by: Pool,
         subjects: Sequence[str] | None = None,

@@ -22,6 +22,7 @@ from lrc_tl.directions.pooling import (
 from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.token_scores import ConceptScores, scores_of_texts
 from lrc_tl.directions.writing import writing_vector
+from lrc_tl.models.chat import Text
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.relations.words import same_name
@@ -118,7 +119,7 @@ class LinearProbe(Mapping[str, ConceptDirection]):
         """`similarity` with the objects as index and columns."""
         return pd.DataFrame(self.similarity().cpu().numpy(), index=list(self), columns=list(self))
 
-    def read(self, model: HookedModel, text: str) -> ConceptScores:
+    def read(self, model: HookedModel, text: Text) -> ConceptScores:
         """The score of every concept for every token of `text`, special tokens included and marked.
 
         Raises:
@@ -129,7 +130,7 @@ class LinearProbe(Mapping[str, ConceptDirection]):
         """
         return self.read_texts(model, [text])[0]
 
-    def read_texts(self, model: HookedModel, texts: Sequence[str]) -> tuple[ConceptScores, ...]:
+    def read_texts(self, model: HookedModel, texts: Sequence[Text]) -> tuple[ConceptScores, ...]:
         """`read` of several texts, from few passes.
 
         Raises:
@@ -186,7 +187,7 @@ class LinearProbe(Mapping[str, ConceptDirection]):
     def pool_texts(
         self,
         model: HookedModel,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         *,
         by: Pool,
         subjects: Sequence[str] | None = None,

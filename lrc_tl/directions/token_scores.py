@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.near_names import near_names
-from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.directions.probe import Probe, Score
 from lrc_tl.markup.fragments import display
 from lrc_tl.markup.token_text import legend, rows_under_text, running_text
+from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.batches import kept_residuals, length_batches, whole_text_ids
 from lrc_tl.relations.special_tokens import special_ids
@@ -128,6 +129,7 @@ class ConceptScores:
         index = pd.Index(list(self.tokens), name="token")
         return pd.DataFrame(self.scores.numpy(), index=index, columns=list(self.concepts))
 
+    @numbers_checked
     def highest(self, n: int) -> tuple[str, ...]:
         """The `n` concepts whose largest score on a word is the highest, in the order of the set."""
         words = [place for place in range(len(self.tokens)) if place not in self.special]
@@ -147,7 +149,7 @@ class ConceptScores:
         return display(f"{self.label}: {len(self.concepts)} concepts{few}", legend(scale), under)
 
 
-def token_scores(probe: Probe, score: Score, model: HookedModel, text: str, *, label: str) -> TokenScores:
+def token_scores(probe: Probe, score: Score, model: HookedModel, text: Text, *, label: str) -> TokenScores:
     """The score of every token of `text`, special tokens included and marked; `score` is that of the probe.
 
     Raises:
@@ -164,9 +166,9 @@ _OfText = tuple[tuple[str, ...], Tensor, tuple[int, ...]]
 """Tokens, their scores, and the places of special tokens."""
 
 
-def scores_of_texts(probe: Probe, score: Score, model: HookedModel, texts: Sequence[str]) -> list[_OfText]:
+def scores_of_texts(probe: Probe, score: Score, model: HookedModel, texts: Sequence[Text]) -> list[_OfText]:
     """For each text its tokens, their scores, and the places of special tokens; see `token_scores`."""
-    texts = as_tuple(texts, "texts", str)
+    texts = as_texts(model, texts, "texts")
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("the text is empty; give at least one word")
     probe.require_model(model)

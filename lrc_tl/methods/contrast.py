@@ -10,6 +10,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.methods.baselines import baseline_concepts, require_baseline
+from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.contrasts import held_out_separation, pair_agreement
@@ -28,9 +29,9 @@ _ADVICE = "give more texts, another layer, or another place (at=)"
 def contrast_concepts(
     model: HookedModel,
     *,
-    positive: Sequence[str] | None = None,
-    negative: Sequence[str] | None = None,
-    classes: Mapping[str, Sequence[str]] | None = None,
+    positive: Sequence[Text] | None = None,
+    negative: Sequence[Text] | None = None,
+    classes: Mapping[str, Sequence[Text]] | None = None,
     names: tuple[str, str] | None = None,
     layer: int,
     at: At = "last",
@@ -42,8 +43,8 @@ def contrast_concepts(
 ) -> ConceptSet:
     """One direction for each class of texts: `positive` and `negative`, or those of `classes`, by name.
 
-    Each text is one activation at `layer`. With two classes and `"mean-difference"` the directions are opposite,
-    and each is the difference of the class means, the usual steering vector.
+    Each text, or chat, is one activation at `layer`. With two classes and `"mean-difference"` the directions are
+    opposite, and each is the difference of the class means, the usual steering vector.
 
     Each text (with `paired` each pair) is held out once, to see on which side a difference of means without it
     puts it; with `paired` also whether its difference points along those of the others. The result is in
@@ -64,7 +65,7 @@ def contrast_concepts(
             text in two classes, an empty text, pairs of two lengths, or an unknown method.
         PositionError: a text has no content token there.
     """
-    texts = _classes(positive, negative, classes, names)
+    texts = _classes(model, positive, negative, classes, names)
     require_baseline(method)
     _check_texts(texts, paired=paired)
     objects = [name for name, own in texts.items() for _ in own]
@@ -95,9 +96,10 @@ def contrast_concepts(
 
 
 def _classes(
-    positive: Sequence[str] | None,
-    negative: Sequence[str] | None,
-    classes: Mapping[str, Sequence[str]] | None,
+    model: HookedModel,
+    positive: Sequence[Text] | None,
+    negative: Sequence[Text] | None,
+    classes: Mapping[str, Sequence[Text]] | None,
     names: tuple[str, str] | None,
 ) -> dict[str, tuple[str, ...]]:
     """The texts of each class, by its name."""
@@ -109,15 +111,15 @@ def _classes(
                 "classes must name two classes or more, as in {'formal': [...], 'casual': [...]}; given is "
                 f"{classes!r:.60}"
             )
-        return {name: as_tuple(texts, f"classes[{name!r}]", str) for name, texts in classes.items()}
+        return {name: as_texts(model, texts, f"classes[{name!r}]") for name, texts in classes.items()}
     if positive is None or negative is None:
         raise ValueError("give positive and negative texts, or classes={'formal': [...], 'casual': [...]}")
     own_names = _NAMES if names is None else as_tuple(names, "names", str)
     if len(set(own_names)) != 2 or len(own_names) != 2:
         raise ValueError(f"names is {names!r}; give two different ones, for the positive and the negative texts")
     return {
-        own_names[0]: as_tuple(positive, "positive", str),
-        own_names[1]: as_tuple(negative, "negative", str),
+        own_names[0]: as_texts(model, positive, "positive"),
+        own_names[1]: as_texts(model, negative, "negative"),
     }
 
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
-from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import PositionError
+from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.precision import wide_of
 from lrc_tl.passes.batches import kept_residuals, length_batches, whole_text_ids
@@ -25,21 +25,21 @@ Places count content tokens alone, from 0, or from the end where they are negati
 
 @numbers_checked
 def content_activations(
-    model: HookedModel, texts: Sequence[str], *, layer: int, at: At = "last"
+    model: HookedModel, texts: Sequence[Text], *, layer: int, at: At = "last"
 ) -> Float[Tensor, "text d_model"]:
     """Residual stream at the content tokens `at` of each text (their mean where they are several).
 
-    Texts are run as they are. Special tokens, such as the beginning of sequence and the marks of a chat, are no
-    content, wherever they stand. In float32 or wider.
+    Texts are run as they are, chats as `lrc_tl.models.chat_text` puts them. Special tokens, such as the beginning
+    of sequence and the marks of a chat, are no content, wherever they stand. In float32 or wider.
 
     Raises:
         PositionError: a text has no such content token; the text shows those that it has.
-        TypeError: `at` is of another type, or `texts` is no list of strings.
+        TypeError: `at` is of another type, or `texts` is no list of texts.
         ValueError: no texts, an empty one or one that fills the model's context, another word for `at`, a layer
             outside the model, or residuals that are not finite.
     """
-    texts = as_tuple(texts, "texts", str)
     _require_at(at)
+    texts = as_texts(model, texts, "texts")
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("a text is empty, or there are none; give at least one word for each")
     name = hook_name(model, layer)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
+from lrc_tl.models.chat import Text, as_texts, is_one_chat
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, hooks_on, inside
@@ -79,7 +80,7 @@ class SteersByStrength(Protocol):
 @fingerprints_once()
 def generate(
     model: HookedModel,
-    prompts: str | Sequence[str],
+    prompts: Text | Sequence[Text],
     *,
     steering: Steering | SteersByStrength | Sequence[Steering] = (),
     strengths: Sequence[float | None] | None = None,
@@ -93,13 +94,15 @@ def generate(
 ) -> tuple[Generated, ...]:
     """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
 
-    All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
-    the strength of the one `Add`, or the beta of the one `Swap`, in `steering`, and where there is neither, the
-    value of the one `Clamp`; a None among them keeps the steering's own. `steering` may be a direction, which is
-    added at the `strengths`. Where `steering` gives amounts or positions by row, a row is a prompt. Text is greedy
-    at temperature 0, else sampled with `seed` from one stream for all rows, whatever other threads draw,
-    `n_samples` times, from the `top_k` likeliest tokens and the likeliest that hold `top_p` of the probability.
-    A sampled row depends on the rows beside it, a greedy one does not. The global random state is not touched.
+    A prompt is a text, or the messages of a chat, as `lrc_tl.models.chat_text` puts them; a last message of the
+    assistant is gone on with. All rows run as left-padded batches, so a sweep over strengths is about one
+    generation. `strengths` replaces the strength of the one `Add`, or the beta of the one `Swap`, in `steering`,
+    and where there is neither, the value of the one `Clamp`; a None among them keeps the steering's own.
+    `steering` may be a direction, which is added at the `strengths`. Where `steering` gives amounts or positions
+    by row, a row is a prompt. Text is greedy at temperature 0, else sampled with `seed` from one stream for all
+    rows, whatever other threads draw, `n_samples` times, from the `top_k` likeliest tokens and the likeliest that
+    hold `top_p` of the probability. A sampled row depends on the rows beside it, a greedy one does not. The global
+    random state is not touched.
 
     With `unsteered` each result also holds what the model says without steering, and shows it beside: one more
     generation for each prompt, or for each row where text is sampled, with the same draws.
@@ -111,7 +114,8 @@ def generate(
             Add, Swap or Clamp to apply them to, logits that are not finite, or a text that HookedTransformer takes
             for padding.
     """
-    texts = as_tuple([prompts] if isinstance(prompts, str) else prompts, "prompts", str)
+    one = isinstance(prompts, str) or is_one_chat(prompts)
+    texts = as_texts(model, cast(Sequence[Text], [prompts] if one else prompts), "prompts")
     steerings = _given_steerings(steering, strengths)
     if strengths is not None:
         strengths = as_tuple(strengths, "strengths")
