@@ -36,7 +36,7 @@ def direction_html(self: "ConceptDirection") -> str:
     dual = self.write_rule != OWN_VECTOR
     cosine = None
     if dual and self.write_vector is not None:
-        cosine = float(self.vector.double() @ self.write_vector.double())
+        cosine = float(self.vector.cpu().double() @ self.write_vector.cpu().double())
     return display(
         self.object_name,
         pairs(
@@ -59,7 +59,7 @@ def direction_html(self: "ConceptDirection") -> str:
 def set_html(self: "ConceptSet") -> str:
     """The display of a set: its objects with their nearest others, and the cosines as a small heat map."""
     names, directions = list(self), list(self.values())
-    cosines = self.similarity().double().cpu()
+    cosines = self.similarity().cpu().double()
     rows = []
     for place, direction in enumerate(directions[:MOST_ROWS]):
         others = cosines[place].clone()

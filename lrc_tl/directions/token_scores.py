@@ -15,6 +15,7 @@ from lrc_tl.markup.fragments import display
 from lrc_tl.markup.token_text import legend, rows_under_text, running_text
 from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.batches import kept_residuals, length_batches, whole_text_ids
 from lrc_tl.relations.special_tokens import special_ids
 
@@ -176,7 +177,7 @@ def scores_of_texts(probe: Probe, score: Score, model: HookedModel, texts: Seque
     special, of_texts = special_ids(model.tokenizer), dict(_by_text(probe, score, model, sequences))
     return [
         (
-            decoded(model.tokenizer, torch.tensor(ids)),
+            decoded(model.tokenizer, torch.tensor(ids, device=HOST)),
             of_texts[number],
             tuple(place for place, token in enumerate(ids) if token in special),
         )
@@ -205,9 +206,9 @@ def _require_tokens(tokens: Sequence[str], scores: Tensor, special: Sequence[int
 
 
 def _largest(scores: Tensor, special: Sequence[int]) -> float:
-    words = torch.ones(len(scores), dtype=torch.bool)
+    words = torch.ones(len(scores), dtype=torch.bool, device=HOST)
     words[list(special)] = False
-    return float(scores[words].abs().max()) if bool(words.any()) and scores.numel() else 0.0
+    return float(scores.to(HOST)[words].abs().max()) if bool(words.any()) and scores.numel() else 0.0
 
 
 def decoded(tokenizer: object, ids: Tensor) -> tuple[str, ...]:
@@ -215,4 +216,4 @@ def decoded(tokenizer: object, ids: Tensor) -> tuple[str, ...]:
     decode = getattr(tokenizer, "decode", None)
     if decode is None:
         raise ValueError("the model has no tokenizer, so its tokens cannot be shown")
-    return tuple(decode([token]) for token in torch.as_tensor(ids).tolist())
+    return tuple(decode([token]) for token in torch.as_tensor(ids, device=HOST).tolist())

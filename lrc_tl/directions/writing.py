@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.steering.along_vector import check_vector, require_aligned
 from lrc_tl.steering.operations import Amount, Swap
 
@@ -93,7 +93,7 @@ def scaled_to_unit(vector: Vector, what: str) -> tuple[Float[Tensor, " d_model"]
     """
     if not isinstance(vector, Tensor | np.ndarray):
         raise TypeError(f"{what} is a {type(vector).__name__}; give a tensor or a NumPy array")
-    wide = wide_of(vector if isinstance(vector, Tensor) else torch.tensor(vector))
+    wide = wide_of(vector if isinstance(vector, Tensor) else torch.tensor(vector, device=HOST))
     norm = float(wide.norm())
     if not (math.isfinite(norm) and norm > 0):
         raise ValueError(f"{what} has norm {norm}; it must be finite and not zero")

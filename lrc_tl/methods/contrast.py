@@ -79,7 +79,7 @@ def contrast_concepts(
         fingerprint=ModelFingerprint.of(model),
         seed=seed,
     )
-    labels = {name: torch.tensor([other == name for other in objects]) for name in texts}
+    labels = {name: torch.tensor([other == name for other in objects], device=acts.device) for name in texts}
     if centre:
         concepts = concepts.centred(torch.stack([acts[inside].mean(0) for inside in labels.values()]))
     checks = _checks(acts, labels, paired=paired)

@@ -296,9 +296,7 @@ def hooked_pass(
         return _bridge_pass(model, partial(mode, partial(model, ids, **arguments)), fwd_hooks, stop_at_layer)
 
 
-def _bridge_pass(
-    model: HookedModel, work: Callable[[], Any], fwd_hooks: Hooks, stop_at_layer: int | None
-) -> Any:
+def _bridge_pass(model: HookedModel, work: Callable[[], Any], fwd_hooks: Hooks, stop_at_layer: int | None) -> Any:
     if stop_at_layer is None:
         return inside(hooks_on(model, fwd_hooks), work)
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.numerics.precision import HOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +27,14 @@ class Separation:
 
 @checked
 def pair_agreement(differences: Float[Tensor, "pair d_model"]) -> Float[Tensor, " pair"]:
-    """Cosine of each difference with the sum of the others, in float64; around 0 where there is nothing common.
+    """Cosine of each difference with the sum of the others, in float64; around 0 where nothing is common.
 
     Raises:
         ValueError: fewer than two differences.
     """
     if len(differences) < 2:
         raise ValueError(f"{len(differences)} differences; agreement needs two or more")
-    wide = differences.double()
+    wide = differences.to(HOST, torch.float64)
     return torch.cosine_similarity(wide, wide.sum(0) - wide, dim=1)
 
 
@@ -48,7 +49,7 @@ def held_out_separation(
     Raises:
         ValueError: fewer than two vectors in a group, or with `paired` groups of two sizes.
     """
-    groups = acts[inside].double(), acts[~inside].double()
+    groups = [acts[rows].to(HOST, torch.float64) for rows in (inside, ~inside)]
     sizes = [len(group) for group in groups]
     if min(sizes) < 2 or (paired and sizes[0] != sizes[1]):
         raise ValueError(f"groups of {sizes[0]} and {sizes[1]}; each needs two or more, and pairs as many in both")
