@@ -33,6 +33,7 @@ from .lre.layer_grid import fit_layer_grid as fit_layer_grid
 from .lre.subject_statistics import SubjectStatistics as SubjectStatistics
 from .methods.baselines import fit_baselines as fit_baselines
 from .methods.baselines import mean_concepts as mean_concepts
+from .methods.contrast import contrast_concepts as contrast_concepts
 from .methods.fitting import fit_concepts as fit_concepts
 from .methods.settings import FitSettings as FitSettings
 from .models.loading import load_model as load_model

@@ -40,6 +40,7 @@ WHOLE = (
     "LinearRelationalEmbedding.fit",
     "SubjectStatistics.fit",
     "calibrate_strength",
+    "contrast_concepts",
     "evaluate",
     "fit_baselines",
     "fit_concepts",
@@ -54,6 +55,7 @@ WHOLE = (
 )
 NO_PASS, ONE_TEXT = "runs no text", "names a place in one text, and runs nothing"
 EXCEPTIONS = {
+    "chat_text": NO_PASS,
     "ConceptDirection.require_model": NO_PASS,
     "ConceptSet.require_model": NO_PASS,
     "ConceptSet.load": NO_PASS,
@@ -143,6 +145,16 @@ def pooled_texts(model, rows):
     for by in ("mean", "max"):
         made += [concepts().pool_texts(model, texts, by=by), direction().pool_texts(model, texts, by=by, bos=True)]
     return [[pooled[place] for pooled in made] for place in range(len(rows))]
+
+
+@entry("content_activations", "ConceptSet.read", "ConceptSet.read_texts")
+def read_tokens(model, rows):
+    texts = of(rows, TEXTS)
+    kinds = ("last", "mean", 0, slice(-2, None))
+    acts = [lrc.passes.content_activations(model, texts, layer=1, at=at) for at in kinds]
+    read = concepts().read_texts(model, texts)
+    close([one.scores for one in read[:1]], [concepts().read(model, texts[0]).scores])
+    return [[*(of_kind[place] for of_kind in acts), read[place].scores] for place in range(len(rows))]
 
 
 @entry("ConceptDirection.read", "ConceptSet.classify")

@@ -33,6 +33,7 @@ NAMES = [
     "built_in_relations",
     "calibrate_strength",
     "combine_concepts",
+    "contrast_concepts",
     "edits_towards",
     "evaluate",
     "filter_known",

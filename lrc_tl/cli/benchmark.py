@@ -24,7 +24,7 @@ from lrc_tl.cli.common import (
     say,
 )
 from lrc_tl.cli.ranges import parse_integers, parse_numbers
-from lrc_tl.experiments.presets import benchmark_options
+from lrc_tl.experiments.presets import PRESETS, benchmark_options
 from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.experiments.tables import benchmark_markdown
 from lrc_tl.lre.fit_settings import solver_named
@@ -32,6 +32,7 @@ from lrc_tl.methods.method import require_methods
 from lrc_tl.storage.json_results import check_folder
 
 _DEFAULTS = ExperimentSettings()
+_PRESETS = ", ".join(name for name in PRESETS if f"{name}-small" in PRESETS)
 
 
 def benchmark(
@@ -94,7 +95,10 @@ def benchmark(
     ] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Named settings, such as table5; options beside it win.")
+        str | None,
+        typer.Option(
+            "--preset", help=f"One of {_PRESETS}; each also in small, as table5-small. Options beside it win."
+        ),
     ] = None,
     select: Annotated[
         bool, typer.Option("--select", help="Choose layers, rank and beta on each relation's training facts.")

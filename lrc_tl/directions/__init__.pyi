@@ -2,6 +2,7 @@ from .angles import principal_angles as principal_angles
 from .combining import combine_concepts as combine_concepts
 from .concept_direction import ConceptDirection as ConceptDirection
 from .concept_set import ConceptSet as ConceptSet
+from .displays import Ranking as Ranking
 from .exports import ControlVector as ControlVector
 from .exports import concepts_by_layer as concepts_by_layer
 from .exports import layer_vectors as layer_vectors
@@ -12,4 +13,5 @@ from .pooling import token_mask as token_mask
 from .score_calibration import ScoreCalibration as ScoreCalibration
 from .subspaces import Subspace as Subspace
 from .subspaces import orthonormal_basis as orthonormal_basis
+from .token_scores import ConceptScores as ConceptScores
 from .token_scores import TokenScores as TokenScores

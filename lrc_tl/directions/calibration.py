@@ -18,6 +18,7 @@ from torch import Tensor
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.probe_metrics import ProbeReport
 from lrc_tl.directions.score_calibration import Knots
+from lrc_tl.markup.brief import brief_fields
 
 Criterion = Literal["balanced_accuracy", "f1", "false_positive_rate"]
 ProbabilityKind = Literal["platt", "isotonic"]
@@ -45,6 +46,8 @@ class Calibration:
     report: ProbeReport
     """On the samples that calibrated the set, so its probabilities look a little better than they are; make
     another with `ConceptSet.report` on other samples."""
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         if (self.weight is None) != (self.bias is None):

@@ -11,6 +11,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.direction_fields import description, require_fields
+from lrc_tl.directions.displays import direction_html
 from lrc_tl.directions.pooling import (
     Pool,
     Positions,
@@ -23,7 +24,8 @@ from lrc_tl.directions.pooling import (
 from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, token_scores
-from lrc_tl.directions.writing import OWN_VECTOR, WriteRule, scaled_to_unit, settled_writing
+from lrc_tl.directions.writing import OWN_VECTOR, Vector, WriteRule, scaled_to_unit, settled_writing
+from lrc_tl.models.chat import Text
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
 from lrc_tl.steering.along_vector import Dual
@@ -74,25 +76,25 @@ class ConceptDirection:
         object.__setattr__(self, "write_vector", vector)
         object.__setattr__(self, "write_rule", rule)
 
-    def __repr__(self) -> str:
-        return description(self)
+    __repr__ = description
+    _repr_html_ = direction_html
 
     @classmethod
     @numbers_checked
     def from_unscaled(
         cls,
-        vector: Float[Tensor, " d_model"],
+        vector: Vector,
         *,
         relation: str,
         object_name: str,
         hook_name: str,
         method: str = "lrc",
         fingerprint: ModelFingerprint | None = None,
-        write_vector: Float[Tensor, " d_model"] | None = None,
+        write_vector: Vector | None = None,
         write_rule: WriteRule | None = None,
         offset: float = 0.0,
     ) -> "ConceptDirection":
-        """A direction from vectors of any length but zero, scaled in float32 or wider.
+        """A direction from vectors (tensors or NumPy arrays) of any length but zero, scaled in float32 or wider.
 
         `norm` keeps the length of `vector`, and `write_vector` gets its dtype and device.
 
@@ -202,7 +204,7 @@ class ConceptDirection:
             )
         return self.calibration.probability(self.score(acts))
 
-    def read(self, model: HookedModel, text: str) -> TokenScores:
+    def read(self, model: HookedModel, text: Text) -> TokenScores:
         """The score of every token of `text`, special tokens included and marked.
 
         Raises:
@@ -239,7 +241,7 @@ class ConceptDirection:
     def pool_texts(
         self,
         model: HookedModel,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         *,
         by: Pool,
         subjects: Sequence[str] | None = None,
@@ -353,12 +355,12 @@ class ConceptDirection:
     def steer(
         self,
         model: HookedModel,
-        *,
         strength: Amount,
+        *,
         unit: Unit = "share",
         where: Where = "all",
         bos: bool = False,
-        layers: Literal["own", "all"] | Sequence[int] = "own",
+        layers: Literal["own", "all"] | int | Sequence[int] = "own",
         when: Schedule | None = None,
     ) -> AbstractContextManager[None]:
         """The direction is added inside the block and not outside, whatever happens.

@@ -23,6 +23,7 @@ from lrc_tl.directions.calibration import (
 )
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_file import KIND, content_of, file_content
+from lrc_tl.directions.displays import Ranking, set_html
 from lrc_tl.directions.hub import OnHub
 from lrc_tl.directions.linear_probe import LinearProbe
 from lrc_tl.directions.probe_metrics import ProbeReport
@@ -30,6 +31,8 @@ from lrc_tl.directions.set_calibration import calibrated_set, require_options, s
 from lrc_tl.directions.subspaces import Subspace
 from lrc_tl.directions.writing import swap_of
 from lrc_tl.errors import ArtifactError
+from lrc_tl.markup.brief import some_of
+from lrc_tl.models.chat import Text, as_text
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import text_activation
 from lrc_tl.relations.words import as_spelled
@@ -68,7 +71,9 @@ class ConceptSet(OnHub, LinearProbe):
             )
 
     def __repr__(self) -> str:
-        return f"ConceptSet({self.relation!r}, {len(self)} concepts at {self.hook_name}: {', '.join(self)})"
+        return f"ConceptSet({self.relation!r}, {len(self)} concepts at {self.hook_name}: {some_of(list(self))})"
+
+    _repr_html_ = set_html
 
     def subspace(self) -> Subspace:
         """What the reading vectors span, with the singular values that show how far they repeat each other.
@@ -186,12 +191,12 @@ class ConceptSet(OnHub, LinearProbe):
 
     @numbers_checked
     def classify(
-        self, model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
-    ) -> list[tuple[str, float]]:
+        self, model: HookedModel, text: Text, *, subject: str, subject_start: int | None = None
+    ) -> Ranking:
         """Objects with their scores, best first, for the last subject token (arXiv:2311.08968, eq. 6).
 
-        The text is run as it is, a chat prompt too. The subject is its last occurrence as a whole word, or the one
-        at character `subject_start`.
+        The text is run as it is, a chat as `lrc_tl.models.chat_text` puts it. The subject is its last occurrence
+        as a whole word, or the one at character `subject_start`.
 
         Raises:
             FingerprintMismatch: the set was made on another model.
@@ -201,9 +206,10 @@ class ConceptSet(OnHub, LinearProbe):
         if len(self) < 2:
             raise ValueError("a set with one object cannot classify; make concepts from prompts with two or more")
         self.require_model(model)
+        text = as_text(model, text)
         activation = text_activation(model, text, subject=subject, subject_start=subject_start, layer=self.layer)
         scores = self.scores(activation).tolist()
-        return sorted(zip(self, scores, strict=True), key=lambda pair: pair[1], reverse=True)
+        return Ranking(sorted(zip(self, scores, strict=True), key=lambda pair: pair[1], reverse=True))
 
     @property
     def beta(self) -> float:
@@ -231,7 +237,7 @@ class ConceptSet(OnHub, LinearProbe):
         *,
         remove: str,
         add: str,
-        text: str,
+        text: Text,
         subject: str,
         subject_start: int | None = None,
         beta: Amount | None = None,
@@ -259,7 +265,7 @@ class ConceptSet(OnHub, LinearProbe):
         *,
         remove: str,
         add: str,
-        text: str,
+        text: Text,
         subject: str,
         subject_start: int | None = None,
         beta: Amount | None = None,

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
-from lrc_tl.directions.writing import writing_vector
+from lrc_tl.directions.writing import Vector, writing_vector
 from lrc_tl.errors import ArtifactError
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import RESIDUAL, block_hook
 from lrc_tl.storage.artifacts import file_bytes
@@ -33,6 +34,27 @@ from lrc_tl.storage.whole_file import whole_file
 _ARCHITECTURE = "controlvector"
 _SHA256 = "lrc_tl.sha256"
 """Key of the content's hash; readers that do not know it, such as llama.cpp, skip it."""
+
+
+class HoldsDirections(Protocol):
+    """A control vector of repeng: `directions` holds arrays by layer."""
+
+    directions: Any
+
+
+class HoldsActivations(Protocol):
+    """A steering vector of steering-vectors: `layer_activations` holds tensors by layer."""
+
+    layer_activations: Any
+
+
+class HoldsVectors(Protocol):
+    """A `ControlVector`, as `read_control_vector` gives."""
+
+    vectors: Any
+
+
+ByLayer: TypeAlias = Mapping[int, Vector] | HoldsDirections | HoldsActivations | HoldsVectors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +67,8 @@ class ControlVector:
     """llama.cpp's name of the model's architecture; empty: not in the file."""
     name: str
     """What the vectors are of; empty: not in the file."""
+
+    __repr__ = brief_fields
 
 
 @numbers_checked
@@ -87,7 +111,7 @@ def layer_vectors(
 
 @numbers_checked
 def concepts_by_layer(
-    vectors: Mapping[str, Mapping[int, Tensor]],
+    vectors: Mapping[str, ByLayer],
     *,
     relation: str = "",
     method: str = "imported",
@@ -99,11 +123,19 @@ def concepts_by_layer(
     with its one vector, since `layer_vectors` gives only what a direction writes with. An object may be missing at
     some layers.
 
+    In place of `{layer: vector}` an object may have a control vector of repeng, a steering vector of
+    steering-vectors, or what `read_control_vector` gives: all count a layer as the output of that block, as
+    `hook_resid_post` does. The other way, both take what `layer_vectors` gives:
+    `repeng.ControlVector(model_type=..., directions={layer: v.numpy() for ...})` and
+    `steering_vectors.SteeringVector(layer_activations=...)`.
+
     Raises:
+        TypeError: an object has something else than vectors by layer (tensors or NumPy arrays).
         ValueError: no vectors, a negative layer, or a vector that is zero, not finite or of another width than
             those of its layer.
     """
-    layers = sorted({layer for of_object in vectors.values() for layer in of_object})
+    by_object = {name: _by_layer(given, name) for name, given in vectors.items()}
+    layers = sorted({layer for of_object in by_object.values() for layer in of_object})
     if not layers:
         raise ValueError("there are no vectors; give {object: {layer: vector}}")
     if layers[0] < 0:
@@ -119,7 +151,7 @@ def concepts_by_layer(
                     method=method,
                     fingerprint=fingerprint,
                 )
-                for name, of_object in vectors.items()
+                for name, of_object in by_object.items()
                 if layer in of_object
             },
             settings={"method": method},
@@ -218,6 +250,25 @@ def read_control_vector(path: str | Path) -> ControlVector:
                 "written; make it again"
             )
     return ControlVector(vectors=dict(sorted(vectors.items())), model_hint=hint, name=title)
+
+
+def _by_layer(given: ByLayer, name: str) -> Mapping[int, Vector]:
+    """The vectors of one object by layer, from a mapping or from what holds one."""
+    kind = getattr(given, "layer_type", "decoder_block")
+    if kind != "decoder_block":
+        raise ValueError(
+            f"{name!r} has a steering vector for layer_type {kind!r}; sets are of blocks' outputs, so give one "
+            "for 'decoder_block'"
+        )
+    held: Any = given
+    for attribute in ("directions", "layer_activations", "vectors"):
+        held = getattr(held, attribute, held)
+    if not isinstance(held, Mapping) or not all(isinstance(layer, int | np.integer) for layer in held):
+        raise TypeError(
+            f"{name!r} has a {type(given).__name__}; give {{layer: vector}}, or a control vector of repeng, "
+            "steering-vectors or read_control_vector"
+        )
+    return {int(layer): vector for layer, vector in held.items()}
 
 
 def _digest(arrays: Mapping[int, Any], *, model_hint: str, name: str) -> str:

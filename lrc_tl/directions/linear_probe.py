@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +20,9 @@ from lrc_tl.directions.pooling import (
     pool_texts,
 )
 from lrc_tl.directions.probe import require_width
+from lrc_tl.directions.token_scores import ConceptScores, scores_of_texts
 from lrc_tl.directions.writing import writing_vector
+from lrc_tl.models.chat import Text
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.numerics.precision import HOST
@@ -113,6 +116,33 @@ class LinearProbe(Mapping[str, ConceptDirection]):
         vectors = self.vectors
         return vectors @ vectors.T
 
+    def similarity_frame(self) -> pd.DataFrame:
+        """`similarity` with the objects as index and columns."""
+        return pd.DataFrame(self.similarity().cpu().numpy(), index=list(self), columns=list(self))
+
+    def read(self, model: HookedModel, text: Text) -> ConceptScores:
+        """The score of every concept for every token of `text`, special tokens included and marked.
+
+        Raises:
+            FingerprintMismatch: the set was made on another model.
+            LookupError: the model has no such hook point.
+            ValueError: `text` is empty or fills the model's context, the model is of another width, or its
+                residuals are not finite.
+        """
+        return self.read_texts(model, [text])[0]
+
+    def read_texts(self, model: HookedModel, texts: Sequence[Text]) -> tuple[ConceptScores, ...]:
+        """`read` of several texts, from few passes.
+
+        Raises:
+            FingerprintMismatch, LookupError, ValueError: as `read`.
+        """
+        label = f"{self.relation} at {self.hook_name}"
+        return tuple(
+            ConceptScores(label=label, tokens=tokens, concepts=tuple(self), scores=scores, special=special)
+            for tokens, scores, special in scores_of_texts(self, self.scores, model, texts)
+        )
+
     @checked
     def scores(self, acts: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch concept"]:
         """Scores of every concept, in the order of the set (arXiv:2311.08968, eq. 6).
@@ -158,7 +188,7 @@ class LinearProbe(Mapping[str, ConceptDirection]):
     def pool_texts(
         self,
         model: HookedModel,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         *,
         by: Pool,
         subjects: Sequence[str] | None = None,

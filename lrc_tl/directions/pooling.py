@@ -13,6 +13,7 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.probe import Probe, Score
+from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.batches import kept_residuals, length_batches, right_padded, whole_text_ids
@@ -151,7 +152,7 @@ def pool_texts(
     probe: Probe,
     score: Score,
     model: HookedModel,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     *,
     by: Pool,
     subjects: Sequence[str] | None,
@@ -169,7 +170,7 @@ def pool_texts(
         ValueError: no texts, an empty one or one that fills the model's context, subjects where `by` needs
             none or not one per text where it does, or residuals that are not finite.
     """
-    texts, subjects = _checked_texts(texts, subjects, by)
+    texts, subjects = _checked_texts(model, texts, subjects, by)
     probe.require_model(model)
     sequences = [whole_text_ids(model, text) for text in texts]
     ends = [len(sequence) for sequence in sequences]
@@ -199,12 +200,12 @@ def pool_texts(
 
 
 def _checked_texts(
-    texts: Sequence[str], subjects: Sequence[str] | None, by: Pool
+    model: HookedModel, texts: Sequence[Text], subjects: Sequence[str] | None, by: Pool
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     """Texts and subjects as tuples; there must be subjects, one per text, exactly where `by` needs them."""
     if isinstance(texts, str) or isinstance(subjects, str):
         raise ValueError("give a list of texts (and of subjects), also for one; `read` scores each token of one")
-    texts = as_tuple(texts, "texts", str)
+    texts = as_texts(model, texts, "texts")
     subjects = None if subjects is None else as_tuple(subjects, "subjects", str)
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("a text is empty, or there are none; give at least one word for each")

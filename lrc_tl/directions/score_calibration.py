@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.markup.brief import brief_fields
 
 Knots: TypeAlias = tuple[tuple[float, float], ...]
 """(score, probability) pairs of increasing scores; linear between them, constant outside."""
@@ -35,6 +36,8 @@ class ScoreCalibration:
     slope: float | None = None
     intercept: float | None = None
     knots: Knots | None = None
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         for name in ("threshold", "slope", "intercept"):

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.numerics.precision import wide_of
@@ -27,6 +28,8 @@ class Subspace:
     """Of the vectors that it was made from; None: made from a basis."""
     fingerprint: ModelFingerprint | None = None
     """The model that the vectors were made on; None: not recorded."""
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         rank = self.basis.shape[0]

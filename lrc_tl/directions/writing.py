@@ -1,12 +1,15 @@
 """The vector that a direction writes with: the one that it reads with, or another, its dual above all."""
 
 import math
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.steering.along_vector import check_vector, require_aligned
 from lrc_tl.steering.operations import Amount, Swap
 
@@ -77,13 +80,20 @@ def swap_of(remove: Writes, add: Writes, *, beta: Amount) -> Swap:
     return Swap(remove=writing_vector(remove), add=writing_vector(add), beta=beta, reads=add.vector)
 
 
-def scaled_to_unit(vector: Float[Tensor, " d_model"], what: str) -> tuple[Float[Tensor, " d_model"], float]:
+Vector: TypeAlias = Float[Tensor, " d_model"] | npt.NDArray[Any]
+"""A vector as torch or NumPy holds it."""
+
+
+def scaled_to_unit(vector: Vector, what: str) -> tuple[Float[Tensor, " d_model"], float]:
     """The vector at unit length, and its length, in float32 or wider.
 
     Raises:
+        TypeError: it is neither a tensor nor an array.
         ValueError: it is zero or not finite.
     """
-    wide = wide_of(vector)
+    if not isinstance(vector, Tensor | np.ndarray):
+        raise TypeError(f"{what} is a {type(vector).__name__}; give a tensor or a NumPy array")
+    wide = wide_of(vector if isinstance(vector, Tensor) else torch.tensor(vector, device=HOST))
     norm = float(wide.norm())
     if not (math.isfinite(norm) and norm > 0):
         raise ValueError(f"{what} has norm {norm}; it must be finite and not zero")

@@ -13,6 +13,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.evaluation.displays import causality_html, causality_text
 from lrc_tl.evaluation.edited_passes import (
     EditedLayers,
     EditedSequence,
@@ -25,7 +26,7 @@ from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import least_token_log_prob
 from lrc_tl.numerics.precision import HOST, wide_of
-from lrc_tl.passes.answers import ExpectedAnswer, objects_of_relations
+from lrc_tl.passes.answers import ExpectedAnswer, accepted_names, objects_of_relations
 from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, spelled_as_object, tokenize_prompt
 from lrc_tl.steering.operations import Unit
 
@@ -66,6 +67,9 @@ class CausalityResult:
     """What each of `layers` gets of `beta`; empty where all get all of it."""
     generated: Bool[Tensor, " edit"] | None = None
     """Where greedy decoding gives the target, as `filter_known` judges an answer; None: not asked for."""
+
+    __repr__ = causality_text
+    _repr_html_ = causality_html
 
     @property
     def n_edits(self) -> int:
@@ -287,9 +291,16 @@ def edited_log_probs(
                 greedy[variant, reading.edit] = bool((wide[:n].argmax(-1) == ids).all())
     if not generated:
         return least, None
-    # The target's tokens came; it remains to see whether the word ends there.
+    # Where the target's tokens came, it remains to see whether the word ends there; where it has aliases, whether
+    # the model says one of them.
+    has_aliases = [len(accepted_names(tokens.prompt, ())) > 1 for tokens in with_target]
+    aliased = torch.tensor(has_aliases, dtype=torch.bool, device=HOST)
+    candidates = [
+        (variant, number, list(with_target[number].object_ids) if greedy[variant, number] else [])
+        for variant, number in (greedy | aliased).nonzero().tolist()
+    ]
     objects = objects_of_relations([*(edit.prompt for edit in edits), *(tokens.prompt for tokens in with_target)])
-    verdicts = _target_verdicts(model, with_target, objects, greedy.nonzero().tolist(), shifts, layers, unit)
+    verdicts = _target_verdicts(model, with_target, objects, candidates, shifts, layers, unit)
     for (variant, number), says_target in verdicts.items():
         greedy[variant, number] = says_target
     return least, greedy
@@ -299,20 +310,20 @@ def _target_verdicts(
     model: HookedModel,
     with_target: Sequence[TokenizedPrompt],
     objects: Mapping[str, tuple[str, ...]],
-    candidates: list[list[int]],
+    candidates: list[tuple[int, int, list[int]]],
     shifts: Float[Tensor, "variant edit d_model"],
     layers: EditedLayers | None,
     unit: Unit,
 ) -> dict[tuple[int, int], bool]:
-    """Whether the target is the answer, for each (variant, edit) of the candidates, which said its tokens.
+    """Whether the target is the answer, for each (variant, edit) of the candidates, with the tokens that it said.
 
     Each is decoded on until that is clear.
     """
     expected = {}
-    for _, number in candidates:
+    for _, number, _ in candidates:
         tokens = with_target[number]
         expected[number] = ExpectedAnswer.of(model, tokens, objects[tokens.prompt.relation])
-    decoded = {(variant, number): list(with_target[number].object_ids) for variant, number in candidates}
+    decoded = {(variant, number): ids for variant, number, ids in candidates}
     verdicts: dict[tuple[int, int], bool] = {}
     unfinished = list(decoded)
     while unfinished:

@@ -13,6 +13,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import NotFiniteError
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.relations.words import as_spelled
 
 
@@ -26,6 +27,8 @@ class Classification:
     predicted: tuple[str, ...]
     places: tuple[int, ...]
     """Place of the right object in each ranking, 1 for the best. Ties count against it; 0: it is no candidate."""
+
+    __repr__ = brief_fields
 
     @property
     def n_prompts(self) -> int:

@@ -21,6 +21,7 @@ from lrc_tl.evaluation.edited_passes import (
     given_betas,
     given_layers,
 )
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import kl_divergence, least_token_log_prob
@@ -39,6 +40,8 @@ class SideEffects:
     """Where the first token that the edited model says is the one that the unedited model says."""
     log_prob_change: Float[Tensor, " statement"]
     """Change by the edit of the log-probability of the statement's own object, its least token, in nats."""
+
+    __repr__ = brief_fields
 
     @property
     def n_statements(self) -> int:

@@ -12,6 +12,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import CausalityResult, Edit, edited_log_probs
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.activations import object_activations, prompt_activations
@@ -26,6 +27,8 @@ class Faithfulness:
     lre_beta: float
     lre_tokens: tuple[int, ...]
     model_tokens: tuple[int, ...]
+
+    __repr__ = brief_fields
 
     @property
     def n_prompts(self) -> int:

@@ -17,9 +17,11 @@ from lrc_tl.directions.writing import writing_vector
 from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, counterfactual_edits
 from lrc_tl.evaluation.classification import Classification, classify_activations, require_several
 from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_statements
+from lrc_tl.evaluation.displays import evaluation_html
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.precision import HOST
+from lrc_tl.numerics.statistics import share_interval
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 
@@ -82,15 +84,29 @@ class Evaluation:
             "seed": self.seed,
         }
 
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy, over the prompts."""
+        return share_interval(self.classification.n_correct, self.classification.n_prompts)
+
+    @property
+    def causality_interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the causality, as if the edits were independent."""
+        return share_interval(int(self.causality_result.success.sum()), self.causality_result.n_edits)
+
+    _repr_html_ = evaluation_html
+
     def __repr__(self) -> str:
         classification, effect = self.classification, self.causality_result
         hard = "" if self.hard_success is None else f", hard success {self.hard_success:.3f}"
         away = "" if self.kl_elsewhere is None else f", KL elsewhere {self.kl_elsewhere:.3f} nats"
+        accuracy, causality = self.accuracy_interval, self.causality_interval
         return (
             f"Evaluation(accuracy {self.accuracy:.3f} ({classification.n_correct} of {classification.n_prompts}, "
+            f"95 % {accuracy[0]:.3f} to {accuracy[1]:.3f}, "
             f"{len(classification.candidates)} objects, chance {classification.chance:.3f}), "
             f"causality {self.causality:.3f}{hard}{away} ({int(effect.success.sum())} of {effect.n_edits} edits, "
-            f"beta {effect.beta:g}, {self.beta_source}))"
+            f"95 % {causality[0]:.3f} to {causality[1]:.3f}, beta {effect.beta:g}, {self.beta_source}))"
         )
 
 

@@ -26,6 +26,7 @@ from lrc_tl.experiments.stored_fields import (
     written_fields,
     written_rows,
 )
+from lrc_tl.markup.brief import brief_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,8 @@ class CurvePoint:
     same_subject: SideEffectMeans | None = None
     """On other facts about the edited subject."""
     extra: Extra = field(default_factory=dict)
+
+    __repr__ = brief_fields
 
     @classmethod
     def of(
@@ -194,6 +197,8 @@ class MethodOutcome:
     noise: float | None = None
     """Of dual directions, given or chosen; None: the method has none."""
     extra: Extra = field(default_factory=dict)
+
+    __repr__ = brief_fields
 
     @classmethod
     def from_dict(cls, value: Any, *, place: str = "outcome") -> "MethodOutcome":

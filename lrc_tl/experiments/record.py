@@ -28,6 +28,7 @@ from lrc_tl.experiments.stored_fields import (
     written_fields,
     written_rows,
 )
+from lrc_tl.markup.brief import brief_fields
 
 
 class AskedPrompt(NamedTuple):
@@ -111,6 +112,8 @@ class RelationRecord:
     seconds: Annotated[Mapping[str, float], JsonForm(mapping_of(is_number))]
     """By stage."""
     extra: Extra = field(default_factory=dict)
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         _require_length(self.test_prompts, self.n_prompts, "record['test_prompts']")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lrc_tl.errors import ResultFileError, ResumeError
 from lrc_tl.experiments.comparison import compare
+from lrc_tl.experiments.displays import protocol_html, protocol_text
 from lrc_tl.experiments.method_outcome import CurvePoint, MethodOutcome
 from lrc_tl.experiments.object_tokens import place_of, rows_by_object_tokens
 from lrc_tl.experiments.record import LeftOutRelation, Record, RelationRecord, record_from_dict
@@ -37,6 +38,9 @@ class ProtocolResult:
     methods: tuple[str, ...]
     compared: tuple[str, ...] = ()
     """Methods that `to_dict` and `to_markdown` compare with all others; empty for the first."""
+
+    __repr__ = protocol_text
+    _repr_html_ = protocol_html
 
     def save(self, path: str | Path) -> None:
         """Write everything to a JSON file; it appears whole or not at all.
@@ -106,6 +110,11 @@ class ProtocolResult:
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the evaluated relations."""
         return tuple(dict.fromkeys(record.seed for record in self._evaluated))
+
+    @property
+    def n_relations(self) -> int:
+        """Relations that were evaluated with some seed."""
+        return len({record.relation for record in self._evaluated})
 
     @property
     def relations_left_out(self) -> dict[str, str]:
@@ -211,6 +220,21 @@ class ProtocolResult:
         Averaged per relation and then over relations (arXiv:2311.08968, figures 4 and 5).
         """
         return pd.DataFrame(rows_by_object_tokens(self._evaluated, self.methods))
+
+    def summaries(self, *, interval: bool = True) -> list[dict[str, Any]]:
+        """For each method accuracy and causality (mean, std, with `interval` ci95), and the counts behind them."""
+        rows = self._rows(self.methods[0])
+        return [
+            {
+                "method": method,
+                "accuracy": self._summary(method, lambda outcome: outcome.accuracy, interval),
+                "causality": self._summary(method, _causality, interval),
+                "n_relations": self.n_relations,
+                "n_prompts": sum(row["n_prompts"] for row in rows),
+                "n_edits": sum(row["n_edits"] for row in rows),
+            }
+            for method in self.methods
+        ]
 
     def _method(self, method: str) -> dict[str, Any]:
         rows = self._rows(method)

@@ -286,3 +286,28 @@ def _left_out_places(products: Float[Tensor, "fact fact"], labels: Tensor) -> Te
         score = scores[fact] - others
         places[fact] = int((score >= score[label]).sum()) - 1
     return places
+
+
+def dual_fit_of(
+    lre: "LinearRelationalEmbedding",
+    prior: LayerStatistics,
+    *,
+    rank: int | None,
+    ridge: float,
+    noise: float | None,
+) -> DualFit:
+    """The dual fit of an LRE, for which a ridge is refused."""
+    if ridge:
+        raise ValueError(
+            f"ridge {ridge:g} is given with a prior, whose noise takes its place; give one of the two"
+        )
+    return DualFit.of(lre, prior, rank=rank, noise=noise)
+
+
+def require_no_noise(noise: float | None) -> None:
+    """Refuse a noise where there is no prior."""
+    if noise is not None:
+        raise ValueError(
+            f"noise {noise:g} is given without a prior, and only dual directions have one; give "
+            "prior=SubjectStatistics.fit(...) too, or leave noise out"
+        )

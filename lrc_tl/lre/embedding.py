@@ -17,7 +17,8 @@ from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import ArtifactError
-from lrc_tl.lre.dual import DualFit
+from lrc_tl.lre.displays import lre_html, lre_text
+from lrc_tl.lre.dual import dual_fit_of, require_no_noise
 from lrc_tl.lre.fit_settings import Solver, SolverName, sketch_for
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics
@@ -62,6 +63,9 @@ class LinearRelationalEmbedding:
     direction_errors: Mapping[str, float] | None = None
     """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit`
     and the exact one, right in most cases (`lrc_tl.numerics.direction_error`); None where there is no estimate."""
+
+    __repr__ = lre_text
+    _repr_html_ = lre_html
 
     @property
     def subject_hook(self) -> str:
@@ -213,10 +217,10 @@ class LinearRelationalEmbedding:
         # What these options refuse is refused before the model runs.
         subjects = None
         if statistics is None:
-            _require_no_noise(noise)
+            require_no_noise(noise)
             self.invert(self.bias, rank=rank, ridge=ridge)
         else:
-            _dual_fit(self, statistics, rank=rank, ridge=ridge, noise=noise)
+            dual_fit_of(self, statistics, rank=rank, ridge=ridge, noise=noise)
             plain = [prompt.without_examples() for prompt in prompts]
             subjects = subject_activations(model, plain, layer=self.subject_layer)
         objects = object_activations(
@@ -260,9 +264,9 @@ class LinearRelationalEmbedding:
             given, missing = ("subject_acts", "prior") if prior is None else ("prior", "subject_acts")
             raise ValueError(f"{given} is given without {missing}; dual directions need both")
         if prior is not None and subject_acts is not None:
-            fit = _dual_fit(self, prior, rank=rank, ridge=ridge, noise=noise)
+            fit = dual_fit_of(self, prior, rank=rank, ridge=ridge, noise=noise)
             return fit.directions(object_acts, objects, subject_acts, noise=noise)
-        _require_no_noise(noise)
+        require_no_noise(noise)
         inverted = self.invert(object_acts, rank=rank, ridge=ridge)
         rows: dict[str, list[int]] = defaultdict(list)
         for number, name in enumerate(objects):
@@ -371,24 +375,6 @@ def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbed
         relation=" + ".join(dict.fromkeys(lre.relation for lre in lres)),
         direction_errors=None,  # they belong to the directions of each LRE alone
     )
-
-
-def _dual_fit(
-    lre: LinearRelationalEmbedding, prior: LayerStatistics, *, rank: int | None, ridge: float, noise: float | None
-) -> DualFit:
-    if ridge:
-        raise ValueError(
-            f"ridge {ridge:g} is given with a prior, whose noise takes its place; give one of the two"
-        )
-    return DualFit.of(lre, prior, rank=rank, noise=noise)
-
-
-def _require_no_noise(noise: float | None) -> None:
-    if noise is not None:
-        raise ValueError(
-            f"noise {noise:g} is given without a prior, and only dual directions have one; give "
-            "prior=SubjectStatistics.fit(...) too, or leave noise out"
-        )
 
 
 def _require_rows(acts: Tensor, width: int) -> None:

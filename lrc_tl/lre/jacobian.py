@@ -12,6 +12,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
 from lrc_tl.models.weights import require_differentiable
@@ -34,6 +35,8 @@ class SubjectObjectJacobian:
     """Residual stream at the last subject token, subject layer."""
     object: Float[Tensor, " d_object"]
     """Residual stream at the object positions, object layer: their mean, or the first."""
+
+    __repr__ = brief_fields
 
 
 def check_layers(model: HookedModel, subject_layer: int, object_layer: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import ArtifactError
 from lrc_tl.lre.background import Background, background_rows, built_in_background
+from lrc_tl.lre.displays import statistics_html
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.numerics.covariance import Covariance, shrinkage_of
@@ -196,6 +197,8 @@ class SubjectStatistics(Mapping[int, LayerStatistics]):
             f"SubjectStatistics({first.n_samples} samples of {first.n_sources} {first.kind} at the layers "
             f"{list(self)} of {self.fingerprint.name})"
         )
+
+    _repr_html_ = statistics_html
 
     @property
     def _first(self) -> LayerStatistics:

@@ -1,1 +1,1 @@
-"""Text for eyes: what a terminal may show, progress, and warnings at the user's own line."""
+"""Text for eyes: HTML for notebooks, what a terminal may show, progress, warnings at the user's own line."""

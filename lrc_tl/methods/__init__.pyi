@@ -1,6 +1,7 @@
 from .baselines import baseline_concepts as baseline_concepts
 from .baselines import fit_baselines as fit_baselines
 from .baselines import mean_concepts as mean_concepts
+from .contrast import contrast_concepts as contrast_concepts
 from .fitting import fit_concepts as fit_concepts
 from .method import METHODS as METHODS
 from .method import Method as Method

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lrc_tl.errors import FingerprintMismatch
+from lrc_tl.models.displays import fingerprint_html, fingerprint_text
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.models.hooking import hooked_pass, keeping
 from lrc_tl.relations.prompts import tokens_once
@@ -61,6 +62,9 @@ class ModelFingerprint:
     torch: str
     dtype: str
     device: str
+
+    __repr__ = fingerprint_text
+    _repr_html_ = fingerprint_html
 
     @classmethod
     def of(cls, model: HookedModel) -> "ModelFingerprint":

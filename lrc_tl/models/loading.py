@@ -73,12 +73,28 @@ def load_model(
     elif Path(name_or_model).suffix == ".gguf" and Path(name_or_model).is_file():
         folder = gguf_folder(Path(name_or_model))
         model = _from_folder(folder, listed_name(folder), backend, device, dtype)
+    elif _is_path(name_or_model):
+        raise ModelError(
+            f"there is no folder or GGUF file {str(name_or_model)!r}; give one that exists, or a model's name"
+        )
     else:
         model = _from_name(str(name_or_model), backend, device, dtype)
     model.eval()
     model.requires_grad_(False)
     require_no_overflow(model)
     return model
+
+
+def _is_path(given: str | Path) -> bool:
+    """Whether this can only be a path: names of models hold one slash at most."""
+    text = str(given)
+    return (
+        isinstance(given, Path)
+        or text.startswith((".", "/", "~"))
+        or "\\" in text
+        or text.count("/") > 1
+        or text.endswith((".gguf", "/"))
+    )
 
 
 def checked_device(device: str | torch.device) -> torch.device:

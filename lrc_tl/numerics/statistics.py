@@ -165,3 +165,28 @@ def _binomial(successes: int, n: int) -> TestOutcome:
     if n == 0:
         return TestOutcome(statistic=0.5, p_value=1.0, n=0)
     return TestOutcome(statistic=successes / n, p_value=float(binomtest(successes, n).pvalue), n=n)
+
+
+def share_interval(count: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (1927) of the share behind `count` successes in `n` independent trials.
+
+    Raises:
+        ValueError: a count outside 0 to n, no trials, or `confidence` is not strictly between 0 and 1.
+    """
+    if not (n > 0 and 0 <= count <= n):
+        raise ValueError(f"{count} of {n} is no share; give 0 to n successes of at least one trial")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must lie strictly between 0 and 1")
+    interval = binomtest(count, n).proportion_ci(confidence_level=confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def beats_chance(count: int, n: int, *, chance: float = 0.5, level: float = 0.05) -> bool:
+    """Whether `count` of `n` is more than `chance` gives, by an exact one-sided test at `level`.
+
+    Raises:
+        ValueError: a count outside 0 to n, or no trials.
+    """
+    if not (n > 0 and 0 <= count <= n):
+        raise ValueError(f"{count} of {n} is no share; give 0 to n successes of at least one trial")
+    return float(binomtest(count, n, chance, alternative="greater").pvalue) <= level

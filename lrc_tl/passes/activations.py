@@ -11,6 +11,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import MAX_TOKENS, kept_residuals, length_batches
@@ -27,6 +28,8 @@ class PromptActivations:
     """At the last subject token."""
     object: dict[int, Float[Tensor, "prompt d_model"]]
     """At the positions that predict the object: their mean, or the first."""
+
+    __repr__ = brief_fields
 
 
 @numbers_checked

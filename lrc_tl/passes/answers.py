@@ -3,10 +3,19 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, object_token_count
-from lrc_tl.relations.words import NUMBER_SIGNS, SIGNS, UNFINISHED, answer_verdict, decomposed, longer_names
+from lrc_tl.relations.words import (
+    NUMBER_SIGNS,
+    SIGNS,
+    UNFINISHED,
+    answer_verdict,
+    decomposed,
+    longer_names,
+    same_name,
+)
 
 _BEHIND = 2
 """Tokens behind the longest object: a sign that may tie it to more, and what follows the sign."""
@@ -14,13 +23,37 @@ _LATER = 5
 """Further ones, where these are bytes of such a sign (three) or of what follows it (four)."""
 
 
+class Accepted(NamedTuple):
+    """A name that an answer may begin with."""
+
+    name: str
+    longer: tuple[str, ...]
+    """Names of other objects of the relation that begin with it; where one of them is said, this one is not."""
+
+
+def accepted_names(prompt: Prompt, objects: Sequence[str]) -> tuple[Accepted, ...]:
+    """The prompt's object and its aliases, among all `objects` of its relation."""
+    own = same_name(prompt.object)
+    aliases = [name for key, names in prompt.relation_aliases if same_name(key) == own for name in names]
+    others = [name for key, names in prompt.relation_aliases if same_name(key) != own for name in (key, *names)]
+    rest = dict.fromkeys((*objects, *others))
+    return tuple(Accepted(name, longer_names(name, rest)) for name in (prompt.object, *aliases))
+
+
+def is_accepted(answer: str, prompt: Prompt, objects: Sequence[str]) -> bool:
+    """Whether an answer, as it was decoded to its end, begins with the prompt's object or an alias of it."""
+    return any(
+        answer_verdict(answer, entry.name, entry.longer, complete=True)
+        for entry in accepted_names(prompt, objects)
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExpectedAnswer:
     """The object that a continuation should begin with, and how many tokens may have to be decoded to tell."""
 
-    name: str
-    longer: tuple[str, ...]
-    """Objects of the same relation that begin with it; where one of them is said, this one is not."""
+    accepted: tuple["Accepted", ...]
+    """The object, and its aliases, of which any may be said."""
     n_tokens: int
     """What the longest of them needs, and two more; fewer where the model's context ends before."""
     most_tokens: int
@@ -30,15 +63,16 @@ class ExpectedAnswer:
     def of(cls, model: HookedModel, tokens: TokenizedPrompt, objects: Sequence[str]) -> "ExpectedAnswer":
         """The object of the prompt, among all `objects` of its relation."""
         prompt = tokens.prompt
-        longer = longer_names(prompt.object, objects)
+        accepted = accepted_names(prompt, objects)
+        plain = [name for entry in accepted for name in (entry.name, *entry.longer)]
         # A model may spell an accent as a mark of its own, which takes more tokens.
-        names = [*longer, *(marked for name in (prompt.object, *longer) if (marked := decomposed(name)) != name)]
+        marked = [spelt for name in plain if (spelt := decomposed(name)) != name]
+        names = [*(name for name in plain if name != prompt.object), *marked]  # the object's tokens are known
         longest = max([len(tokens.object_ids), *(object_token_count(model, tokens, name) for name in names)])
         wanted, limit = longest + _BEHIND, getattr(model.cfg, "n_ctx", None)
         room = wanted + _LATER if limit is None else int(limit) - len(tokens.text_ids) + 1
         return cls(
-            name=prompt.object,
-            longer=longer,
+            accepted=accepted,
             n_tokens=min(wanted, room),
             most_tokens=min(wanted + _LATER, room),
         )
@@ -53,7 +87,8 @@ class ExpectedAnswer:
         complete = complete or end in ids or len(ids) >= self.most_tokens
         if not complete and len(ids) >= self.n_tokens:
             complete = not text.endswith((UNFINISHED, *SIGNS, *NUMBER_SIGNS))
-        return answer_verdict(text, self.name, self.longer, complete=complete)
+        verdicts = [answer_verdict(text, entry.name, entry.longer, complete=complete) for entry in self.accepted]
+        return True if any(verdicts) else None if None in verdicts else False
 
 
 def objects_of_relations(prompts: Sequence[Prompt]) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from lrc_tl.markup.brief import brief_fields
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chunk:
@@ -27,6 +29,8 @@ class Chunk:
     """Tokens of each row's prompt without padding."""
     limit: Int[Tensor, " batch"] | None
     """Positions of each row that can ever be run; None: not known."""
+
+    __repr__ = brief_fields
 
     @property
     def columns(self) -> Int[Tensor, " pos"]:

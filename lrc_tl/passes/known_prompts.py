@@ -5,15 +5,18 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
+
+import pandas as pd
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
-from lrc_tl.passes.answers import ExpectedAnswer, objects_of_relations, without_end
+from lrc_tl.passes.answers import ExpectedAnswer, accepted_names, is_accepted, objects_of_relations, without_end
 from lrc_tl.passes.batches import MAX_TOKENS, logits_at
+from lrc_tl.passes.displays import known_html, known_text
 from lrc_tl.relations.prompts import Prompt, spread_over_objects, tokenize_prompt
-from lrc_tl.relations.words import is_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +34,29 @@ class DroppedPrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownPrompts:
-    """The prompts that a model answers correctly, in a seeded shuffled order, and the dropped ones."""
+class KnownPrompts(Sequence[Prompt]):
+    """The prompts that a model answers correctly, in a seeded shuffled order, and the dropped ones.
+
+    It is the sequence of these prompts itself, so that all that takes prompts takes it.
+    """
 
     prompts: tuple[Prompt, ...]
     dropped: tuple[DroppedPrompt, ...]
     answers: tuple[str, ...] = ()
     """What greedy decoding gave for each of `prompts`, as far as it had to be decoded; empty: not recorded."""
+
+    __repr__ = known_text
+    _repr_html_ = known_html
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @overload
+    def __getitem__(self, place: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Prompt, ...]: ...
+    def __getitem__(self, place: int | slice) -> Prompt | tuple[Prompt, ...]:
+        return self.prompts[place]
 
     @numbers_checked
     def sample(self, n: int, *, seed: int = 0) -> tuple[Prompt, ...]:
@@ -82,6 +101,16 @@ class KnownPrompts:
             answers=tuple(self.answers[place] for place in first.values()) if self.answers else (),
         )
 
+    def by_template(self) -> pd.DataFrame:
+        """One row per template: kept, asked, and the share kept; a template of None is of prompts made by hand."""
+        kept = Counter(prompt.template for prompt in self.prompts)
+        asked = kept + Counter(entry.prompt.template for entry in self.dropped)
+        rows = [
+            {"template": template, "kept": kept[template], "asked": n, "share": kept[template] / n}
+            for template, n in asked.items()
+        ]
+        return pd.DataFrame(rows, columns=["template", "kept", "asked", "share"])
+
     def report(self) -> str:
         """How many prompts were kept for each object, and what was said to the dropped ones.
 
@@ -106,21 +135,22 @@ class KnownPrompts:
     def dropped_by_rule(self) -> tuple[tuple[Prompt, str], ...]:
         """Dropped prompts with their answers, where no letter, digit or underscore follows the object."""
         pairs = ((entry.prompt, entry.answer) for entry in self.dropped)
-        return tuple((prompt, answer) for prompt, answer in pairs if _plainly_answered(answer, prompt.object))
+        return tuple((prompt, answer) for prompt, answer in pairs if _plainly_answered(answer, prompt))
 
     @property
     def kept_by_rule(self) -> tuple[tuple[Prompt, str], ...]:
         """Kept prompts with their answers, where a letter follows the object or an accent is spelled otherwise."""
         pairs = zip(self.prompts, self.answers, strict=True) if self.answers else ()
-        return tuple((prompt, answer) for prompt, answer in pairs if not _plainly_answered(answer, prompt.object))
+        return tuple((prompt, answer) for prompt, answer in pairs if not _plainly_answered(answer, prompt))
 
 
 _EXAMPLES = 5
 """How many answers `report` shows of a kind."""
 
 
-def _plainly_answered(answer: str, name: str) -> bool:
-    return re.match(re.escape(name.strip()) + r"(?!\w)", answer.strip()) is not None
+def _plainly_answered(answer: str, prompt: Prompt) -> bool:
+    names = [entry.name.strip() for entry in accepted_names(prompt, ())]
+    return any(re.match(re.escape(name) + r"(?!\w)", answer.strip()) for name in names)
 
 
 @numbers_checked
@@ -138,7 +168,8 @@ def filter_known(
     The answer begins with the object, the word ends behind it (`lrc_tl.relations.words`: "Guinea-Bissau" is not
     "Guinea"), and no longer object of the relation is said. The relation's objects are those of the given prompts
     with the same `relation`, and their `relation_objects`. Case counts; white space around and the way in which an
-    accent is spelled do not. As many tokens are decoded as the longest object needs that the answer may be, and
+    accent is spelled do not. An alias that the relation has for the object (`Relation.from_pairs`) counts as the
+    object. As many tokens are decoded as the longest object needs that the answer may be, and
     two more, or fewer where fewer tell.
 
     A first batched pass runs each prompt with its object behind it, which gives the greedy token at every object
@@ -160,7 +191,7 @@ def filter_known(
         answers = _greedy_answers(model, prompts, objects, max_tokens, whole_answers, bar)
     known, dropped = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
-        if is_answer(answer, prompt.object, objects[prompt.relation]):
+        if is_accepted(answer, prompt, objects[prompt.relation]):
             known.append((prompt, answer.strip()))
         else:
             dropped.append(DroppedPrompt(prompt=prompt, answer=answer.strip()))

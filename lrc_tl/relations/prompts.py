@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import PositionError
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.relations.special_tokens import Tokenizing, token_ids
 from lrc_tl.relations.words import UNFINISHED, find_word, name_end, nfc, same_name
 
@@ -50,6 +51,10 @@ class Prompt:
     line break: the object then follows directly, with a space only where `object` itself begins with one."""
     relation_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """All objects of the relation (one tuple for all its prompts): a longer one in an answer is not this one."""
+    relation_aliases: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), repr=False, compare=False)
+    """(object, further names that count as saying it) of the relation; see `Relation.from_pairs`."""
+    template: str | None = field(default=None, repr=False, compare=False)
+    """The template that it was made from; None: it was made by hand."""
     zero_shot: "Prompt | None" = field(default=None, repr=False, compare=False)
     """The prompt of the same fact without examples, where this one has some (`Relation.prompts` fills it in). It
     takes no part in comparisons and hashes."""
@@ -164,6 +169,8 @@ class TokenizedPrompt:
     object_ids: tuple[int, ...]
     subject_position: int
     """Absolute position of the last subject token."""
+
+    __repr__ = brief_fields
 
     @property
     def object_positions(self) -> range:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
@@ -11,8 +11,20 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import RelationError
 from lrc_tl.markup.caller_warnings import warn_caller
-from lrc_tl.relations.facts import Fact, cleaned, in_letters, lookalikes, name_flaw, template_flaw
+from lrc_tl.relations.displays import relation_html
+from lrc_tl.relations.facts import (
+    Fact,
+    checked_aliases,
+    cleaned,
+    in_letters,
+    lookalikes,
+    name_flaw,
+    pair_of,
+    require_clean,
+    template_flaw,
+)
 from lrc_tl.relations.prompts import Prompt, spread_over_objects
+from lrc_tl.relations.saving import save_relation
 from lrc_tl.relations.shots import ShotPool
 from lrc_tl.relations.words import find_word
 
@@ -48,6 +60,8 @@ class Relation:
     facts."""
     source: str = field(default="", compare=False)
     """The file that it was read from, if any."""
+    aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(object, further names that count as saying it), as `from_pairs` makes them."""
     all_objects: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """All objects, including those of the relation that this one was split or sampled from."""
 
@@ -62,7 +76,7 @@ class Relation:
         if not self.facts:
             raise RelationError(f"relation {self.name!r} has no facts; it needs at least one")
         for facts in (self.facts, self.shot_facts):
-            _check_clean(facts, self.name)
+            require_clean(facts, self.name)
         if self.kind not in KINDS:
             raise RelationError(f"relation {self.name!r}: kind is {self.kind!r}; allowed are {', '.join(KINDS)}")
         for field_name, templates in (
@@ -89,15 +103,21 @@ class Relation:
         also = "".join(f"; {count} {what}" for what, count in changes.items() if count)
         return f"<Relation {self.name!r} ({self.kind}): {', '.join(counts)}{also}>"
 
+    _repr_html_ = relation_html
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
     @classmethod
     def from_pairs(
         cls,
         name: str,
         pairs: Iterable[tuple[str, str]] | Mapping[str, str],
         *,
-        templates: Sequence[str],
-        zero_shot_templates: Sequence[str] | None = None,
+        templates: str | Sequence[str],
+        zero_shot_templates: str | Sequence[str] | None = None,
         kind: str = "factual",
+        aliases: Mapping[str, Sequence[str]] | None = None,
         strict: bool = False,
     ) -> "Relation":
         """A relation from (subject, object) pairs, or from a mapping of subjects to their objects.
@@ -107,18 +127,24 @@ class Relation:
         letters such as `\\u00e1` become letters, and all texts are brought into Unicode form NFC, in which they
         are compared; `rewritten` holds what was changed, and `report()` lists all of it.
 
+        Args:
+            templates: several, or one.
+            aliases: for an object further names that count as saying it (`{"GM": ["General Motors"]}`), where a
+                model's own words are judged: in `filter_known` and hard success, never in log-probabilities.
+
         Raises:
-            TypeError: `pairs` is one string, or templates are no sequence of strings.
-            RelationError: bad templates, an entry that is no pair, a subject or object that is not one line of
-                text, no usable fact, or, with `strict`, any duplicate or ambiguous fact.
+            TypeError: `pairs` is one string, or templates are no strings.
+            RelationError: aliases of no object or that name two, bad templates, an entry that is no pair, a
+                subject or object that is not one line of text, no usable fact, or, with `strict`, any duplicate or
+                ambiguous fact.
         """
-        templates = as_tuple(templates, "templates", str)
+        templates = _one_or_several(templates, "templates")
         if zero_shot_templates is not None:
-            zero_shot_templates = as_tuple(zero_shot_templates, "zero_shot_templates", str)
+            zero_shot_templates = _one_or_several(zero_shot_templates, "zero_shot_templates")
         if isinstance(pairs, str | bytes):
             raise TypeError(f"pairs is one string, {pairs[:40]!r}; give (subject, object) pairs")
         given = [
-            _pair(pair, f"relation {name!r}: pair {number}")
+            pair_of(pair, f"relation {name!r}: pair {number}")
             for number, pair in enumerate(pairs.items() if isinstance(pairs, Mapping) else pairs)
         ]
         all_facts = [Fact(cleaned(subject), cleaned(object_)) for subject, object_ in given]
@@ -146,6 +172,9 @@ class Relation:
             duplicates=duplicates,
             ambiguous=ambiguous,
             rewritten=tuple((text, kept) for text, kept in texts.items() if text != kept),
+            aliases=checked_aliases(
+                aliases or {}, dict.fromkeys(fact.object for fact in counts), f"relation {name!r}"
+            ),
         )
         if ambiguous:
             warn_caller(
@@ -161,11 +190,12 @@ class Relation:
         frame: Any,
         *,
         name: str,
-        templates: Sequence[str],
-        zero_shot_templates: Sequence[str] | None = None,
+        templates: str | Sequence[str],
+        zero_shot_templates: str | Sequence[str] | None = None,
         subject: str = "subject",
         object: str = "object",
         kind: str = "factual",
+        aliases: Mapping[str, Sequence[str]] | None = None,
         strict: bool = False,
     ) -> "Relation":
         """A relation from two text columns of a pandas DataFrame, one fact per row; otherwise like `from_pairs`.
@@ -203,8 +233,11 @@ class Relation:
             templates=templates,
             zero_shot_templates=zero_shot_templates,
             kind=kind,
+            aliases=aliases,
             strict=strict,
         )
+
+    save = save_relation
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -329,40 +362,12 @@ def _draws(seed: int, shots: int, fact: Fact) -> random.Random:
     return random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
 
 
+def _one_or_several(given: str | Sequence[str], name: str) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else as_tuple(given, name, str)
+
+
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _pair(pair: Any, where: str) -> tuple[str, str]:
-    """The subject and object as they were given, checked as far as they can be told from other things."""
-    if isinstance(pair, str | bytes | Mapping | Set) or not isinstance(pair, Iterable):
-        raise RelationError(f"{where}: {pair!r:.60} is no (subject, object) pair; give a tuple of two strings")
-    parts = tuple(pair)
-    if len(parts) != 2:
-        raise RelationError(f"{where}: {parts!r:.60} has {len(parts)} items; give (subject, object)")
-    for role, value in zip(("subject", "object"), parts, strict=True):
-        if flaw := name_flaw(value):
-            raise RelationError(f"{where}: {role} {flaw}")
-    return parts[0], parts[1]
-
-
-def _check_clean(facts: Sequence[Fact], name: str) -> None:
-    subjects: set[str] = set()
-    for fact in facts:
-        for text in (fact.subject, fact.object):
-            if flaw := name_flaw(text):
-                raise RelationError(f"relation {name!r}: a subject or object {flaw}")
-            if cleaned(text) != text:
-                raise RelationError(
-                    f"relation {name!r}: {text!r} has white space around it or escapes in it, or is not in "
-                    "Unicode form NFC; make the relation with Relation.from_pairs, which brings texts into form"
-                )
-        if fact.subject in subjects:
-            raise RelationError(
-                f"relation {name!r}: the subject {fact.subject!r} comes more than once; make the relation with "
-                "Relation.from_pairs, which keeps one of equal facts"
-            )
-        subjects.add(fact.subject)
 
 
 def _joint(template: str) -> Literal[" ", ""]:
@@ -389,5 +394,7 @@ def _prompt(
         subject_start=None if place is not None and place[0] == start else start,
         joint=_joint(template),
         relation_objects=relation.all_objects,
+        relation_aliases=relation.aliases,
+        template=template,
         zero_shot=zero_shot,
     )

@@ -1,10 +1,11 @@
 """Relation files: the JSON format of the LRE dataset, the built-in relations, and finding one by its name.
 
-A relation file is a JSON object with `name`, `prompt_templates` (few-shot), optional
-`prompt_templates_zs` (zero-shot; the few-shot ones when absent), optional `kind` (or
-`properties.relation_type`) and `samples`, a list of `{"subject": ..., "object": ...}`. `{}` in a
-template stands for the subject, and a template ends where the object begins. The format is that of
-Hernandez et al. 2023 (arXiv:2308.09124), whose other keys are known and not read. Needs no torch.
+A relation file is a JSON object with `name`, `prompt_templates` (few-shot), optional `prompt_templates_zs`
+(zero-shot; the few-shot ones when absent), optional `kind` (or `properties.relation_type`), optional `aliases`
+(`{"GM": ["General Motors"]}`, see `Relation.from_pairs`) and `samples`, a list of
+`{"subject": ..., "object": ...}`. `{}` in a template stands for the subject, and a template ends where the object
+begins. The format is that of Hernandez et al. 2023 (arXiv:2308.09124), whose other keys are known and not read.
+Needs no torch.
 """
 
 import json
@@ -25,7 +26,17 @@ from lrc_tl.markup.printable import printable
 from lrc_tl.relations.facts import name_flaw
 from lrc_tl.relations.relation import Relation
 
-_KEYS = ("name", "prompt_templates", "prompt_templates_zs", "kind", "properties", "samples", "domain", "range")
+_KEYS = (
+    "name",
+    "prompt_templates",
+    "prompt_templates_zs",
+    "kind",
+    "properties",
+    "samples",
+    "aliases",
+    "domain",
+    "range",
+)
 _PROPERTIES = ("relation_type", "domain_name", "range_name", "symmetric", "fn_type", "disambiguating")
 _SAMPLE_KEYS = ("subject", "object")
 
@@ -70,6 +81,7 @@ def _parse(raw: bytes, source: str, *, strict: bool) -> Relation:
             templates=_strings(data, "prompt_templates", source),
             zero_shot_templates=None if zero_shot is None else _strings(data, "prompt_templates_zs", source),
             kind="factual" if kind is None else kind,
+            aliases=data.get("aliases"),
             strict=strict,
         )
     except RelationError as error:

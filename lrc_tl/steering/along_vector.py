@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.numerics.precision import unit_of
 
 LEAST_COSINE = 1e-3
@@ -37,6 +38,8 @@ class Dual:
     write: Float[Tensor, " d_model"]
     scale: float = 1.0
     offset: float = 0.0
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         check_vector(self.write, "the writing vector")

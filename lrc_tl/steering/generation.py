@@ -1,10 +1,10 @@
 """Steered text with the numbers that go with it: probabilities, scores, and distance from the unsteered model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
+from lrc_tl.models.chat import Text, as_texts, is_one_chat
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, hooks_on, inside
@@ -23,7 +24,8 @@ from lrc_tl.numerics.precision import HOST, unit_of, wide_of
 from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
-from lrc_tl.steering.operations import Add, Clamp, Operation, Reflect
+from lrc_tl.steering.displays import generated_html, generated_text
+from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
 
@@ -47,36 +49,74 @@ class Generated:
     vector it is its score, scale and offset included. NaN for an end-of-sequence token, which is not run."""
     kl: Float[Tensor, " new"]
     """KL(steered || unsteered) of the distribution that each token was taken from, in nats, on the same tokens."""
+    tokens: tuple[str, ...] = ()
+    """Each of `token_ids` as text."""
+    instead: tuple[str, ...] = ()
+    """What the unsteered model holds most likely in place of each token, behind the same text."""
+    sample: int = 0
+    """Which of the samples of its prompt and strength it is."""
+    unsteered: str | None = None
+    """What the unsteered model says on its own; None: not asked for (`generate(..., unsteered=True)`)."""
+
+    __repr__ = generated_text
+    _repr_html_ = generated_html
+
+
+@runtime_checkable
+class SteersByStrength(Protocol):
+    """A direction: it makes a steering from a strength."""
+
+    @property
+    def hook_name(self) -> str:
+        """Where it acts."""
+        ...
+
+    def add(self, *, strength: Amount) -> Steering:
+        """Steering that adds it."""
+        ...
 
 
 @numbers_checked
 @fingerprints_once()
 def generate(
     model: HookedModel,
-    prompts: str | Sequence[str],
+    prompts: Text | Sequence[Text],
     *,
-    steering: Steering | Sequence[Steering] = (),
+    steering: Steering | SteersByStrength | Sequence[Steering] = (),
     strengths: Sequence[float | None] | None = None,
     max_new_tokens: int = 20,
     temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    n_samples: int = 1,
     seed: int = 0,
+    unsteered: bool = False,
 ) -> tuple[Generated, ...]:
     """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
 
-    All rows run as left-padded batches, so a sweep over strengths is about one generation. `strengths` replaces
-    the strength of the one `Add`, or the beta of the one `Swap`, in `steering`; a None among them keeps the
-    steering's own. Where `steering` gives amounts or positions by row, a row is a prompt. Text is greedy at
-    temperature 0, else sampled with `seed` from one stream for all rows, whatever other threads draw. A sampled
-    row depends on the rows beside it, a greedy one does not. The global random state is not touched.
+    A prompt is a text, or the messages of a chat, as `lrc_tl.models.chat_text` puts them; a last message of the
+    assistant is gone on with. All rows run as left-padded batches, so a sweep over strengths is about one
+    generation. `strengths` replaces the strength of the one `Add`, or the beta of the one `Swap`, in `steering`,
+    and where there is neither, the value of the one `Clamp`; a None among them keeps the steering's own.
+    `steering` may be a direction, which is added at the `strengths`. Where `steering` gives amounts or positions
+    by row, a row is a prompt. Text is greedy at temperature 0, else sampled with `seed` from one stream for all
+    rows, whatever other threads draw, `n_samples` times, from the `top_k` likeliest tokens and the likeliest that
+    hold `top_p` of the probability. A sampled row depends on the rows beside it, a greedy one does not. The global
+    random state is not touched.
+
+    With `unsteered` each result also holds what the model says without steering, and shows it beside: one more
+    generation for each prompt, or for each row where text is sampled, with the same draws.
 
     Raises:
         TypeError: a strength is no number.
         ValueError: no prompts or an empty one, more tokens than the context has, no tokenizer, bad numbers,
-            `strengths` without exactly one Add or Swap to apply them to, logits that are not finite, or a text
-            that HookedTransformer takes for padding.
+            sampling options at temperature 0, a direction without `strengths`, `strengths` without exactly one
+            Add, Swap or Clamp to apply them to, logits that are not finite, or a text that HookedTransformer takes
+            for padding.
     """
-    texts = as_tuple([prompts] if isinstance(prompts, str) else prompts, "prompts", str)
-    steerings = as_tuple([steering] if isinstance(steering, Steering) else steering, "steering", Steering)
+    one = isinstance(prompts, str) or is_one_chat(prompts)
+    texts = as_texts(model, cast(Sequence[Text], [prompts] if one else prompts), "prompts")
+    steerings = _given_steerings(steering, strengths)
     if strengths is not None:
         strengths = as_tuple(strengths, "strengths")
         numbers = real_numbers([0.0 if given is None else given for given in strengths], "strengths")
@@ -90,45 +130,106 @@ def generate(
             f"max_new_tokens is {max_new_tokens} and temperature {temperature}; the first must be 1 or more, the "
             "second a finite number from 0"
         )
+    sampling = _sampling(temperature=temperature, top_k=top_k, top_p=top_p, n_samples=n_samples)
     sequences = [whole_text_ids(model, text, n_more=max_new_tokens) for text in texts]
-    adjustable = [s for s in steerings if s.operation.has_strength]
+    adjustable = [each for each in steerings if _is_adjustable(each, steerings)]
     if strengths is not None and (len(adjustable) != 1 or not len(strengths)):
         raise ValueError(
-            f"{len(strengths)} strengths for {len(adjustable)} steerings that add or swap; give one or more, and "
-            "exactly one such steering (another operation takes a tensor with one amount for each prompt)"
+            f"{len(strengths)} strengths for {len(adjustable)} steerings that add, swap or clamp; give one or "
+            "more, and exactly one such steering (amounts may also be a tensor with one for each prompt)"
         )
     swept: Sequence[float | None] = [None] if strengths is None else strengths
-    rows = [(number, strength) for number in range(len(texts)) for strength in swept]
+    rows = [
+        _Row(prompt=number, strength=strength, sample=sample)
+        for number in range(len(texts))
+        for strength in swept
+        for sample in range(n_samples)
+    ]
     # Three times over for a moment.
     size = max(1, MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
     continuations: list[Generated] = []
     with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad():
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
-            by_row = [_for_rows(each, batch, [len(ids) for ids in sequences]) for each in steerings]
-            prompt_ids = [sequences[number] for number, _ in batch]
+            lengths = [len(ids) for ids in sequences]
+            by_row = [
+                _for_rows(each, batch, lengths, swept=any(each is other for other in adjustable))
+                for each in steerings
+            ]
+            prompt_ids = [sequences[row.prompt] for row in batch]
             continuations.extend(
-                _generate_batch(model, texts, batch, prompt_ids, by_row, max_new_tokens, temperature)
+                _generate_batch(model, texts, batch, prompt_ids, by_row, max_new_tokens, sampling)
             )
+    if unsteered:
+        # As many rows as the steered ones where text is sampled, so that the draws are the same.
+        repeats = len(swept) if temperature else 1
+        plain = generate(
+            model, [text for text in texts for _ in range(repeats)], max_new_tokens=max_new_tokens,
+            temperature=temperature, top_k=top_k, top_p=top_p, n_samples=n_samples, seed=seed,
+        )  # fmt: skip
+        alone = [result.text for result in plain for _ in range(len(swept) // repeats)]
+        continuations = [replace(one, unsteered=text) for one, text in zip(continuations, alone, strict=True)]
     return tuple(continuations)
 
 
-_Row = tuple[int, float | None]
+class _Row(NamedTuple):
+    """What a row of a batch continues, and how."""
+
+    prompt: int
+    strength: float | None
+    sample: int
 
 
-def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) -> Steering:
-    """The steering with what it gives by prompt, and the strengths, by row; `lengths` are the prompts'."""
-    numbers = [number for number, _ in rows]
+def _given_steerings(
+    given: Steering | SteersByStrength | Sequence[Steering], strengths: Sequence[float | None] | None
+) -> tuple[Steering, ...]:
+    if isinstance(given, SteersByStrength):
+        if strengths is None or any(strength is None for strength in strengths):
+            raise ValueError(
+                "steering is a direction, which has no strength of its own; give strengths=[0.03], or "
+                "steering=direction.add(strength=0.03)"
+            )
+        return (given.add(strength=0.0),)
+    return as_tuple([given] if isinstance(given, Steering) else given, "steering", Steering)
+
+
+def _is_adjustable(steering: Steering, beside: Sequence[Steering]) -> bool:
+    """Whether strengths are meant for it: what adds or swaps, or else what clamps."""
+    if any(other.operation.has_strength for other in beside):
+        return steering.operation.has_strength
+    return steering.operation.amount is not None
+
+
+def _sampling(
+    *, temperature: float, top_k: int | None, top_p: float | None, n_samples: int
+) -> dict[str, float | bool | None]:
+    """How `generate_from` takes a token."""
+    if n_samples < 1 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+        raise ValueError(
+            f"n_samples is {n_samples}, top_k {top_k} and top_p {top_p}; the first two must be 1 or more, the "
+            "last above 0 and at most 1"
+        )
+    if not temperature and (n_samples > 1 or top_k is not None or top_p is not None):
+        raise ValueError("top_k, top_p and n_samples are for sampled text; give temperature=1.0 with them")
+    return {"do_sample": temperature > 0, "temperature": temperature or 1.0, "top_k": top_k, "top_p": top_p}
+
+
+def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int], *, swept: bool) -> Steering:
+    """The steering with what it gives by prompt, and where it is `swept` the strengths, by row.
+
+    `lengths` are the prompts'.
+    """
+    numbers = [row.prompt for row in rows]
     operation, amount = steering.operation, steering.operation.amount
     if amount is not None:
         if isinstance(amount, Tensor) and amount.ndim == 1:
             amount = _by_row(amount, numbers, len(lengths), "an amount of the steering")
-        if operation.has_strength and any(strength is not None for _, strength in rows):
+        if swept and any(row.strength is not None for row in rows):
             own_strengths = torch.as_tensor(amount, dtype=torch.float64, device=HOST).expand(len(rows)).tolist()
             amount = torch.tensor(
                 [
-                    own if strength is None else strength
-                    for (_, strength), own in zip(rows, own_strengths, strict=True)
+                    own if row.strength is None else row.strength
+                    for row, own in zip(rows, own_strengths, strict=True)
                 ],
                 dtype=torch.float64,
                 device=HOST,
@@ -164,7 +265,7 @@ def _generate_batch(
     sequences: Sequence[Sequence[int]],
     steerings: Sequence[Steering],
     max_new_tokens: int,
-    temperature: float,
+    sampling: Mapping[str, float | bool | None],
 ) -> Iterator[Generated]:
     read: list[list[Tensor]] = [[] for _ in steerings]
 
@@ -179,13 +280,13 @@ def _generate_batch(
 
     eos = model.tokenizer.eos_token_id
     hooks = [reading(number) for number in range(len(steerings))]
-    prompts = [texts[number] for number, _ in rows]
+    prompts = [texts[row.prompt] for row in rows]
 
     def work() -> Any:
         # One token more than asked for: only so is the last one run, and its score known.
         return generate_from(
-            model, sequences, max_new_tokens=max_new_tokens + 1, do_sample=temperature > 0,
-            temperature=temperature or 1.0, stop_at_eos=eos is not None, eos_token_id=eos, output_logits=True,
+            model, sequences, max_new_tokens=max_new_tokens + 1, stop_at_eos=eos is not None, eos_token_id=eos,
+            output_logits=True, **sampling,
         )  # fmt: skip
 
     with turn(model):
@@ -199,24 +300,27 @@ def _generate_batch(
     by_steering = [torch.stack(scores_read, dim=1)[:, 1:] for scores_read in read]
     scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0, device=HOST)
     lengths = [_length(row.tolist(), eos, max_new_tokens) for row in ids]
-    kl = (
-        _kl_to_unsteered(model, sequences, ids, log_probs, lengths)
-        if steerings
-        else [torch.zeros(n, device=HOST) for n in lengths]
-    )
-    for row, (number, strength) in enumerate(rows):
+    if steerings:
+        kl, instead = _beside_unsteered(model, sequences, ids, log_probs, lengths)
+    else:
+        kl = [torch.zeros(n, device=HOST) for n in lengths]
+        instead = [log_probs[row, :n].argmax(-1) for row, n in enumerate(lengths)]
+    for row, asked in enumerate(rows):
         n = lengths[row]
         new_ids = ids[row, :n]
         ended = int(new_ids[-1] == eos)
         unknown = scores.new_full((ended, scores.shape[-1]), float("nan"))
         yield Generated(
-            prompt=texts[number],
-            strength=strength,
+            prompt=texts[asked.prompt],
+            strength=asked.strength,
+            sample=asked.sample,
             text=model.tokenizer.decode(new_ids.tolist(), skip_special_tokens=True),
             token_ids=new_ids,
             log_probs=token_log_probs(log_probs[row, :n], new_ids),
             scores=torch.cat([scores[row, : n - ended], unknown]),
             kl=kl[row],
+            tokens=_as_text(model, new_ids),
+            instead=_as_text(model, instead[row]),
         )
 
 
@@ -232,21 +336,27 @@ def _length(ids: list[int], eos: int | None, most: int) -> int:
     return min(end, most)
 
 
-def _kl_to_unsteered(
+def _as_text(model: HookedModel, ids: Tensor) -> tuple[str, ...]:
+    return tuple(model.tokenizer.decode([token]) for token in ids.tolist())
+
+
+def _beside_unsteered(
     model: HookedModel,
     sequences: Sequence[Sequence[int]],
     ids: Tensor,
     log_probs: Tensor,
     lengths: Sequence[int],
-) -> list[Tensor]:
+) -> tuple[list[Tensor], list[Tensor]]:
+    """For each row and new token the KL divergence to the unsteered model, and that model's likeliest token."""
     whole = [[*prompt_ids, *ids[row, : lengths[row] - 1].tolist()] for row, prompt_ids in enumerate(sequences)]
     starts = [len(prompt_ids) - 1 for prompt_ids in sequences]
     positions = [list(range(start, start + n)) for start, n in zip(starts, lengths, strict=True)]
     kl: list[Tensor] = [torch.zeros(0, device=HOST)] * len(sequences)
+    instead: list[Tensor] = [torch.zeros(0, dtype=torch.long, device=HOST)] * len(sequences)
     for row, logits in logits_at(model, whole, positions):
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
-        kl[row] = kl_divergence(steered, plain)
-    return kl
+        kl[row], instead[row] = kl_divergence(steered, plain), plain.argmax(-1)
+    return kl, instead
 
 
 def _finite_logits(model: Any, prompts: Sequence[str]) -> Block:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.numerics.precision import HOST, unit_of, wide_of
 from lrc_tl.steering.along_vector import AlongVector, Dual, check_vector, check_vectors
 
@@ -80,6 +81,8 @@ class Add(AlongVector):
     unit: Unit = "share"
     dual: Dual | None = None
 
+    __repr__ = brief_fields
+
     def __post_init__(self) -> None:
         check_vectors(self.vector, self.dual)
         _check_amount(self.strength, "strength")
@@ -123,6 +126,8 @@ class Swap:
     """A share of `|h|` at each position; one, or one per row."""
     reads: Float[Tensor, " d_model"] | None = None
     """Unit vector that reads the concept that comes in; None: `add`."""
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         check_vector(self.remove, "remove")
@@ -175,6 +180,8 @@ class Clamp(AlongVector):
     """The score that comes out, in residual-stream units without a `dual`; one, or one per row."""
     dual: Dual | None = None
 
+    __repr__ = brief_fields
+
     def __post_init__(self) -> None:
         check_vectors(self.vector, self.dual)
         _check_amount(self.value, "value")
@@ -225,6 +232,8 @@ class Reflect(AlongVector, _WithoutAmount):
     vector: Float[Tensor, " d_model"]
     dual: Dual | None = None
 
+    __repr__ = brief_fields
+
     def __post_init__(self) -> None:
         check_vectors(self.vector, self.dual)
 
@@ -248,6 +257,8 @@ class FromClean(AlongVector, _WithoutAmount):
     does: Literal["reflect", "clamp", "ablate"]
     vector: Float[Tensor, " d_model"]
     dual: Dual | None = None
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         check_vectors(self.vector, self.dual)
@@ -282,6 +293,8 @@ class Erase(_WithoutAmount):
     left: Float[Tensor, "d_model rank"]
     right: Float[Tensor, "rank d_model"]
     mean: Float[Tensor, " d_model"]
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         width, rank = self.left.shape

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
+from lrc_tl.models.chat import Text, as_text
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.chunk import Chunk
@@ -177,16 +178,16 @@ class LastTokenOf:
 
 @numbers_checked
 def last_subject_token(
-    model: HookedModel, text: str, *, subject: str, subject_start: int | None = None
+    model: HookedModel, text: Text, *, subject: str, subject_start: int | None = None
 ) -> LastTokenOf:
     """`where` for the last token of `subject` in `text`; refuses to be used on another text.
 
     The last occurrence in the text counts, as a whole word, or the one at character `subject_start`. The text is
-    taken as it is, a chat prompt with its last line break. For a batch of different texts give their `.position`s
-    as a list.
+    taken as it is, a chat prompt with its last line break; messages as `lrc_tl.models.chat_text` puts them. For a
+    batch of different texts give their `.position`s as a list.
 
     Raises:
         PositionError: the subject is not in the text, or covers no token.
     """
-    ids, position = subject_token(model, text, subject=subject, subject_start=subject_start)
+    ids, position = subject_token(model, as_text(model, text), subject=subject, subject_start=subject_start)
     return LastTokenOf(ids=ids[: position + 1])

@@ -16,6 +16,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, block_hook, hook_layer, layer_and_point, require_hook
 from lrc_tl.models.hooking import Block, Session
@@ -81,6 +82,8 @@ class Gate:
     threshold: float
     above: bool = True
 
+    __repr__ = brief_fields
+
     def __post_init__(self) -> None:
         check_vector(self.vector, "the gate's vector")
         if not math.isfinite(self.threshold):
@@ -100,7 +103,7 @@ class Steering:
 
     operation: Operation
     hook_name: str
-    layers: Literal["own", "all"] | Sequence[int] = "own"
+    layers: Literal["own", "all"] | int | Sequence[int] = "own"
     """`"own"` is the layer of `hook_name`. The same vectors act at every layer, each on what those before left, so
     that an even number of reflections undoes itself; with `value="clean"` it does not."""
     where: Where = "all"
@@ -113,8 +116,12 @@ class Steering:
     fingerprint: ModelFingerprint | None = None
     """The model that the vectors were made on; None: not recorded, and not checked."""
 
+    __repr__ = brief_fields
+
     def __post_init__(self) -> None:
-        if not isinstance(self.layers, str | int):
+        if isinstance(self.layers, int):
+            object.__setattr__(self, "layers", (self.layers,))
+        elif not isinstance(self.layers, str):
             # A generator could be read only once.
             object.__setattr__(self, "layers", as_tuple(self.layers, "layers"))
 
@@ -124,7 +131,7 @@ class Steering:
         *,
         where: Where | None = None,
         bos: bool | None = None,
-        layers: Literal["own", "all"] | Sequence[int] | None = None,
+        layers: Literal["own", "all"] | int | Sequence[int] | None = None,
         when: Schedule | None = None,
         gate: Gate | None = None,
         keep_norm: bool | None = None,
@@ -341,8 +348,8 @@ def _clean_scores(steering: Steering, names: Sequence[str]) -> CleanScores | Non
     return CleanScores(operation, names, where=steering.where, bos=steering.bos)
 
 
-def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
-    """Steerings are on inside the block, in the order given, and gone outside, whatever happens.
+def steer(model: HookedModel, steerings: Steering | Sequence[Steering]) -> Block:
+    """One steering or several are on inside the block, in the order given, and gone outside, whatever happens.
 
     Right for single prompts and left-padded batches, with and without a key-value cache, in `generate`,
     `run_with_hooks` and plain forward passes. Other hooks on the model are left alone. Blocks may be left in any
@@ -361,7 +368,8 @@ def steer(model: HookedModel, steerings: Sequence[Steering]) -> Block:
             place that cannot be known or does not exist, or a prompt of which no clean pass can be run.
     """
 
-    steerings = as_tuple(steerings, "steerings", Steering)
+    given = [steerings] if isinstance(steerings, Steering) else steerings
+    steerings = as_tuple(given, "steerings", Steering)
 
     def put_on(session: Session) -> None:
         if not steerings:

@@ -16,6 +16,7 @@ from lrc_tl.evaluation.statements import known_statements
 from lrc_tl.lre.dual import NOISES
 from lrc_tl.lre.layer_grid import fit_layer_grid
 from lrc_tl.lre.subject_statistics import SubjectStatistics
+from lrc_tl.markup.brief import brief_fields
 from lrc_tl.methods.backgrounds import held_out_subjects
 from lrc_tl.methods.method import METHODS
 from lrc_tl.methods.settings import require_noise_or_none
@@ -28,6 +29,7 @@ from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation
 from lrc_tl.tuning.beta_choice import BetaEffect, BetaTrials, search_betas
 from lrc_tl.tuning.candidates import Candidates, DualCandidates, Lres, Pair, RankCandidates
+from lrc_tl.tuning.displays import settings_html, settings_text
 
 _SELECTABLE = ("lrc", "lrc-map")
 _FEWEST = 5
@@ -69,6 +71,9 @@ class Settings:
     noise: float | None = None
     """Of `lrc-map`, which was chosen for; None: of `lrc`."""
 
+    __repr__ = settings_text
+    _repr_html_ = settings_html
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values without the tables, for JSON; the noise where there is one."""
         left_out = ("tried", "noise") if self.noise is None else ("tried",)
@@ -105,6 +110,8 @@ class SearchSpace:
     background: SubjectStatistics | None = field(default=None, hash=False)
     """How subjects vary, for `lrc-map`, without subjects that the chosen directions are to be tested on. None: the
     built-in subjects, without those of the relation that is chosen on unless they are among its facts."""
+
+    __repr__ = brief_fields
 
     def __post_init__(self) -> None:
         for name in ("subject_layers", "object_layers", "ranks", "betas", "noises"):

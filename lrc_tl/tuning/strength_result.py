@@ -7,6 +7,7 @@ import pandas as pd
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.models.fingerprint import ModelFingerprint
+from lrc_tl.tuning.displays import strength_html
 
 
 @numbers_checked
@@ -134,10 +135,15 @@ class StrengthCalibration:
             "fingerprint": self.fingerprint.to_dict(),
         }
 
+    _repr_html_ = strength_html
+
     def __repr__(self) -> str:
-        head = (
+        return (
             f"StrengthCalibration of {self.operation} at {self.hook_name}: {self.reason}\n"
             f"wanted {self.success} >= {self.wanted:g} over {self.n_edits} edits; {self.limits} over "
             f"{self.n_neutral_texts} neutral texts; seed {self.seed}"
         )
-        return f"{head}\n{self.to_frame().to_string(index=False, float_format=lambda value: f'{value:.4g}')}"
+
+    def __str__(self) -> str:
+        """With the whole curve, as `print` shows it."""
+        return f"{self!r}\n{self.to_frame().to_string(index=False, float_format=lambda value: f'{value:.4g}')}"

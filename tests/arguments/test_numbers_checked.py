@@ -13,7 +13,8 @@ import lrc_tl as lrc
 from lrc_tl.arguments.numbers_checked import means_a_number, numbers_checked
 
 RESULTS = {
-    "CausalityResult", "Chunk", "Classification", "ControlVector", "CurvePoint", "DemoResult", "Evaluation",
+    "CausalityResult", "Chunk", "Classification", "ConceptScores", "ControlVector", "CurvePoint", "DemoResult",
+    "Evaluation",
     "Faithfulness", "Generated", "LeftOutRelation", "LinearRelationalEmbedding", "MethodOutcome",
     "ModelFingerprint", "PromptActivations", "RelationRecord", "Selectivity", "Settings", "SideEffectMeans",
     "SideEffects", "StrengthCalibration", "StrengthPoint", "TokenScores", "TokenizedPrompt",

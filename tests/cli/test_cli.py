@@ -85,6 +85,21 @@ def test_the_help_lists_every_method_with_its_sentence_on_a_line(command, capsys
     assert max(len(line) for line in lines) <= 80
 
 
+def test_the_help_of_the_benchmark_lists_the_presets(capsys):
+    assert main(["benchmark", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "One of table5, table6, table7, table8, fig3, fig4, fig5, fig6, fig7, betas; each also in small" in shown
+    )
+
+
+def test_python_m_is_the_command_line():
+    shown = subprocess.run(
+        [sys.executable, "-m", "lrc_tl", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.startswith("lrc-tl ")
+
+
 def test_a_failure_is_one_line_and_exit_code_1_and_debug_shows_the_traceback_wherever_it_stands(capsys, tmp_path):
     arguments = [*FIT, "--relation", "city_in_contry", "--out", str(tmp_path / "o")]
     line = "lrc-tl: no relation or file 'city_in_contry'; did you mean city_in_country or company_in_country"

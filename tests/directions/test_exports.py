@@ -1,8 +1,9 @@
 """Concepts leave and come back: plain tensors and GGUF control vectors."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,57 @@ def test_sets_of_several_layers_leave_and_come_back():
     assert (back[3].relation, back[3]["France"].method) == ("capital", "imported")
     torch.testing.assert_close(back[3].vectors, sets[0].vectors)
     torch.testing.assert_close(back[1].vectors, sets[1].vectors)
+
+
+@dataclass
+class OfRepeng:
+    model_type: str
+    directions: dict
+
+
+@dataclass
+class OfSteeringVectors:
+    layer_activations: dict
+    layer_type: str = "decoder_block"
+
+
+def test_vectors_of_other_libraries_come_in_and_go_out():
+    made = concepts(layer=2)
+    vectors = lrc.layer_vectors(made, "Chad", layers=[1, 2], scale=30.0)
+    arrays = {layer: vector.numpy() for layer, vector in vectors.items()}
+    control = lrc.directions.ControlVector(vectors=vectors, model_hint="gemma3", name="Chad")
+    for given in (vectors, arrays, OfRepeng("gemma3", arrays), OfSteeringVectors(vectors), control):
+        back = lrc.directions.concepts_by_layer({"Chad": given})
+        assert list(back) == [1, 2]
+        torch.testing.assert_close(back[2]["Chad"].vector, made["Chad"].vector)
+        again = lrc.layer_vectors(list(back.values()), "Chad", scale=back[2]["Chad"].norm)
+        for layer, vector in vectors.items():
+            torch.testing.assert_close(again[layer], vector)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (torch.ones(12), TypeError, "'Chad' has a Tensor; give {layer: vector}, or a control vector"),
+        ({"blocks.1": torch.ones(12)}, TypeError, "'Chad' has a dict; give {layer: vector}"),
+        ({1: [1.0, 2.0]}, TypeError, "the vector for 'Chad' is a list; give a tensor or a NumPy array"),
+        (OfSteeringVectors({1: torch.ones(12)}, "mlp"), ValueError, "for layer_type 'mlp'; .* 'decoder_block'"),
+    ],
+)
+def test_what_holds_no_vectors_by_layer_is_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        lrc.directions.concepts_by_layer({"Chad": given})
+
+
+def test_a_direction_is_made_of_a_numpy_array_as_of_a_tensor():
+    array = np.random.default_rng(0).standard_normal(12).astype(np.float32)
+    array.setflags(write=False)
+    given = {"relation": "r", "object_name": "a", "hook_name": "blocks.1.hook_resid_post"}
+    made = lrc.ConceptDirection.from_unscaled(array, write_vector=array + 1, **given)
+    same = lrc.ConceptDirection.from_unscaled(torch.tensor(array), write_vector=torch.tensor(array + 1), **given)
+    torch.testing.assert_close(made.vector, same.vector, rtol=0, atol=0)
+    torch.testing.assert_close(made.write_vector, same.write_vector, rtol=0, atol=0)
+    assert made.norm == same.norm
 
 
 def test_a_control_vector_has_the_layout_that_llama_cpp_reads(tmp_path):

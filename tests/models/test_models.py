@@ -56,6 +56,12 @@ def test_what_is_no_model_an_unknown_backend_and_an_empty_folder_are_refused(tmp
         lrc.load_model(tmp_path)
 
 
+@pytest.mark.parametrize("given", ["./no/such", "/no/such", "~/no", "a/b/c", "no.gguf", "no/", Path("no")])
+def test_a_missing_folder_or_file_is_said_as_such(given):
+    with pytest.raises(lrc.errors.ModelError, match=f"there is no folder or GGUF file '{given}'; give one that"):
+        lrc.load_model(given)
+
+
 def test_hooked_transformer_is_refused_where_it_cannot_be(folder):
     message = "loads only models that it lists" if hooked_transformer() else "has no HookedTransformer"
     with pytest.raises(lrc.errors.ModelError, match=message):

@@ -13,10 +13,10 @@ from spoken import has_enough
 from tiny_benchmark import SETTINGS
 
 import lrc_tl as lrc
-from lrc_tl.directions import pooling
+from lrc_tl.directions import pooling, token_scores
 from lrc_tl.evaluation import edited_passes
 from lrc_tl.lre import background
-from lrc_tl.passes import activations, batches, prefix_cache
+from lrc_tl.passes import activations, batches, content, prefix_cache
 from lrc_tl.steering import generation
 from lrc_tl.tuning import strength_batches
 
@@ -29,7 +29,16 @@ def every_row_alone(monkeypatch):
         return ([row] for row in range(len(lengths)))
 
     def put_on():
-        for module in (activations, background, edited_passes, batches, pooling, prefix_cache):
+        for module in (
+            activations,
+            background,
+            content,
+            edited_passes,
+            batches,
+            pooling,
+            prefix_cache,
+            token_scores,
+        ):
             monkeypatch.setattr(module, "length_batches", one_by_one)
         monkeypatch.setattr(edited_passes, "_LEAST_SPARED", 10**9)
         monkeypatch.setattr(generation, "MAX_LOGITS", 1)
@@ -122,6 +131,9 @@ def wholes(model, relation, other):
             lrc.fit_layer_grid(model, few, **layers, **quiet),
             lrc.fit_layer_grid(model, few, **layers, solver=lrc.LowRank(**low), **quiet),
         ],
+        "contrast_concepts": lrc.contrast_concepts(
+            model, positive=NEUTRAL, negative=[prompt.text for prompt in few], layer=1
+        ),
         "fit_concepts": lrc.fit_concepts(
             model, prompts, **LAYERS, settings=lrc.FitSettings(max_lre_prompts=4), **quiet
         ),

@@ -240,7 +240,7 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_global_state(word_model):
         (["w1", " "], {}, "a prompt is empty, or there are none"),
         ("w1", {"max_new_tokens": 0}, "max_new_tokens is 0"),
         ("w1", {"temperature": float("nan")}, "temperature nan"),
-        ("w1", {"strengths": [1.0]}, "1 strengths for 0 steerings that add or swap"),
+        ("w1", {"strengths": [1.0]}, "1 strengths for 0 steerings that add, swap or clamp"),
         ("w1", {"strengths": [], "steering": adding()}, "0 strengths for 1 steerings"),
         ("w1", {"strengths": [1.0], "steering": [adding(), adding()]}, "1 strengths for 2 steerings"),
         ("w1", {"strengths": [float("inf")], "steering": adding()}, "strength is .*inf.* must be a finite number"),

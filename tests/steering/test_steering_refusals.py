@@ -143,7 +143,7 @@ def test_what_may_be_decoding_by_hand_is_not_guessed(model):
         ({"layers": [3]}, ValueError, r"layers \[3\] are not all in the model; allowed: -3 to 2"),
         ({"layers": []}, ValueError, r"layers \[\] are not all in the model"),
         ({"layers": "some"}, ValueError, "give 'own', 'all' or layer numbers"),
-        ({"layers": 1}, ValueError, "layers is 1; give 'own', 'all' or layer numbers"),
+        ({"layers": 3}, ValueError, r"layers \[3\] are not all in the model; allowed: -3 to 2"),
         (
             {"gate": lrc.Gate(vector=unit(), hook_name="blocks.2.hook_resid_post", threshold=0.0)},
             ValueError,

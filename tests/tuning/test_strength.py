@@ -283,7 +283,7 @@ def test_the_result_shows_and_exports_the_whole_curve(word_model):
     assert [point["strength"] for point in data["points"]] == frame.strength.tolist()[1:]
     assert data["fingerprint"]["d_model"] == D_MODEL
     assert f"strength {found.strength:.4g}: success rate 1.00, within limits" in repr(found)
-    assert "wrong_way" in repr(found)
+    assert "wrong_way" in str(found)
 
 
 def test_free_texts_are_judged_by_what_the_model_says_unless_told_otherwise(word_model):
