@@ -16,7 +16,6 @@ from . import views as views
 from .directions.combining import combine_concepts as combine_concepts
 from .directions.concept_direction import ConceptDirection as ConceptDirection
 from .directions.concept_set import ConceptSet as ConceptSet
-from .directions.exports import layer_vectors as layer_vectors
 from .directions.exports import write_control_vector as write_control_vector
 from .evaluation.statements import known_statements as known_statements
 from .evaluation.summary import evaluate as evaluate

@@ -46,7 +46,6 @@ NAMES = [
     "generate",
     "known_statements",
     "last_subject_token",
-    "layer_vectors",
     "load_model",
     "load_relation",
     "load_relations",

@@ -185,6 +185,7 @@ class SweepSettings:
             grown -= {"methods", "subject_layers", "object_layers", "ranks"}
         return {name: value for name, value in self.to_dict().items() if name not in grown}
 
+    @numbers_checked
     def of_shots(self, shots: int) -> ExperimentSettings:
         """What the steps that a sweep has in common with the protocol go by."""
         return ExperimentSettings(

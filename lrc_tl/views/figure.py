@@ -239,7 +239,7 @@ MOST_WITH_NUMBERS = 14
 
 def short_number(value: float) -> str:
     """Two decimals, without the zero before the point, as in papers."""
-    text = f"{value:.2f}"
+    text = f"{round(value, 2) + 0.0:.2f}"  # no minus before a zero
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 

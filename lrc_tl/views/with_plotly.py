@@ -9,6 +9,8 @@ from lrc_tl.views.looks import HEAT, QUIET, SURFACES, Surface, look_of
 from lrc_tl.views.text import shown
 
 _DPI = 96
+_MOST_ACROSS = 4
+"""Letters of names that stand beside each other below a heat map; longer ones stand upright."""
 _ROW = 19
 """Height of a line of text, pixels."""
 _GRID = "rgba(128, 128, 128, 0.22)"
@@ -27,7 +29,9 @@ def plotly_figure(figure: Figure, *, theme: Theme | None) -> Any:
     per_row = max(1, int(width / (70 + 8 * max((len(series.name) for series in legend), default=1))))
     legend_rows = math.ceil(len(legend) / per_row)
     top = 14 + 22 * len(title) + _ROW * legend_rows + 24
-    bottom = 64 + 15 * len(note)
+    names = max((_longest(panel) for panel in figure.panels[-figure.columns :]), default=0)
+    upright = 7 * names if names > _MOST_ACROSS else 0
+    bottom = 64 + 15 * len(note) + upright
     plot_height = figure.rows * figure.panel_size[1] * _DPI
     drawn = make_subplots(
         rows=figure.rows,
@@ -43,8 +47,8 @@ def plotly_figure(figure: Figure, *, theme: Theme | None) -> Any:
         at = {"row": place // figure.columns + 1, "col": place % figure.columns + 1}
         for trace in _traces(go, panel, named, figure, place):
             drawn.add_trace(trace, **at)
-        drawn.update_xaxes(**_axis(panel.x, surface, panel.heat_map.x_names if panel.heat_map else ()), **at)
-        drawn.update_yaxes(**_axis(panel.y, surface, panel.heat_map.y_names if panel.heat_map else ()), **at)
+        drawn.update_xaxes(**_axis("x", panel.x, surface, panel.heat_map.x_names if panel.heat_map else ()), **at)
+        drawn.update_yaxes(**_axis("y", panel.y, surface, panel.heat_map.y_names if panel.heat_map else ()), **at)
         if panel.heat_map is not None:
             if panel.heat_map.top_down:
                 drawn.update_yaxes(autorange="reversed", **at)
@@ -84,7 +88,7 @@ def plotly_figure(figure: Figure, *, theme: Theme | None) -> Any:
         yref="paper",
         x=0,
         xshift=-54,
-        y=-52 / plot_height,
+        y=-(52 + upright) / plot_height,
         xanchor="left",
         yanchor="top",
         align="left",
@@ -97,6 +101,11 @@ def plotly_figure(figure: Figure, *, theme: Theme | None) -> Any:
 def _lines(text: str, width: int) -> list[str]:
     """Lines of at most so many letters, escaped after they were cut."""
     return [shown(line) for line in textwrap.wrap(shown(text, html=False), width=width)]
+
+
+def _longest(panel: Panel) -> int:
+    """Letters of the longest name below a heat map."""
+    return max(map(len, panel.heat_map.x_names), default=0) if panel.heat_map is not None else 0
 
 
 def _has_heat_map(figure: Figure) -> bool:
@@ -198,7 +207,7 @@ def _frame(drawn: Any, best: tuple[int, int], at: dict[str, int]) -> None:
         drawn.add_shape(type="rect", **corners, line={"color": colour, "width": width}, **at)
 
 
-def _axis(axis: Axis, surface: Surface, names: tuple[str, ...]) -> dict[str, Any]:
+def _axis(way: str, axis: Axis, surface: Surface, names: tuple[str, ...]) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "title": {"text": shown(axis.label), "standoff": 8},
         "type": axis.scale,
@@ -213,6 +222,8 @@ def _axis(axis: Axis, surface: Surface, names: tuple[str, ...]) -> dict[str, Any
         step = math.ceil(len(names) / 40)
         places = list(range(0, len(names), step))
         layout |= {"tickvals": places, "ticktext": [shown(names[place]) for place in places]}
+        if way == "x" and max(map(len, names)) > _MOST_ACROSS:
+            layout["tickangle"] = -90
     elif axis.ticks:
         labels = axis.tick_labels or tuple(f"{tick:g}" for tick in axis.ticks)
         layout |= {"tickvals": axis.ticks, "ticktext": [shown(label) for label in labels]}

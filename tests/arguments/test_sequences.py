@@ -134,7 +134,7 @@ LAYERS = {
             layers=given,
         )["a"][0].kl
     ),
-    "layer_vectors": lambda m, d, given: lrc.layer_vectors(d["concepts"], "w30", layers=given)[2],
+    "layer_vectors": lambda m, d, given: lrc.directions.layer_vectors(d["concepts"], "w30", layers=given)[2],
 }
 NUMBERS = {
     "betas": lambda m, d, given: (

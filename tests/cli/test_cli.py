@@ -320,6 +320,9 @@ def test_steer_shows_the_text_without_and_with_the_concept(calls, capsys, tmp_pa
     assert "'metres' is not one of 'share', 'absolute', 'score'" in capsys.readouterr().err
 
 
+WITHOUT_MODEL = {"relations", "merge", "report"}
+
+
 def test_every_command_that_loads_a_model_says_where_and_in_which_precision():
     import typer
 
@@ -327,8 +330,8 @@ def test_every_command_that_loads_a_model_says_where_and_in_which_precision():
     options = {
         name: {option for one in command.params for option in one.opts} for name, command in commands.items()
     }
-    assert {name for name in options if "--model" in options[name]} == set(commands) - {"relations"}
-    for name in set(commands) - {"relations"}:
+    assert {name for name in options if "--model" in options[name]} == set(commands) - WITHOUT_MODEL
+    for name in set(commands) - WITHOUT_MODEL:
         assert {"--device", "--dtype"} <= options[name], name
 
 

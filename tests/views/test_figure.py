@@ -110,7 +110,8 @@ def test_cells_hold_numbers_only_where_there_is_room():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.456, ".46"), (-0.456, "-.46"), (1.0, "1.00"), (10.046, "10.05"), (0.0, ".00")]
+    ("value", "text"),
+    [(0.456, ".46"), (-0.456, "-.46"), (1.0, "1.00"), (10.046, "10.05"), (0.0, ".00"), (-0.001, ".00")],
 )
 def test_numbers_in_cells_are_as_in_papers(value, text):
     assert short_number(value) == text
