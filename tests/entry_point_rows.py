@@ -84,7 +84,7 @@ def padded(model, rows, side):
 
 def padded_ids(model, sequences, side="right"):
     width = max(map(len, sequences))
-    mask = own_tokens(list(map(len, sequences)), width, side=side)
+    mask = own_tokens(list(map(len, sequences)), width, side=side, device="cpu")
     ids = torch.full((len(sequences), width), model.tokenizer.pad_token_id)
     for row, own in enumerate(sequences):
         ids[row, mask[row]] = torch.tensor(own)

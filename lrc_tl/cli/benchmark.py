@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 import lrc_tl as lrc
-from lrc_tl.cli.common import METHODS_AT_LAST, Device, Json, Model, Run, bad_usage, print_text, read_files, say
+from lrc_tl.cli.common import (
+    DEFAULT_DEVICE,
+    METHODS_AT_LAST,
+    Device,
+    Json,
+    Model,
+    Run,
+    bad_usage,
+    print_text,
+    read_files,
+    say,
+)
 from lrc_tl.cli.ranges import parse_integers, parse_numbers
 from lrc_tl.experiments.presets import benchmark_options
 from lrc_tl.experiments.settings import ExperimentSettings
@@ -92,7 +103,7 @@ def benchmark(
     plots: Annotated[
         Path | None, typer.Option("--plots", file_okay=False, help="Also draw the result into PNG files there.")
     ] = None,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """The paper's comparison of LRCs and baselines, by accuracy and causality on many relations."""

@@ -31,6 +31,7 @@ Concepts = Annotated[
     Path, typer.Option("--concepts", exists=True, dir_okay=False, help="A file that fit has written.")
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
+DEFAULT_DEVICE = "cpu"
 METHODS_LISTED = "\b\nMethods:\n" + "\n".join(f"  {name:18}{method.summary}" for name, method in METHODS.items())
 """For the end of a command's help; `\\b` keeps the lines as they are."""
 METHODS_AT_LAST = " and ".join(name for name, method in METHODS.items() if method.object_layer == "last")

@@ -7,7 +7,6 @@ traceback. Nothing here imports torch before a command runs that needs it.
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -16,6 +15,7 @@ import typer
 import lrc_tl as lrc
 from lrc_tl.cli.benchmark import benchmark
 from lrc_tl.cli.common import (
+    DEFAULT_DEVICE,
     METHODS_AT_LAST,
     METHODS_LISTED,
     Concepts,
@@ -42,6 +42,7 @@ from lrc_tl.methods.method import (
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.relations.prompts import find_subject
 from lrc_tl.storage.json_results import check_target
+from lrc_tl.storage.own_version import own_version
 
 if TYPE_CHECKING:  # imports torch
     from lrc_tl.passes.known_prompts import KnownPrompts
@@ -56,7 +57,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> bool:
     if asked:
-        print(f"lrc-tl {version('lrc-tl')}")
+        print(f"lrc-tl {own_version()}")
         raise typer.Exit
     return bool(asked)
 
@@ -133,7 +134,7 @@ def demo(
         str, typer.Option("--relation", help="A built-in name, or a JSON file.")
     ] = "city_in_country",
     seed: Annotated[int, typer.Option("--seed", help="Of the split, the templates and the samples.")] = 0,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """The main job on a real model: filter, fit, probe, swap, steer, save and load."""
@@ -192,7 +193,7 @@ def fit(
         bool, typer.Option("--centre", help="Take what all subjects share (zero-shot prompts) from the scores.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of templates, examples and the choice of prompts.")] = 0,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
@@ -293,7 +294,7 @@ def probe(
     text: Annotated[str, typer.Option("--text", help="A text that names the subject in its last line.")],
     subject: Annotated[str, typer.Option("--subject", help="The subject as the text spells it.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many objects to show.")] = 10,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """Rank the concepts by their score on a subject."""
@@ -324,7 +325,7 @@ def steer(
         ),
     ] = "share",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 20,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     json_file: Json = None,
 ) -> None:
     """Continue a text greedily, without and with a concept added to the residual stream."""

@@ -171,7 +171,7 @@ def fit_multiclass(
         weight, bias = fitted.coef_ / scale, fitted.intercept_
         if k == 2:  # scikit-learn gives the second class against the first
             weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
-        return torch.as_tensor(weight), torch.as_tensor(bias - weight @ middle)
+        return torch.from_numpy(weight), torch.from_numpy(bias - weight @ middle)
     target = np.full((n, k), 1 / (n + 2) / (k - 1))
     target[np.arange(n), concept_of] = (n + 1) / (n + 2)
     if kind == "temperature":
@@ -186,7 +186,7 @@ def fit_multiclass(
 
     minimum = minimize_scalar(loss, bounds=(-12.0, 12.0), method="bounded", options={"xatol": 1e-9})
     inverse = math.exp(float(minimum.x)) / spread / scale
-    return torch.diag(torch.as_tensor(inverse)).double(), torch.as_tensor(-inverse * middle).double()
+    return torch.diag(torch.from_numpy(inverse)).double(), torch.from_numpy(-inverse * middle).double()
 
 
 def multiclass_probabilities(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

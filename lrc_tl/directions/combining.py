@@ -9,6 +9,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.directions.writing import OWN_VECTOR, writing_vector
+from lrc_tl.numerics.precision import HOST
 
 
 def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined") -> ConceptSet:
@@ -101,9 +102,10 @@ def _have_write_vectors(sets: Sequence[ConceptSet]) -> bool:
 def _rows(concepts: ConceptSet, names: Sequence[str], *, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Reading vectors, writing vectors and offsets of these objects, lengths counted in the set's mean length."""
     directions = [concepts[name] for name in names]
-    lengths = torch.tensor([direction.scale for direction in directions], dtype=torch.float64)
+    lengths = torch.tensor([direction.scale for direction in directions], dtype=torch.float64, device=HOST)
     shares = lengths / lengths.mean()  # 1 where directions write with what they read
-    offsets = torch.tensor([direction.offset for direction in directions], dtype=torch.float64) / lengths.mean()
+    offsets = torch.tensor([direction.offset for direction in directions], dtype=torch.float64, device=HOST)
+    offsets /= lengths.mean()
     reading = torch.stack([direction.vector for direction in directions]).to(like) * shares.to(like)[:, None]
     writing = torch.stack([writing_vector(direction) for direction in directions]).to(like)
     return reading, writing, offsets

@@ -143,7 +143,7 @@ def write_control_vector(
         ValueError: no vectors, one for layer 0 or below, vectors that are not finite, or of several widths.
     """
     gguf = _gguf()
-    arrays = {layer: vector.detach().to("cpu", torch.float32).numpy() for layer, vector in vectors.items()}
+    arrays = {layer: vector.detach().cpu().float().numpy() for layer, vector in vectors.items()}
     if not arrays:
         raise ValueError("there are no vectors to write; give {layer: vector}")
     if min(arrays) < 1:

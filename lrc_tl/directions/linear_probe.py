@@ -22,6 +22,7 @@ from lrc_tl.directions.probe import require_width
 from lrc_tl.directions.writing import writing_vector
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.relations.words import same_name
 
 
@@ -125,9 +126,9 @@ class LinearProbe(Mapping[str, ConceptDirection]):
             raise ValueError("the activations are not finite; load the model in float32")
         vectors = self.vectors
         require_width(acts, vectors)
-        offsets = torch.tensor([direction.offset for direction in self.values()], dtype=torch.float64)
+        offsets = torch.tensor([direction.offset for direction in self.values()], dtype=torch.float64, device=HOST)
         projections = acts.to(vectors) @ vectors.T
-        scales = torch.tensor([direction.scale for direction in self.values()], dtype=torch.float64)
+        scales = torch.tensor([direction.scale for direction in self.values()], dtype=torch.float64, device=HOST)
         if bool((scales != 1).any()):
             projections = projections * scales.to(vectors)
         return projections - offsets.to(vectors)

@@ -14,6 +14,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.probe import Probe, Score
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.batches import kept_residuals, length_batches, right_padded, whole_text_ids
 from lrc_tl.passes.padding import looks_padded, own_tokens
 from lrc_tl.passes.tracking import is_steered
@@ -182,11 +183,11 @@ def pool_texts(
         batch = [sequences[row] for row in rows]
         kept = kept_residuals(model, batch, [probe.hook_name], read=lambda _, residual: residual.detach())
         if subjects is not None:
-            positions = torch.tensor([ends[row] - 1 for row in rows])
+            positions = torch.tensor([ends[row] - 1 for row in rows], device=HOST)
             pooled = pool_acts(score, kept[probe.hook_name], by=by, positions=positions)
         else:
             ids = right_padded(model, batch)
-            real = own_tokens([len(sequence) for sequence in batch], ids.shape[1])
+            real = own_tokens([len(sequence) for sequence in batch], ids.shape[1], device=ids.device)
             mask = token_mask(model, ids, attention_mask=real, bos=bos)
             if not bool(mask.any(1).all()):
                 text = texts[rows[int((~mask.any(1)).nonzero()[0])]]

@@ -74,7 +74,7 @@ class ScoreCalibration:
 
 def _interpolated(scores: Tensor, knots: Knots) -> Tensor:
     probabilities = np.interp(scores.detach().double().cpu().numpy(), *np.array(knots).T)
-    return torch.as_tensor(probabilities).to(scores)
+    return torch.as_tensor(probabilities, device=scores.device).to(scores)
 
 
 def _check_knots(knots: Knots) -> None:

@@ -21,6 +21,7 @@ from lrc_tl.directions.calibration import (
 )
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.probe_metrics import ProbeReport, probe_report
+from lrc_tl.numerics.precision import HOST
 
 _OPTIONS = {
     "by": Criterion,
@@ -60,7 +61,7 @@ def calibrated_set(
     numbers = scores.double().cpu().numpy()
     calibrated: dict[str, ConceptDirection] = {}
     for column, (name, direction) in enumerate(directions.items()):
-        positive = torch.tensor([other == name for other in objects])
+        positive = torch.tensor([other == name for other in objects], device=HOST)
         if missing == "skip" and not bool(positive.any()):
             calibrated[name] = replace(direction, calibration=None)
             continue

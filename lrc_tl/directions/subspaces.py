@@ -31,7 +31,7 @@ class Subspace:
     def __post_init__(self) -> None:
         rank = self.basis.shape[0]
         gram = self.basis @ self.basis.T
-        if rank == 0 or not bool(((gram - torch.eye(rank).to(gram)).abs() < 1e-4).all()):
+        if rank == 0 or not bool(((gram - torch.eye(rank, device=gram.device)).abs() < 1e-4).all()):
             raise ValueError(
                 f"the {rank} rows of the basis are not orthonormal; use orthonormal_basis, or subspace() of a set"
             )

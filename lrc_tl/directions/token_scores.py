@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lrc_tl.directions.probe import Probe, Score
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.batches import kept_residuals, whole_text_ids
 from lrc_tl.relations.special_tokens import special_ids
 
@@ -84,7 +85,7 @@ def token_scores(probe: Probe, score: Score, model: HookedModel, text: str, *, l
     special = special_ids(model.tokenizer)
     return TokenScores(
         label=label,
-        tokens=decoded(model.tokenizer, torch.tensor(ids)),
+        tokens=decoded(model.tokenizer, torch.tensor(ids, device=HOST)),
         scores=scores.cpu(),
         special=tuple(place for place, token in enumerate(ids) if token in special),
     )
@@ -95,4 +96,4 @@ def decoded(tokenizer: object, ids: Tensor) -> tuple[str, ...]:
     decode = getattr(tokenizer, "decode", None)
     if decode is None:
         raise ValueError("the model has no tokenizer, so its tokens cannot be shown")
-    return tuple(decode([token]) for token in torch.as_tensor(ids).tolist())
+    return tuple(decode([token]) for token in torch.as_tensor(ids, device=HOST).tolist())

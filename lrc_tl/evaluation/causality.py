@@ -24,7 +24,7 @@ from lrc_tl.evaluation.edited_passes import (
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import least_token_log_prob
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.answers import ExpectedAnswer, objects_of_relations
 from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, spelled_as_object, tokenize_prompt
 from lrc_tl.steering.operations import Unit
@@ -268,11 +268,11 @@ def edited_log_probs(
             readings[key].append(_Reading(edit=number, column=column, object_ids=tokens.object_ids))
         with_target.append(tokens)
     readings_of = list(readings.values())
-    edit_of = torch.tensor([of_sequence[0].edit for of_sequence in readings_of])
+    edit_of = torch.tensor([of_sequence[0].edit for of_sequence in readings_of], device=HOST)
     n_variants, n_sequences = len(shifts), len(sequences)
-    least = torch.empty(n_variants, len(edits), 2, dtype=torch.float64)
-    greedy = torch.zeros(n_variants, len(edits), dtype=torch.bool)
-    rows = torch.arange(n_sequences).repeat(n_variants)
+    least = torch.empty(n_variants, len(edits), 2, dtype=torch.float64, device=HOST)
+    greedy = torch.zeros(n_variants, len(edits), dtype=torch.bool, device=HOST)
+    rows = torch.arange(n_sequences, device=HOST).repeat(n_variants)
     flat = shifts[:, edit_of].flatten(0, 1)
     passes = edited_logits(model, sequences, rows, flat, layers=layers, unit=unit)
     for row, logits in passes if bar is None else bar.over(passes, total=len(rows)):
@@ -324,7 +324,8 @@ def _target_verdicts(
                 EditedSequence(ids=ids, edited_position=tokens.subject_position, wanted=(len(ids) - 1,))
             )
         rows = torch.stack([shifts[variant, number] for variant, number in unfinished])
-        runs = edited_logits(model, sequences, torch.arange(len(unfinished)), rows, layers=layers, unit=unit)
+        in_order = torch.arange(len(unfinished), device=HOST)
+        runs = edited_logits(model, sequences, in_order, rows, layers=layers, unit=unit)
         for row, logits in runs:
             key = unfinished[row]
             decoded[key].append(int(logits[0].argmax()))

@@ -24,7 +24,7 @@ from lrc_tl.evaluation.edited_passes import (
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import kl_divergence, least_token_log_prob
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
 
 
@@ -120,13 +120,13 @@ def side_effects(
             raise ValueError(f"{name!r} has {len(rows)} differences, but a statement names a later edit")
     variants = [(name, beta) for name in differences for beta in betas]
     shape = len(variants), len(statements)
-    kl, change = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
-    kept = torch.zeros(shape, dtype=torch.bool)
+    kl, change = torch.zeros(2, *shape, dtype=torch.float64, device=HOST)
+    kept = torch.zeros(shape, dtype=torch.bool, device=HOST)
     unedited = _Unedited(model, statements, layers)
     if statements and variants:
         edit_numbers = [number for number, _ in statements]
         shifts = torch.cat([beta * differences[name][edit_numbers] for name, beta in variants])
-        sequence_of = torch.tensor(unedited.prompt_of).repeat(len(variants))
+        sequence_of = torch.tensor(unedited.prompt_of, device=HOST).repeat(len(variants))
         passes = edited_logits(model, unedited.sequences, sequence_of, shifts, layers=layers)
         with ProgressBar("side effects", progress=progress) as bar:
             for row, logits in bar.over(passes, total=len(shifts)):
@@ -149,9 +149,10 @@ class _Unedited:
         self.prompt_of = [number_of[prompt] for _, prompt in statements]
         tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
         self.sequences = [EditedSequence.of_object(tokens) for tokens in tokenized]
-        self._object_ids = [torch.tensor(tokens.object_ids) for tokens in tokenized]
-        no_shifts = torch.zeros(len(prompts), int(model.cfg.d_model))
-        passes = edited_logits(model, self.sequences, torch.arange(len(prompts)), no_shifts, layers=layers)
+        self._object_ids = [torch.tensor(tokens.object_ids, device=HOST) for tokens in tokenized]
+        no_shifts = torch.zeros(len(prompts), int(model.cfg.d_model), device=HOST)
+        in_order = torch.arange(len(prompts), device=HOST)
+        passes = edited_logits(model, self.sequences, in_order, no_shifts, layers=layers)
         self._log_probs = {row: wide_of(logits).log_softmax(-1) for row, logits in passes}
 
     def compared_with(self, edited: Float[Tensor, "pos d_vocab"], *, prompt: int) -> tuple[Tensor, bool, Tensor]:

@@ -16,6 +16,7 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.classification import Classification, classify_activations
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, Session, inside, without_gradients
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.sampling import permuted_objects
@@ -114,10 +115,10 @@ def random_concepts(concepts: ConceptSet, *, seed: int) -> ConceptSet:
     They have no offsets, thresholds and calibration, which belong to the real directions, and write with the
     vector that they read with. Where the set is centred, centre these on the same activations.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device=HOST).manual_seed(seed)
     directions: dict[str, ConceptDirection] = {}
     for name, direction in concepts.items():
-        drawn = torch.randn(direction.vector.shape, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(direction.vector.shape, generator=generator, dtype=torch.float64, device=HOST)
         unit = (drawn / drawn.norm()).to(direction.vector)
         directions[name] = replace(
             direction,
@@ -139,7 +140,7 @@ def random_weights(model: HookedModel, *, seed: int) -> Block:
     """
 
     def put_on(session: Session) -> None:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device=HOST).manual_seed(seed)
         before = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
 
         def restore() -> None:
@@ -151,7 +152,7 @@ def random_weights(model: HookedModel, *, seed: int) -> Block:
                 if parameter.numel() < 2 or not parameter.is_floating_point():
                     continue
                 wide = kept.double()
-                drawn = torch.randn(parameter.shape, generator=generator)
+                drawn = torch.randn(parameter.shape, generator=generator, device=HOST)
                 spread, mean = wide.std().to(parameter), wide.mean().to(parameter)
                 parameter.copy_(drawn.to(parameter) * spread + mean)
 

@@ -13,6 +13,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import CausalityResult, Edit, edited_log_probs
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.models.hooked_model import HookedModel, hook_name
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.activations import object_activations, prompt_activations
 from lrc_tl.passes.batches import Hooks, logits_at
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt
@@ -70,12 +71,12 @@ def lre_faithfulness(
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
     sequences = [tokens.text_ids for tokens in tokenized]
     wanted = [[len(ids) - 1] for ids in sequences]
-    columns = torch.tensor([at for (at,) in wanted])
+    columns = torch.tensor([at for (at,) in wanted], device=HOST)
 
     def replaced(rows: list[int]) -> Hooks:
         def put(residual: Tensor, hook: Any) -> Tensor:
             changed = residual.clone()
-            changed[torch.arange(len(rows)), columns[rows]] = predicted[rows].to(residual)
+            changed[torch.arange(len(rows), device=HOST), columns[rows]] = predicted[rows].to(residual)
             return changed
 
         # The model's own final norm and unembedding follow, whatever they are.

@@ -19,6 +19,7 @@ from lrc_tl.evaluation.classification import Classification, classify_activation
 from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_statements
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.relations.prompts import Prompt
 
@@ -179,7 +180,7 @@ def swap_differences(concepts: ConceptSet, edits: Sequence[Edit]) -> Float[Tenso
 @checked
 def random_differences(differences: Float[Tensor, "edit d_model"], *, seed: int) -> Float[Tensor, "edit d_model"]:
     """A random direction for each edit, with the norm of its own difference: the control for causality."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(differences.shape, generator=generator, dtype=torch.float64).to(differences)
+    generator = torch.Generator(device=HOST).manual_seed(seed)
+    drawn = torch.randn(differences.shape, generator=generator, dtype=torch.float64, device=HOST).to(differences)
     scaled: Tensor = drawn / drawn.norm(dim=-1, keepdim=True) * differences.norm(dim=-1, keepdim=True)
     return scaled

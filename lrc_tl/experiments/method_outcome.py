@@ -86,7 +86,7 @@ class CurvePoint:
     mean_log_odds_change: NumberOrNone
     wrong_way: NumberOrNone
     unrelated: SideEffectMeans | None = None
-    """On statements of other relations; None: not measured, as for edits at the subject layer alone."""
+    """On statements of other relations; None: not measured, as for one layer in older files."""
     same_subject: SideEffectMeans | None = None
     """On other facts about the edited subject."""
     extra: Extra = field(default_factory=dict)

@@ -46,6 +46,17 @@ class _Activations:
     unseen: Mapping[int, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class _Edits:
+    """The edits of one relation, the statements of their side effects, and their sizes."""
+
+    model: HookedModel
+    edits: tuple[Edit, ...]
+    unrelated: tuple[EditedStatement, ...]
+    same_subject: tuple[EditedStatement, ...]
+    betas: tuple[float, ...]
+
+
 @tokens_once()
 def benchmark_relation(
     model: HookedModel,
@@ -320,9 +331,14 @@ class _Measurement:
         same: tuple[EditedStatement, ...] = ()
         if edits:
             differences = {name: swap_differences(directions, edits) for name, directions in concepts.items()}
-            curves, unrelated, same = self._curves(edits, differences, settings)
+            with self._clock("side effects"):
+                unrelated, same = side_effect_statements(
+                    self.model, self.relation, edits, self.others, n=settings.n_side_effects, seed=self.seed
+                )
+            work = _Edits(self.model, tuple(edits), unrelated, same, settings.betas or ())
+            curves = self._curves(work, differences)
             if settings.single_layer:
-                single_layer = self._single_layer_curves(variants, edits, differences, settings)
+                single_layer = self._single_layer_curves(work, variants, differences)
         seconds = (time.perf_counter() - started) / len(outcomes)
         with_curves = {
             name: replace(
@@ -336,49 +352,36 @@ class _Measurement:
         return with_curves, (len(unrelated), len(same))
 
     def _curves(
-        self, edits: Sequence[Edit], differences: Mapping[str, Tensor], settings: ExperimentSettings
-    ) -> tuple[dict[str, tuple[CurvePoint, ...]], tuple[EditedStatement, ...], tuple[EditedStatement, ...]]:
-        """Edits at every layer: a curve for each method, and the (edit, statement) pairs of the side effects."""
-        betas = settings.betas or ()
-        with self._clock("causality"):
-            curves = causality_curves(self.model, edits, differences, betas=betas, generated=True, progress=False)
-        with self._clock("side effects"):
-            unrelated, same = side_effect_statements(
-                self.model, self.relation, edits, self.others, n=settings.n_side_effects, seed=self.seed
+        self, work: "_Edits", differences: Mapping[str, Tensor], layers: Sequence[int] | None = None
+    ) -> dict[str, tuple[CurvePoint, ...]]:
+        """A curve with side effects for each method, of edits at these layers (None: at every layer)."""
+        single = "" if layers is None else ", single layer"
+        model, betas = work.model, work.betas
+        with self._clock(f"causality{single}"):
+            curves = causality_curves(
+                model, work.edits, differences, betas=betas, layers=layers, generated=True, progress=False
             )
-            elsewhere = side_effects(self.model, unrelated, differences, betas=betas, progress=False)
-            beside = side_effects(self.model, same, differences, betas=betas, progress=False)
-        points = {
+        with self._clock(f"side effects{single}"):
+            elsewhere, beside = (
+                side_effects(model, statements, differences, betas=betas, layers=layers, progress=False)
+                for statements in (work.unrelated, work.same_subject)
+            )
+        return {
             name: tuple(
                 CurvePoint.of(result, unrelated=away, same_subject=near)
                 for result, away, near in zip(curve, elsewhere[name], beside[name], strict=True)
             )
             for name, curve in curves.items()
         }
-        return points, unrelated, same
 
     def _single_layer_curves(
-        self,
-        variants: Sequence[MethodVariant],
-        edits: Sequence[Edit],
-        differences: Mapping[str, Tensor],
-        settings: ExperimentSettings,
+        self, work: "_Edits", variants: Sequence[MethodVariant], differences: Mapping[str, Tensor]
     ) -> dict[str, tuple[CurvePoint, ...]]:
         """Edits at each method's subject layer alone."""
         points: dict[str, tuple[CurvePoint, ...]] = {}
         for layer in dict.fromkeys(variant.subject_layer for variant in variants):
             at_layer = {v.name: differences[v.name] for v in variants if v.subject_layer == layer}
-            with self._clock("causality, single layer"):
-                curves = causality_curves(
-                    self.model,
-                    edits,
-                    at_layer,
-                    betas=settings.betas or (),
-                    layers=[layer],
-                    generated=True,
-                    progress=False,
-                )
-            points |= {name: tuple(map(CurvePoint.of, results)) for name, results in curves.items()}
+            points |= self._curves(work, at_layer, layers=[layer])
         return points
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import kept_residuals, length_batches, whole_text_ids
 from lrc_tl.passes.finite import require_finite_residuals
 from lrc_tl.passes.shared_prefixes import ReadSequence, residuals_at_positions
@@ -69,13 +69,13 @@ def _subject_rows(
         layers,
         ran=lambda batch: bar.advance(sum(len(rows[number]) for number in batch)),
     )
-    number_of = torch.empty(len(prompts), dtype=torch.long)
+    number_of = torch.empty(len(prompts), dtype=torch.long, device=HOST)
     for number, of_sequence in enumerate(rows):
         number_of[of_sequence] = number
     samples = {layer: of_layer[number_of] for layer, of_layer in residuals.items()}
     for layer, of_layer in samples.items():
         require_finite_residuals(of_layer, [prompt.text for prompt in prompts], layer=layer)
-    return tuple(numbers), torch.tensor([numbers[subject] for subject in subjects]), samples
+    return tuple(numbers), torch.tensor([numbers[subject] for subject in subjects], device=HOST), samples
 
 
 def _distinct_sequences(model: HookedModel, prompts: tuple[Prompt, ...]) -> dict[ReadSequence, list[int]]:
@@ -106,7 +106,7 @@ def _text_rows(
     sequences = [whole_text_ids(model, text, n_more=0) for text in texts]
     positions = [[place for place, token in enumerate(ids) if token not in special] for ids in sequences]
     names = {layer: hook_name(model, layer) for layer in layers}
-    residuals: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * len(texts) for layer in layers}
+    residuals: dict[int, list[Tensor]] = {layer: [torch.empty(0, device=HOST)] * len(texts) for layer in layers}
     for rows in length_batches([len(ids) for ids in sequences]):
         batch = [sequences[row] for row in rows]
         kept = kept_residuals(model, batch, names.values(), read=lambda _, residual: wide_of(residual).cpu())
@@ -115,7 +115,7 @@ def _text_rows(
                 residuals[layer][row] = kept[name][number, positions[row]]
         bar.advance(len(rows))
     samples = {layer: torch.cat(residuals[layer]) for layer in layers}
-    source_of = torch.tensor([number for number, places in enumerate(positions) for _ in places])
+    source_of = torch.tensor([number for number, places in enumerate(positions) for _ in places], device=HOST)
     for layer in layers:
         require_finite_residuals(samples[layer], [texts[number] for number in source_of.tolist()], layer=layer)
     return texts, source_of, samples

@@ -14,6 +14,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt, object_positions
@@ -192,8 +193,6 @@ def checked_positions(
 
 def _check_differentiable(model: HookedModel) -> None:
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and parameter.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"the model's {name} is {parameter.dtype}; load the model in float32 or float64")
         if parameter.is_inference():
             raise ValueError(
                 f"the model's {name} is an inference tensor, whose gradients would be zero; load the model "
@@ -209,7 +208,7 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
     """
     d_model = int(model.cfg.d_model)
     if memory_limit is None:
-        return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == "cpu" else d_model
+        return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == HOST.type else d_model
     width: int = max(parameter.element_size() for parameter in model.parameters())
     d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
     d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
@@ -253,16 +252,18 @@ def subject_object_graph(
         # One function a layer: an object at a subject layer is read from the tensor that holds the subject.
         def take(residual: Tensor, hook: Any) -> Tensor:
             if layer in subject_layers:
+                # A copy in float32 or wider, so that gradients of a narrower model arrive there.
+                subject = wide_of(residual[0, subject_at]).clone()
                 if layer == lowest:
-                    residual = residual.detach()
-                    subjects[layer] = residual[0, subject_at].clone().requires_grad_(True)
-                else:
-                    subjects[layer] = residual[0, subject_at].clone()
+                    residual, subject = residual.detach(), subject.detach().requires_grad_(True)
+                subjects[layer] = subject
                 # The subject must be a tensor that everything later really uses, or it has no gradient.
-                rebuilt = [residual[:, :subject_at], subjects[layer][None, None], residual[:, subject_at + 1 :]]
+                same = subject.to(residual.dtype)[None, None]
+                rebuilt = [residual[:, :subject_at], same, residual[:, subject_at + 1 :]]
                 residual = torch.cat(rebuilt, dim=1)
             if layer in object_layers:
-                objects[layer] = (residual[0] if only and layer == highest else residual[0, object_at]).mean(0)
+                read = residual[0] if only and layer == highest else residual[0, object_at]
+                objects[layer] = wide_of(read).mean(0)
             return residual
 
         return take
@@ -306,7 +307,7 @@ def _reverse(target: Tensor, sources: list[Tensor], n_rows: int) -> list[Tensor]
     for start in range(0, len(target), n_rows):
         stop = min(start + n_rows, len(target))
         rows = target.new_zeros(stop - start, len(target))
-        rows[torch.arange(stop - start), torch.arange(start, stop)] = 1
+        rows.diagonal(start).fill_(1)
         for jacobian, block in zip(jacobians, torch.func.vmap(pull_back)(rows), strict=True):
             jacobian[start:stop] = block
     return jacobians

@@ -16,6 +16,7 @@ from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.direction_error import direction_errors
 from lrc_tl.numerics.low_rank import Factors
+from lrc_tl.numerics.precision import HOST, wide_dtype
 from lrc_tl.numerics.sketching import BlockKrylov, factors_of
 from lrc_tl.passes.prefix_cache import prefix_caches
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
@@ -281,9 +282,9 @@ def _rounds_to_go(bounds: list[float], limit: float) -> int:
 def _random(model: HookedModel, width: int, seed: int) -> Tensor:
     """Random columns on the model's device, the same on every device."""
     like = next(iter(model.parameters()))
-    generator = torch.Generator().manual_seed(seed)
-    columns = torch.randn(int(model.cfg.d_model), width, generator=generator, dtype=torch.float64)
-    return columns.to(dtype=like.dtype, device=like.device)
+    generator = torch.Generator(device=HOST).manual_seed(seed)
+    columns = torch.randn(int(model.cfg.d_model), width, generator=generator, dtype=torch.float64, device=HOST)
+    return columns.to(dtype=wide_dtype(like.dtype), device=like.device)
 
 
 def _finite(weight: Tensor, pair: Pair) -> Tensor:

@@ -17,6 +17,7 @@ from lrc_tl.lre.background import Background, background_rows, built_in_backgrou
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.numerics.covariance import Covariance, shrinkage_of
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.relations.words import caseless, find_word
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
 from lrc_tl.storage.json_fields import checked_fields
@@ -229,8 +230,8 @@ class SubjectStatistics(Mapping[int, LayerStatistics]):
         kept = [number for number, source in enumerate(self.sources) if not self._is_of(source, unwanted)]
         if len(kept) == len(self.sources):
             return self
-        new_number = torch.full((len(self.sources),), -1)
-        new_number[kept] = torch.arange(len(kept))
+        new_number = torch.full((len(self.sources),), -1, device=HOST)
+        new_number[kept] = torch.arange(len(kept), device=HOST)
         source_of = new_number[self._first.source_of]
         rows = source_of >= 0
         sources = tuple(self.sources[number] for number in kept)

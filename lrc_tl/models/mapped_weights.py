@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from lrc_tl.errors import ArtifactError, in_one_line
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.storage.stored_hashes import damage, write_hashes
 from lrc_tl.storage.whole_file import whole_file
 
@@ -44,7 +45,7 @@ def mapped_hooked_transformer(
     if (wrong := _damage(path)) is not None:
         if path.exists():
             say(f"{path}: the stored weights are damaged ({wrong}); they are made anew")
-        plain = plain_hooked_transformer(cls, name, hf_model=hf_model, tokenizer=tokenizer, device="cpu")
+        plain = plain_hooked_transformer(cls, name, hf_model=hf_model, tokenizer=tokenizer, device=str(HOST))
         try:
             with FileLock(folder.parent / f"{folder.name}.lock"):
                 # Nobody else holds the lock, so these are what a killed process left behind.

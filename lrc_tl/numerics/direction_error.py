@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.numerics.sketching import BlockKrylov
 
 BOUND_FACTOR = 2.7
@@ -44,7 +45,7 @@ def direction_errors(
     """
     n_all = min(sketch.left.shape[0], sketch.image.shape[0])
     if sketch.rank >= n_all:
-        return torch.zeros(len(targets), dtype=torch.float64)
+        return torch.zeros(len(targets), dtype=torch.float64, device=HOST)
     values = fitted_spectrum(sketch, seed=seed)
     corner = _bidiagonal(sketch)
     n_rows, n_columns = corner.shape
@@ -52,7 +53,7 @@ def direction_errors(
     known = targets @ sketch.left.cpu().double()
     beyond = (targets.pow(2).sum(1) - known.pow(2).sum(1)).clamp_min(0)
     without = _solve(corner, known, rank)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device=HOST).manual_seed(seed)
     n_rounds = min(sketch.n_rounds + max(3, sketch.n_rounds), -(-n_all // sketch.width))
     errors = []
     for number in range(_CONTINUATIONS):
@@ -60,12 +61,13 @@ def direction_errors(
         rest = _bidiagonal(again)[n_rows:, n_rows:]
         shared = n_columns - n_rows
         for _ in range(_TURNS):
-            turn = torch.linalg.qr(torch.randn(shared, shared, generator=generator, dtype=torch.float64)).Q
-            whole = torch.zeros(n_rows + rest.shape[0], n_rows + rest.shape[1], dtype=torch.float64)
+            drawn = torch.randn(shared, shared, generator=generator, dtype=torch.float64, device=HOST)
+            turn = torch.linalg.qr(drawn).Q
+            whole = torch.zeros(n_rows + rest.shape[0], n_rows + rest.shape[1], dtype=torch.float64, device=HOST)
             whole[:n_rows, :n_columns] = corner
             whole[n_rows:, n_rows:] = torch.cat([rest[:, :shared] @ turn, rest[:, shared:]], 1)
             spread = (beyond / (n_all - n_rows)).sqrt()[:, None]
-            noise = torch.randn(len(targets), len(rest), generator=generator, dtype=torch.float64)
+            noise = torch.randn(len(targets), len(rest), generator=generator, dtype=torch.float64, device=HOST)
             solution = _solve(whole, torch.cat([known, spread * noise], 1), rank)
             missing = solution.shape[1] - without.shape[1]
             errors.append(angles(torch.nn.functional.pad(without, (0, missing)), solution))
@@ -101,8 +103,8 @@ def fitted_spectrum(sketch: BlockKrylov, *, seed: int = 0) -> Float[Tensor, " d"
 @checked
 def simulated(values: Float[Tensor, " d"], width: int, n_rounds: int, *, seed: int) -> BlockKrylov:
     """The sketch of the diagonal matrix of `values` from random vectors."""
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(len(values), width, generator=generator, dtype=values.dtype)
+    generator = torch.Generator(device=HOST).manual_seed(seed)
+    start = torch.randn(len(values), width, generator=generator, dtype=values.dtype, device=values.device)
     sketch = BlockKrylov(lambda rows: rows * values, lambda rows: rows * values, start)
     for _ in range(n_rounds):
         sketch.grow()
@@ -113,9 +115,9 @@ def _with_tail(head: Tensor, n_all: int, energy: float) -> Tensor:
     """`head`, then geometrically falling values with the sum of squares `energy`, none above the last of it."""
     n_tail = n_all - len(head)
     top = max(float(head[-1]), 1e-300)
-    places = torch.arange(1, n_tail + 1, dtype=head.dtype)
+    places = torch.arange(1, n_tail + 1, dtype=head.dtype, device=head.device)
     if energy >= n_tail * top**2:
-        return torch.cat([head, torch.full((n_tail,), top, dtype=head.dtype)])
+        return torch.cat([head, head.new_full((n_tail,), top)])
     low, high = 0.0, 1.0
     for _ in range(50):
         ratio = (low + high) / 2
@@ -126,9 +128,9 @@ def _with_tail(head: Tensor, n_all: int, energy: float) -> Tensor:
 def _energy_of_line(head: Tensor, n_sure: int, n_all: int) -> float:
     """Sum of squares beyond `head` if the values go on falling as they do in the second half of the sure ones."""
     log = head[n_sure // 2 : n_sure].clamp_min(1e-300).log()
-    places = torch.arange(len(log), dtype=log.dtype) - (len(log) - 1) / 2
+    places = torch.arange(len(log), dtype=log.dtype, device=log.device) - (len(log) - 1) / 2
     slope = min(float((places * log).sum() / places.pow(2).sum()), -1e-6)
-    further = torch.arange(len(head) - n_sure + 1, n_all - n_sure + 1, dtype=log.dtype)
+    further = torch.arange(len(head) - n_sure + 1, n_all - n_sure + 1, dtype=log.dtype, device=log.device)
     return float((head[n_sure - 1] * torch.exp(slope * further)).pow(2).sum())
 
 

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+HOST = torch.device("cpu")
+"""Where numbers of Python, random draws and small sums in float64 live: some devices know no float64."""
+
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """float32, or `dtype` where that is wider."""

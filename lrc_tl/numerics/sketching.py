@@ -123,6 +123,7 @@ def left_out_energy(products: Float[Tensor, "d_object width"], *, n_rows: int) -
     diagonal = triangle.diagonal().abs()
     if width < 2 or width >= n_rows or wide.shape[0] <= width or diagonal.min() <= 1e-12 * diagonal.max():
         return 0.0
-    inverse = torch.linalg.solve_triangular(triangle, torch.eye(width).to(triangle), upper=True)
+    identity = torch.eye(width, dtype=triangle.dtype, device=triangle.device)
+    inverse = torch.linalg.solve_triangular(triangle, identity, upper=True)
     distances = 1 / inverse.pow(2).sum(1)
     return float((n_rows - width) * distances.mean())

@@ -12,7 +12,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import MAX_TOKENS, kept_residuals, length_batches
 from lrc_tl.passes.finite import require_finite_residuals
 from lrc_tl.passes.tracking import is_steered
@@ -103,7 +103,7 @@ class _Reading:
 
     def __init__(self, *, hook_name: str, positions: Sequence[Sequence[int]]) -> None:
         self.hook_name, self._positions = hook_name, positions
-        self.residuals = torch.empty(0)
+        self.residuals = torch.empty(0, device=HOST)
         """A row for each prompt, after the passes over all of them."""
 
     def take(self, rows: Sequence[int], residual: Float[Tensor, "row pos d_model"]) -> None:

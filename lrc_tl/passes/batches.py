@@ -14,6 +14,7 @@ from torch import Tensor
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.models.hooking import Kept, hooked_pass, keeping
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.relations.special_tokens import token_ids
@@ -60,9 +61,10 @@ def whole_text_ids(model: HookedModel, text: str, *, n_more: int = 1) -> list[in
 def right_padded(model: HookedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Token ids as one tensor, shape `batch pos`; rows are filled up on the right."""
     pad = getattr(model.tokenizer, "pad_token_id", None)
-    ids = torch.full((len(sequences), max(map(len, sequences))), 0 if pad is None else int(pad))
+    shape = len(sequences), max(map(len, sequences))
+    ids = torch.full(shape, 0 if pad is None else int(pad), device=HOST)
     for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
+        ids[row, : len(sequence)] = torch.tensor(sequence, device=HOST)
     return ids.to(model.cfg.device)
 
 
@@ -146,8 +148,8 @@ def logits_at(
     for batch in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
         for start in range(0, len(batch), limit):
             rows = batch[start : start + limit]
-            picked = torch.tensor([[*positions[r], *[0] * (wanted - len(positions[r]))] for r in rows])
-            index = picked.to(model.cfg.device)
+            picked = [[*positions[r], *[0] * (wanted - len(positions[r]))] for r in rows]
+            index = torch.tensor(picked, device=model.cfg.device)
 
             batch_ids = [sequences[r] for r in rows]
             fwd_hooks = [*(hooks_for(rows) if hooks_for else []), picked_before_unembedding(index)]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lrc_tl.models.hooked_model import HookedModel, require_evaluation_mode
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.padding import own_tokens
 
 
@@ -28,14 +29,14 @@ def generate_from(
     pad = getattr(tokenizer, "pad_token_id", None)
     lengths = [len(sequence) for sequence in sequences]
     width = max(lengths)
-    ids = torch.full((len(sequences), width), 0 if pad is None else int(pad))
+    ids = torch.full((len(sequences), width), 0 if pad is None else int(pad), device=HOST)
     for row, sequence in enumerate(sequences):
-        ids[row, width - len(sequence) :] = torch.tensor(sequence)
+        ids[row, width - len(sequence) :] = torch.tensor(sequence, device=HOST)
     device = model.cfg.device
     given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "verbose": False, "return_type": "tokens"}
     if "attention_mask" in inspect.signature(type(model).generate).parameters:
         if len(sequences) > 1:
-            given["attention_mask"] = own_tokens(lengths, width, side="left").long().to(device)
+            given["attention_mask"] = own_tokens(lengths, width, side="left", device=device).long()
     else:
         given["padding_side"] = "left"
         spared = pad == getattr(tokenizer, "bos_token_id", None) and bool(model.cfg.default_prepend_bos)

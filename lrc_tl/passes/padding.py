@@ -43,7 +43,7 @@ def told_lengths(model: Any) -> tuple[int, ...] | None:
 
 
 def own_tokens(
-    lengths: Sequence[int], width: int, *, side: str = "right", device: torch.device | None = None
+    lengths: Sequence[int], width: int, *, side: str = "right", device: str | torch.device
 ) -> Bool[Tensor, "batch width"]:
     """True where rows of these lengths, padded to `width` on one side, have their own tokens."""
     columns = torch.arange(width, device=device)

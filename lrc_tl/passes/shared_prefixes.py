@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.models.hooking import hooked_pass, keeping
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import length_batches, right_padded
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_caches
@@ -53,7 +53,7 @@ def residuals_at_positions(
         for layer in layers:
             at_positions = kept[hook_name(model, layer)]
             if layer not in residuals:
-                residuals[layer] = torch.empty(len(sequences), at_positions.shape[1], dtype=at_positions.dtype)
+                residuals[layer] = at_positions.new_empty(len(sequences), at_positions.shape[1])
             residuals[layer][batch] = at_positions
         ran(batch)
     return residuals
@@ -117,7 +117,7 @@ def _read(
 ) -> dict[str, Tensor]:
     following = [sequence.ids[skipped:] for sequence in sequences]
     ids = right_padded(model, following)
-    positions = torch.tensor([sequence.position - skipped for sequence in sequences])
+    positions = torch.tensor([sequence.position - skipped for sequence in sequences], device=HOST)
     arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids)}
     if cache is not None:
         arguments = cache.arguments(ids.shape[1], n_rows=len(ids))

@@ -92,7 +92,7 @@ def leace(
         raise ValueError("the mean activations of all objects are equal, so there is nothing to erase")
     left, right = eraser.proj_left[:, used], eraser.proj_right[used]
     # A covariance that is not positive definite would leave out what it must whiten.
-    if float((right @ left - torch.eye(len(right)).to(right)).abs().max()) < _TOLERANCE:
+    if float((right @ left - torch.eye(len(right), device=right.device)).abs().max()) < _TOLERANCE:
         operation = Erase(left=left, right=right, mean=wide.mean(0))
         centred = (wide + operation.shift(wide) - wide.mean(0)) / scale
         covariance = centred.T @ (labels - labels.mean(0)) / len(labels)

@@ -19,7 +19,7 @@ from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, hooks_on, inside
 from lrc_tl.models.own_draws import OwnDraws
 from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
-from lrc_tl.numerics.precision import unit_of, wide_of
+from lrc_tl.numerics.precision import HOST, unit_of, wide_of
 from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
@@ -124,13 +124,14 @@ def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) 
         if isinstance(amount, Tensor) and amount.ndim == 1:
             amount = _by_row(amount, numbers, len(lengths), "an amount of the steering")
         if operation.has_strength and any(strength is not None for _, strength in rows):
-            own_strengths = torch.as_tensor(amount, dtype=torch.float64).expand(len(rows)).tolist()
+            own_strengths = torch.as_tensor(amount, dtype=torch.float64, device=HOST).expand(len(rows)).tolist()
             amount = torch.tensor(
                 [
                     own if strength is None else strength
                     for (_, strength), own in zip(rows, own_strengths, strict=True)
                 ],
                 dtype=torch.float64,
+                device=HOST,
             )
         operation = operation.with_amount(amount)
     where = steering.where
@@ -144,7 +145,7 @@ def _for_rows(steering: Steering, rows: Sequence[_Row], lengths: Sequence[int]) 
         # The batch is padded to the longest of its own prompts, on the left.
         where = where[numbers][:, widest - max(lengths[number] for number in numbers) :]
     elif isinstance(where, Sequence) and not isinstance(where, str):
-        where = _by_row(torch.tensor(list(where)), numbers, len(lengths), "`where`").tolist()
+        where = _by_row(torch.tensor(list(where), device=HOST), numbers, len(lengths), "`where`").tolist()
     return replace(steering, operation=operation, where=where)
 
 
@@ -196,18 +197,18 @@ def _generate_batch(
     log_probs = torch.stack([wide_of(step).log_softmax(-1).cpu() for step in output.logits], dim=1)
     # The first reading is of the last prompt token; what comes after a row's end is not its own.
     by_steering = [torch.stack(scores_read, dim=1)[:, 1:] for scores_read in read]
-    scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0)
+    scores = torch.stack(by_steering, dim=-1) if read else torch.zeros(len(rows), steps - 1, 0, device=HOST)
     lengths = [_length(row.tolist(), eos, max_new_tokens) for row in ids]
     kl = (
         _kl_to_unsteered(model, sequences, ids, log_probs, lengths)
         if steerings
-        else [torch.zeros(n) for n in lengths]
+        else [torch.zeros(n, device=HOST) for n in lengths]
     )
     for row, (number, strength) in enumerate(rows):
         n = lengths[row]
         new_ids = ids[row, :n]
         ended = int(new_ids[-1] == eos)
-        unknown = torch.full((ended, scores.shape[-1]), float("nan"), dtype=scores.dtype)
+        unknown = scores.new_full((ended, scores.shape[-1]), float("nan"))
         yield Generated(
             prompt=texts[number],
             strength=strength,
@@ -241,7 +242,7 @@ def _kl_to_unsteered(
     whole = [[*prompt_ids, *ids[row, : lengths[row] - 1].tolist()] for row, prompt_ids in enumerate(sequences)]
     starts = [len(prompt_ids) - 1 for prompt_ids in sequences]
     positions = [list(range(start, start + n)) for start, n in zip(starts, lengths, strict=True)]
-    kl: list[Tensor] = [torch.zeros(0)] * len(sequences)
+    kl: list[Tensor] = [torch.zeros(0, device=HOST)] * len(sequences)
     for row, logits in logits_at(model, whole, positions):
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
         kl[row] = kl_divergence(steered, plain)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
-from lrc_tl.numerics.precision import unit_of, wide_of
+from lrc_tl.numerics.precision import HOST, unit_of, wide_of
 from lrc_tl.steering.along_vector import AlongVector, Dual, check_vector, check_vectors
 
 Unit = Literal["share", "absolute", "score"]
@@ -51,7 +51,7 @@ def rescaled(edited: Tensor, h: Tensor) -> Tensor:
 def _check_amount(amount: Amount, name: str) -> None:
     if not isinstance(amount, Tensor | Real) or (isinstance(amount, Tensor) and amount.dtype == torch.bool):
         raise TypeError(f"{name} is {amount!r}; give one number, or a tensor with one for each row of the batch")
-    if not bool(torch.isfinite(torch.as_tensor(amount)).all()):
+    if not bool(torch.isfinite(torch.as_tensor(amount, device=HOST)).all()):
         raise ValueError(f"{name} is {amount}; it must be a finite number, or one for each row of the batch")
     if isinstance(amount, Tensor) and amount.ndim > 1:
         raise ValueError(
@@ -291,7 +291,9 @@ class Erase(_WithoutAmount):
                 f"{tuple(self.mean.shape)} do not fit; they must be (d_model, rank), (rank, d_model), (d_model,)"
             )
         product = self.right @ self.left
-        if not bool(((product - torch.eye(rank).to(product)).abs() < 1e-4).all() & self.mean.isfinite().all()):
+        if not bool(
+            ((product - torch.eye(rank, device=product.device)).abs() < 1e-4).all() & self.mean.isfinite().all()
+        ):
             raise ValueError("right @ left is not the identity, or the mean is not finite: that is no projection")
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.relations.prompts import subject_token
 
@@ -67,7 +68,7 @@ def select(where: Where, chunk: Chunk, *, bos: bool = False) -> Bool[Tensor, "ba
     wanted = torch.tensor(positions, device=chunk.index.device)
     if any(position < 0 for position in positions):
         wanted = torch.where(wanted < 0, wanted + _prompt_lengths(chunk, "a negative position"), wanted)
-    _require_inside(wanted, torch.tensor(positions), chunk)
+    _require_inside(wanted, torch.tensor(positions, device=HOST), chunk)
     return (chunk.index == wanted[:, None]) & (chunk.index >= 0)
 
 
@@ -112,13 +113,13 @@ def _select_slice(where: slice, chunk: Chunk) -> Tensor:
     first = torch.full((chunk.index.shape[0],), start, device=chunk.index.device)
     if start < 0:
         first = first + _prompt_lengths(chunk, "a negative position")
-    _require_inside(first, torch.tensor([start]), chunk)
+    _require_inside(first, torch.tensor([start], device=HOST), chunk)
     chosen = chunk.index >= first[:, None]
     if stop is not None:
         end = torch.full_like(first, stop)
         if stop < 0:
             end = end + _prompt_lengths(chunk, "a negative position")
-        _require_inside(end - 1, torch.tensor([stop - 1]), chunk)
+        _require_inside(end - 1, torch.tensor([stop - 1], device=HOST), chunk)
         chosen = chosen & (chunk.index < end[:, None])
     return chosen & (chunk.index >= 0)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.batches import whole_text_ids
 from lrc_tl.steering.steering import Steering
 from lrc_tl.tuning.strength_batches import at_last_token, continuations, map_logits
@@ -74,7 +75,7 @@ def neutral_effects(
             raise ValueError(f"the neutral text {text!r} has {len(ids)} tokens; give texts of four or more")
         n_prompt = len(ids) // 2
         steering = at_last_token(steerings[number % len(steerings)])
-        nexts = torch.tensor(ids[n_prompt:])
+        nexts = torch.tensor(ids[n_prompt:], device=HOST)
         # What the last token predicts is not in the text, so it is not run.
         run_ids = ids[:-1]
         unsteered: list[Tensor] = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import inside, without_gradients
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import MAX_LOGIT_POSITIONS, MAX_TOKENS, picked_before_unembedding, run
 from lrc_tl.passes.chunk import Chunk
 from lrc_tl.passes.left_padded import generate_from
@@ -40,7 +40,7 @@ def require_adjustable(steering: Steering) -> None:
 
 def at_strengths(steering: Steering, strengths: Sequence[float]) -> Steering:
     """The steering with one strength (beta for a swap) for each row of a batch."""
-    rows = torch.tensor(list(strengths), dtype=torch.float64)
+    rows = torch.tensor(list(strengths), dtype=torch.float64, device=HOST)
     return replace(steering, operation=steering.operation.with_amount(rows))
 
 
@@ -86,8 +86,8 @@ def map_logits(
     reduced = []
     for start in range(0, len(strengths), size):
         rows = strengths[start : start + size]
-        batch = torch.tensor([list(ids)] * len(rows)).to(model.cfg.device)
-        wanted = torch.arange(n_prompt - 1, len(ids)).repeat(len(rows), 1)
+        batch = torch.tensor([list(ids)] * len(rows), device=model.cfg.device)
+        wanted = torch.arange(n_prompt - 1, len(ids), device=model.cfg.device).repeat(len(rows), 1)
         picked = picked_before_unembedding(wanted)
         logits = inside(
             steer(model, [at_strengths(placed, rows)]),

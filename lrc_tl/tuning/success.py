@@ -14,6 +14,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import least_token_log_prob
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.relations.prompts import tokenize_prompt
 from lrc_tl.relations.words import mentions
 from lrc_tl.steering.generation import generate
@@ -43,7 +44,7 @@ def target_beats_object(
             tokens.input_ids,
             n_prompt=len(tokens.text_ids),
             strengths=strengths,
-            reduce=partial(least_token_log_prob, token_ids=torch.tensor(tokens.object_ids)),
+            reduce=partial(least_token_log_prob, token_ids=torch.tensor(tokens.object_ids, device=HOST)),
         ).double()
     return least[edit.target] - least[edit.prompt.object]
 
@@ -76,7 +77,8 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
             model, edit.prompt.text, steering=steering, strengths=list(strengths), max_new_tokens=within
         )
         return torch.tensor(
-            [1.0 if any(mentions(each.text, name) for name in names) else -1.0 for each in continuations]
+            [1.0 if any(mentions(each.text, name) for name in names) else -1.0 for each in continuations],
+            device=HOST,
         )
 
     named.__name__ = f"object_named(within={within})"

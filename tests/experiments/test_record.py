@@ -54,7 +54,7 @@ def test_the_fields_in_a_file_and_their_order_stay(record):
         f"{of}_{name}" for of in ("unrelated", "same_subject") for name in ("kl", "kept", "log_prob_change")
     ]
     assert list(outcome["curve"][0]) == edits + effects
-    assert list(outcome["curve_single_layer"][0]) == edits
+    assert list(outcome["curve_single_layer"][0]) == edits + effects
 
 
 def test_what_was_not_asked_for_is_not_written():

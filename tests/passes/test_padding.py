@@ -54,7 +54,7 @@ def padded(model, side):
     """Ids and attention mask, filled up with the tokenizer's pad token."""
     rows = [ids_of(model, text) for text in TEXTS]
     width = max(map(len, rows))
-    mask = own_tokens(list(map(len, rows)), width, side=side)
+    mask = own_tokens(list(map(len, rows)), width, side=side, device="cpu")
     ids = torch.full((len(rows), width), model.tokenizer.pad_token_id)
     for row, own in enumerate(rows):
         ids[row, mask[row]] = torch.tensor(own)
