@@ -32,10 +32,9 @@ def test_side_effects_of_single_layer_edits_are_those_of_edits_at_that_layer(one
     differences = torch.stack([concepts[e.target].vector - concepts[e.prompt.object].vector for e in edits])
     unrelated, _ = side_effect_statements(one_word_model, relation, edits, apart, n=4, seed=42)
     assert len(unrelated) == record.n_unrelated == 4
+    options = {"betas": [0.6], "progress": False}
     effects = {
-        layers: side_effects(
-            one_word_model, unrelated, {"mean": differences}, betas=[0.6], layers=layers, progress=False
-        )["mean"][0]
+        layers: side_effects(one_word_model, unrelated, {"mean": differences}, layers=layers, **options)["mean"][0]
         for layers in (None, (0,))
     }
     outcome = record.methods["mean"]
