@@ -44,9 +44,14 @@ METHODS_AT_LAST = " and ".join(name for name, method in METHODS.items() if metho
 
 def loaded_model(model: str, *, device: str, dtype: str) -> Any:
     """`load_model` with the options of a command."""
+    return lrc.load_model(model, device=device, dtype=torch_dtype(dtype))
+
+
+def torch_dtype(name: str) -> Any:
+    """The dtype of this name."""
     import torch
 
-    return lrc.load_model(model, device=device, dtype=getattr(torch, dtype))
+    return getattr(torch, name)
 
 
 class Run:

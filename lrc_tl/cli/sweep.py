@@ -9,7 +9,20 @@ import typer
 
 import lrc_tl as lrc
 from lrc_tl.cli.benchmark import chosen_relations
-from lrc_tl.cli.common import METHODS_AT_LAST, Device, Json, Model, Run, bad_usage, print_table, print_text, say
+from lrc_tl.cli.common import (
+    DEFAULT_DTYPE,
+    METHODS_AT_LAST,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Run,
+    bad_usage,
+    print_table,
+    print_text,
+    say,
+    torch_dtype,
+)
 from lrc_tl.cli.ranges import parse_integers, parse_numbers
 from lrc_tl.experiments.sweep_metrics import METRICS, OF_EDITS, WITH_OUTCOMES, validation_name
 from lrc_tl.experiments.sweep_settings import PLACES, SweepSettings
@@ -100,6 +113,7 @@ def sweep(
         str | None, typer.Option("--shard", metavar="I/N", help="The units of this shard of N; merge joins them.")
     ] = None,
     device: Device = "cpu",
+    dtype: Dtype = DEFAULT_DTYPE,
     json_file: Json = None,
 ) -> None:
     """Compare methods at many layers, ranks and strengths in one run that shares what it can."""
@@ -137,6 +151,7 @@ def sweep(
         workers=workers,
         devices=None if devices is None else [name.strip() for name in devices.split(",")],
         device=device,
+        dtype=torch_dtype(dtype),
         shard=shard,
         on_record=on_record,
     )

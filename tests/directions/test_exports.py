@@ -44,7 +44,10 @@ def test_sets_of_several_layers_leave_and_come_back():
     sets = [concepts(layer=3, seed=3), concepts(layer=1, seed=1, names=("France",))]
     assert list(lrc.directions.layer_vectors(sets, "France", scale=7.0)) == [1, 3]
     back = lrc.directions.concepts_by_layer(
-        {"France": lrc.directions.layer_vectors(sets, "France", scale=7.0), "Chad": lrc.directions.layer_vectors(sets[0], "Chad")},
+        {
+            "France": lrc.directions.layer_vectors(sets, "France", scale=7.0),
+            "Chad": lrc.directions.layer_vectors(sets[0], "Chad"),
+        },
         relation="capital",
     )
     assert {layer: list(one) for layer, one in back.items()} == {1: ["France"], 3: ["France", "Chad"]}
@@ -126,7 +129,9 @@ def test_a_control_vector_has_the_layout_that_llama_cpp_reads(tmp_path):
 def test_a_control_vector_comes_back_bit_for_bit_and_makes_a_set(tmp_path):
     made = concepts(layer=2)
     path = tmp_path / "Côte.gguf"
-    lrc.write_control_vector(path, lrc.directions.layer_vectors(made, "France", scale=8.0), model_hint="", name="日本")
+    lrc.write_control_vector(
+        path, lrc.directions.layer_vectors(made, "France", scale=8.0), model_hint="", name="日本"
+    )
     back = lrc.directions.read_control_vector(path)
     assert (back.model_hint, back.name, list(back.vectors)) == ("", "日本", [2])
     assert torch.equal(back.vectors[2], made["France"].vector * 8)

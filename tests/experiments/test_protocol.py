@@ -9,23 +9,25 @@ from spoken import spoken_relation, spoken_relations
 from tiny_benchmark import BETAS, METHODS, SEEDS, SETTINGS
 
 import lrc_tl as lrc
-from lrc_tl.evaluation.causality import Edit
-from lrc_tl.evaluation.collateral import side_effects
 from lrc_tl.evaluation.control_tasks import random_weights
 from lrc_tl.experiments.run import run_protocol
 from lrc_tl.experiments.settings import ExperimentSettings
-from lrc_tl.experiments.statements import side_effect_statements
 
 
 @pytest.fixture(scope="module")
-def relations(one_word_model):
-    return spoken_relations(one_word_model, 2)
+def model(model):
+    return model
 
 
 @pytest.fixture(scope="module")
-def whole(one_word_model, relations):
+def relations(model):
+    return spoken_relations(model, 2)
+
+
+@pytest.fixture(scope="module")
+def whole(model, relations):
     settings = replace(SETTINGS, betas=BETAS)
-    return run_protocol(one_word_model, relations, methods=METHODS, seeds=SEEDS, settings=settings)
+    return run_protocol(model, relations, methods=METHODS, seeds=SEEDS, settings=settings)
 
 
 def test_every_figure_is_what_the_pieces_give_by_hand(word_model):
@@ -55,9 +57,9 @@ def test_every_figure_is_what_the_pieces_give_by_hand(word_model):
                 assert row.edit_share == pytest.approx(expected.causality_result.edit_share)
 
 
-def test_baselines_alone_need_no_object_layer_and_no_rank(one_word_model, relations, whole):
+def test_baselines_alone_need_no_object_layer_and_no_rank(model, relations, whole):
     settings = replace(SETTINGS, betas=BETAS, object_layers=(), ranks=())
-    alone = run_protocol(one_word_model, relations, methods=("svm", "mean"), seeds=SEEDS, settings=settings)
+    alone = run_protocol(model, relations, methods=("svm", "mean"), seeds=SEEDS, settings=settings)
     for record, same in zip(alone.records, whole.records, strict=True):
         assert record.methods["svm"].predicted == same.methods["svm"].predicted
         assert (record.object_layer, record.rank) == (None, None)
@@ -84,9 +86,9 @@ def test_the_json_holds_the_documented_fields(whole, relations):
     assert set(data["seconds_by_stage"]) == stages
 
 
-def test_a_curve_is_made_of_the_figures_of_single_betas_on_the_same_edits(one_word_model, relations, whole):
+def test_a_curve_is_made_of_the_figures_of_single_betas_on_the_same_edits(model, relations, whole):
     single = run_protocol(
-        one_word_model,
+        model,
         relations[:1],
         methods=("mean",),
         seeds=SEEDS[:1],
@@ -102,7 +104,7 @@ def test_a_curve_is_made_of_the_figures_of_single_betas_on_the_same_edits(one_wo
 
 
 def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_methods(
-    one_word_model, relations, monkeypatch
+    model, relations, monkeypatch
 ):
     read = lrc.passes.prompt_activations
     passes = []
@@ -111,21 +113,21 @@ def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_met
             f"lrc_tl.{module}.prompt_activations",
             lambda model, prompts, **options: passes.append(len(prompts)) or read(model, prompts, **options),
         )
-    result = run_protocol(one_word_model, relations[:1], methods=METHODS, settings=SETTINGS)
+    result = run_protocol(model, relations[:1], methods=METHODS, settings=SETTINGS)
     (record,) = result.records
     # The third reads the training facts' zero-shot prompts, for centring.
     assert passes == [record.n_known_train, record.n_facts - record.n_test, record.n_prompts]
 
 
-def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(one_word_model, relations):
+def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(model, relations):
     names = {name for fact in relations[0].facts for name in (fact.subject, fact.object)}
     # Facts without a word in common with the relation, and facts about its subjects.
     first, second, *_ = (f"w{n}" for n in range(44) if f"w{n}" not in names)
     apart = lrc.Relation.from_pairs("apart", [(first, second), (second, first)], templates=["{} w40"])
-    beside = spoken_relation(one_word_model, name="beside", tail="w43")
+    beside = spoken_relation(model, name="beside", tail="w43")
     settings = replace(SETTINGS, betas=(0.0, 0.8), n_side_effects=9)
     options = {"methods": ("lrc", "mean"), "settings": settings}
-    result = run_protocol(one_word_model, relations[:1], others=[apart, beside, relations[0]], **options)
+    result = run_protocol(model, relations[:1], others=[apart, beside, relations[0]], **options)
     (record,) = result.records
     assert record.n_unrelated == 9
     assert 1 <= record.n_same_subject <= 9
@@ -137,12 +139,12 @@ def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(one_word_m
             assert effects[0].kept == 1
             assert effects[1].kl > 1e-4
             assert effects[1].kept <= 1
-    without = run_protocol(one_word_model, relations[:1], others=[relations[0]], **options)
+    without = run_protocol(model, relations[:1], others=[relations[0]], **options)
     assert without.records[0].n_unrelated == 0
     assert without.records[0].methods["lrc"].curve[0].unrelated.kl is None
 
 
-def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(one_word_model, relations, monkeypatch):
+def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(model, relations, monkeypatch):
     from lrc_tl.lre.layer_grid import fit_exact_pairs
 
     grids = []
@@ -152,7 +154,7 @@ def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(one_w
     )
     quick = replace(SETTINGS, n_side_effects=0)
     swept = run_protocol(
-        one_word_model, relations[:1], methods=("lrc", "svm"),
+        model, relations[:1], methods=("lrc", "svm"),
         settings=replace(quick, subject_layers=(0, 1), object_layers=(1, 2), ranks=(2, 4)),
     )  # fmt: skip
     assert len(grids) == 1
@@ -160,7 +162,7 @@ def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(one_w
     assert len(frame) == 3 * 2 + 2  # not from layer 1 to itself; the baseline has subject layers alone
     for subject, object_, rank in ((0, 1, 2), (0, 2, 4), (1, 2, 2)):
         single = run_protocol(
-            one_word_model, relations[:1], methods=("lrc", "svm"),
+            model, relations[:1], methods=("lrc", "svm"),
             settings=replace(quick, subject_layers=subject, object_layers=object_, ranks=rank),
         ).to_frame()  # fmt: skip
         row = frame.loc[f"lrc@subject={subject},object={object_},rank={rank}"]
@@ -169,35 +171,31 @@ def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(one_w
         assert frame.loc[f"svm@subject={subject}"].accuracy == single.accuracy[1]
 
 
-def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(one_word_model, relations):
+def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(model, relations):
     from lrc_tl.lre.embedding import LinearRelationalEmbedding
 
     methods = ("lrc-same-object", "lrc-other-objects")
     # Not at neighbouring layers: there W s vanishes for one prompt, since an RMS norm forgets the length of s.
     settings = replace(SETTINGS, object_layers=2, n_side_effects=0)
-    result = run_protocol(one_word_model, relations[:1], methods=methods, settings=settings)
+    result = run_protocol(model, relations[:1], methods=methods, settings=settings)
     (record,) = result.records
     train, test = relations[0].split(seed=42)
-    known = lrc.filter_known(one_word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.filter_known(one_word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
+    known = lrc.filter_known(model, train.prompts(seed=42), seed=42)
+    unseen = lrc.filter_known(model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
     sample = known.sample(max(4, len({p.object for p in known.prompts})), seed=42)
     for method in methods:
         made = {}
         for name in dict.fromkeys(prompt.object for prompt in known.prompts):
             own = [prompt for prompt in sample if (prompt.object == name) == (method == "lrc-same-object")]
-            lre = LinearRelationalEmbedding.fit(
-                one_word_model, own, subject_layer=0, object_layer=2, progress=False
-            )
+            lre = LinearRelationalEmbedding.fit(model, own, subject_layer=0, object_layer=2, progress=False)
             mine = [prompt for prompt in known.prompts if prompt.object == name]
-            made[name] = lre.concepts(one_word_model, mine, rank=4)[name]
-        expected = lrc.evaluate(one_word_model, lrc.ConceptSet(made), unseen.prompts, seed=42)
+            made[name] = lre.concepts(model, mine, rank=4)[name]
+        expected = lrc.evaluate(model, lrc.ConceptSet(made), unseen.prompts, seed=42)
         assert record.methods[method].accuracy == expected.accuracy
         assert record.methods[method].curve[0].causality == expected.causality
 
 
-def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(
-    one_word_model, relations, monkeypatch
-):
+def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(model, relations, monkeypatch):
     import lrc_tl.methods.fitting as fitting
 
     grids = []
@@ -205,26 +203,26 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(
     monkeypatch.setattr(fitting, "fit_exact_pairs", lambda *a, **k: grids.append((a, k)) or fit(*a, **k))
     settings = replace(SETTINGS, object_layers=2, n_side_effects=0)
     methods = ("lrc-combined", "lrc-ridge", "lrc", "lrc-final")
-    (record,) = run_protocol(one_word_model, relations[:1], methods=methods, settings=settings).records
+    (record,) = run_protocol(model, relations[:1], methods=methods, settings=settings).records
     assert len(grids) == 2
     train, test = relations[0].split(seed=42)
-    known = lrc.filter_known(one_word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.filter_known(one_word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
+    known = lrc.filter_known(model, train.prompts(seed=42), seed=42)
+    unseen = lrc.filter_known(model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
     sets = []
     for layer, aggregation in ((1, "mean"), (2, "mean"), (-1, "first_token")):
         lre = lrc.LinearRelationalEmbedding.fit(
-            one_word_model,
+            model,
             known.sample(4, seed=42),
             subject_layer=0,
             object_layer=layer,
             object_aggregation=aggregation,
             progress=False,
         )
-        sets.append(lre.concepts(one_word_model, known.prompts, ridge=0.2))
-    ridge = lrc.evaluate(one_word_model, sets[1], unseen.prompts, seed=42)
+        sets.append(lre.concepts(model, known.prompts, ridge=0.2))
+    ridge = lrc.evaluate(model, sets[1], unseen.prompts, seed=42)
     assert record.methods["lrc-ridge"].accuracy == ridge.accuracy
     assert record.methods["lrc-ridge"].curve[0].causality == ridge.causality
-    expected = lrc.evaluate(one_word_model, lrc.combine_concepts(sets), unseen.prompts, seed=42)
+    expected = lrc.evaluate(model, lrc.combine_concepts(sets), unseen.prompts, seed=42)
     found = record.methods["lrc-combined"]
     assert found.accuracy == expected.accuracy
     assert found.curve[0].causality == expected.causality
@@ -233,7 +231,7 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(
     assert found.seconds_train >= sum(parts)
 
 
-def test_low_rank_fits_give_the_figures_of_the_pieces(one_word_model, relations, monkeypatch):
+def test_low_rank_fits_give_the_figures_of_the_pieces(model, relations, monkeypatch):
     from lrc_tl.lre.low_rank_fit import fit_pair
 
     kinds = []
@@ -243,27 +241,27 @@ def test_low_rank_fits_give_the_figures_of_the_pieces(one_word_model, relations,
     )
     settings = replace(SETTINGS, ranks=2, n_side_effects=0, solver="low_rank")
     methods = ("lrc", "lrc-final", "svm")
-    found = run_protocol(one_word_model, relations[:1], methods=methods, seeds=(1,), settings=settings)
+    found = run_protocol(model, relations[:1], methods=methods, seeds=(1,), settings=settings)
     assert len(kinds) == 2
     (record,) = found.records
     train, test = relations[0].split(seed=1)
-    known = lrc.filter_known(one_word_model, train.prompts(shots=0, seed=1), seed=1)
+    known = lrc.filter_known(model, train.prompts(shots=0, seed=1), seed=1)
     asked = test.prompts(shots=0, seed=1, templates="all")
-    unseen = lrc.filter_known(one_word_model, asked, seed=1).one_per_fact()
+    unseen = lrc.filter_known(model, asked, seed=1).one_per_fact()
     for method, layer, aggregation in (("lrc", 1, "mean"), ("lrc-final", 2, "first_token")):
         lre = lrc.LinearRelationalEmbedding.fit(
-            one_word_model, known.sample(4, seed=1), subject_layer=0, object_layer=layer,
+            model, known.sample(4, seed=1), subject_layer=0, object_layer=layer,
             object_aggregation=aggregation, solver=lrc.LowRank(rank=2), progress=False,
         )  # fmt: skip
         assert lre.solver == "low_rank"
-        concepts = lre.concepts(one_word_model, known.prompts, rank=2)
-        expected = lrc.evaluate(one_word_model, concepts, unseen.prompts, seed=1)
+        concepts = lre.concepts(model, known.prompts, rank=2)
+        expected = lrc.evaluate(model, concepts, unseen.prompts, seed=1)
         own = record.methods[method]
         assert own.accuracy == expected.accuracy
         assert own.curve[0].causality == expected.causality
 
 
-def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(one_word_model, relations, monkeypatch):
+def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(model, relations, monkeypatch):
     from lrc_tl.lre.layer_grid import fit_layer_grid
 
     grids = []
@@ -272,7 +270,7 @@ def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(one_word_model, re
         lambda *args, **options: grids.append(options) or fit_layer_grid(*args, **options),
     )
     run_protocol(
-        one_word_model, relations[:1], methods=("lrc",),
+        model, relations[:1], methods=("lrc",),
         settings=replace(
             SETTINGS, object_layers=(1, 2), ranks=(1, 2), solver="low_rank", n_side_effects=0
         ),
@@ -280,13 +278,13 @@ def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(one_word_model, re
     assert [options["solver"] for options in grids] == [lrc.LowRank(rank=2)]
 
 
-def test_a_split_seed_keeps_the_halves_and_the_seeds_draw_from_them(one_word_model, relations):
+def test_a_split_seed_keeps_the_halves_and_the_seeds_draw_from_them(model, relations):
     relation = relations[0]
     halves = [{fact.subject for fact in half.facts} for half in relation.split(seed=7)]
     settings = replace(SETTINGS, n_side_effects=0, split_seed=7)
 
     def run(settings):
-        return run_protocol(one_word_model, [relation], methods=("mean",), seeds=(1, 2, 3), settings=settings)
+        return run_protocol(model, [relation], methods=("mean",), seeds=(1, 2, 3), settings=settings)
 
     every = run(settings)
     for record in every.records:
@@ -300,21 +298,21 @@ def test_a_split_seed_keeps_the_halves_and_the_seeds_draw_from_them(one_word_mod
     assert any({prompt.subject for prompt in record.test_prompts} - halves[1] for record in own.records)
 
 
-def test_controls_and_single_layer_edits_are_those_of_the_pieces(one_word_model, relations):
+def test_controls_and_single_layer_edits_are_those_of_the_pieces(model, relations):
     settings = replace(SETTINGS, n_side_effects=0, single_layer=True, betas=0.6, random_model=True)
-    (record,) = run_protocol(one_word_model, relations[:1], methods=("mean",), settings=settings).records
+    (record,) = run_protocol(model, relations[:1], methods=("mean",), settings=settings).records
     found = record.methods["mean"]
     train, test = relations[0].split(seed=42)
-    known = lrc.filter_known(one_word_model, train.prompts(seed=42), seed=42)
-    unseen = lrc.filter_known(one_word_model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
-    concepts = lrc.mean_concepts(one_word_model, known.prompts, layer=0)
-    acts = lrc.subject_activations(one_word_model, unseen.prompts, layer=0)
+    known = lrc.filter_known(model, train.prompts(seed=42), seed=42)
+    unseen = lrc.filter_known(model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
+    concepts = lrc.mean_concepts(model, known.prompts, layer=0)
+    acts = lrc.subject_activations(model, unseen.prompts, layer=0)
     actual = [prompt.object for prompt in unseen.prompts]
-    centre = lrc.subject_activations(one_word_model, train.prompts(seed=42), layer=0).mean(0)
+    centre = lrc.subject_activations(model, train.prompts(seed=42), layer=0).mean(0)
     centred = lrc.evaluation.classify_activations(concepts, acts, actual, centre=centre)
     assert found.accuracy_centred == centred.accuracy
     facts = train.prompts(seed=42)
-    plain = lrc.subject_activations(one_word_model, facts, layer=0) - centre
+    plain = lrc.subject_activations(model, facts, layer=0) - centre
     inside = [row for row, prompt in enumerate(facts) if prompt.object in concepts]
     ready = concepts.calibrate(plain[inside], [facts[row].object for row in inside], multiclass="standardised")
     calibrated = lrc.evaluation.classify_activations(ready, acts, actual, centre=centre, calibrated=True)
@@ -322,40 +320,38 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(one_word_model,
     random = lrc.evaluation.classify_activations(lrc.evaluation.random_concepts(concepts, seed=42), acts, actual)
     assert found.control_random == random.accuracy
     assert 0 <= found.control_shuffled <= 1
-    with random_weights(one_word_model, seed=42):
-        untrained = lrc.mean_concepts(one_word_model, known.prompts, layer=0)
-        read = lrc.subject_activations(one_word_model, unseen.prompts, layer=0)
+    with random_weights(model, seed=42):
+        untrained = lrc.mean_concepts(model, known.prompts, layer=0)
+        read = lrc.subject_activations(model, unseen.prompts, layer=0)
         assert found.control_random_model == lrc.evaluation.classify_activations(untrained, read, actual).accuracy
     assert found.control_random_model != found.accuracy
     edits = lrc.evaluation.counterfactual_edits([p for p in unseen.prompts if p.object in concepts], seed=42)
     differences = torch.stack([concepts[e.target].vector - concepts[e.prompt.object].vector for e in edits])
-    (single,) = lrc.evaluation.causality_curve(
-        one_word_model, edits, differences, betas=[0.6], layers=[0], generated=True
-    )
+    (single,) = lrc.evaluation.causality_curve(model, edits, differences, betas=[0.6], layers=[0], generated=True)
     assert found.curve_single_layer[0].success == tuple(single.success.tolist())
     assert found.curve_single_layer[0].hard_success == tuple(single.generated.tolist())
     assert found.curve[0].mean_log_odds_change != found.curve_single_layer[0].mean_log_odds_change
 
 
-def test_side_effects_of_single_layer_edits_are_those_of_edits_at_that_layer(one_word_model, relations):
+def test_side_effects_of_single_layer_edits_are_those_of_edits_at_that_layer(model, relations):
     settings = replace(SETTINGS, n_side_effects=4, single_layer=True, betas=0.6)
     names = {name for fact in relations[0].facts for name in (fact.subject, fact.object)}
     first, second, *_ = (f"w{n}" for n in range(44) if f"w{n}" not in names)
     apart = [lrc.Relation.from_pairs("apart", [(first, second), (second, first)], templates=["{} w40"])]
-    (record,) = run_protocol(one_word_model, relations[:1], methods=("mean",), settings=settings, others=apart).records
+    (record,) = run_protocol(model, relations[:1], methods=("mean",), settings=settings, others=apart).records
     train, test = relations[0].split(seed=42)
-    known = lrc.filter_known(one_word_model, train.prompts(seed=42), seed=42)
-    concepts = lrc.mean_concepts(one_word_model, known.prompts, layer=0)
+    known = lrc.filter_known(model, train.prompts(seed=42), seed=42)
+    concepts = lrc.mean_concepts(model, known.prompts, layer=0)
     prompts = {prompt.text: prompt for prompt in test.prompts(seed=42, templates="all")}
     asked = {asked.subject: prompts[asked.text] for asked in record.test_prompts}
     edits = [Edit(prompt=asked[edit.subject], target=edit.target) for edit in record.edits]
     differences = torch.stack([concepts[e.target].vector - concepts[e.prompt.object].vector for e in edits])
-    unrelated, _ = side_effect_statements(one_word_model, relations[0], edits, apart, n=4, seed=42)
+    unrelated, _ = side_effect_statements(model, relations[0], edits, apart, n=4, seed=42)
     assert len(unrelated) == record.n_unrelated == 4
     effects = {
-        layers: side_effects(
-            one_word_model, unrelated, {"mean": differences}, betas=[0.6], layers=layers, progress=False
-        )["mean"][0]
+        layers: side_effects(model, unrelated, {"mean": differences}, betas=[0.6], layers=layers, progress=False)[
+            "mean"
+        ][0]
         for layers in (None, (0,))
     }
     outcome = record.methods["mean"]
@@ -364,9 +360,7 @@ def test_side_effects_of_single_layer_edits_are_those_of_edits_at_that_layer(one
     assert effects[(0,)].mean_kl != effects[None].mean_kl
 
 
-def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(
-    one_word_model, relations, monkeypatch
-):
+def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(model, relations, monkeypatch):
     import lrc_tl.experiments.one_relation as benchmark
 
     read, calls = benchmark.training_activations, []
@@ -379,22 +373,22 @@ def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(
 
     monkeypatch.setattr(benchmark, "training_activations", broken)
     settings = replace(SETTINGS, n_side_effects=0, random_model=True)
-    (record,) = run_protocol(one_word_model, relations[:1], methods=("mean",), settings=settings).records
+    (record,) = run_protocol(model, relations[:1], methods=("mean",), settings=settings).records
     assert record.methods["mean"].control_random_model is None
     assert record.methods["mean"].accuracy > 0
 
 
-def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(one_word_model, relations):
+def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(model, relations):
     single = lrc.Relation.from_pairs(
         "one to one", [(f"w{n}", f"w{n + 20}") for n in range(20)], templates=["{} w41"]
     )
-    spoken = spoken_relation(one_word_model, tail="w0")
+    spoken = spoken_relation(model, tail="w0")
     shifted = [*spoken.facts[1:], spoken.facts[0]]
     wrong = lrc.Relation.from_pairs(
         "unknown", [(f.subject, f"{g.object} w9 w9") for f, g in zip(spoken.facts, shifted, strict=True)],
         templates=["{} w0"],
     )  # fmt: skip
-    result = run_protocol(one_word_model, [single, wrong, relations[0]], methods=("mean",), settings=SETTINGS)
+    result = run_protocol(model, [single, wrong, relations[0]], methods=("mean",), settings=SETTINGS)
     left = result.relations_left_out
     assert left["one to one"] == "it is one-to-one: fewer than two objects have two facts or more"
     assert left["unknown"].startswith("the model knows 0 of ")
@@ -404,19 +398,19 @@ def test_relations_that_cannot_be_evaluated_are_listed_with_the_reason(one_word_
     with pytest.raises(
         ValueError, match=r"no relation could be evaluated: one to one: it is.*; unknown: the model"
     ):
-        run_protocol(one_word_model, {r.name: r for r in (single, wrong)}, methods=("mean",), settings=SETTINGS)
+        run_protocol(model, {r.name: r for r in (single, wrong)}, methods=("mean",), settings=SETTINGS)
 
 
-def test_too_few_facts_for_the_shots_is_a_reason(one_word_model, relations):
+def test_too_few_facts_for_the_shots_is_a_reason(model, relations):
     many = replace(SETTINGS, shots=30)
     with pytest.raises(ValueError, match="30 shots were asked for, but relation 'r0' has only"):
-        run_protocol(one_word_model, relations[:1], methods=("mean",), settings=many)
+        run_protocol(model, relations[:1], methods=("mean",), settings=many)
 
 
-def test_settings_are_chosen_on_training_facts_alone(one_word_model, monkeypatch):
-    relation = max(spoken_relations(one_word_model, 6), key=lambda relation: len(relation.facts))
+def test_settings_are_chosen_on_training_facts_alone(model, monkeypatch):
+    relation = max(spoken_relations(model, 6), key=lambda relation: len(relation.facts))
     result = run_protocol(
-        one_word_model,
+        model,
         [relation],
         methods=("lrc", "mean"),
         seeds=(1,),
@@ -424,7 +418,7 @@ def test_settings_are_chosen_on_training_facts_alone(one_word_model, monkeypatch
     )
     (record,) = result.records
     train, _ = relation.split(seed=1)
-    chosen = lrc.select_settings(one_word_model, train, shots=0, seed=1, progress=False)
+    chosen = lrc.select_settings(model, train, shots=0, seed=1, progress=False)
     assert record.selected == chosen.to_dict()
     for field in ("subject_layer", "object_layer", "rank"):
         assert getattr(record, field) == getattr(chosen, field)

@@ -310,7 +310,7 @@ with tempfile.TemporaryDirectory() as place:
     for attempt in range(10):
         child = os.fork()
         if child == 0:
-            calls, last = 0, random.Random(attempt).randrange(calls // 3)
+            calls, last = 0, random.Random(attempt).randrange(calls // 2)
             sys.setprofile(count)
             run(out=folder, resume=True)
             os._exit(0)
