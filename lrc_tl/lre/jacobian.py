@@ -197,26 +197,38 @@ def checked_positions(
 
 
 def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
-    """Rows of a Jacobian in one pass, by default as many as run fast.
+    """Rows of a Jacobian in one pass, by default as many as run fast, and on a GPU as fit into what is free there.
 
     Raises:
         ValueError: `memory_limit` is too small for one row.
     """
     d_model = int(model.cfg.d_model)
-    if memory_limit is None:
-        return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == HOST.type else d_model
+    device = torch.device(model.cfg.device)
+    if memory_limit is None and device.type == HOST.type:
+        return min(d_model, _ROWS_AT_ONCE)
     width: int = max(parameter.element_size() for parameter in model.parameters())
     d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
     d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
     n_after = len(tokens.input_ids) - tokens.subject_position
     # What is alive at the worst moment of one block: a few tensors of the widest kind, keys over the whole text.
     row = width * (n_after * (4 * d_mlp + 4 * d_model + 4 * d_heads) + 4 * len(tokens.input_ids) * d_heads)
+    if memory_limit is None:
+        free = free_bytes(device)
+        return d_model if free is None else max(1, min(d_model, free // row))
     if memory_limit < row:
         raise ValueError(
             f"memory_limit is {memory_limit} bytes, but one row of the Jacobian takes about {row}; raise it, or "
             "give shorter prompts"
         )
     return int(min(d_model, memory_limit // row))
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be had on a GPU, what torch holds back there included; None on other devices."""
+    if device.type != "cuda":
+        return None
+    held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held_back
 
 
 def subject_object_graph(
