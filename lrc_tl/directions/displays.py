@@ -67,14 +67,21 @@ def set_html(self: "ConceptSet") -> str:
         nearest = int(others.argmax())
         beside = f"{names[nearest]} ({float(others[nearest]):.2f})" if len(names) > 1 else None
         rows.append([direction.object_name, direction.norm, direction.threshold, beside])
-    objects = table(["object", "norm", "threshold", "nearest (cosine)"], rows, most=MOST_ROWS)
+    head = ["object", "norm", "threshold", "nearest (cosine)"]
+    if not any(direction.threshold is not None for direction in directions):
+        head, rows = [*head[:2], head[3]], [[*row[:2], row[3]] for row in rows]
+    objects = table(head, rows, most=MOST_ROWS)
     if len(names) > MOST_ROWS:
         objects = Html(objects + note(f"… and {len(names) - MOST_ROWS} objects more"))
     parts = [objects]
     if len(names) > 1:
         first = cosines[:MOST_IN_MAP, :MOST_IN_MAP].tolist()
         parts.append(Html(note("cosines between reading vectors") + heat_map(names, names, first, scale=1.0)))
-    made_with = {key: value for key, value in self.settings.items() if isinstance(value, str | int | float)}
+    made_with = {
+        key: value
+        for key, value in self.settings.items()
+        if isinstance(value, str | int | float) and not key.endswith("_hash")
+    }
     said = ", ".join(
         f"{key} {value if isinstance(value, str | int) else number(value)}" for key, value in made_with.items()
     )

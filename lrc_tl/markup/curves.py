@@ -22,7 +22,7 @@ def sparkline(values: Sequence[float], *, logarithmic: bool = False) -> Html:
     heights = {place: math.log10(values[place]) if logarithmic else values[place] for place in places}
     low, high = min(heights.values()), max(heights.values())
     points = [(_along(place, 0, max(len(values) - 1, 1)), _down(heights[place], low, high)) for place in places]
-    step = max(1, len(places) // 200)
+    step = -(-len(places) // 200)
     hovers = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="transparent"><title>{place + 1}: '
         f"{html_of(number(values[place]))}</title></circle>"

@@ -149,6 +149,14 @@ def test_a_set_shows_norms_thresholds_nearest_objects_and_cosines():
             assert float(hovers[f"{first}, {second}"]) == pytest.approx(float(cosines[i, j]), abs=1e-5)
 
 
+def test_a_set_without_thresholds_has_no_column_for_them_and_hashes_are_not_shown():
+    plain = concept_set(["a", "b"], calibrated=False)
+    shown = seen(lrc.ConceptSet(dict(plain), settings={"rank": 64, "lre_prompts_hash": "c2e2"})).whole
+    assert "threshold" not in shown
+    assert "c2e2" not in shown
+    assert "rank 64" in shown
+
+
 def test_a_direction_shows_its_fields():
     plain = seen(named(0, "Japan")).cells
     fields = dict(zip(plain[::2], plain[1::2], strict=True))

@@ -269,7 +269,7 @@ def test_learned_positions_of_padded_rows_are_those_of_the_rows_alone(class_of_m
 
 def test_strengths_can_neither_be_chosen_nor_swept(model):
     steering = from_clean()
-    with pytest.raises(ValueError, match="2 strengths for 0 steerings that add or swap"):
+    with pytest.raises(ValueError, match="2 strengths for 0 steerings that add, swap or clamp"):
         lrc.generate(model, WORDS[0], steering=steering, strengths=[0.1, 0.2])
     edits = [lrc.evaluation.Edit(prompt=lrc.Prompt(text=WORDS[0], subject="w1", object="w6"), target="w7")]
     with pytest.raises(
