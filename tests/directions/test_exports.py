@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lrc_tl as lrc
+from lrc_tl.directions import layer_vectors
 
 gguf = pytest.importorskip("gguf")
 
@@ -30,9 +31,9 @@ def concepts(layer=1, seed=0, width=12, fingerprint=None, suffix="hook_resid_pos
 
 def test_a_concept_is_exported_at_its_own_layer_or_copied_over_layers():
     made = concepts(layer=2)
-    assert list(lrc.directions.layer_vectors(made, "Chad")) == [2]
-    assert torch.equal(lrc.directions.layer_vectors(made, "Chad", scale=40.0)[2], made["Chad"].vector * 40)
-    copied = lrc.directions.layer_vectors(made, "France", layers=[5, 1, 5], scale=-2.0)
+    assert list(layer_vectors(made, "Chad")) == [2]
+    assert torch.equal(layer_vectors(made, "Chad", scale=40.0)[2], made["Chad"].vector * 40)
+    copied = layer_vectors(made, "France", layers=[5, 1, 5], scale=-2.0)
     assert list(copied) == [1, 5]
     for vector in copied.values():
         assert torch.equal(vector, made["France"].vector * -2)
@@ -42,11 +43,11 @@ def test_a_concept_is_exported_at_its_own_layer_or_copied_over_layers():
 
 def test_sets_of_several_layers_leave_and_come_back():
     sets = [concepts(layer=3, seed=3), concepts(layer=1, seed=1, names=("France",))]
-    assert list(lrc.directions.layer_vectors(sets, "France", scale=7.0)) == [1, 3]
+    assert list(layer_vectors(sets, "France", scale=7.0)) == [1, 3]
     back = lrc.directions.concepts_by_layer(
         {
-            "France": lrc.directions.layer_vectors(sets, "France", scale=7.0),
-            "Chad": lrc.directions.layer_vectors(sets[0], "Chad"),
+            "France": layer_vectors(sets, "France", scale=7.0),
+            "Chad": layer_vectors(sets[0], "Chad"),
         },
         relation="capital",
     )
@@ -72,14 +73,14 @@ class OfSteeringVectors:
 
 def test_vectors_of_other_libraries_come_in_and_go_out():
     made = concepts(layer=2)
-    vectors = lrc.directions.layer_vectors(made, "Chad", layers=[1, 2], scale=30.0)
+    vectors = layer_vectors(made, "Chad", layers=[1, 2], scale=30.0)
     arrays = {layer: vector.numpy() for layer, vector in vectors.items()}
     control = lrc.directions.ControlVector(vectors=vectors, model_hint="gemma3", name="Chad")
     for given in (vectors, arrays, OfRepeng("gemma3", arrays), OfSteeringVectors(vectors), control):
         back = lrc.directions.concepts_by_layer({"Chad": given})
         assert list(back) == [1, 2]
         torch.testing.assert_close(back[2]["Chad"].vector, made["Chad"].vector)
-        again = lrc.directions.layer_vectors(list(back.values()), "Chad", scale=back[2]["Chad"].norm)
+        again = layer_vectors(list(back.values()), "Chad", scale=back[2]["Chad"].norm)
         for layer, vector in vectors.items():
             torch.testing.assert_close(again[layer], vector)
 
@@ -112,7 +113,7 @@ def test_a_direction_is_made_of_a_numpy_array_as_of_a_tensor():
 def test_a_control_vector_has_the_layout_that_llama_cpp_reads(tmp_path):
     made = concepts(layer=2)
     path = tmp_path / "chad.gguf"
-    vectors = lrc.directions.layer_vectors(made, "Chad", layers=[1, 2, 11], scale=30.0)
+    vectors = layer_vectors(made, "Chad", layers=[1, 2, 11], scale=30.0)
     lrc.write_control_vector(path, vectors, model_hint="gemma3", name="capital: Chad")
     reader = gguf.GGUFReader(path)
     assert reader.get_field("general.architecture").contents() == "controlvector"
@@ -129,9 +130,7 @@ def test_a_control_vector_has_the_layout_that_llama_cpp_reads(tmp_path):
 def test_a_control_vector_comes_back_bit_for_bit_and_makes_a_set(tmp_path):
     made = concepts(layer=2)
     path = tmp_path / "Côte.gguf"
-    lrc.write_control_vector(
-        path, lrc.directions.layer_vectors(made, "France", scale=8.0), model_hint="", name="日本"
-    )
+    lrc.write_control_vector(path, layer_vectors(made, "France", scale=8.0), model_hint="", name="日本")
     back = lrc.directions.read_control_vector(path)
     assert (back.model_hint, back.name, list(back.vectors)) == ("", "日本", [2])
     assert torch.equal(back.vectors[2], made["France"].vector * 8)
@@ -143,7 +142,7 @@ def test_a_control_vector_comes_back_bit_for_bit_and_makes_a_set(tmp_path):
 def test_adding_the_exported_vectors_by_hand_is_steering_in_absolute_units(word_model):
     made = concepts(layer=1)
     ids = torch.tensor([[1, 5, 6, 7]])
-    exported = lrc.directions.layer_vectors(made, "France", layers=[1, 2], scale=3.0)
+    exported = layer_vectors(made, "France", layers=[1, 2], scale=3.0)
     hooks = [
         (f"blocks.{layer}.hook_resid_post", lambda residual, hook, vector=vector: residual + vector.to(residual))
         for layer, vector in exported.items()
@@ -214,27 +213,27 @@ def test_bad_input_is_refused_with_what_to_do(tmp_path, word_model, monkeypatch)
     made, path = concepts(layer=2), tmp_path / "v.gguf"
     for layers in ([], [-1]):
         with pytest.raises(ValueError, match="give one or more, counted from 0"):
-            lrc.directions.layer_vectors(made, "Chad", layers=layers)
+            layer_vectors(made, "Chad", layers=layers)
     with pytest.raises(ValueError, match="layers is 'all'; give 'own' or layer numbers"):
-        lrc.directions.layer_vectors(made, "Chad", layers="all")
+        layer_vectors(made, "Chad", layers="all")
     with pytest.raises(ValueError, match="scale is nan"):
-        lrc.directions.layer_vectors(made, "Chad", scale=float("nan"))
+        layer_vectors(made, "Chad", scale=float("nan"))
     with pytest.raises(KeyError, match="no concept 'Chd'; near names: Chad"):
-        lrc.directions.layer_vectors(made, "Chd")
+        layer_vectors(made, "Chd")
     with pytest.raises(ValueError, match="2 sets stand at layer 2"):
-        lrc.directions.layer_vectors([made, made], "Chad")
+        layer_vectors([made, made], "Chad")
     with pytest.raises(ValueError, match="layers are given for 2 sets"):
-        lrc.directions.layer_vectors([made, concepts(layer=1)], "Chad", layers=[3])
+        layer_vectors([made, concepts(layer=1)], "Chad", layers=[3])
     with pytest.raises(ValueError, match="different widths"):
-        lrc.directions.layer_vectors([made, concepts(layer=1, width=8)], "Chad")
+        layer_vectors([made, concepts(layer=1, width=8)], "Chad")
     with pytest.raises(ValueError, match=r"a set stands at blocks\.2\.hook_resid_mid"):
-        lrc.directions.layer_vectors(concepts(layer=2, suffix="hook_resid_mid"), "Chad")
+        layer_vectors(concepts(layer=2, suffix="hook_resid_mid"), "Chad")
     fingerprint = lrc.models.ModelFingerprint.of(word_model)
     others = [concepts(layer, fingerprint=replace(fingerprint, name=f"m{layer}")) for layer in (1, 2)]
     with pytest.raises(lrc.errors.FingerprintMismatch, match="name 'm1' against 'm2'"):
-        lrc.directions.layer_vectors(others, "Chad")
+        layer_vectors(others, "Chad")
     with pytest.raises(ValueError, match="there are no sets"):
-        lrc.directions.layer_vectors([], "Chad")
+        layer_vectors([], "Chad")
     with pytest.raises(ValueError, match="there are no vectors"):
         lrc.directions.concepts_by_layer({"Chad": {}})
     with pytest.raises(ValueError, match="layer -1; give layers counted from 0"):
@@ -276,7 +275,7 @@ def pairs(layer=1):
 
 def test_what_is_exported_is_the_vector_that_a_direction_writes_with(tmp_path):
     made, path = pairs(layer=2), tmp_path / "v.gguf"
-    vectors = lrc.directions.layer_vectors(made, "Chad", layers=[1, 2], scale=40.0)
+    vectors = layer_vectors(made, "Chad", layers=[1, 2], scale=40.0)
     assert torch.equal(vectors[2], made["Chad"].write_vector * 40)
     assert not torch.equal(made["Chad"].write_vector, made["Chad"].vector)
     lrc.write_control_vector(path, vectors, model_hint="gemma3")
@@ -286,7 +285,7 @@ def test_what_is_exported_is_the_vector_that_a_direction_writes_with(tmp_path):
 def test_adding_an_exported_writing_vector_by_hand_is_steering_in_absolute_units(word_model):
     made = pairs()
     ids = torch.tensor([[1, 5, 6, 7]])
-    vector = lrc.directions.layer_vectors(made, "France", scale=3.0)[1]
+    vector = layer_vectors(made, "France", scale=3.0)[1]
     hook = ("blocks.1.hook_resid_post", lambda residual, hook: residual + vector.to(residual))
     with word_model.hooks(fwd_hooks=[hook]):
         expected = word_model(ids)

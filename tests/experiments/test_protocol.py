@@ -333,33 +333,6 @@ def test_controls_and_single_layer_edits_are_those_of_the_pieces(model, relation
     assert found.curve[0].mean_log_odds_change != found.curve_single_layer[0].mean_log_odds_change
 
 
-def test_side_effects_of_single_layer_edits_are_those_of_edits_at_that_layer(model, relations):
-    settings = replace(SETTINGS, n_side_effects=4, single_layer=True, betas=0.6)
-    names = {name for fact in relations[0].facts for name in (fact.subject, fact.object)}
-    first, second, *_ = (f"w{n}" for n in range(44) if f"w{n}" not in names)
-    apart = [lrc.Relation.from_pairs("apart", [(first, second), (second, first)], templates=["{} w40"])]
-    (record,) = run_protocol(model, relations[:1], methods=("mean",), settings=settings, others=apart).records
-    train, test = relations[0].split(seed=42)
-    known = lrc.filter_known(model, train.prompts(seed=42), seed=42)
-    concepts = lrc.mean_concepts(model, known.prompts, layer=0)
-    prompts = {prompt.text: prompt for prompt in test.prompts(seed=42, templates="all")}
-    asked = {asked.subject: prompts[asked.text] for asked in record.test_prompts}
-    edits = [Edit(prompt=asked[edit.subject], target=edit.target) for edit in record.edits]
-    differences = torch.stack([concepts[e.target].vector - concepts[e.prompt.object].vector for e in edits])
-    unrelated, _ = side_effect_statements(model, relations[0], edits, apart, n=4, seed=42)
-    assert len(unrelated) == record.n_unrelated == 4
-    effects = {
-        layers: side_effects(model, unrelated, {"mean": differences}, betas=[0.6], layers=layers, progress=False)[
-            "mean"
-        ][0]
-        for layers in (None, (0,))
-    }
-    outcome = record.methods["mean"]
-    assert outcome.curve_single_layer[0].unrelated.kl == pytest.approx(effects[(0,)].mean_kl)
-    assert outcome.curve[0].unrelated.kl == pytest.approx(effects[None].mean_kl)
-    assert effects[(0,)].mean_kl != effects[None].mean_kl
-
-
 def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(model, relations, monkeypatch):
     import lrc_tl.experiments.one_relation as benchmark
 
