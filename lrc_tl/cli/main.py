@@ -36,14 +36,7 @@ from lrc_tl.cli.common import (
 )
 from lrc_tl.cli.report import report
 from lrc_tl.cli.sweep import SWEEP_EPILOG, merge, sweep
-from lrc_tl.methods.method import (
-    METHODS,
-    OBJECT_SHARE,
-    Method,
-    default_method,
-    meant_method,
-    require_methods,
-)
+from lrc_tl.methods.method import METHODS, OBJECT_SHARE, Method, default_method, meant_method, require_methods
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.relations.prompts import find_subject
 from lrc_tl.storage.json_results import check_target

@@ -306,10 +306,8 @@ def test_the_file_of_a_packaged_model_loads_as_that_model(tmp_path):
     with path.open("wb") as joined:
         for package, file in gemma.parts:
             joined.write((Path(importlib.util.find_spec(package).origin).parent / file).read_bytes())
-    model = lrc.load_model(path)
-    fingerprint = lrc.models.ModelFingerprint.of(model)
-    assert fingerprint.name == "gemma-3-270m"
-    assert fingerprint.model_class == "HookedTransformer"
+    fingerprint = lrc.models.ModelFingerprint.of(lrc.load_model(path))
+    assert (fingerprint.name, fingerprint.model_class) == ("gemma-3-270m", "HookedTransformer")
 
 
 @pytest.mark.real_model
