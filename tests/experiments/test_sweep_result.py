@@ -1,5 +1,6 @@
 """The best cells and comparisons of a sweep, on made-up records whose answers are known."""
 
+import json
 import random
 
 import numpy as np
