@@ -10,10 +10,11 @@ Run it with nothing else on the machine (about 10 minutes). Parts:
 - `leave_one_out`: `DualFit.choose_noise` leaves each fact out of all means and keeps W. Here W is made anew
   without the fact too (an LRE of each prompt is fitted once, and W without a prompt is the mean of the others).
 
-Writes `benchmarks/results/dual.json`, with the parts that were run, and prints a table for each.
+Writes `benchmarks/results/dual.json`, in which parts that were not run again stay, and prints each.
 """
 
 import argparse
+import json
 import time
 import warnings
 from collections import Counter
@@ -38,6 +39,7 @@ MODEL = "packaged:gemma-3-270m"
 SUBJECT_LAYER, OBJECT_LAYER = 9, 17
 RELATIONS = ("city_in_country", "animal_class", "country_language")
 GIVEN_NOISE = 10.0
+PARTS = ("cost", "wide", "leave_one_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +239,7 @@ def best_noise(accuracies: Sequence[float]) -> float:
 def main() -> None:
     """Run the parts, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="cost,wide,leave_one_out")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--out", type=Path, default=RESULTS / "dual.json")
     parser.add_argument("--n-prompts", type=int, default=20)
     parser.add_argument("--n-background", type=int, help="Prompts of the background; else all, as by default.")
@@ -246,7 +248,9 @@ def main() -> None:
     parser.add_argument("--relations", default=",".join(RELATIONS))
     given = parser.parse_args()
     parts, started = given.parts.split(","), time.perf_counter()
-    results: dict[str, Any] = {"n_threads": torch.get_num_threads()}
+    earlier = json.loads(given.out.read_text()) if given.out.exists() else {}
+    results: dict[str, Any] = {name: earlier[name] for name in PARTS if name in earlier}
+    results["n_threads"] = torch.get_num_threads()
     model = None
     if {"cost", "leave_one_out"} & {*parts}:
         model = lrc.load_model(MODEL)

@@ -7,7 +7,6 @@ traceback. Nothing here imports torch before a command runs that needs it.
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -45,6 +44,7 @@ from lrc_tl.methods.method import (
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.relations.prompts import find_subject
 from lrc_tl.storage.json_results import check_target
+from lrc_tl.storage.own_version import own_version
 
 if TYPE_CHECKING:  # imports torch
     from lrc_tl.passes.known_prompts import KnownPrompts
@@ -59,7 +59,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> bool:
     if asked:
-        print(f"lrc-tl {version('lrc-tl')}")
+        print(f"lrc-tl {own_version()}")
         raise typer.Exit
     return bool(asked)
 

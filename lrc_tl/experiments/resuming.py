@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lrc_tl.errors import FingerprintMismatch, ResultFileError, ResumeError
 from lrc_tl.experiments.record import Record, record_from_dict
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.storage.json_results import read_sealed_result, write_result
+from lrc_tl.storage.own_version import own_version
 
 KIND = "benchmark_part"
 """Name of the schema without `lrc_tl.`."""
@@ -100,8 +100,8 @@ class StoredRecords:
         return stored.record
 
     def _difference(self, stored: StoredRecord, name: str, content: Any) -> str | None:
-        if stored.library != version("lrc-tl"):
-            return f"it was made by lrc_tl {stored.library}, not {version('lrc-tl')}"
+        if stored.library != own_version():
+            return f"it was made by lrc_tl {stored.library}, not {own_version()}"
         if model := model_difference(stored.model, self.fingerprint.to_dict()):
             return f"it was made on another model ({model})"
         if listed := settings_difference(stored.settings, self.settings):

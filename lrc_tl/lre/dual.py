@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 METHOD = "lrc-map"
 DEFAULT_NOISE = 10.0
-"""Where no training facts tell a better one. It has not been measured against others yet."""
+"""Where no training facts tell a better one: as accurate as a chosen one on 25 relations (`benchmarks/README.md`).
+
+Edits alone do better with 1."""
 NOISES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Those that training facts choose among."""
 _LEAST_DISTANCE = 1e-6

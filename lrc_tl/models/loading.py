@@ -16,7 +16,7 @@ from lrc_tl.models.mapped_weights import (
     plain_hooked_transformer,
     store_by_output,
 )
-from lrc_tl.models.packaged import PACKAGED, gguf_folder, packaged_folder
+from lrc_tl.models.packaged import PACKAGED, gguf_folder, listed_name, packaged_folder
 
 Backend = Literal["auto", "hooked_transformer", "bridge"]
 
@@ -68,7 +68,8 @@ def load_model(
     elif Path(name_or_model).is_dir():
         model = _from_folder(Path(name_or_model), None, backend, device, dtype)
     elif Path(name_or_model).suffix == ".gguf" and Path(name_or_model).is_file():
-        model = _from_folder(gguf_folder(Path(name_or_model)), None, backend, device, dtype)
+        folder = gguf_folder(Path(name_or_model))
+        model = _from_folder(folder, listed_name(folder), backend, device, dtype)
     else:
         model = _from_name(str(name_or_model), backend, device, dtype)
     model.eval()

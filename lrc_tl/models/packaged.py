@@ -86,6 +86,13 @@ def _conversions() -> Path:
     return cache_folder() / _LAYOUT
 
 
+def listed_name(folder: Path) -> str | None:
+    """The name under which HookedTransformer lists a converted model; None: it lists none."""
+    if folder.parent != _conversions():
+        return None
+    return next((model.listed_name for model in PACKAGED.values() if model.folder == folder.name), None)
+
+
 def gguf_folder(path: Path) -> Path:
     """The converted Hugging Face folder of any GGUF file, kept by the file's SHA-256.
 

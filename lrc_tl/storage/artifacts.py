@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lrc_tl.errors import ArtifactError
 from lrc_tl.storage.json_fields import as_text, conforms, parsed
+from lrc_tl.storage.own_version import NOT_INSTALLED
 from lrc_tl.storage.whole_file import whole_file, written_file
 
 SCHEMA_NAME = "lrc_tl.artifact"
@@ -53,7 +54,7 @@ def library_versions() -> dict[str, str]:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = "not installed"
+            versions[name] = NOT_INSTALLED
     return versions
 
 

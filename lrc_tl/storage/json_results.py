@@ -9,11 +9,11 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lrc_tl.errors import ResultFileError
+from lrc_tl.storage.own_version import own_version
 from lrc_tl.storage.whole_file import whole_file, written_file
 
 HEAD = ("schema", "lrc_tl", "model", "settings", "seconds", "peak_rss_bytes")
@@ -82,7 +82,7 @@ def write_result(
         raise ValueError(f"results may not be called {', '.join(taken)}: every result file has such a field")
     content = {
         "schema": {"name": f"lrc_tl.{kind}", "version": schema_version},
-        "lrc_tl": version("lrc-tl"),
+        "lrc_tl": own_version(),
         "model": model,
         "settings": settings,
         "seconds": seconds,

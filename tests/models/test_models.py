@@ -1,12 +1,14 @@
 """Loading: what is found, what is refused, and that a killed conversion leaves nothing behind."""
 
 import hashlib
+import importlib.util
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -286,6 +288,19 @@ def test_a_damaged_gguf_file_is_named_in_one_line(tmp_path, monkeypatch):
             lrc.load_model(path)
         assert str(caught.value).isprintable()
         assert "partial-" not in str(caught.value)
+
+
+@pytest.mark.real_model
+def test_the_file_of_a_packaged_model_loads_as_that_model(tmp_path):
+    gemma = packaged.PACKAGED["packaged:gemma-3-270m"]
+    path = tmp_path / "any name.gguf"
+    with path.open("wb") as joined:
+        for package, file in gemma.parts:
+            joined.write((Path(importlib.util.find_spec(package).origin).parent / file).read_bytes())
+    model = lrc.load_model(path)
+    fingerprint = lrc.models.ModelFingerprint.of(model)
+    assert fingerprint.name == "gemma-3-270m"
+    assert fingerprint.model_class == "HookedTransformer"
 
 
 @pytest.mark.real_model
