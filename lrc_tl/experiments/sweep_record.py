@@ -65,9 +65,9 @@ class CellRecord:
             cell=SweepCell(**value["cell"]),
             left_out=value["left_out"],
             n_lre_prompts=value["n_lre_prompts"],
-            places={reading: tuple(places) for reading, places in value["places"].items()},
-            validation_places={reading: tuple(p) for reading, p in value["validation_places"].items()},
-            control_places=None if control is None else tuple(control),
+            places={reading: numbers(places) for reading, places in value["places"].items()},
+            validation_places={reading: numbers(p) for reading, p in value["validation_places"].items()},
+            control_places=None if control is None else numbers(control),
             faithful=None if faithful is None else _bits(faithful),
             chosen_noise=value["chosen_noise"],
             edits=tuple(map(EditScores.from_dict, value["edits"])),
@@ -75,10 +75,14 @@ class CellRecord:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON; places as `"1 3 1"`, since there are very many."""
+        control = self.control_places
         return {
             **vars(self),
             "cell": self.cell.to_dict(),
+            "places": {reading: _words(places) for reading, places in self.places.items()},
+            "validation_places": {reading: _words(p) for reading, p in self.validation_places.items()},
+            "control_places": None if control is None else _words(control),
             "faithful": None if self.faithful is None else _text(self.faithful),
             "edits": [scores.to_dict() for scores in self.edits],
             "validation_edits": [scores.to_dict() for scores in self.validation_edits],
@@ -175,6 +179,15 @@ def left_out_record(relation: str, seed: int, reason: str, cells: Sequence[Sweep
 def left_out_cell(cell: SweepCell, reason: str) -> CellRecord:
     """The record of a cell without directions."""
     return CellRecord(cell=cell, left_out=reason, places={}, validation_places={})
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """The places that a record's file holds as one text."""
+    return tuple(map(int, text.split()))
+
+
+def _words(places: Sequence[int]) -> str:
+    return " ".join(map(str, places))
 
 
 def _text(outcomes: Sequence[bool]) -> str:

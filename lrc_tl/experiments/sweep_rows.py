@@ -121,7 +121,7 @@ def read_rows(paths: Iterable[Path]) -> pd.DataFrame:
     tables = []
     for path in paths:
         try:
-            table = pq.read_table(path)
+            table = pq.ParquetFile(path, read_dictionary=list(_TEXTS)).read(use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise ResumeError(
                 f"{path} is damaged or no file of rows ({error}); delete it to have it made anew"
@@ -134,11 +134,25 @@ def read_rows(paths: Iterable[Path]) -> pd.DataFrame:
                 "it made anew"
             )
         tables.append(table)
-    return as_frame(pa.concat_tables(tables) if tables else SCHEMA.empty_table())
+    columns = {name: [table.column(name) for table in tables] for name in COLUMNS}
+    tables.clear()
+    return _frame(columns)
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:
     """A table of `SCHEMA` as a frame."""
+    return _frame({name: [table.column(name)] for name in COLUMNS})
+
+
+def _frame(columns: dict[str, list[pa.ChunkedArray]]) -> pd.DataFrame:
+    """The columns, each given in pieces, as a frame; each piece is let go before the next column is made."""
     kinds = {pa.int64(): pd.Int64Dtype()}
-    frame: pd.DataFrame = table.to_pandas(types_mapper=kinds.get)
-    return frame
+    series = {}
+    for field in SCHEMA:
+        pieces = columns.pop(field.name)
+        chunks = [chunk.cast(field.type) for piece in pieces for chunk in piece.chunks]
+        del pieces
+        whole = pa.chunked_array(chunks, type=field.type)
+        chunks.clear()
+        series[field.name] = whole.to_pandas(types_mapper=kinds.get)
+    return pd.DataFrame(series, copy=False)

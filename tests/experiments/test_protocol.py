@@ -137,12 +137,12 @@ def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(word_model
 
 
 def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(word_model, relations, monkeypatch):
-    from lrc_tl.lre.layer_grid import fit_layer_grid
+    from lrc_tl.lre.layer_grid import fit_exact_pairs
 
     grids = []
     monkeypatch.setattr(
-        "lrc_tl.methods.fitting.fit_layer_grid",
-        lambda *args, **options: grids.append(options) or fit_layer_grid(*args, **options),
+        "lrc_tl.methods.fitting.fit_exact_pairs",
+        lambda *args, **options: grids.append(args) or fit_exact_pairs(*args, **options),
     )
     quick = replace(SETTINGS, n_side_effects=0)
     swept = run_protocol(
@@ -191,7 +191,8 @@ def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(word
     import lrc_tl.methods.fitting as fitting
 
     grids = []
-    monkeypatch.setattr(fitting, "fit_layer_grid", lambda *a, **k: grids.append(k) or lrc.fit_layer_grid(*a, **k))
+    fit = fitting.fit_exact_pairs
+    monkeypatch.setattr(fitting, "fit_exact_pairs", lambda *a, **k: grids.append((a, k)) or fit(*a, **k))
     settings = replace(SETTINGS, object_layers=2, n_side_effects=0)
     methods = ("lrc-combined", "lrc-ridge", "lrc", "lrc-final")
     (record,) = run_protocol(word_model, relations[:1], methods=methods, settings=settings).records
