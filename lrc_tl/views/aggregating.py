@@ -81,6 +81,7 @@ def _at_best(
     # Whatever else varies is not averaged over: the best of it counts.
     others = [name for name in (*CELL, *EDIT) if name not in open_columns and varies(measured, name) > 1]
     means = over_relations(measured, [*open_columns, *others])
+    means = means[means["n_relations"] == means["n_relations"].max()]
     order = means.sort_values(
         ["mean", *open_columns], ascending=[metric_of(deciding).smaller_is_better, *(True for _ in open_columns)]
     )
@@ -125,14 +126,15 @@ def with_intervals(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def near_best(relation_values: pd.DataFrame, *, smaller_is_better: bool) -> tuple[int, set[int]]:
-    """The best column, and the columns that cannot be told from it; one row per relation.
+    """The best column, of those with the most relations, and what cannot be told from it; one row per relation.
 
     A column is near where the 95 % bootstrap interval over relations of its difference from the best, relation by
     relation, holds 0. With one relation, or none in common, only what is equal to the best is near.
     """
     values = relation_values.to_numpy(dtype=np.float64)
     means = np.array([mean_and_std(column[np.isfinite(column)].tolist())[0] for column in values.T])
-    signed = -means if smaller_is_better else means
+    counts = np.isfinite(values).sum(axis=0)
+    signed = np.where(counts == counts.max(), -means if smaller_is_better else means, -np.inf)
     best = int(np.nanargmax(signed))
     near = set()
     for place, column in enumerate(values.T):

@@ -4,6 +4,7 @@ A figure is a drawing; its numbers come from a tidy frame and stand here once, f
 """
 
 import importlib.util
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -210,7 +211,7 @@ class Figure:
             )
         if is_installed("plotly"):
             # A front end without plotly takes the drawing instead; none has to fetch anything.
-            bundle["application/vnd.plotly.v1+json"] = self.plotly().to_plotly_json()
+            bundle["application/vnd.plotly.v1+json"] = json.loads(self.plotly().to_json())
         return bundle
 
     @property

@@ -13,6 +13,7 @@ from lrc_tl.views.aggregating import (
     at_one_setting,
     averaged,
     near_best,
+    over_relations,
     over_seeds,
     with_intervals,
 )
@@ -76,7 +77,7 @@ def plot_layer_grid(
     return Figure(
         title=_titled(metric, reading, "subject by object layer"),
         panels=tuple(panels),
-        note=joined(averaged(rows), choice, marks),
+        note=joined(averaged(rows), _uneven(rows), choice, marks),
         columns=columns,
         panel_size=(max(3.4, min(8.0, 1.7 + 0.44 * widest)), max(2.6, min(8.0, 1.1 + 0.32 * tallest))),
     )
@@ -114,6 +115,14 @@ def _grid_panel(rows: pd.DataFrame, metric: str, method: str, limits: tuple[floa
             near=frozenset(places[place] for place in near),
         ),
     )
+
+
+def _uneven(rows: pd.DataFrame) -> str:
+    """That cells are means over other numbers of relations, where they are."""
+    counts = over_relations(rows, ["method", "subject_layer", "object_layer"])["n_relations"]
+    if counts.nunique() == 1:
+        return ""
+    return f"Cells hold {counts.min()} to {counts.max()} relations; the best is one with the most"
 
 
 def _colour_limits(rows: pd.DataFrame, metric: str) -> tuple[float, float]:

@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lrc_tl.storage.own_version import own_version
 from lrc_tl.storage.whole_file import whole_file
 from lrc_tl.views.aggregating import at_one_setting, described, over_relations, over_seeds, with_intervals
 from lrc_tl.views.layer_figures import counted
@@ -112,7 +112,7 @@ def report_html(source: ReportSource, *, command: str | None = None) -> str:
         lines = "\n".join(" " * (len(line) - len(line.lstrip())) + shown(line) for line in settings.splitlines())
         body.append(f"<details><summary>All settings</summary><pre>{lines}</pre></details>")
     body += ["<h2>Words</h2>", pairs(_DEFINITIONS), f'<p class="soft">{shown(_CITATION)}</p>']
-    body.append(f'<p class="soft">Made by lrc_tl {shown(version("lrc-tl"))}.</p>')
+    body.append(f'<p class="soft">Made by lrc_tl {shown(own_version())}.</p>')
     return page(title=title, body=body)
 
 

@@ -1,6 +1,10 @@
 """What stands in a drawn figure, read back from matplotlib's artists and from plotly's traces."""
 
 import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("plotly")
 from matplotlib.collections import PathCollection, QuadMesh
 
 

@@ -1,4 +1,4 @@
-"""A made-up sweep of a million rows: 25 relations, 2 seeds, 4 methods, 15 by 10 layers, 5 ranks, 2 betas."""
+"""A made-up sweep of 1,050,000 rows: 25 relations, 2 seeds, 4 methods, 15 by 10 layers, 5 ranks, 2 betas."""
 
 import itertools
 
@@ -25,7 +25,6 @@ def million_rows(n_relations: int = 25) -> pd.DataFrame:
     )
     readings = [{"metric": "accuracy", "reading": "plain"}]
     edits = [{"metric": m, "beta": b, "place": "all"} for m in METRICS for b in (0.01, 0.05)]
-    # Of the cells, a quarter has edits at one beta more; it comes to a million.
     kinds = pd.DataFrame([*readings, *edits])
     rows = cells.merge(kinds, how="cross")
     rng = np.random.default_rng(0)

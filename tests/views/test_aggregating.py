@@ -40,6 +40,8 @@ def test_near_the_best_is_what_it_is_not_surely_better_than():
     assert near_best(table, smaller_is_better=False) == (0, {1, 3})
     assert near_best(1 - table, smaller_is_better=True) == (0, {1, 3})
     assert near_best(table.head(1), smaller_is_better=False) == (1, set())
+    fewer = table.assign(lucky=[1.0, *[np.nan] * 5])  # one relation alone
+    assert near_best(fewer, smaller_is_better=False)[0] == 0
     apart = pd.DataFrame({"x": [0.9, np.nan], "y": [np.nan, 0.1]})
     assert near_best(apart, smaller_is_better=False) == (0, set())
 

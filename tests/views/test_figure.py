@@ -60,12 +60,19 @@ def test_an_html_file_fetches_nothing(tmp_path):
 def test_a_notebook_gets_plotly_where_it_can_draw_that_and_a_drawing_otherwise(monkeypatch):
     figure = plot_layer_grid(FRAME)
     bundle = figure._repr_mimebundle_()
-    assert json.dumps(bundle["application/vnd.plotly.v1+json"], default=list)
+    assert json.dumps(bundle["application/vnd.plotly.v1+json"], allow_nan=False)
     assert "<svg" in bundle["text/html"]
     assert len(bundle["text/html"]) < 100_000
     assert bundle["text/plain"] == figure.title
     monkeypatch.setattr(figures, "is_installed", lambda package: package == "matplotlib")
     assert set(figure._repr_mimebundle_()) == {"text/plain", "text/html"}
+
+
+def test_a_notebook_shows_a_figure_without_magic():
+    formatters = pytest.importorskip("IPython.core.formatters")
+    shown, _ = formatters.DisplayFormatter().format(plot_layer_grid(FRAME))
+    assert "<svg" in shown["text/html"]
+    assert "application/vnd.plotly.v1+json" in shown
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path):

@@ -154,6 +154,13 @@ def test_what_a_sweep_lacks_is_refused_with_what_it_has():
         plot_layers(FRAME, methods=["svn"])
 
 
+def test_cells_with_fewer_relations_are_no_best_cells_and_the_note_tells_of_them():
+    frame = FRAME[(FRAME["relation"] == "food kind") | (FRAME["subject_layer"] != 7)]
+    figure = plot_layer_grid(frame, methods=["lrc"], where={"rank": 64})
+    assert figure.panels[0].heat_map.best[0] != 3
+    assert "Cells hold 1 to 3 relations; the best is one with the most." in figure.note
+
+
 def test_one_relation_has_no_bands_and_marks_only_what_is_equal():
     figure = plot_layers(FRAME, over="subject_layer", methods=["lrc"], where={"relation": "food kind"})
     assert figure.note.startswith("food kind, mean over 2 seeds.")

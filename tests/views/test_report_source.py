@@ -1,14 +1,18 @@
 """A report is made of what a run has left behind, and says what it cannot be made of."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from made_up_sweep import sweep_frame
+from spoken import spoken_relations
 from test_protocol_result import RECORDS, RESULT, with_kl
+from tiny_benchmark import BETAS, SETTINGS
 
 import lrc_tl as lrc
 from lrc_tl.errors import ArtifactError
+from lrc_tl.experiments.run import run_protocol
 from lrc_tl.storage.json_results import write_result
 from lrc_tl.views.aggregating import over_relations
 from lrc_tl.views.report_source import report_source
@@ -55,6 +59,22 @@ def test_a_json_file_and_the_result_itself_have_the_same_figures(tmp_path):
             np.testing.assert_allclose(first.y, second.y)
             np.testing.assert_allclose(first.low, second.low)
             np.testing.assert_allclose(first.x, second.x)
+
+
+def test_a_folder_of_results_is_a_source(word_model, tmp_path):
+    result = run_protocol(
+        word_model,
+        spoken_relations(word_model, 1),
+        methods=("lrc", "mean"),
+        seeds=(1,),
+        settings=replace(SETTINGS, betas=BETAS),
+        out=tmp_path,
+    )
+    source = report_source(tmp_path)
+    assert means(source) == means(report_source(result))
+    assert source.model["name"] == lrc.models.ModelFingerprint.of(word_model).name
+    assert source.settings["methods"] == ["lrc", "mean"]
+    assert source.origin == str(tmp_path)
 
 
 def test_a_stored_result_and_a_frame_are_sources_too(tmp_path):
