@@ -10,6 +10,10 @@ from .exports import read_control_vector as read_control_vector
 from .exports import write_control_vector as write_control_vector
 from .pooling import pool_scores as pool_scores
 from .pooling import token_mask as token_mask
+from .prompt_lens import PromptLens as PromptLens
+from .prompt_lens import logit_lens as logit_lens
+from .readouts import Readout as Readout
+from .readouts import readout as readout
 from .score_calibration import ScoreCalibration as ScoreCalibration
 from .subspaces import Subspace as Subspace
 from .subspaces import orthonormal_basis as orthonormal_basis

@@ -22,12 +22,14 @@ from lrc_tl.directions.pooling import (
     pool_texts,
 )
 from lrc_tl.directions.probe import require_width
+from lrc_tl.directions.readouts import Readout, direction_readout
 from lrc_tl.directions.score_calibration import Knots, ScoreCalibration
 from lrc_tl.directions.token_scores import TokenScores, token_scores
 from lrc_tl.directions.writing import OWN_VECTOR, Vector, WriteRule, scaled_to_unit, settled_writing
 from lrc_tl.models.chat import Text
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_layer, require_hook
+from lrc_tl.models.jacobian_lens import JacobianLens
 from lrc_tl.steering.along_vector import Dual
 from lrc_tl.steering.operations import Add, Amount, Clamp, FromClean, Operation, Reflect, Unit
 from lrc_tl.steering.places import Where
@@ -215,6 +217,22 @@ class ConceptDirection:
         """
         label = f"{self.relation}: {self.object_name} at {self.hook_name}"
         return token_scores(self, self.score, model, text, label=label)
+
+    @numbers_checked
+    def readout(
+        self, model: HookedModel, *, k: int = 10, lens: JacobianLens | None = None, writing: bool = False
+    ) -> Readout:
+        """The `k` top and bottom words of `W_U (w * v)`, `w` being the final norm's weight: the logit lens.
+
+        `v` is centred first where that norm is a LayerNorm; biases and soft caps are left out, and the length is
+        what the norm would give it. With a TransformerLens Jacobian `lens` it is `W_U (w * J v)`. `writing` reads
+        out the vector that edits add.
+
+        Raises:
+            FingerprintMismatch: the direction was made on another model.
+            ModelError, ValueError: what `lrc_tl.directions.readout` refuses.
+        """
+        return direction_readout(self, model, k=k, lens=lens, writing=writing)
 
     def pool(
         self,

@@ -1,3 +1,4 @@
+from .attribute_lenses import attribute_lens as attribute_lens
 from .embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
 from .fit_settings import LowRank as LowRank
 from .jacobian import SubjectObjectJacobian as SubjectObjectJacobian

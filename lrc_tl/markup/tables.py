@@ -1,7 +1,7 @@
 """Tables, bars in tables, and small heat maps. Plain data in, markup out."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lrc_tl.markup.fragments import (
     NEGATIVE,
@@ -19,6 +19,8 @@ MOST_ROWS = 20
 """A longer table is shortened, and says how much is left out."""
 MOST_IN_MAP = 16
 """Rows and columns of a heat map."""
+_MOST_WORDS = 64, 32
+"""Rows and columns of a map of words."""
 _TO_THE_RIGHT = ' class="lrc-number"'
 _BAR = 9.0
 """Length of the longest bar, in em."""
@@ -96,6 +98,35 @@ def heat_map(
     if not same:
         more.append(left_out(len(columns) - MOST_IN_MAP, "column"))
     return joined([*lines, *more])
+
+
+def word_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    words: Sequence[Sequence[str]],
+    shares: Sequence[Sequence[float]],
+    *,
+    hovers: Sequence[Sequence[str]],
+    pale: Collection[int] = (),
+) -> Html:
+    """A word in each cell, in a colour as strong as its share of 1, with a text on hover.
+
+    At most 64 rows, and the last 32 columns, which hold the end of a text; how many more there are is said.
+    """
+    first = max(0, len(columns) - _MOST_WORDS[1])
+    places = range(first, len(columns))
+    marks = [' class="lrc-special"' if place in pale else "" for place in range(len(columns))]
+    heads = [f'<th{marks[place]} dir="auto">{html_of(columns[place])}</th>' for place in places]
+    lines = [f'<table class="lrc-table lrc-map"><thead><tr><th></th>{"".join(heads)}</tr></thead><tbody>']
+    for name, cells, values, texts in zip(rows[: _MOST_WORDS[0]], words, shares, hovers, strict=False):
+        drawn = [
+            f'<td{marks[place]} dir="auto" style="text-align:left;background:{colour(values[place], 1.0)}" '
+            f'title="{html_of(texts[place])}">{html_of(cells[place])}</td>'
+            for place in places
+        ]
+        lines.append(f'<tr><th class="lrc-corner" dir="auto">{html_of(name)}</th>{"".join(drawn)}</tr>')
+    lines.append("</tbody></table>")
+    return joined([*lines, left_out(len(rows) - _MOST_WORDS[0], "row"), left_out(first, "earlier column")])
 
 
 def left_out(count: int, what: str) -> Html:

@@ -87,11 +87,11 @@ class ModelFingerprint:
         cfg = model.cfg
         ids, tokenizer, bos = fixed_tokens(model)
         return cls(
-            name=os.path.basename(str(getattr(cfg, "model_name", None) or "custom").rstrip("/\\")),
+            name=model_name(getattr(cfg, "model_name", None)),
             n_layers=int(cfg.n_layers),
             d_model=int(cfg.d_model),
             d_vocab=int(cfg.d_vocab),
-            processing=_processing(model),
+            processing=processing_of(model),
             tokenizer=tokenizer,
             bos=bos,
             behaviour=_behaviour(model, ids),
@@ -242,7 +242,13 @@ def fixed_tokens(model: HookedModel) -> tuple[torch.Tensor, str, str]:
     return ids, digest, "prepended" if ids.shape[1] > len(plain) else "none"
 
 
-def _processing(model: HookedModel) -> str:
+def model_name(name: object) -> str:
+    """Last part of a model's name or path, e.g. `gemma-3-270m`; `custom` where there is none."""
+    return os.path.basename(str(name or "custom").rstrip("/\\"))
+
+
+def processing_of(model: HookedModel) -> str:
+    """`raw`, or `folded` where TransformerLens folded normalisation weights into others."""
     folded = str(getattr(model.cfg, "normalization_type", None)).endswith("Pre")
     return "folded" if folded or getattr(model, "compatibility_mode", False) else "raw"
 
