@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from gpu.comparisons import Layers, differences, figures
 from gpu.models import Shape, bridge_of, random_llama
-from gpu.timings import timings
+from gpu.timings import profile_of_a_fit, timings
 
 
 def arguments() -> argparse.Namespace:
@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--prompts", type=int, default=2, help="that a timed fit takes")
     parser.add_argument("--seconds", type=float, default=420, help="no timing is begun after this many")
+    parser.add_argument("--profile", action="store_true", help="also print where the time of an exact fit goes")
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"))
     given = parser.parse_args()
     on_cpu = torch.device(given.device).type == "cpu"
@@ -89,6 +90,8 @@ def timed(given: argparse.Namespace, folder: Path, started: float) -> list[dict[
                 rows.append({"dtype": dtype, "operation": "left out", "reason": f"after {given.seconds:g} s"})
                 print("the time is up; what follows is left out", flush=True)
                 return rows
+        if given.profile:
+            print(profile_of_a_fit(model, given.prompts), flush=True)
         del model, weights
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -16,6 +16,7 @@ MAKERS = {
 """Functions of torch that put a tensor on the default device unless told otherwise."""
 KINDS = ("cpu", "cuda", "mps", "meta")
 NAMED = {
+    "lre/jacobian.py": "how much memory a GPU has left",
     "cli/common.py": "the default of --device",
     "models/loading.py": "the default of load_model",
     "numerics/precision.py": "HOST, where what is no part of a model is computed",

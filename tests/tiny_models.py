@@ -46,13 +46,13 @@ def require_hooked_transformer():
         pytest.skip("needs the class HookedTransformer, which this TransformerLens has not")
 
 
-def hooked_transformer(tokenizer, *, n_layers=3, positions="rotary"):
+def hooked_transformer(tokenizer, *, n_layers=3, positions="rotary", dtype=torch.float64):
     import transformer_lens
 
     cls = require_hooked_transformer()
     config = transformer_lens.HookedTransformerConfig(
         n_layers=n_layers, d_model=D_MODEL, n_ctx=64, d_head=6, n_heads=2, d_mlp=20, d_vocab=48, act_fn="gelu",
-        seed=3, positional_embedding_type=positions, rotary_dim=6, normalization_type="RMS", dtype=torch.float64,
+        seed=3, positional_embedding_type=positions, rotary_dim=6, normalization_type="RMS", dtype=dtype,
         device="cpu", initializer_range=0.6,
     )  # fmt: skip
     with warnings.catch_warnings():
@@ -99,14 +99,14 @@ def hugging_face(name="Llama", **sizes_given):
         return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
 
 
-def bridge(tokenizer, folder, name="Llama", **sizes):
+def bridge(tokenizer, folder, name="Llama", *, dtype=torch.float32, **sizes):
     from transformer_lens.model_bridge import TransformerBridge
 
-    hf_model = hugging_face(name, **sizes)
+    hf_model = hugging_face(name, **sizes).to(dtype)
     hf_model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return TransformerBridge.boot_transformers(
-        str(folder), hf_model=hf_model, tokenizer=tokenizer, device="cpu", dtype=torch.float32
+        str(folder), hf_model=hf_model, tokenizer=tokenizer, device="cpu", dtype=dtype
     )
 
 

@@ -109,10 +109,11 @@ def cached_and_not(model: Any, text: str, steering: lrc.Steering) -> tuple[list[
 EXACT, DIRECTIONS = "exact", "directions"
 TOLERANCES: Mapping[str, Mapping[str, float]] = {
     "float32": {EXACT: 1e-3, DIRECTIONS: 1e-4},
-    "bfloat16": {EXACT: 0.2, DIRECTIONS: 0.1},
-    "float16": {EXACT: 0.03, DIRECTIONS: 0.01},
+    "bfloat16": {EXACT: 0.2, DIRECTIONS: 0.3},
+    "float16": {EXACT: 0.03, DIRECTIONS: 0.05},
 }
-"""By dtype: of tensors (relative error) and of directions (1 - cosine). The reference is in float32."""
+"""By dtype: of tensors (relative error) and of directions (1 - cosine), beside float32. A random model's singular
+values are nearly equal, so that a rank cuts between some whose order rounding to 16 bits changes."""
 
 
 def differences(got: Mapping[str, Any], expected: Mapping[str, Any], *, dtype: str) -> list[Difference]:

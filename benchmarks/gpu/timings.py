@@ -94,6 +94,20 @@ def timings(
     yield from _steering(model, prompts, layers, measured)
 
 
+def profile_of_a_fit(model: Any, n_prompts: int) -> str:
+    """A table of the operations that take most time on the device in one exact fit."""
+    layers = Layers.of(int(model.cfg.n_layers))
+    on_gpu = torch.cuda.is_available() and torch.device(model.cfg.device).type == "cuda"
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if on_gpu:
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        pair: dict[str, Any] = {"subject_layer": layers.subject, "object_layer": layers.object}
+        lrc.LinearRelationalEmbedding.fit(model, made_up_prompts(n_prompts), **pair, progress=False)
+    order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    return str(profiler.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=60))
+
+
 def _steering(
     model: Any, prompts: list[lrc.Prompt], layers: Layers, measured: Callable[..., dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:

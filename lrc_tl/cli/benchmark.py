@@ -10,12 +10,15 @@ import typer
 import lrc_tl as lrc
 from lrc_tl.cli.common import (
     DEFAULT_DEVICE,
+    DEFAULT_DTYPE,
     METHODS_AT_LAST,
     Device,
+    Dtype,
     Json,
     Model,
     Run,
     bad_usage,
+    loaded_model,
     print_text,
     read_files,
     say,
@@ -104,6 +107,7 @@ def benchmark(
         Path | None, typer.Option("--plots", file_okay=False, help="Also draw the result into PNG files there.")
     ] = None,
     device: Device = DEFAULT_DEVICE,
+    dtype: Dtype = DEFAULT_DTYPE,
     json_file: Json = None,
 ) -> None:
     """The paper's comparison of LRCs and baselines, by accuracy and causality on many relations."""
@@ -149,7 +153,7 @@ def benchmark(
             compare=compared,
             others=None,
         )
-    loaded = lrc.load_model(model, device=device)
+    loaded = loaded_model(model, device=device, dtype=dtype)
     result = run_plan(loaded, plan)
     data = result.to_dict()
     data["relations_left_out"] |= {str(path): error for path, error in errors.items()}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -32,9 +32,21 @@ Concepts = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
 DEFAULT_DEVICE = "cpu"
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16", "float64"],
+    typer.Option("--dtype", help="Of the model's weights; bfloat16 halves the memory."),
+]
+DEFAULT_DTYPE: Literal["float32"] = "float32"
 METHODS_LISTED = "\b\nMethods:\n" + "\n".join(f"  {name:18}{method.summary}" for name, method in METHODS.items())
 """For the end of a command's help; `\\b` keeps the lines as they are."""
 METHODS_AT_LAST = " and ".join(name for name, method in METHODS.items() if method.object_layer == "last")
+
+
+def loaded_model(model: str, *, device: str, dtype: str) -> Any:
+    """`load_model` with the options of a command."""
+    import torch
+
+    return lrc.load_model(model, device=device, dtype=getattr(torch, dtype))
 
 
 class Run:

@@ -16,14 +16,17 @@ import lrc_tl as lrc
 from lrc_tl.cli.benchmark import benchmark
 from lrc_tl.cli.common import (
     DEFAULT_DEVICE,
+    DEFAULT_DTYPE,
     METHODS_AT_LAST,
     METHODS_LISTED,
     Concepts,
     Device,
+    Dtype,
     Json,
     Model,
     Run,
     bad_usage,
+    loaded_model,
     print_table,
     print_text,
     read_files,
@@ -135,13 +138,14 @@ def demo(
     ] = "city_in_country",
     seed: Annotated[int, typer.Option("--seed", help="Of the split, the templates and the samples.")] = 0,
     device: Device = DEFAULT_DEVICE,
+    dtype: Dtype = DEFAULT_DTYPE,
     json_file: Json = None,
 ) -> None:
     """The main job on a real model: filter, fit, probe, swap, steer, save and load."""
     run = Run("demo", locals(), inputs=read_files(relation, model))
     facts = lrc.load_relation(relation)
     facts.split(seed=seed)  # one that cannot be split fails before the model is loaded
-    loaded = lrc.load_model(model, device=device)
+    loaded = loaded_model(model, device=device, dtype=dtype)
     from lrc_tl.demo import run_demo  # imports torch
 
     result = run_demo(loaded, facts, seed=seed, say=print_text, progress=sys.stderr.isatty())
@@ -194,6 +198,7 @@ def fit(
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of templates, examples and the choice of prompts.")] = 0,
     device: Device = DEFAULT_DEVICE,
+    dtype: Dtype = DEFAULT_DTYPE,
     json_file: Json = None,
 ) -> None:
     """Make concept directions from the facts that the model knows, by an LRE or a baseline, and save them."""
@@ -215,7 +220,7 @@ def fit(
     facts = lrc.load_relation(relation)
     prompts = facts.prompts(shots=shots, seed=seed)
     plain = facts.prompts(seed=seed)
-    loaded = lrc.load_model(model, device=device)
+    loaded = loaded_model(model, device=device, dtype=dtype)
     with bad_usage():
         places = needs.require_places(
             loaded, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank
@@ -295,6 +300,7 @@ def probe(
     subject: Annotated[str, typer.Option("--subject", help="The subject as the text spells it.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many objects to show.")] = 10,
     device: Device = DEFAULT_DEVICE,
+    dtype: Dtype = DEFAULT_DTYPE,
     json_file: Json = None,
 ) -> None:
     """Rank the concepts by their score on a subject."""
@@ -302,7 +308,7 @@ def probe(
     with bad_usage():
         find_subject(text, subject)
     read = lrc.ConceptSet.load(concepts)
-    loaded = lrc.load_model(model, device=device)
+    loaded = loaded_model(model, device=device, dtype=dtype)
     read.require_model(loaded)
     ranking = read.classify(loaded, text, subject=subject)
     rows = [{"object": object_, "score": score} for object_, score in ranking]
@@ -326,6 +332,7 @@ def steer(
     ] = "share",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 20,
     device: Device = DEFAULT_DEVICE,
+    dtype: Dtype = DEFAULT_DTYPE,
     json_file: Json = None,
 ) -> None:
     """Continue a text greedily, without and with a concept added to the residual stream."""
@@ -335,7 +342,7 @@ def steer(
         raise typer.BadParameter("--text is empty; give a text to continue")
     read = lrc.ConceptSet.load(concepts)
     direction = read[concept]
-    loaded = lrc.load_model(model, device=device)
+    loaded = loaded_model(model, device=device, dtype=dtype)
     read.require_model(loaded)
 
     def continued() -> Any:

@@ -16,7 +16,9 @@ from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.experiments.settings import DEFAULT_SEEDS, TABLE_METHODS, ExperimentSettings
 from lrc_tl.markup.printable import printable
 from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.methods.method import METHODS
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.models.weights import require_fittable
 from lrc_tl.relations.relation import Relation
 
 
@@ -81,6 +83,8 @@ def run_protocol(
 def run_plan(model: HookedModel, plan: ProtocolPlan, *, progress: bool = True) -> ProtocolResult:
     """What `run_protocol` gives, for options that were checked before the model was loaded."""
     settings = plan.on(model)
+    if not all(METHODS[name].is_baseline for name in plan.methods):
+        require_fittable(model)
     stored = plan.stored_records(model, settings)
     records: list[Record] = []
     backgrounds = Backgrounds()

@@ -1,11 +1,11 @@
 """LinearRelationalEmbedding: the mean affine map from subject to object activations, and its inverse."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import torch
 from jaxtyping import Float
@@ -59,7 +59,7 @@ class LinearRelationalEmbedding:
     """The rank that a low-rank fit was made for; none above it is accepted."""
     n_products: int | None = None
     """Products with Jacobians for each prompt (d_model for an exact fit); None in older files."""
-    direction_errors: dict[str, float] | None = None
+    direction_errors: Mapping[str, float] | None = None
     """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit`
     and the exact one, right in most cases (`lrc_tl.numerics.direction_error`); None where there is no estimate."""
 
@@ -89,7 +89,7 @@ class LinearRelationalEmbedding:
     ) -> "LinearRelationalEmbedding":
         """Mean Jacobian and mean bias over `prompts`, all of which are used.
 
-        `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in the dtype of the model (float32 or wider).
+        `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in float32, or in the dtype of a wider model.
         `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
         from the subject on of up to 32 prompts.
 
@@ -298,11 +298,12 @@ class LinearRelationalEmbedding:
         """
         plain = [field.name for field in fields(self) if field.name not in _NOT_PLAIN]
         header = {_STORED_AS.get(name, name): getattr(self, name) for name in plain}
+        errors = None if self.direction_errors is None else dict(self.direction_errors)
         write_artifact(
             path,
             kind=_KIND,
             tensors={"weight": self.weight, "bias": self.bias},
-            header={**header, "fingerprint": self.fingerprint.to_dict()},
+            header={**header, "direction_errors": errors, "fingerprint": self.fingerprint.to_dict()},
         )
 
     @classmethod
@@ -322,7 +323,7 @@ class LinearRelationalEmbedding:
                 raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} do not fit together")
             if weight.dtype not in (torch.float32, torch.float64) or bias.dtype != weight.dtype:
                 raise ValueError(f"weight is {weight.dtype}, bias {bias.dtype}; both must be float32 or float64")
-            hints = {**get_type_hints(cls), "fingerprint": dict[str, Any]}
+            hints = get_type_hints(cls) | {"fingerprint": dict, "direction_errors": dict[str, float] | None}
             del hints["weight"], hints["bias"]
             keys = {name: _STORED_AS.get(name, name) for name in hints}
             expected = {keys[name]: hint for name, hint in hints.items()}

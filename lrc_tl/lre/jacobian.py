@@ -14,6 +14,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
+from lrc_tl.models.weights import require_differentiable
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
@@ -112,16 +113,17 @@ def subject_object_jacobians(
     `J_l = d object / d h_l[subject]`, where `h_l` is the residual stream after layer `l` and its other positions
     are held fixed: the gradient that the reverse pass has at that position on its way down. At equal layers J is
     the identity where the positions coincide (over n where n positions are averaged) and zero where they do not.
-    All tensors have the dtype of the model, which must be float32 or wider.
+    All tensors are float32 or wider. A bfloat16 or float16 model is run and differentiated in its own dtype; the
+    activations that are read, and all sums over prompts, are float32.
 
     Args:
         memory_limit: bytes that the reverse pass may add to the model, its activations and the results; sets how
             many rows of the Jacobian are computed at once. By default as many as run fast.
 
     Raises:
-        ValueError: bad layers; the object is read before the subject; the model is narrower than float32 or its
-            weights are inference tensors; `memory_limit` is too small for one row; activations or Jacobian that
-            are not finite.
+        ValueError: bad layers; the object is read before the subject; weights that are inference tensors;
+            `memory_limit` is too small for one row; activations or Jacobian that are not finite.
+        ModelError: weights that are quantised, or lie on several devices.
     """
     subject_layers = as_tuple(subject_layers, "subject_layers")
     pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
@@ -181,7 +183,7 @@ def checked_positions(
     if object_aggregation not in get_args(ObjectAggregation):
         allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
         raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
-    _check_differentiable(model)
+    require_differentiable(model)
     positions = object_positions(tokens, object_aggregation)
     if positions[0] < tokens.subject_position:
         raise ValueError(
@@ -191,36 +193,39 @@ def checked_positions(
     return positions
 
 
-def _check_differentiable(model: HookedModel) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.is_inference():
-            raise ValueError(
-                f"the model's {name} is an inference tensor, whose gradients would be zero; load the model "
-                "outside torch.inference_mode()"
-            )
-
-
 def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
-    """Rows of a Jacobian in one pass, by default as many as run fast.
+    """Rows of a Jacobian in one pass, by default as many as run fast, and on a GPU as fit into what is free there.
 
     Raises:
         ValueError: `memory_limit` is too small for one row.
     """
     d_model = int(model.cfg.d_model)
-    if memory_limit is None:
-        return min(d_model, _ROWS_AT_ONCE) if torch.device(model.cfg.device).type == HOST.type else d_model
+    device = torch.device(model.cfg.device)
+    if memory_limit is None and device.type == HOST.type:
+        return min(d_model, _ROWS_AT_ONCE)
     width: int = max(parameter.element_size() for parameter in model.parameters())
     d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
     d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
     n_after = len(tokens.input_ids) - tokens.subject_position
     # What is alive at the worst moment of one block: a few tensors of the widest kind, keys over the whole text.
     row = width * (n_after * (4 * d_mlp + 4 * d_model + 4 * d_heads) + 4 * len(tokens.input_ids) * d_heads)
+    if memory_limit is None:
+        free = free_bytes(device)
+        return d_model if free is None else max(1, min(d_model, free // row))
     if memory_limit < row:
         raise ValueError(
             f"memory_limit is {memory_limit} bytes, but one row of the Jacobian takes about {row}; raise it, or "
             "give shorter prompts"
         )
     return int(min(d_model, memory_limit // row))
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be had on a GPU, what torch holds back there included; None on other devices."""
+    if device.type != "cuda":
+        return None
+    held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held_back
 
 
 def subject_object_graph(

@@ -14,6 +14,7 @@ from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.models.weights import require_differentiable, require_no_overflow
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt, prompts_hash, tokenize_prompt
 
 _Lres = dict[tuple[int, int], LinearRelationalEmbedding]
@@ -112,7 +113,9 @@ def _fit_pairs(
     progress: bool,
 ) -> _Lres:
     """The LREs of one or several pairs, by a sketch where there is one that takes fewer products."""
+    require_differentiable(model)
     tokenized = _tokenized(model, prompts)
+    require_no_overflow(model)
     if sketch is None or exact_is_cheaper(model, pairs, sketch, grid=len(pairs) > 1):
         rank = int(model.cfg.d_model)
         fits = _exact_fits(model, tokenized, pairs, object_aggregation, memory_limit, progress)

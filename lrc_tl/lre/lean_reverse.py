@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lrc_tl.models.hooked_model import HookedModel, block_hook, is_hooked_transformer
 from lrc_tl.models.hooking import Block, Session, acting_hooks, replace_for
+from lrc_tl.numerics.precision import wide_of
 
 _ELEMENTWISE = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "relu")
 
@@ -67,14 +68,16 @@ def _is_plain_norm(module: Any) -> bool:
 
 
 class _Norm(torch.autograd.Function):
-    """`w * y` with `y = x / s` and `s = sqrt(mean(x^2) + eps)`."""
+    """`w * y` with `y = x / s` and `s = sqrt(mean(x^2) + eps)`; y in float32 or wider, then in the dtype of w."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scale = (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
-        normalized = x / scale
+        wide = wide_of(x)
+        scale = (wide.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+        normalized = wide / scale
         ctx.save_for_backward(normalized, weight / scale)
-        return normalized * weight
+        ctx.dtype = x.dtype
+        return normalized.to(weight.dtype) * weight
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -82,7 +85,7 @@ class _Norm(torch.autograd.Function):
         normalized, slope = ctx.saved_tensors
         straight = gradients[0] * slope
         along = (straight * normalized).mean(-1, keepdim=True)
-        return torch.addcmul(straight, normalized, along, value=-1), None, None
+        return torch.addcmul(straight, normalized, along, value=-1).to(ctx.dtype), None, None
 
 
 _normed: Callable[..., Tensor] = _Norm.apply

@@ -2,19 +2,19 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.lre.direction_bounds import DirectionBounds
 from lrc_tl.lre.fit_settings import Sketch
 from lrc_tl.lre.jacobian import checked_positions, rows_at_once
 from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
-from lrc_tl.numerics.direction_error import direction_errors
 from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.numerics.precision import HOST, wide_dtype
 from lrc_tl.numerics.sketching import BlockKrylov, factors_of
@@ -37,7 +37,7 @@ class MeanJacobianFit:
     """None where the whole Jacobian was computed."""
     n_products: int
     """Products with Jacobians for each prompt."""
-    errors: dict[str, float] | None
+    errors: Mapping[str, float] | None
     """For each object of the prompts, a bound of the angle to its exact direction, radians."""
 
 
@@ -177,17 +177,20 @@ def _pair_from_products(model: HookedModel, mean: _MeanJacobian, pair: Pair, ske
     )
     while krylov.rank < sketch.least_size:
         krylov.grow()
-    names, targets = list(mean.targets[pair]), torch.stack(list(mean.targets[pair].values()))
     whole: Tensor | None = None
     worst: list[float] = []
     while True:
-        bounds = direction_errors(krylov, targets, rank=sketch.rank, seed=sketch.seed)
-        worst.append(float(bounds.max()))
-        if sketch.min_cosine is None or worst[-1] <= math.acos(sketch.min_cosine):
+        bounds: Mapping[str, float] = DirectionBounds(
+            krylov, mean.targets[pair], rank=sketch.rank, seed=sketch.seed
+        )
+        if sketch.min_cosine is None:
+            break
+        worst.append(max(bounds.values()))
+        if worst[-1] <= math.acos(sketch.min_cosine):
             break
         further = 2 * sketch.width * _rounds_to_go(worst, math.acos(sketch.min_cosine))
         if further >= d_model - krylov.rank:
-            whole, bounds = krylov.complete(), torch.zeros_like(bounds)
+            whole, bounds = krylov.complete(), dict.fromkeys(bounds, 0.0)
             break
         krylov.grow()
     return MeanJacobianFit(
@@ -195,7 +198,7 @@ def _pair_from_products(model: HookedModel, mean: _MeanJacobian, pair: Pair, ske
         bias=mean.biases[pair],
         factors=krylov.factors if whole is None else None,
         n_products=krylov.n_products + 1,
-        errors=dict(zip(names, bounds.tolist(), strict=True)),
+        errors=bounds,
     )
 
 

@@ -11,6 +11,7 @@ from lrc_tl.methods.method import (
     require_exact_fit,
 )
 from lrc_tl.models.hooked_model import HookedModel, layer_number
+from lrc_tl.models.weights import require_fittable
 
 
 def require_method_options(method: Method, *, rank: int | None, ridge: float = 0.0, solver: Solver) -> None:
@@ -67,6 +68,8 @@ def require_places(
     Raises:
         ValueError: a layer outside the model, an object layer that is not above the subject layer, or a rank
             outside 1 to the model's width.
+        ModelError: LREs cannot be fitted on the model, since its weights are quantised or on several devices.
+        NotFiniteError: they cannot, since its residuals overflow float16.
     """
     n_layers = int(model.cfg.n_layers)
     subject = default_subject_layer(n_layers) if subject_layer is None else layer_number(model, subject_layer)
@@ -90,4 +93,6 @@ def require_places(
     d_model = int(model.cfg.d_model)
     if variant.rank is not None and not 1 <= variant.rank <= d_model:
         raise ValueError(f"rank is {variant.rank}; the model's residual stream allows 1 to {d_model}")
+    if not method.is_baseline:
+        require_fittable(model)
     return variant

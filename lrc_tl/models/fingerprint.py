@@ -81,7 +81,7 @@ class ModelFingerprint:
     @classmethod
     def _compute(cls, model: HookedModel) -> "ModelFingerprint":
         cfg = model.cfg
-        ids, tokenizer, bos = _fixed_tokens(model)
+        ids, tokenizer, bos = fixed_tokens(model)
         return cls(
             name=os.path.basename(str(getattr(cfg, "model_name", None) or "custom").rstrip("/\\")),
             n_layers=int(cfg.n_layers),
@@ -225,7 +225,8 @@ def _has_hooks(model: HookedModel) -> bool:
     )
 
 
-def _fixed_tokens(model: HookedModel) -> tuple[torch.Tensor, str, str]:
+def fixed_tokens(model: HookedModel) -> tuple[torch.Tensor, str, str]:
+    """Ids of the fixed prompt, a hash of how the tokenizer cuts it, and whether a BOS stands before it."""
     if model.tokenizer is None:
         ids = torch.arange(8, device=model.cfg.device)[None] % int(model.cfg.d_vocab)
         return ids, "none", "none"

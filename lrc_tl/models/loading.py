@@ -17,6 +17,7 @@ from lrc_tl.models.mapped_weights import (
     store_by_output,
 )
 from lrc_tl.models.packaged import PACKAGED, gguf_folder, listed_name, packaged_folder
+from lrc_tl.models.weights import require_no_overflow
 
 Backend = Literal["auto", "hooked_transformer", "bridge"]
 
@@ -38,11 +39,13 @@ def load_model(
         backend: `"auto"` takes HookedTransformer where this TransformerLens has it and lists the model, else
             TransformerBridge.
         device: where the weights are put, e.g. `"cuda:1"`; a model that is given stays where it is.
+        dtype: of the weights; bfloat16 halves the memory. Directions and LREs are float32 all the same.
 
     Raises:
         ModelError: the package with the model is missing or damaged, the name is unknown, or this TransformerLens
             lacks the class asked for.
         TypeError: `name_or_model` is neither a name nor a model.
+        NotFiniteError: the model's residuals overflow float16.
         ValueError: an unknown backend, or a device that torch does not know or this machine does not have.
     """
     if backend not in get_args(Backend):
@@ -74,6 +77,7 @@ def load_model(
         model = _from_name(str(name_or_model), backend, device, dtype)
     model.eval()
     model.requires_grad_(False)
+    require_no_overflow(model)
     return model
 
 

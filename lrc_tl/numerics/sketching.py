@@ -1,6 +1,7 @@
 """Leading singular triplets of a matrix that is known only by its products with some vectors. Tensors only."""
 
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from jaxtyping import Float
@@ -83,6 +84,12 @@ class BlockKrylov:
         self._next = added_basis(self.right, pulled[:, :room])
         self.right = torch.cat([self.right, self._next], 1)
 
+    def without_products(self) -> "BlockKrylov":
+        """What has been found so far, without the matrix that the products are with; it cannot grow."""
+        found = copy(self)
+        found._forward = found._reverse = _no_more
+        return found
+
     def complete(self) -> Float[Tensor, "d_object d_subject"]:
         """The whole weight, from `d_object - rank` more products with the transpose."""
         rest = torch.linalg.qr(self.left, mode="complete").Q[:, self.rank :]
@@ -100,6 +107,10 @@ class BlockKrylov:
     def factors(self) -> Factors:
         """Its singular value decomposition."""
         return factors_of(self.left, self.image)
+
+
+def _no_more(rows: Tensor) -> Tensor:
+    raise RuntimeError("this sketch was taken without its matrix and cannot grow")
 
 
 @checked

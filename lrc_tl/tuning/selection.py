@@ -21,6 +21,7 @@ from lrc_tl.methods.method import METHODS
 from lrc_tl.methods.settings import require_noise_or_none
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
+from lrc_tl.models.weights import require_fittable
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt
@@ -180,6 +181,7 @@ def select_settings(
         raise ValueError(f"method is {method!r}; settings can be chosen for {' or '.join(_SELECTABLE)}")
     is_dual = METHODS[method].is_dual
     subject_layers, object_layers = space.layers(model)
+    require_fittable(model)
     if is_dual and not space.object_layers:
         object_layers = sorted({*object_layers, int(model.cfg.n_layers) - 1})
     if n_prompts < 1:

@@ -51,6 +51,11 @@ def calls(monkeypatch):
         steered = False
         cfg = SimpleNamespace(n_layers=6, d_model=8)
 
+        def parameters(self):
+            return iter(())
+
+        named_parameters = parameters
+
         def generate(self, text, **options):
             made["generate"] = options
             return f"{text} {'loud' if self.steered else 'plain'} [b]"
@@ -67,8 +72,8 @@ def calls(monkeypatch):
 
         return SimpleNamespace(prompts=prompts[1:], dropped=dropped, sample=sample, require_nonempty=lambda: None)
 
-    def load_model(name, *, device):
-        made["load_model"] = name, device
+    def load_model(name, *, device, dtype):
+        made["load_model"] = name, device, dtype
         return model
 
     saved = SimpleNamespace(read_text=lambda: "")

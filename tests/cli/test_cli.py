@@ -7,9 +7,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import lrc_tl as lrc
-from lrc_tl.cli.main import fit, main
+from lrc_tl.cli.main import app, fit, main
 from lrc_tl.methods.method import METHODS
 
 RELATION = {
@@ -162,10 +163,22 @@ def test_a_folder_without_relations_is_a_failure(capsys, tmp_path):
 def test_fit_gives_its_arguments_to_the_library_and_saves_the_concepts(calls, capsys, tmp_path):
     path = write(tmp_path / "r.json")
     out, result = tmp_path / "new" / "c.safetensors", tmp_path / "f.json"
-    options = ["--shots", "1", "--max-lre-prompts", "7", "--seed", "3", "--first-token", "--device", "cuda:0"]
+    options = [
+        "--shots",
+        "1",
+        "--max-lre-prompts",
+        "7",
+        "--seed",
+        "3",
+        "--first-token",
+        "--device",
+        "cuda:0",
+        "--dtype",
+        "bfloat16",
+    ]
     assert main([*FIT, "--relation", str(path), "--out", str(out), *options, "--json", str(result)]) == 0
     prompts = lrc.load_relation(path).prompts(shots=1, seed=3)
-    assert calls["load_model"] == ("m", "cuda:0")
+    assert calls["load_model"] == ("m", "cuda:0", torch.bfloat16)
     assert calls["filter_known"] == prompts
     assert calls["sample"] == (7, 3)
     assert calls["fit"] == (
@@ -290,3 +303,22 @@ def test_steer_shows_the_text_without_and_with_the_concept(calls, capsys, tmp_pa
     assert calls["steer"] == {"strength": -0.2, "unit": "score"}
     assert main(["steer", *arguments, "--unit", "metres"]) == 2
     assert "'metres' is not one of 'share', 'absolute', 'score'" in capsys.readouterr().err
+
+
+def test_every_command_that_loads_a_model_says_where_and_in_which_precision():
+    import typer
+
+    commands = typer.main.get_command(app).commands
+    options = {
+        name: {option for one in command.params for option in one.opts} for name, command in commands.items()
+    }
+    assert {name for name in options if "--model" in options[name]} == set(commands) - {"relations"}
+    for name in set(commands) - {"relations"}:
+        assert {"--device", "--dtype"} <= options[name], name
+
+
+def test_an_unknown_dtype_is_bad_usage(calls, capsys, tmp_path):
+    options = ["--relation", str(write(tmp_path / "r.json")), "--out", str(tmp_path / "c.safetensors")]
+    assert main([*FIT, *options, "--dtype", "int8"]) == 2
+    assert "'int8' is not one of 'float32', 'bfloat16', 'float16', 'float64'" in capsys.readouterr().err
+    assert "load_model" not in calls

@@ -31,7 +31,12 @@ def folder(word_model, tmp_path_factory):
 @pytest.fixture
 def load_model(word_model, monkeypatch):
     loaded = []
-    monkeypatch.setattr(lrc, "load_model", lambda name, *, device: loaded.append((name, device)) or word_model)
+
+    def load(name, **given):
+        loaded.append((name, given["device"], str(given["dtype"])))
+        return word_model
+
+    monkeypatch.setattr(lrc, "load_model", load)
     return loaded
 
 
@@ -52,7 +57,7 @@ def test_a_benchmark_prints_its_table_keeps_its_parts_and_resumes(
     captured = capsys.readouterr()
     assert "| lrc | " in captured.out
     assert "broken.json: not JSON" in captured.err
-    assert load_model == [("m", "cpu")]
+    assert load_model == [("m", "cpu", "torch.float32")]
     data = json.loads(target.read_text())
     assert data["schema"] == {"name": "lrc_tl.benchmark", "version": 1}
     assert [entry["method"] for entry in data["methods"]] == ["lrc", "mean"]

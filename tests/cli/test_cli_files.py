@@ -41,7 +41,7 @@ def files(word_model, tmp_path, monkeypatch):
     (tmp_path / "model" / "model.safetensors").write_text("weights")
     monkeypatch.chdir(tmp_path)
 
-    def fail(name, *, device):
+    def fail(name, **given):
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(lrc, "load_model", fail)
@@ -173,7 +173,7 @@ def test_what_needs_no_model_is_refused_before_one_is_loaded(files, capsys, argu
 def test_layers_and_rank_are_checked_before_the_model_runs(
     word_model, files, monkeypatch, capsys, options, message
 ):
-    monkeypatch.setattr(lrc, "load_model", lambda name, *, device: word_model)
+    monkeypatch.setattr(lrc, "load_model", lambda name, *, device, dtype: word_model)
     monkeypatch.setattr(lrc, "filter_known", None)
     assert main([*FIT, *OUT, *options]) == 2
     assert message in capsys.readouterr().err

@@ -241,7 +241,7 @@ def test_a_mistyped_aggregation_is_refused(model):
         )
 
 
-def test_narrow_weights_inference_weights_and_weights_that_are_not_finite_are_refused(tmp_path):
+def test_inference_weights_and_weights_that_are_not_finite_are_refused(tmp_path):
     def refused(model, message):
         ran = []
         bridge = in_a_bridge(model, tmp_path)
@@ -250,7 +250,6 @@ def test_narrow_weights_inference_weights_and_weights_that_are_not_finite_are_re
             lrc.lre.subject_object_jacobian(bridge, tokens(2, 1), subject_layer=0, object_layer=2)
         return ran
 
-    assert not refused(tiny_gemma(torch.bfloat16), r"is torch\.bfloat16; load the model in float32 or float64")
     with torch.inference_mode():
         inference = tiny_gemma()
     assert not refused(inference, "is an inference tensor, whose gradients would be zero")
