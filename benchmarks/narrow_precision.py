@@ -92,7 +92,7 @@ def main() -> None:
         RESULTS / "narrow_precision.json",
         kind="narrow_precision",
         results={"rows": rows, "n_known": len(known.prompts), "n_unseen": len(unseen), "float16": float16},
-        settings={"command": "python benchmarks/narrow_precision.py", **vars(given), "torch": torch.__version__},
+        settings={**vars(given), "torch": torch.__version__},
         model=fingerprint,
         seconds=time.perf_counter() - started,
     )
