@@ -34,7 +34,10 @@ def best_cells(
     chosen_on = _of_metric(rows, validation_name(by), reading)
     if chosen_on.empty:
         advice = "validation_edits=20, say" if by in OF_EDITS else "validation above 0"
-        raise ValueError(f"the sweep has no {by} on validation facts to choose by; run it with {advice}")
+        raise ValueError(
+            f"the sweep has no {by} on validation facts to choose by; run it with {advice}, and with enough facts "
+            "that the model knows some of those held out"
+        )
     narrowed = matching(chosen_on, where)
     if narrowed.empty:
         raise ValueError(f"no cell has {_said(where)}")

@@ -182,6 +182,10 @@ class _Costs:
             numbers = {cell.n_lre_prompts for cell in cells if cell.n_lre_prompts}
             self.memory = max(self.memory, len(pairs) * len(numbers) * 3 * self.d_model**2 * _BYTES)
         self.rows += len(unit.cells) * self._rows(edits, validation_edits, n_validation)
+        # The noise that was chosen, and faithfulness where the LRE has one.
+        self.rows += sum(METHODS[cell.method].is_dual and cell.noise is None for cell in unit.cells)
+        if "faithfulness" in settings.metrics:
+            self.rows += sum(cell.object_layer == self.n_layers - 1 for cell in unit.cells)
 
     def _passes(self, cell: SweepCell) -> tuple[Any, tuple[int, ...]]:
         """A key of cells whose LREs come from the same passes, with the object layers of all of them."""
