@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/attribute_lens.py [--only NAME ...] [--seed 0]
 
 For each relation, on the packaged Gemma: facts are split in halves; LREs to the last layer and the object's first
-token are fitted on known facts of the one half; known facts of the other half are put into distracting prompts of the
-two kinds of Hernandez et al. 2023 (arXiv:2308.09124, section 5). Those after which the model does say the false
-object are kept, and read at the last subject token of every layer. Layer and scale are chosen on distracting prompts
-of the first half, for each lens apart. Writes `benchmarks/results/attribute_lens_gemma-3-270m.json`.
+token are fitted on known facts of the one half; known facts of the other half are put into distracting prompts of
+the two kinds of Hernandez et al. 2023 (arXiv:2308.09124, section 5). Those after which the model does say the
+false object are kept. Layer and scale are chosen on distracting prompts of the first half, for each lens apart.
+Writes `benchmarks/results/attribute_lens_gemma-3-270m.json`.
 """
 
 import argparse
@@ -39,6 +39,9 @@ SUBJECT_LAYERS = (4, 5, 6, 7, 8, 9, 10)
 SCALES = (1.0, 1.5, 2.25, 3.0)
 """Of W, the paper's beta."""
 TOP = 3
+LAST_TOKEN, CONTROL = "logit lens, last token", "attribute lens of the mean subject"
+LENSES = ("logit lens", LAST_TOKEN, "attribute lens", CONTROL)
+"""Read at the last subject token where no other place is named. The control sees no subject of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class Distracted:
     false: str
     right_token: int
     """First token of the right object."""
+    false_token: int
 
 
 def distracting(
@@ -67,10 +71,7 @@ def distracting(
         tried.append((lrc.Prompt(text=text, subject=known_prompt.subject, object=known_prompt.object,
                                  relation=known_prompt.relation, subject_start=start), false))  # fmt: skip
     right = [tokenize_prompt(model, prompt) for prompt, _ in tried]
-    false_tokens = [
-        tokenize_prompt(model, replace(prompt, object=false)).input_ids
-        for prompt, false in tried
-    ]
+    false_tokens = [tokenize_prompt(model, replace(prompt, object=false)).input_ids for prompt, false in tried]
     sequences = [tokens.text_ids for tokens in right]
     said = {
         row: int(logits[0].argmax())
@@ -81,7 +82,7 @@ def distracting(
         end = len(sequences[row])
         first, wrong = right[row].input_ids[end], false_tokens[row][end]
         if said[row] == wrong != first:
-            kept.append(Distracted(prompt=prompt, false=false, right_token=int(first)))
+            kept.append(Distracted(prompt=prompt, false=false, right_token=int(first), false_token=int(wrong)))
     return kept, len(tried)
 
 
@@ -101,30 +102,40 @@ def top_shares(
     *,
     only: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """For each lens, layer and setting, how often the right object is among the first, and in which prompts."""
+    """For each lens, layer and setting, how often the right object is among the first, and how often the false."""
     layers = list(range(int(model.cfg.n_layers)))
-    acts = prompt_activations(model, [one.prompt for one in given], subject_layers=layers).subject
-    tokens = torch.tensor([one.right_token for one in given])
+    acts = prompt_activations(
+        model, [one.prompt for one in given], subject_layers=layers, object_layers=layers,
+        object_aggregation="first_token",
+    )  # fmt: skip
+    right, false = (torch.tensor([getattr(one, name) for one in given]) for name in ("right_token", "false_token"))
     rows = []
     for layer in layers:
-        settings: list[dict[str, Any]] = [{"lens": "logit lens", "layer": layer}]
+        settings: list[dict[str, Any]] = [{"lens": name, "layer": layer} for name in LENSES[:2]]
         settings += [
-            {"lens": "attribute lens", "layer": layer, "subject_layer": subject_layer, "lre_beta": scale}
+            {"lens": name, "layer": layer, "subject_layer": subject_layer, "lre_beta": scale}
+            for name in LENSES[2:]
             for subject_layer in lres
             for scale in SCALES
-            # Of an LRE the layers around its own, which alone it was fitted to read.
+            # An LRE was fitted to read its own layer, and its neighbours are close.
             if abs(layer - subject_layer) <= 1
         ]
         for setting in settings:
-            if only is not None and setting != only.get(setting["lens"]):
+            wanted = setting["lens"] != CONTROL if only is None else setting == only[setting["lens"]]
+            if not wanted:
                 continue
-            states = acts[layer]
-            if setting["lens"] == "attribute lens":
+            states = (acts.object if setting["lens"] == LAST_TOKEN else acts.subject)[layer]
+            if "subject_layer" in setting:
                 lre = lres[setting["subject_layer"]]
+                if setting["lens"] == CONTROL:
+                    states = states.mean(0, keepdim=True).expand_as(states)
                 states = setting["lre_beta"] * (states @ lre.weight.T) + lre.bias
-            place = places(model, states, tokens)
-            rows.append({**setting, "n": len(given), "in_top": [int((place < top).sum()) for top in (1, TOP)],
-                         "per_prompt": (place < TOP).tolist()})  # fmt: skip
+            place, false_place = places(model, states, right), places(model, states, false)
+            rows.append({
+                **setting, "n": len(given), "in_top": [int((place < top).sum()) for top in (1, TOP)],
+                "false_in_top": [int((false_place < top).sum()) for top in (1, TOP)],
+                "right_before_false": int((place < false_place).sum()),
+            })  # fmt: skip
     return rows
 
 
@@ -161,18 +172,16 @@ def one_relation(model: lrc.models.HookedModel, name: str, *, seed: int) -> dict
         on_choosing = top_shares(model, choosing, lres)
         best = {
             lens: max((row for row in on_choosing if row["lens"] == lens), key=lambda row: row["in_top"][::-1])
-            for lens in ("logit lens", "attribute lens")
+            for lens in LENSES[:3]
         }
         chosen = {
             lens: {key: row[key] for key in ("lens", "layer", "subject_layer", "lre_beta") if key in row}
             for lens, row in best.items()
         }
+        chosen[CONTROL] = {**chosen["attribute lens"], "lens": CONTROL}
         outcome["kinds"][kind]["lenses"] = top_shares(model, judged, lres, only=chosen)
         outcome["kinds"][kind]["prompts"] = [[one.prompt.text, one.prompt.object] for one in judged]
-        print(name, kind, outcome["kinds"][kind] | {"prompts": "...", "lenses": [
-            {key: value for key, value in row.items() if key != "per_prompt"}
-            for row in outcome["kinds"][kind]["lenses"]
-        ]}, flush=True)  # fmt: skip
+        print(name, kind, {**outcome["kinds"][kind], "prompts": "..."}, flush=True)
     return outcome
 
 
@@ -186,6 +195,7 @@ def main() -> None:
     started = time.perf_counter()
     model = lrc.load_model(MODEL)
     rows = [one_relation(model, name, seed=given.seed) for name in given.only]
+    # By kind of prompt and lens: right object first, right object among the first three, all.
     totals: dict[str, dict[str, list[int]]] = {}
     for row in rows:
         for kind, counts in row["kinds"].items():

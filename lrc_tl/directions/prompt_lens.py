@@ -166,9 +166,8 @@ def read_prompt(
     tops = [_top_words(model, moved(kept[name], layer), k) for layer, name in names.items()]
     special = special_ids(model.tokenizer)
     numbers = torch.stack([top for top, _ in tops])
-    spelled = dict(
-        zip(unique := numbers.unique().tolist(), decoded(model.tokenizer, torch.tensor(unique)), strict=True)
-    )
+    unique = sorted(set(numbers.flatten().tolist()))
+    spelled = dict(zip(unique, decoded(model.tokenizer, torch.tensor(unique, device=HOST)), strict=True))
     return PromptLens(
         label=label,
         tokens=tokens,

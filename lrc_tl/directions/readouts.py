@@ -11,7 +11,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.token_scores import decoded
 from lrc_tl.directions.writing import writing_vector
-from lrc_tl.markup.fragments import display
+from lrc_tl.markup.fragments import Cell, display
 from lrc_tl.markup.tables import bar, table
 from lrc_tl.markup.token_text import token_html
 from lrc_tl.models.hooked_model import RESIDUAL, HookedModel, layer_and_point
@@ -51,13 +51,11 @@ class Readout:
 
     def _repr_html_(self) -> str:
         scale = max(abs(word.logit) for word in (*self.top, *self.bottom))
-        rows = [
-            [
-                place,
-                *(cell for word in ends for cell in (token_html(word.text, breaks=False), bar(word.logit, scale))),
-            ]
-            for place, ends in enumerate(zip(self.top, self.bottom, strict=True), 1)
-        ]
+        rows: list[list[Cell]] = []
+        for place, ends in enumerate(zip(self.top, self.bottom, strict=True), 1):
+            rows.append([place])
+            for word in ends:
+                rows[-1] += [token_html(word.text, breaks=False), bar(word.logit, scale)]
         return display(self.label, table(["", "top", "logit", "bottom", "logit"], rows, most=len(rows)))
 
 

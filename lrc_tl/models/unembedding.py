@@ -67,7 +67,9 @@ def require_unembedding(model: HookedModel, states: Tensor) -> None:
         ValueError: the vectors are of another width, or not finite.
     """
     width = int(model.cfg.d_model)
-    missing = [name for name in ("ln_final", "unembed") if getattr(model, name, None) is None]
+    # A HookedTransformer without norms has none at the end either.
+    needed = ["ln_final", "unembed"] if getattr(model.cfg, "normalization_type", "unknown") else ["unembed"]
+    missing = [name for name in needed if getattr(model, name, None) is None]
     if missing or getattr(model, "project_out", None) is not None:
         lacks = f"has no {' and no '.join(missing)}" if missing else "projects its residual stream before that"
         raise ModelError(
@@ -85,4 +87,5 @@ def _unembedded(model: HookedModel, states: Tensor) -> Tensor:
     parts: Any = model
     weight = next(parts.unembed.parameters())
     hidden = states.to(device=weight.device, dtype=weight.dtype)[None]
-    return wide_of(parts.unembed(parts.ln_final(hidden))[0])
+    norm = getattr(parts, "ln_final", None)
+    return wide_of(parts.unembed(hidden if norm is None else norm(hidden))[0])
