@@ -18,6 +18,7 @@ KINDS = ("cpu", "cuda", "mps", "meta")
 NAMED = {
     "lre/jacobian.py": "how much memory a GPU has left",
     "cli/common.py": "the default of --device",
+    "experiments/sweep.py": "the default of run_sweep",
     "models/loading.py": "the default of load_model",
     "numerics/precision.py": "HOST, where what is no part of a model is computed",
 }

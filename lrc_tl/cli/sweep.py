@@ -10,6 +10,7 @@ import typer
 import lrc_tl as lrc
 from lrc_tl.cli.benchmark import chosen_relations
 from lrc_tl.cli.common import (
+    DEFAULT_DEVICE,
     DEFAULT_DTYPE,
     METHODS_AT_LAST,
     Device,
@@ -112,7 +113,7 @@ def sweep(
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="The units of this shard of N; merge joins them.")
     ] = None,
-    device: Device = "cpu",
+    device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,
     json_file: Json = None,
 ) -> None:

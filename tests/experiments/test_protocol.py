@@ -15,8 +15,8 @@ from lrc_tl.experiments.settings import ExperimentSettings
 
 
 @pytest.fixture(scope="module")
-def model(model):
-    return model
+def model(one_word_model):
+    return one_word_model
 
 
 @pytest.fixture(scope="module")
