@@ -52,8 +52,8 @@ def hooked_transformer(tokenizer, *, n_layers=3, positions="rotary", normalizati
     cls = require_hooked_transformer()
     config = transformer_lens.HookedTransformerConfig(
         n_layers=n_layers, d_model=D_MODEL, n_ctx=64, d_head=6, n_heads=2, d_mlp=20, d_vocab=48, act_fn="gelu",
-        seed=3, positional_embedding_type=positions, rotary_dim=6, normalization_type=normalization, dtype=torch.float64,
-        device="cpu", initializer_range=0.6, **options,
+        seed=3, positional_embedding_type=positions, rotary_dim=6, normalization_type=normalization,
+        dtype=torch.float64, device="cpu", initializer_range=0.6, **options,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
