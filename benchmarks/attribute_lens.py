@@ -148,7 +148,11 @@ def top_shares(
 def one_relation(model: lrc.models.HookedModel, name: str, *, seed: int) -> dict[str, Any]:
     """Counts for one relation, both kinds of prompts."""
     halves = lrc.load_relation(name).split(seed=seed)
-    known = [lrc.filter_known(model, half.prompts(templates=[RELATIONS[name]]), progress=False) for half in halves]
+    asked = [
+        [prompt for prompt in half.prompts(templates="all") if prompt.template == RELATIONS[name]]
+        for half in halves
+    ]
+    known = [lrc.filter_known(model, prompts, progress=False) for prompts in asked]
     sample = known[0].sample(N_LRE_PROMPTS, seed=seed)
     choosing_from = [prompt for prompt in known[0].prompts if prompt not in sample][:MOST_CHOOSING]
     judged_from = known[1].prompts[:MOST_JUDGED]
