@@ -29,14 +29,21 @@ from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "packaged:gemma-3-270m"
-RELATIONS = ("city in country", "company in country", "landmark in country", "person field")
+RELATIONS = {
+    "city in country": "On a map, the city of {} can be found in the country of",
+    "company in country": "The company {} was founded in the country of",
+    "landmark in country": "On a map, {} can be found in the country of",
+}
+"""With the template on which the model knows most facts (`results/known_facts_gemma-3-270m.json`)."""
 KINDS = {
     "repetition": "{statement} {false}. {statement}",
     "instruction": "Repeat exactly: {statement} {false}. {statement}",
 }
 N_LRE_PROMPTS = 8
-SUBJECT_LAYERS = (4, 5, 6, 7, 8, 9, 10)
-SCALES = (1.0, 1.5, 2.25, 3.0)
+MOST_CHOOSING, MOST_JUDGED = 16, 40
+"""Known facts that are put into distracting prompts."""
+SUBJECT_LAYERS = (5, 7, 9)
+SCALES = (1.0, 2.25)
 """Of W, the paper's beta."""
 TOP = 3
 LAST_TOKEN, CONTROL = "logit lens, last token", "attribute lens of the mean subject"
@@ -117,8 +124,7 @@ def top_shares(
             for name in LENSES[2:]
             for subject_layer in lres
             for scale in SCALES
-            # An LRE was fitted to read its own layer, and its neighbours are close.
-            if abs(layer - subject_layer) <= 1
+            if layer == subject_layer
         ]
         for setting in settings:
             wanted = setting["lens"] != CONTROL if only is None else setting == only[setting["lens"]]
@@ -142,30 +148,26 @@ def top_shares(
 def one_relation(model: lrc.models.HookedModel, name: str, *, seed: int) -> dict[str, Any]:
     """Counts for one relation, both kinds of prompts."""
     halves = lrc.load_relation(name).split(seed=seed)
-    known = [
-        list(
-            {
-                prompt.subject: prompt for prompt in lrc.filter_known(model, half.prompts(templates="all")).prompts
-            }.values()
-        )
+    asked = [
+        [prompt for prompt in half.prompts(templates="all") if prompt.template == RELATIONS[name]]
         for half in halves
-    ]  # one prompt a fact
-    objects = {prompt.object for prompt in known[0]}
-    sample = lrc.filter_known(model, halves[0].prompts(shots=4, seed=seed)).sample(N_LRE_PROMPTS, seed=seed)
+    ]
+    known = [lrc.filter_known(model, prompts, progress=False) for prompts in asked]
+    sample = known[0].sample(N_LRE_PROMPTS, seed=seed)
+    choosing_from = [prompt for prompt in known[0].prompts if prompt not in sample][:MOST_CHOOSING]
+    judged_from = known[1].prompts[:MOST_JUDGED]
     grid = lrc.fit_layer_grid(
         model, sample, subject_layers=SUBJECT_LAYERS, object_layers=[-1], object_aggregation="first_token",
         progress=False,
     )  # fmt: skip
     lres = {layer: lre for (layer, _), lre in grid.items()}
     outcome: dict[str, Any] = {
-        "relation": name, "n_known": [len(half) for half in known], "n_objects": len(objects),
+        "relation": name, "n_known": [len(half.prompts) for half in known],
         "lre_prompts": [prompt.subject for prompt in sample], "kinds": {},
     }  # fmt: skip
     for kind, form in KINDS.items():
-        choosing, _ = distracting(model, known[0], form=form, seed=seed)
-        used = {prompt.subject for prompt in sample}
-        choosing = [one for one in choosing if one.prompt.subject not in used]
-        judged, n_tried = distracting(model, known[1], form=form, seed=seed + 1)
+        choosing, _ = distracting(model, choosing_from, form=form, seed=seed)
+        judged, n_tried = distracting(model, judged_from, form=form, seed=seed + 1)
         outcome["kinds"][kind] = {"n_tried": n_tried, "n_distracted": len(judged), "n_choosing": len(choosing)}
         if not choosing or not judged:
             continue

@@ -31,6 +31,7 @@ from public_names import public_objects
 from tiny_steering import HOOK, adding
 
 import lrc_tl as lrc
+from lrc_tl.models.unembedding import lens_logits
 from lrc_tl.passes.tracking import is_steered
 from lrc_tl.tuning.neutral_effects import neutral_effects
 
@@ -56,6 +57,7 @@ WHOLE = (
 NO_PASS, ONE_TEXT = "runs no text", "names a place in one text, and runs nothing"
 EXCEPTIONS = {
     "chat_text": NO_PASS,
+    "ConceptDirection.readout": NO_PASS,
     "ConceptDirection.require_model": NO_PASS,
     "ConceptSet.require_model": NO_PASS,
     "ConceptSet.load": NO_PASS,
@@ -75,6 +77,7 @@ EXCEPTIONS = {
     "plan_sweep": NO_PASS,
     "last_subject_token": ONE_TEXT,
     "random_weights": NO_PASS,
+    "readout": NO_PASS,
     "require_hook": NO_PASS,
     "tokenize_prompt": ONE_TEXT,
 }
@@ -173,6 +176,30 @@ def read_texts(model, rows):
         own = resid[place, mask[place].bool()]
         at = lrc.last_subject_token(model, TEXTS[row], subject=SUBJECTS[row]).position
         made.append([direction().score(own), *concepts().scores(own[at])])
+    return made
+
+
+@entry("logit_lens", "attribute_lens")
+def lenses(model, rows):
+    """One text a call: alone they are what the residuals of a batch give."""
+    own_lre = planted(model)
+    if len(rows) == 1:
+        (text,) = of(rows, TEXTS)
+        plain = lrc.directions.logit_lens(model, text, layers=[1], k=4)
+        return [
+            [
+                plain.probabilities[0],
+                lrc.lre.attribute_lens(model, own_lre, text, layers=[1], k=4).probabilities[0],
+            ]
+        ]
+    ids, mask = padded(model, rows, model.tokenizer.padding_side)
+    resid = residuals(model, ids, mask)
+    made = []
+    for place in range(len(rows)):
+        own = resid[place, mask[place].bool()]
+        states = own, own_lre.predict(own)
+        logits = [torch.cat([part for _, part in lens_logits(model, given)]) for given in states]
+        made.append([of_one.softmax(-1).topk(4).values for of_one in logits])
     return made
 
 

@@ -8,6 +8,8 @@ from test_protocol_result import RESULT
 from tiny_directions import FINGERPRINT, named
 
 import lrc_tl as lrc
+from lrc_tl.directions.prompt_lens import PromptLens
+from lrc_tl.directions.readouts import Readout, Word
 from lrc_tl.directions.token_scores import ConceptScores, TokenScores
 from lrc_tl.evaluation.causality import CausalityResult, Edit
 from lrc_tl.evaluation.classification import Classification
@@ -223,6 +225,25 @@ def known(word):
     )
 
 
+def readout(word):
+    words = [Word(text, number, 3.0 - number) for number, text in enumerate((word, " Tokyo", "\n"))]
+    return Readout(label=f"r: {word}, logit lens", top=tuple(words), bottom=tuple(words[::-1]))
+
+
+def prompt_lens(word, tokens):
+    words = tuple(tuple((f"{token}{layer}", word) for token in tokens) for layer in range(2))
+    shape = 2, len(tokens), 2
+    return PromptLens(
+        label=f"attribute lens of {word!r} (0 to 1)",
+        tokens=tokens,
+        layers=(0, 1),
+        words=words,
+        ids=torch.arange(4 * len(tokens)).reshape(shape),
+        probabilities=torch.linspace(0, 1, 4 * len(tokens)).reshape(shape),
+        special=(0,),
+    )
+
+
 def shown_objects(word="Japan"):
     """By name. `word` stands in every text that may come from outside."""
     plain = word.replace("\u202e", "")  # what names of directions may hold
@@ -242,6 +263,8 @@ def shown_objects(word="Japan"):
             scores=scores[:, None] * torch.tensor([1.0, -0.5, 0.25, 0.1, 0.0]),
             special=(0,),
         ),
+        "Readout": readout(word),
+        "PromptLens": prompt_lens(word, tokens),
         "LinearRelationalEmbedding": lre(word),
         "KnownPrompts": known(word),
         "Relation": lrc.Relation.from_pairs("city in country", pairs, templates=["{} is a city in", "In {}:"]),

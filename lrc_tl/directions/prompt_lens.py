@@ -23,6 +23,7 @@ from lrc_tl.passes.batches import kept_residuals, whole_text_ids
 from lrc_tl.relations.special_tokens import special_ids
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptLens:
     """The top words of a lens at every layer and token of a text: a heat map with words in a notebook.

@@ -34,6 +34,7 @@ class Word(NamedTuple):
     logit: float
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Readout:
     """The words at both ends of a readout; it shows itself as a table in a notebook."""

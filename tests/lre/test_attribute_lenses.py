@@ -28,6 +28,7 @@ def linear_model(one_thread, tmp_path_factory):
     with torch.no_grad():
         for block in model.blocks:
             block.attn.W_Q.zero_()
+        model.blocks[0].attn.W_O.zero_()  # so that behind it only the subject's own place knows the subject
     return model.eval().requires_grad_(False)
 
 
