@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.methods.method import METHODS, MethodVariant, method_variants
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class SweepCell:
     """A method at one setting; None where the method has no such thing. The columns of a sweep's rows."""

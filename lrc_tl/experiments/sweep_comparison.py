@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.experiments.sweep_cells import CELL_COLUMNS
 from lrc_tl.experiments.sweep_choice import BEST_COLUMNS, matching, plain_values, require_outcomes, rows_of_metric
 from lrc_tl.experiments.sweep_metrics import OF_EDITS, WITH_READING
@@ -18,6 +19,7 @@ _OF_BEST = {*BEST_COLUMNS, "relation", "seed"}
 """Columns of a row of `best` that do not name a cell."""
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class SweepComparison:
     """Cell `a` less cell `b` on the facts or edits that both have."""

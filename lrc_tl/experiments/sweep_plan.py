@@ -22,6 +22,7 @@ _BYTES = 4
 _EDITS_OF_EACH_OBJECT = 5
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:
     """What a sweep takes at most, if the model knows every fact; `print` shows it.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.experiments.record import AskedEdit, AskedPrompt
 from lrc_tl.experiments.sweep_cells import SweepCell
 
@@ -117,6 +118,7 @@ class ShotsRecord:
         return dict(vars(self))
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord:
     """Some or all cells of a sweep on one relation and seed; or why the relation is left out."""
@@ -160,6 +162,7 @@ class SweepRecord:
             "cells": [cell.to_dict() for cell in self.cells],
         }
 
+    @numbers_checked
     def with_shots(self, shots: int) -> ShotsRecord:
         """What the cells with this number of examples share."""
         return next(record for record in self.by_shots if record.shots == shots)

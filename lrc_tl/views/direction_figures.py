@@ -7,6 +7,7 @@ import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.views.figure import Axis, Figure, HeatMap, Panel, Series, log_axis
@@ -16,6 +17,7 @@ from lrc_tl.views.looks import MOST_LINES
 _MOST_CONCEPTS = 400
 
 
+@numbers_checked
 def plot_singular_values(
     lres: LinearRelationalEmbedding
     | Mapping[str, LinearRelationalEmbedding]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from lrc_tl.arguments.numbers_checked import numbers_checked
+
 Theme: TypeAlias = Literal["light", "dark"]
 FileKind: TypeAlias = Literal["png", "svg", "pdf", "html"]
 
@@ -118,6 +120,7 @@ class Panel:
     heat_map: HeatMap | None = None
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """Panels beside and below each other, with one legend, a title and a note on what was measured.
