@@ -1,6 +1,5 @@
 """Uses of every public entry point that takes a model: what they say of each of some rows (`test_batches`)."""
 
-import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -27,7 +26,6 @@ from entry_point_rows import (
     planted,
     residuals,
 )
-from public_names import public_objects
 from tiny_steering import HOOK, adding
 
 import lrc_tl as lrc
@@ -387,18 +385,3 @@ def success_and_effects_of_strengths(model, rows):
     made = named(model, edit, adding(), strengths)
     effects = neutral_effects(model, [adding(where=-1)], NEUTRAL, strengths=strengths, new_tokens=4)
     return [(made[place], one.kl, one.perplexity_ratio, one.repetition) for place, one in enumerate(effects)]
-
-
-def taking_a_model():
-    """Public functions and methods of the package with a parameter `model`, by name."""
-    found = set()
-    for name, value in public_objects().items():
-        members = {name: value}
-        if inspect.isclass(value):
-            own = (own for cls in value.__mro__ if cls.__module__.startswith("lrc_tl") for own in vars(cls))
-            members = {f"{name}.{one}": inspect.getattr_static(value, one) for one in own if one[0] != "_"}
-        for path, function in members.items():
-            plain = getattr(function, "__func__", function)  # of a class method
-            if inspect.isfunction(plain) and "model" in inspect.signature(plain).parameters:
-                found.add(path)
-    return found

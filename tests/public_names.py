@@ -15,3 +15,18 @@ def public_objects():
         names = getattr(wing, "__all__", None) or [name for name in vars(wing) if name[0].isupper()]
         found |= {name: getattr(wing, name) for name in names}
     return found
+
+
+def taking_a_model():
+    """Public functions and methods of the package with a parameter `model`, by name."""
+    found = set()
+    for name, value in public_objects().items():
+        members = {name: value}
+        if inspect.isclass(value):
+            own = (own for cls in value.__mro__ if cls.__module__.startswith("lrc_tl") for own in vars(cls))
+            members = {f"{name}.{one}": inspect.getattr_static(value, one) for one in own if one[0] != "_"}
+        for path, function in members.items():
+            plain = getattr(function, "__func__", function)  # of a class method
+            if inspect.isfunction(plain) and "model" in inspect.signature(plain).parameters:
+                found.add(path)
+    return found

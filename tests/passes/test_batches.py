@@ -11,7 +11,8 @@ import pytest
 import tiny_models
 import torch
 from entry_point_rows import BATCHES, PROMPTS, ROWS, TEXTS, close, continuation, padded_ids
-from entry_points import ENTRIES, EXCEPTIONS, WHOLE, taking_a_model
+from entry_points import ENTRIES, EXCEPTIONS, WHOLE
+from public_names import taking_a_model
 from reference.finite_differences import central_differences
 from tiny_steering import adding
 
