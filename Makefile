@@ -56,9 +56,9 @@ test: $(STAMP)
 	$(FAST)
 	$(REAL)
 
-# For every save: no real models.
+# For every save, in about a minute: no real models, and none of the files that take long.
 test-fast: $(STAMP)
-	$(FAST)
+	$(SPREAD) -n auto --dist worksteal -m "not real_model and not notebook and not slow"
 
 test-bridge: $(BRIDGE_STAMP)
 	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto --dist worksteal -rs -m "not notebook and (not real_model or smoke)"

@@ -1,8 +1,16 @@
 import pytest
 import tiny_models
 import torch
+from slow_files import SLOW_FILES
 
 from lrc_tl.models.hooked_model import hooked_transformer
+
+
+def pytest_collection_modifyitems(config, items):
+    slow = {config.rootpath / "tests" / name for name in SLOW_FILES}
+    for item in items:
+        if item.path in slow:
+            item.add_marker("slow")
 
 
 @pytest.fixture
