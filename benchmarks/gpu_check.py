@@ -115,7 +115,7 @@ def main() -> int:
             "schema": {"name": "lrc_tl.gpu_check", "version": 1},
             "device": name,
             "versions": versions,
-            "settings": {**vars(given), "out": str(given.out), "threads": torch.get_num_threads()},
+            "settings": {**vars(given), "out": given.out.name, "threads": torch.get_num_threads()},
         }
         comparisons = compared(given, Path(folder))
         write(given.out, result | {"compared": comparisons})  # should what follows be cut off

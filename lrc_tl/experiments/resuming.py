@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -222,14 +222,30 @@ def require_one_run(records: Sequence[StoredRecord]) -> None:
     """
     first = records[0]
     for other in records[1:]:
-        if other.library != first.library:
-            difference = f"lrc_tl {first.library} against {other.library}"
-        elif listed := settings_difference(first.settings, other.settings):
-            difference = f"settings: {listed}"
-        else:
-            difference = model_difference(first.model, other.model)
-        if difference:
+        if difference := run_difference(first, other):
             raise ResumeError(f"{first.path} and {other.path} belong to different runs ({difference})")
+
+
+class _Stored(Protocol):
+    """What a stored record says of the run that made it."""
+
+    @property
+    def library(self) -> str: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    @property
+    def model(self) -> Mapping[str, Any]: ...
+
+
+def run_difference(first: _Stored, other: _Stored) -> str:
+    """How the runs of two stored records differ in version, settings or model; empty where they are one run."""
+    if first.library != other.library:
+        return f"lrc_tl {first.library} against {other.library}"
+    if listed := settings_difference(first.settings, other.settings):
+        return f"settings: {listed}"
+    return model_difference(first.model, other.model)
 
 
 def model_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import ResumeError
-from lrc_tl.experiments.resuming import model_difference, record_files, settings_difference
+from lrc_tl.experiments.resuming import record_files, run_difference
 from lrc_tl.experiments.sweep_outcomes import head_of
 from lrc_tl.experiments.sweep_result import SweepResult
 from lrc_tl.experiments.sweep_settings import AXES, SweepSettings
@@ -68,13 +68,7 @@ def _require_one_sweep(units: Sequence[StoredUnit]) -> None:
     first = units[0]
     contents: dict[str, StoredUnit] = {}
     for unit in units:
-        if unit.library != first.library:
-            difference = f"lrc_tl {first.library} against {unit.library}"
-        elif listed := settings_difference(first.settings, unit.settings):
-            difference = f"settings: {listed}"
-        else:
-            difference = model_difference(first.model, unit.model)
-        if difference:
+        if difference := run_difference(first, unit):
             raise ResumeError(f"{first.path} and {unit.path} belong to different sweeps ({difference})")
         other = contents.setdefault(unit.record.relation, unit)
         if other.content != unit.content:

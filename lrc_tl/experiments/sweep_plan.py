@@ -58,8 +58,9 @@ class SweepPlan:
         return values
 
     def __str__(self) -> str:
+        units = "unit" if len(self.units) == 1 else "units"
         lines = [
-            f"{len(self.units)} units (a relation and seed each) of up to {self.n_cells} cells",
+            f"{len(self.units)} {units} (a relation and seed each) of up to {self.n_cells} cells",
             f"texts forward:        {self.texts:>14,}   (cell by cell {self.texts_cell_by_cell:,}: "
             f"{_times(self.texts_cell_by_cell, self.texts)})",
             f"Jacobian products:    {self.products:>14,}   (cell by cell {self.products_cell_by_cell:,}: "
