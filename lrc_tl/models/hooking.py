@@ -284,20 +284,21 @@ def hooked_pass(
     """The model's output under these hooks, without gradients unless asked for.
 
     It has no meaning where the pass stops early.
-    A TransformerBridge keeps the layer to stop at on its blocks, where passes of other threads would find it, so
-    that pass is ended from a hook. It also keeps the cache of the last pass, whoever made it, for the generation
-    that is under way, so its passes and generations take turns.
+    Passes and generations of one model take turns. HookedTransformer sets the tokenizer's padding side at the end
+    of each pass to what it was at its beginning, and a TransformerBridge keeps the cache of the last pass, whoever
+    made it, for the generation that is under way. A TransformerBridge also keeps the layer to stop at on its
+    blocks, so there that pass is ended from a hook.
 
     Raises:
         ModelError: the model drops activations at random.
     """
     require_evaluation_mode(model)
     mode: Callable[[Callable[[], Any]], Any] = (lambda work: work()) if gradients else without_gradients
-    if not is_bridge(model):
+    with turn(model):
+        if is_bridge(model):
+            return _bridge_pass(model, partial(mode, partial(model, ids, **arguments)), fwd_hooks, stop_at_layer)
         work = partial(model, ids, stop_at_layer=stop_at_layer, **arguments)
         return inside(hooks_on(model, fwd_hooks), partial(mode, work))
-    with turn(model):
-        return _bridge_pass(model, partial(mode, partial(model, ids, **arguments)), fwd_hooks, stop_at_layer)
 
 
 def _bridge_pass(model: HookedModel, work: Callable[[], Any], fwd_hooks: Hooks, stop_at_layer: int | None) -> Any:

@@ -10,10 +10,12 @@ from contextlib import ExitStack
 import pytest
 import tiny_models
 import torch
+import transformer_lens.utilities
 from left_behind import left_on
 from tiny_steering import HOOK, TOKENS, WORDS, adding, generate, residuals, unit
 
 import lrc_tl as lrc
+from lrc_tl.models.following import generation_of
 from lrc_tl.models.hooking import hooked_pass, hooks_on
 
 N_PASSES = 40
@@ -391,3 +393,32 @@ def test_a_steering_of_one_model_leaves_others_of_its_class_alone(model, tmp_pat
         assert torch.equal(generate(other, WORDS)[1], clean[1])
         with adding(where="generated").on(other):
             assert not torch.equal(generate(other, WORDS)[1], clean[1])
+
+
+def test_a_pass_of_another_thread_leaves_the_padding_side_of_a_generation_alone(model, monkeypatch):
+    """A pass of HookedTransformer sets the tokenizer's padding side at its end to what it was at its beginning."""
+    expected = [(one.text, one.kl) for one in lrc.generate(model, list(WORDS), steering=[adding(9.0)])]
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hold(activation, hook):
+        has_begun.set()
+        may_end.wait(timeout=0.5)
+
+    held_hooks = {"fwd_hooks": [("blocks.0.hook_resid_pre", hold)]}
+    other = threading.Thread(target=hooked_pass, args=(model, torch.tensor([[1, 9, 8, 7]])), kwargs=held_hooks)
+    made_mask = transformer_lens.utilities.get_attention_mask
+
+    def ending_the_other(*args):
+        if generation_of(model) is not None:  # the padding side of this generation is set, and is read next
+            may_end.set()
+            other.join(timeout=60)
+        return made_mask(*args)
+
+    monkeypatch.setattr(transformer_lens.utilities, "get_attention_mask", ending_the_other)
+    other.start()
+    assert has_begun.wait(timeout=60)
+    with_another = lrc.generate(model, list(WORDS), steering=[adding(9.0)])
+    assert not other.is_alive()
+    for one, (text, kl) in zip(with_another, expected, strict=True):
+        assert one.text == text
+        assert torch.equal(one.kl, kl)
