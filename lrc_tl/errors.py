@@ -1,6 +1,7 @@
 """Every error class of ours."""
 
 import unicodedata
+from collections.abc import Sequence
 
 from lrc_tl.markup.printable import printable
 
@@ -25,6 +26,15 @@ class FingerprintMismatch(ValueError):
 
 class NotFiniteError(ValueError):
     """A model or an edit gave numbers that are NaN or infinite; the text says where, and how many."""
+
+    def __init__(self, text: str, *, rows: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.rows = tuple(rows)
+        """Numbers of the texts that it is about, where several were read together."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """Memory ran out for the smallest piece of work; the text says what to change."""
 
 
 class ArtifactError(ValueError):
