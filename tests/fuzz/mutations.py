@@ -7,8 +7,8 @@ ODD = (
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**70), 10**400, 0.5, -0.0, 1e308, 1e-320, "", " ", "x",
     "x" * 5000, "../../etc/passwd", "/etc/passwd", "~/x", "C:\\x", "file:///etc/passwd", "{}",
     "{0.__class__}", "%s%n", "\0", "\x1b[2J", "\ud800", "\N{ROCKET}", "__import__('os').system('touch PWNED')",
-    "$(touch PWNED)", "!!python/object:os.system", "NaN", "1e999", [], {}, [[]], [None], [0], ["x"], {"x": 1}, {"": {}},
-    {"__class__": "x"}, [[[[[[]]]]]],
+    "$(touch PWNED)", "!!python/object:os.system", "NaN", "1e999", [], {}, [[]], [None], [0], ["x"], {"x": 1},
+    {"": {}}, {"__class__": "x"}, [[[[[[]]]]]],
 )  # fmt: skip
 _TOKENS = (
     b"\0", b"\xff", b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"NaN", b"Infinity", b"-1", b"1e999",
