@@ -35,6 +35,7 @@ from lrc_tl.cli.common import (
     write_whatever_can_be_shown,
 )
 from lrc_tl.cli.report import report
+from lrc_tl.cli.rerun import rerun
 from lrc_tl.cli.sweep import SWEEP_EPILOG, merge, sweep
 from lrc_tl.methods.method import METHODS, OBJECT_SHARE, Method, default_method, meant_method, require_methods
 from lrc_tl.methods.settings import FitSettings
@@ -354,6 +355,7 @@ app.command(epilog=METHODS_LISTED)(benchmark)
 app.command(epilog=SWEEP_EPILOG)(sweep)
 app.command()(merge)
 app.command()(report)
+app.command()(rerun)
 
 
 # What typer raises for every kind of bad usage; it has no public name.

@@ -26,6 +26,7 @@ from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, block_hook
 from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.passes.activations import object_activations, subject_activations
+from lrc_tl.passes.finite import finite_prompts
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, tokens_once
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
 from lrc_tl.storage.json_fields import checked_fields
@@ -99,11 +100,12 @@ class LinearRelationalEmbedding:
 
         With `solver=LowRank(rank=64)` only the leading part of W is computed, in less time; `LowRank` says how.
 
-        At equal layers W is zero, with a warning, unless the object is read at the subject's own token.
+        At equal layers W is zero, with a warning, unless the object is read at the subject's own token. A prompt
+        whose residuals or Jacobian are not finite is left out, with a warning, and `n_prompts` does not count it.
 
         Raises:
             ValueError: no prompts, bad layers, another solver, a `LowRank` without a rank or beyond the width of
-                the model, or what `subject_object_jacobians` refuses.
+                the model, or what `subject_object_jacobians` refuses; no prompt that is finite.
         """
         prompts = as_tuple(prompts, "prompts", Prompt)
         pair = check_layers(model, subject_layer, object_layer)
@@ -199,6 +201,7 @@ class LinearRelationalEmbedding:
         statistics of many subjects, each direction reads with one vector and writes with its dual
         (`lrc_tl.lre.dual`). Its scores count from the mean of the prompts' subjects, read without examples
         (`Prompt.without_examples`). They need neither rank nor ridge; a rank takes the leading part of W alone.
+        Prompts with residuals that are not finite are left out with a warning.
 
         Args:
             noise: of the objects, as a share of their mean variance. None: chosen on these prompts by leaving each
@@ -215,17 +218,23 @@ class LinearRelationalEmbedding:
         self.require_model(model)
         statistics = None if prior is None else prior[self.subject_layer]
         # What these options refuse is refused before the model runs.
-        subjects = None
         if statistics is None:
             require_no_noise(noise)
             self.invert(self.bias, rank=rank, ridge=ridge)
         else:
             dual_fit_of(self, statistics, rank=rank, ridge=ridge, noise=noise)
-            plain = [prompt.without_examples() for prompt in prompts]
-            subjects = subject_activations(model, plain, layer=self.subject_layer)
-        objects = object_activations(
-            model, prompts, layer=self.object_layer, object_aggregation=self.object_aggregation
-        )
+
+        def read(given: Sequence[Prompt]) -> tuple[Tensor | None, Tensor]:
+            subjects = None
+            if statistics is not None:
+                plain = [prompt.without_examples() for prompt in given]
+                subjects = subject_activations(model, plain, layer=self.subject_layer)
+            aggregation = self.object_aggregation
+            return subjects, object_activations(
+                model, given, layer=self.object_layer, object_aggregation=aggregation
+            )
+
+        prompts, (subjects, objects) = finite_prompts(prompts, read)
         names = [prompt.object for prompt in prompts]
         return self.concepts_from_activations(
             objects, names, rank=rank, ridge=ridge, prior=statistics, subject_acts=subjects, noise=noise

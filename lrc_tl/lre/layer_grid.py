@@ -6,18 +6,22 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.fit_settings import LowRank, Sketch, Solver, sketch_for
-from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
+from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs, row_pieces
+from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.lre.low_rank_fit import MeanJacobianFit, exact_is_cheaper, fit_grid, fit_pair
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.weights import require_differentiable, require_no_overflow
+from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt, prompts_hash, tokenize_prompt
 
 _Lres = dict[tuple[int, int], LinearRelationalEmbedding]
+_Sums = dict[tuple[int, int], Tensor]
 
 
 @numbers_checked
@@ -42,8 +46,9 @@ def fit_layer_grid(
     With `solver=LowRank(rank=64)`, one pass with a few rows for each subject layer and one with
     `rank + oversample` rows for each object layer. There is no estimate of its error. A single pair is fitted by
     `LinearRelationalEmbedding.fit`, which takes fewer products. Where the exact grid takes no more products, it is
-    computed. Options are those of `LinearRelationalEmbedding.fit`. One warning names the pairs whose weight is
-    zero, as it mostly is at equal layers.
+    computed. Options are those of `LinearRelationalEmbedding.fit`. A prompt that is not finite at one of the
+    layers is left out of all pairs, with a warning. One warning names the pairs whose weight is zero, as it mostly
+    is at equal layers.
 
     Raises:
         ValueError: no prompts, a layer outside the model, no pair of layers at all, another solver, a `LowRank`
@@ -139,11 +144,11 @@ def _fit_pairs(
 ) -> _Lres:
     """The LREs of one or several pairs, by a sketch where there is one that takes fewer products."""
     require_differentiable(model)
-    tokenized = _tokenized(model, prompts)
+    tokenized, left_out = _tokenized(model, prompts), LeftOut()
     require_no_overflow(model)
     if sketch is None or exact_is_cheaper(model, pairs, sketch, grid=len(pairs) > 1):
         rank = int(model.cfg.d_model)
-        fits = _exact_fits(model, tokenized, pairs, object_aggregation, memory_limit, progress)
+        fits = _exact_fits(model, tokenized, pairs, object_aggregation, memory_limit, progress, left_out)
     elif len(pairs) > 1:
         rank = sketch.rank
         fits = fit_grid(
@@ -154,6 +159,7 @@ def _fit_pairs(
             object_aggregation=object_aggregation,
             memory_limit=memory_limit,
             progress=progress,
+            left_out=left_out,
         )
     else:
         rank, (pair,) = sketch.rank, pairs
@@ -165,10 +171,12 @@ def _fit_pairs(
             object_aggregation=object_aggregation,
             memory_limit=memory_limit,
             progress=progress,
+            left_out=left_out,
         )
         fits = {pair: fit}
     fingerprint = ModelFingerprint.of(model)  # runs the model, which what is refused must not do
-    return _embeddings(prompts, fits, rank=rank, object_aggregation=object_aggregation, fingerprint=fingerprint)
+    counted = left_out.rest(prompts, tokenized)
+    return _embeddings(counted, fits, rank=rank, object_aggregation=object_aggregation, fingerprint=fingerprint)
 
 
 def _exact_fits(
@@ -178,31 +186,68 @@ def _exact_fits(
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
+    left_out: LeftOut,
 ) -> dict[tuple[int, int], MeanJacobianFit]:
-    weights: dict[tuple[int, int], Tensor] = {}
-    biases: dict[tuple[int, int], Tensor] = {}
-    with ProgressBar("LRE", total=len(tokenized), progress=progress) as bar:
-        for tokens in bar.over(tokenized):
-            for pair, local in jacobian_grid(
-                model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit
-            ):
-                bias = local.object - local.jacobian @ local.subject
-                if pair in weights:
-                    weights[pair] += local.jacobian
-                    biases[pair] += bias
-                else:
-                    weights[pair], biases[pair] = local.jacobian, bias
-    d_model = int(model.cfg.d_model)
+    sums, pieces = None, row_pieces()
+    while sums is None:
+        sums = _summed(model, tokenized, pairs, object_aggregation, memory_limit, progress, left_out, pieces)
+    weights, biases = sums
+    n_prompts, d_model = sum(tokens not in left_out for tokens in tokenized), int(model.cfg.d_model)
     return {
         pair: MeanJacobianFit(
-            weight=weights[pair].div_(len(tokenized)),
-            bias=biases[pair].div_(len(tokenized)),
+            weight=weights[pair].div_(n_prompts),
+            bias=biases[pair].div_(n_prompts),
             factors=None,
             n_products=d_model,
             errors=None,
         )
         for pair in pairs
     }
+
+
+def _summed(
+    model: HookedModel,
+    tokenized: Sequence[TokenizedPrompt],
+    pairs: Sequence[tuple[int, int]],
+    object_aggregation: ObjectAggregation,
+    memory_limit: int | None,
+    progress: bool,
+    left_out: LeftOut,
+    pieces: PieceSize,
+) -> tuple[_Sums, _Sums] | None:
+    """Sums over the prompts of their Jacobians and biases; what is not finite is added to `left_out`.
+
+    None: a prompt turned out to be so when some of its Jacobians had been counted, and all must be done again.
+    """
+    weights: dict[tuple[int, int], Tensor] = {}
+    biases: dict[tuple[int, int], Tensor] = {}
+    with ProgressBar("LRE", total=len(tokenized), progress=progress) as bar:
+        for tokens in bar.over(tokenized):
+            if tokens in left_out:
+                continue
+            n_counted = 0
+            try:
+                for pair, local in jacobian_grid(
+                    model,
+                    tokens,
+                    pairs,
+                    object_aggregation=object_aggregation,
+                    memory_limit=memory_limit,
+                    pieces=pieces,
+                ):
+                    bias = local.object - local.jacobian @ local.subject
+                    if pair in weights:
+                        weights[pair] += local.jacobian
+                        biases[pair] += bias
+                    else:
+                        weights[pair], biases[pair] = local.jacobian, bias
+                    n_counted += 1
+            except NotFiniteError as error:
+                left_out.add(tokens, error)
+                left_out.require_some_left(tokenized)
+                if n_counted:
+                    return None
+    return weights, biases
 
 
 def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:

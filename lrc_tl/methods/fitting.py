@@ -34,6 +34,7 @@ from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE
 from lrc_tl.passes.activations import prompt_activations
+from lrc_tl.passes.finite import finite_prompts
 from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt
 
@@ -99,7 +100,8 @@ def fit_concepts(
         seed: of the choice of LRE prompts and of the draws of baselines.
 
     A layer or rank that a method does not have is ignored with a warning, so that methods can be compared with the
-    same options. `lrc-tl fit` does the same, with the same defaults.
+    same options. `lrc-tl fit` does the same, with the same defaults. Prompts that are not finite are left out with
+    a warning.
 
     Raises:
         ValueError: no prompts, an unknown method, a rank that is missing, a background of other layers, or what
@@ -117,12 +119,13 @@ def fit_concepts(
         warn_caller(ignored)
     variant = require_places(model, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     require_background(model, [variant], settings)
+    prompts, activations = finite_prompts(prompts, lambda given: training_activations(model, [variant], given))
     known = KnownPrompts(prompts=prompts, dropped=())
     fitted = fit_methods(
         model,
         [variant],
         known,
-        training_activations(model, [variant], prompts),
+        activations,
         relation=prompts[0].relation,
         seed=seed,
         settings=settings,
