@@ -28,7 +28,7 @@ def probes(tokenizer: Any) -> Tensor:
 
 
 def plain_logits(hf_model: Any, ids: Tensor) -> Tensor:
-    """Logits of a model of transformers that TransformerLens has not changed, `2 pos d_vocab`, float32 or wider."""
+    """Logits of a model of transformers that TransformerLens left alone, `2 pos d_vocab` in float32 or wider."""
     hf_model.eval()
 
     def run() -> Tensor:

@@ -122,8 +122,8 @@ FAMILIES = {
         what="joined projections",
     ),
     "OPT": Family(
-        config="OPTConfig", step=1e-3, difference=1e-2, blocks="model.decoder.layers", tokenizer="byte-level BPE with BOS",
-        what="learned positions with an offset, ReLU", hooked=True,
+        config="OPTConfig", step=1e-3, difference=1e-2, blocks="model.decoder.layers",
+        tokenizer="byte-level BPE with BOS", what="learned positions with an offset, ReLU", hooked=True,
         sizes={
             "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "ffn_dim": 48,
             "max_position_embeddings": CONTEXT, "word_embed_proj_dim": WIDTH,
@@ -164,7 +164,8 @@ FAMILIES = {
         },
     ),
     "GPT-OSS": Family(
-        config="GptOssConfig", hooked=True, blocks="model.layers", what="mixture of experts, attention sinks, sliding windows",
+        config="GptOssConfig", hooked=True, blocks="model.layers",
+        what="mixture of experts, attention sinks, sliding windows",
         tokenizer="byte-level BPE with BOS",
         sizes={
             **_GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": _WINDOW,
