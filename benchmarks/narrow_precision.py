@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/narrow_precision.py
 
 Three models: float32, bfloat16, and float32 with the weights rounded to bfloat16, which shows what the rounded
-weights do alone. The bfloat16 model is fitted in its own dtype, and with `fit_dtype="float32"`. One LRE each on the same prompts, directions from it, and the accuracy of each model's directions
+weights do alone. The bfloat16 model is fitted in its own dtype, and with `fit_dtype="float32"`.
+One LRE each on the same prompts, directions from it, and the accuracy of each model's directions
 on its own activations of unseen facts that the float32 model knows. Writes `results/narrow_precision.json`.
 """
 

@@ -195,6 +195,7 @@ def _from_folder(
             hooked, name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
         )
         return plain
+    compared = compared and torch.device(device).type != "meta"  # which holds no numbers
     # A model that is given to the Bridge stays where it is, whatever device is named beside it.
     hf_model = hf_model.to(device)
     what = f"the {type(hf_model).__name__} of {folder}"
