@@ -19,7 +19,7 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import ArtifactError
 from lrc_tl.lre.displays import lre_html, lre_text
 from lrc_tl.lre.dual import dual_fit_of, require_no_noise
-from lrc_tl.lre.fit_settings import Solver, SolverName, sketch_for
+from lrc_tl.lre.fit_settings import FitDtype, Solver, SolverName, require_fit_dtype, sketch_for
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics
 from lrc_tl.models.fingerprint import ModelFingerprint
@@ -89,6 +89,7 @@ class LinearRelationalEmbedding:
         object_layer: int,
         object_aggregation: ObjectAggregation = "mean",
         solver: Solver = "exact",
+        fit_dtype: FitDtype = "model",
         memory_limit: int | None = None,
         progress: bool = True,
     ) -> "LinearRelationalEmbedding":
@@ -100,14 +101,19 @@ class LinearRelationalEmbedding:
 
         With `solver=LowRank(rank=64)` only the leading part of W is computed, in less time; `LowRank` says how.
 
+        `fit_dtype="float32"` runs and differentiates a bfloat16 or float16 model in float32 for the length of the
+        fit, with the same weights: 4 bytes more for each of those in the embedding and the layers up to
+        `object_layer`. Nothing else may run on the model meanwhile; it is then as it was, whatever happens.
+
         At equal layers W is zero, with a warning, unless the object is read at the subject's own token. A prompt
         whose residuals or Jacobian are not finite is left out, with a warning, and `n_prompts` does not count it.
 
         Raises:
-            ValueError: no prompts, bad layers, another solver, a `LowRank` without a rank or beyond the width of
-                the model, or what `subject_object_jacobians` refuses; no prompt that is finite.
+            ValueError: no prompts, bad layers, another solver or `fit_dtype`, a `LowRank` without a rank or beyond
+                the width of the model, or what `subject_object_jacobians` refuses; no prompt that is finite.
         """
         prompts = as_tuple(prompts, "prompts", Prompt)
+        require_fit_dtype(fit_dtype)
         pair = check_layers(model, subject_layer, object_layer)
         sketch = sketch_for(solver, int(model.cfg.d_model))
         # The grid makes embeddings, so at the top of both files the imports would go round in a circle.
@@ -119,6 +125,7 @@ class LinearRelationalEmbedding:
             pair,
             sketch,
             object_aggregation=object_aggregation,
+            fit_dtype=fit_dtype,
             memory_limit=memory_limit,
             progress=progress,
         )

@@ -1,6 +1,7 @@
 """Fitting of LREs: one pair of layers, or a grid of pairs that share their passes."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -8,10 +9,11 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
-from lrc_tl.lre.fit_settings import LowRank, Sketch, Solver, sketch_for
+from lrc_tl.lre.fit_settings import FitDtype, LowRank, Sketch, Solver, require_fit_dtype, sketch_for
 from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs, row_pieces
 from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.lre.low_rank_fit import MeanJacobianFit, exact_is_cheaper, fit_grid, fit_pair
+from lrc_tl.lre.wide_weights import run_in
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
@@ -24,6 +26,15 @@ _Lres = dict[tuple[int, int], LinearRelationalEmbedding]
 _Sums = dict[tuple[int, int], Tensor]
 
 
+class _Options(TypedDict):
+    """What fits of every kind take."""
+
+    object_aggregation: ObjectAggregation
+    memory_limit: int | None
+    progress: bool
+    left_out: LeftOut
+
+
 @numbers_checked
 @fingerprints_once()
 def fit_layer_grid(
@@ -34,6 +45,7 @@ def fit_layer_grid(
     object_layers: Sequence[int],
     object_aggregation: ObjectAggregation = "mean",
     solver: Solver = "exact",
+    fit_dtype: FitDtype = "model",
     memory_limit: int | None = None,
     progress: bool = True,
 ) -> dict[tuple[int, int], LinearRelationalEmbedding]:
@@ -46,9 +58,9 @@ def fit_layer_grid(
     With `solver=LowRank(rank=64)`, one pass with a few rows for each subject layer and one with
     `rank + oversample` rows for each object layer. There is no estimate of its error. A single pair is fitted by
     `LinearRelationalEmbedding.fit`, which takes fewer products. Where the exact grid takes no more products, it is
-    computed. Options are those of `LinearRelationalEmbedding.fit`. A prompt that is not finite at one of the
-    layers is left out of all pairs, with a warning. One warning names the pairs whose weight is zero, as it mostly
-    is at equal layers.
+    computed. `fit_dtype` and the other options are those of `LinearRelationalEmbedding.fit`. A prompt that is not
+    finite at one of the layers is left out of all pairs, with a warning. One warning names the pairs whose weight
+    is zero, as it mostly is at equal layers.
 
     Raises:
         ValueError: no prompts, a layer outside the model, no pair of layers at all, another solver, a `LowRank`
@@ -56,6 +68,7 @@ def fit_layer_grid(
             `power_iterations`), or what `subject_object_jacobians` refuses.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
+    require_fit_dtype(fit_dtype)
     pairs = layer_pairs(model, subject_layers, object_layers)
     if isinstance(solver, LowRank) and len(pairs) == 1:
         lre = LinearRelationalEmbedding.fit(
@@ -65,6 +78,7 @@ def fit_layer_grid(
             object_layer=pairs[0][1],
             object_aggregation=object_aggregation,
             solver=solver,
+            fit_dtype=fit_dtype,
             memory_limit=memory_limit,
             progress=progress,
         )
@@ -76,6 +90,7 @@ def fit_layer_grid(
         pairs,
         sketch,
         object_aggregation=object_aggregation,
+        fit_dtype=fit_dtype,
         memory_limit=memory_limit,
         progress=progress,
     )
@@ -88,6 +103,7 @@ def fit_exact_pairs(
     pairs: Sequence[tuple[int, int]],
     *,
     object_aggregation: ObjectAggregation,
+    fit_dtype: FitDtype = "model",
     progress: bool,
 ) -> dict[tuple[int, int], LinearRelationalEmbedding]:
     """The exact LREs of these pairs alone, with the passes of `fit_layer_grid`; layers count from the start.
@@ -101,6 +117,7 @@ def fit_exact_pairs(
         pairs,
         None,
         object_aggregation=object_aggregation,
+        fit_dtype=fit_dtype,
         memory_limit=None,
         progress=progress,
     )
@@ -113,6 +130,7 @@ def fit_one_pair(
     sketch: Sketch | None,
     *,
     object_aggregation: ObjectAggregation,
+    fit_dtype: FitDtype,
     memory_limit: int | None,
     progress: bool,
 ) -> LinearRelationalEmbedding:
@@ -127,6 +145,7 @@ def fit_one_pair(
         [pair],
         sketch,
         object_aggregation=object_aggregation,
+        fit_dtype=fit_dtype,
         memory_limit=memory_limit,
         progress=progress,
     )[pair]
@@ -139,6 +158,7 @@ def _fit_pairs(
     sketch: Sketch | None,
     *,
     object_aggregation: ObjectAggregation,
+    fit_dtype: FitDtype,
     memory_limit: int | None,
     progress: bool,
 ) -> _Lres:
@@ -146,34 +166,21 @@ def _fit_pairs(
     require_differentiable(model)
     tokenized, left_out = _tokenized(model, prompts), LeftOut()
     require_no_overflow(model)
-    if sketch is None or exact_is_cheaper(model, pairs, sketch, grid=len(pairs) > 1):
-        rank = int(model.cfg.d_model)
-        fits = _exact_fits(model, tokenized, pairs, object_aggregation, memory_limit, progress, left_out)
-    elif len(pairs) > 1:
-        rank = sketch.rank
-        fits = fit_grid(
-            model,
-            tokenized,
-            pairs,
-            sketch,
-            object_aggregation=object_aggregation,
-            memory_limit=memory_limit,
-            progress=progress,
-            left_out=left_out,
-        )
-    else:
-        rank, (pair,) = sketch.rank, pairs
-        fit = fit_pair(
-            model,
-            tokenized,
-            pair,
-            sketch,
-            object_aggregation=object_aggregation,
-            memory_limit=memory_limit,
-            progress=progress,
-            left_out=left_out,
-        )
-        fits = {pair: fit}
+    is_sketched = sketch is not None and not exact_is_cheaper(model, pairs, sketch, grid=len(pairs) > 1)
+
+    def fits_of_pairs() -> Mapping[tuple[int, int], MeanJacobianFit]:
+        given: _Options = {
+            "object_aggregation": object_aggregation, "memory_limit": memory_limit, "progress": progress,
+            "left_out": left_out,
+        }  # fmt: skip
+        if sketch is None or not is_sketched:
+            return _exact_fits(model, tokenized, pairs, **given)
+        if len(pairs) > 1:
+            return fit_grid(model, tokenized, pairs, sketch, **given)
+        return {pairs[0]: fit_pair(model, tokenized, pairs[0], sketch, **given)}
+
+    fits = run_in(fit_dtype, model, fits_of_pairs, highest=max(object_ for _, object_ in pairs))
+    rank = sketch.rank if sketch is not None and is_sketched else int(model.cfg.d_model)
     fingerprint = ModelFingerprint.of(model)  # runs the model, which what is refused must not do
     counted = left_out.rest(prompts, tokenized)
     return _embeddings(counted, fits, rank=rank, object_aggregation=object_aggregation, fingerprint=fingerprint)
@@ -183,6 +190,7 @@ def _exact_fits(
     model: HookedModel,
     tokenized: Sequence[TokenizedPrompt],
     pairs: Sequence[tuple[int, int]],
+    *,
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,

@@ -314,7 +314,12 @@ class _Fitting:
         def fit(prompts: Sequence[Prompt]) -> _Grid:
             if solver == "exact":
                 return fit_exact_pairs(
-                    self.model, prompts, pairs, object_aggregation=method.aggregation, progress=self.progress
+                    self.model,
+                    prompts,
+                    pairs,
+                    object_aggregation=method.aggregation,
+                    fit_dtype=self.settings.fit_dtype,
+                    progress=self.progress,
                 )
             return fit_layer_grid(
                 self.model,
@@ -323,6 +328,7 @@ class _Fitting:
                 object_layers=sorted({object_ for _, object_ in pairs}),
                 object_aggregation=method.aggregation,
                 solver=solver,
+                fit_dtype=self.settings.fit_dtype,
                 progress=self.progress,
             )
 

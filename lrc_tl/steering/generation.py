@@ -13,7 +13,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.errors import NotFiniteError
+from lrc_tl.errors import ModelError, NotFiniteError
 from lrc_tl.models.chat import Text, as_texts, is_one_chat
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
@@ -113,6 +113,7 @@ def generate(
             sampling options at temperature 0, a direction without `strengths`, `strengths` without exactly one
             Add, Swap or Clamp to apply them to, logits that are not finite, or a text that HookedTransformer takes
             for padding.
+        ModelError: a model of which TransformerLens gives no logits with its tokens (Mamba).
     """
     one = isinstance(prompts, str) or is_one_chat(prompts)
     texts = as_texts(model, cast(Sequence[Text], [prompts] if one else prompts), "prompts")
@@ -293,6 +294,12 @@ def _generate_batch(
         checked_work = partial(inside, _finite_logits(model, prompts), work)
         reading_scores = partial(inside, hooks_on(model, hooks), checked_work)
         output = inside(steer(model, steerings), reading_scores) if steerings else reading_scores()
+    if not hasattr(output, "logits"):
+        kind = type(getattr(model, "original_model", model)).__name__
+        raise ModelError(
+            f"TransformerLens's generate of a {kind} gives no logits with its tokens, which lrc.generate "
+            "needs; use model.generate(..., use_past_kv_cache=False) inside the block of a steering"
+        )
     steps = len(output.logits)
     ids = output.sequences[:, -steps:].cpu()
     log_probs = torch.stack([wide_of(step).log_softmax(-1).cpu() for step in output.logits], dim=1)
