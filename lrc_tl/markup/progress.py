@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +13,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from lrc_tl.markup.terminal import error_console
 
 _Item = TypeVar("_Item")
 
@@ -25,16 +26,16 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
     """
 
     def __init__(self, what: str, *, total: int | None = None, progress: bool = True) -> None:
-        console = Console(stderr=True)
+        errors = error_console()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=console,
+            console=errors,
             transient=True,
-            disable=not progress or not (console.is_terminal or console.is_jupyter),
+            disable=not progress or errors.quiet or not (errors.is_terminal or errors.is_jupyter),
         )
         self._task = self._bar.add_task(what, total=total)
 
