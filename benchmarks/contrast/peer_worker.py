@@ -3,8 +3,8 @@
     peer_worker.py MODEL_FOLDER
 
 First prints its versions; then for each request one line of JSON with the CPU seconds that it took:
-`{"work": NAME, "pairs": [[positive, negative]], "layers": [l], "save": path}` writes the directions, one per layer,
-to a NumPy file; NAME is one of `WORKS`. `{"work": "generate", "with": "repeng" | "steering-vectors" | null,
+`{"work": NAME, "pairs": [[positive, negative]], "layers": [l], "save": path}` writes the directions, one per
+layer, to a NumPy file; NAME is one of `WORKS`. `{"work": "generate", "with": "repeng" | "steering-vectors" | null,
 "vectors": path, "layer": l, "factor": x, "prompts": [...], "n": tokens}` answers with texts.
 """
 

@@ -22,6 +22,7 @@ from lrc_tl.lre.dual import dual_fit_of, require_no_noise
 from lrc_tl.lre.fit_settings import Solver, SolverName, sketch_for
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, block_hook
 from lrc_tl.numerics.low_rank import Factors
@@ -182,6 +183,7 @@ class LinearRelationalEmbedding:
         return rank if self.rank_limit is None else min(rank, self.rank_limit)
 
     @numbers_checked
+    @shows_progress
     @tokens_once()
     def concepts(
         self,
@@ -192,6 +194,7 @@ class LinearRelationalEmbedding:
         ridge: float = 0.0,
         prior: SubjectStatistics | None = None,
         noise: float | None = None,
+        progress: bool = True,
     ) -> ConceptSet:
         """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
 

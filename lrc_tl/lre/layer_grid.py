@@ -11,7 +11,7 @@ from lrc_tl.lre.fit_settings import LowRank, Sketch, Solver, sketch_for
 from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
 from lrc_tl.lre.low_rank_fit import MeanJacobianFit, exact_is_cheaper, fit_grid, fit_pair
 from lrc_tl.markup.caller_warnings import warn_caller
-from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.weights import require_differentiable, require_no_overflow
@@ -20,6 +20,7 @@ from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt,
 _Lres = dict[tuple[int, int], LinearRelationalEmbedding]
 
 
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def fit_layer_grid(

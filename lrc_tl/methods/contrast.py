@@ -46,6 +46,7 @@ def contrast_concepts(
     relation: str = "contrast",
     centre: bool = True,
     seed: int = 0,
+    progress: bool = True,
 ) -> ConceptSet:
     """One direction for each class of texts: `positive` and `negative`, or those of `classes`, by name.
 
@@ -79,7 +80,8 @@ def contrast_concepts(
     _require_method(method, paired=paired)
     _check_texts(texts, paired=paired)
     objects = [name for name, own in texts.items() for _ in own]
-    acts = content_activations(model, [text for own in texts.values() for text in own], layer=layer, at=at)
+    acts = content_activations(model, [text for own in texts.values() for text in own], layer=layer, at=at,
+                               progress=progress)  # fmt: skip
     labels = {name: torch.tensor([other == name for other in objects], device=acts.device) for name in texts}
     if method in PAIR_METHODS:
         concepts = _pair_concepts(

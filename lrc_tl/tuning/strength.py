@@ -15,7 +15,7 @@ from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.evaluation.causality import Edit
-from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.steering.steering import Steering
@@ -39,6 +39,7 @@ _FURTHER_DOWN, _FURTHER_UP = (_steps(-4, -1), _steps(-8, -5)), (_steps(13, 16),)
 """What is tried beyond them, in this order, where the answer does not lie inside: down to 1e-5 and up to 10."""
 
 
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def calibrate_strength(
