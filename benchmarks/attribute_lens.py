@@ -46,10 +46,10 @@ KINDS = {
     "repetition": "{statement} {false}. {statement} {false}. {statement}",
     "instruction": "Repeat exactly: {statement} {false}. {statement}",
 }
-N_LRE_PROMPTS = 6
-MOST_CHOOSING, MOST_JUDGED = 12, 40
+N_LRE_PROMPTS = 5
+MOST_CHOOSING, MOST_JUDGED = 10, 30
 """Known facts that are put into distracting prompts."""
-SUBJECT_LAYERS = (5, 7, 9)
+SUBJECT_LAYERS = (7, 9)
 SCALES = (1.0, 2.25)
 """Of W, the paper's beta."""
 TOP = 3

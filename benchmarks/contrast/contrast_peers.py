@@ -3,8 +3,8 @@
     peer=$(benchmarks/contrast/make_environment.sh)
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/contrast/contrast_peers.py --peer-python "$peer"
 
-On the packaged SmolLM2: cosines of the directions layer by layer, the text steered along theirs and along ours by
-as much, and CPU seconds, of one layer and of all, each in turn. Writes `benchmarks/results/contrast_peers.json`.
+On the packaged SmolLM2, at six layers: cosines of the directions, the text steered along theirs and along ours by
+as much, and CPU seconds, of one layer and of all six, each in turn. Writes `benchmarks/results/contrast_peers.json`.
 """
 
 import argparse
@@ -36,18 +36,18 @@ SAME_AS = {
 }
 """The peer's method, and ours that should give the same direction."""
 BEGINNINGS = (
-    "I think that", "The weather today is", "My friends and I", "When I woke up this morning, I", "This book is",
-    "At work everyone", "The best part of the day", "I looked out of the window and", "My plans for the week are",
-    "The meal was", "My family says that I", "Music makes me", "The news about the project", "On the way home I",
-    "In the garden there", "My neighbour told me that", "The film we saw last night", "I opened the letter and",
-    "After the meeting we", "The children in the park", "Every time I see the sea, I", "For my birthday I got",
-    "The train was late, so", "Looking back at this year, I",
+    "I think that", "The weather today is", "My friends and I", "When I woke up this morning, I",
+    "This book is", "At work everyone", "The best part of the day", "I looked out of the window and",
+    "My plans for the week are", "The meal was", "My family says that I", "Music makes me",
+    "The news about the project", "On the way home I", "In the garden there", "My neighbour told me that",
 )  # fmt: skip
 FORM = "Act as if you are extremely {}. {}"
 PAIRS = [[FORM.format(mood, beginning) for mood in ("happy", "sad")] for beginning in BEGINNINGS]
 PROMPTS = ("The weather today is", "My friends and I")
 STEERED_LAYER, FACTORS, N_TOKENS = 15, (1.5, -1.5), 20
-REPEATS = 3
+LAYERS = (2, 7, 12, 15, 20, 28)
+"""Below the last: transformers gives that behind the final norm, where repeng reads it."""
+REPEATS = 2
 
 
 class Peer:
@@ -110,8 +110,7 @@ def main() -> None:
     started = time.perf_counter()
     model = lrc.load_model(MODEL)
     peer = Peer(given.peer_python, packaged_folder(PACKAGED[MODEL]))
-    # transformers gives the last layer behind the final norm, and repeng reads it there.
-    layers = list(range(int(model.cfg.n_layers) - 1))
+    layers = list(LAYERS)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         theirs: dict[str, np.ndarray] = {}
@@ -125,9 +124,10 @@ def main() -> None:
                 )
                 seconds["ours_one"].append(cpu_seconds(lambda method=method: ours(model, method, [STEERED_LAYER])))
                 seconds["theirs_all"].append(peer.ask(**ask, layers=layers, save=str(path))["cpu_seconds"])
-            seconds["ours_all"].append(cpu_seconds(lambda method=method: ours(model, method, layers)))
-            theirs[work] = np.load(path)
+            started_all = time.process_time()
             directions = ours(model, method, layers)
+            seconds["ours_all"].append(time.process_time() - started_all)
+            theirs[work] = np.load(path)
             units = theirs[work] / np.linalg.norm(theirs[work], axis=1, keepdims=True)
             cosines = [float(unit @ each.vector.numpy()) for unit, each in zip(units, directions, strict=True)]
             rows.append({

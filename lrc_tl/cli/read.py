@@ -38,8 +38,8 @@ READ_EPILOG = (
     "  {text, tokens, special (places of tokens that are no words), scores};\n"
     "  scores has a row per token and a column per concept."
 )
-_DARK = 0.75
-"""Of the way to the full colour of a score: beyond it text over it is black."""
+_FAINT, _BRIGHT = 0.1, 0.75
+"""Of the way to the full colour of a score: below the one a cell has none, above the other its text is black."""
 
 
 def read(
@@ -95,9 +95,9 @@ def score_table(scores: "ConceptScores", concepts: Sequence[str]) -> Table:
 
 
 def score_style(value: float, scale: float) -> Style:
-    """The background of a score between `-scale` and `scale`: orange above 0, blue below, dark near it."""
-    if not scale or not math.isfinite(value):
+    """The background of a score between `-scale` and `scale`: orange above 0, blue below, none near it."""
+    share = min(abs(value) / scale, 1.0) if scale and math.isfinite(value) else 0.0
+    if share < _FAINT:
         return Style()
-    share = min(abs(value) / scale, 1.0)
     red, green, blue = (int(int(part) * share) for part in (POSITIVE if value >= 0 else NEGATIVE).split(","))
-    return Style(bgcolor=Color.from_rgb(red, green, blue), color="black" if share > _DARK else "white")
+    return Style(bgcolor=Color.from_rgb(red, green, blue), color="black" if share > _BRIGHT else "white")

@@ -95,7 +95,7 @@ def test_cells_are_coloured_on_a_terminal_unless_that_is_not_wanted(
 
 
 def test_the_colour_grows_with_the_score_and_its_side_shows():
-    assert score_style(0.0, 2.0).bgcolor.triplet == (0, 0, 0)
+    assert score_style(0.1, 2.0).bgcolor is None
     full, half = score_style(2.0, 2.0).bgcolor.triplet, score_style(1.0, 2.0).bgcolor.triplet
     assert full == (224, 112, 0)
     assert half == (112, 56, 0)
