@@ -4,7 +4,8 @@
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/contrast/contrast_peers.py --peer-python "$peer"
 
 On the packaged SmolLM2, at six layers: cosines of the directions, the text steered along theirs and along ours by
-as much, and CPU seconds, of one layer and of all six, each in turn. Writes `benchmarks/results/contrast_peers.json`.
+as much, and CPU seconds, of one layer and of all six, each in turn. Writes
+`benchmarks/results/contrast_peers.json`.
 """
 
 import argparse
