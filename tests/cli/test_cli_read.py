@@ -9,7 +9,7 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.cli.main import main
-from lrc_tl.cli.read import score_style
+from lrc_tl.cli.read import score_style, score_table
 
 HOOK = "blocks.1.hook_resid_post"
 TEXTS = ["w3 w41 w7", "w9 w2"]
@@ -62,12 +62,19 @@ def test_concepts_are_chosen_by_name_or_by_their_highest_score(concepts, one_wor
     assert data["concepts"] == ["w6"]
     expected = concepts.read(one_word_model, TEXTS[0])["w6"].scores
     torch.testing.assert_close(torch.tensor(data["texts"][0]["scores"], dtype=torch.float64)[:, 0], expected)
-    assert "w5" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "w5" not in out
+    assert all(f"{score:+.4g}" in out for score in expected.tolist())
+    stored = concepts.read(one_word_model, TEXTS[0])
+    table = score_table(stored, ["w6"])
+    assert [str(cell) for cell in table.columns[1].cells] == [f"{score:+.4g}" for score in expected.tolist()]
     assert main([*READ, "--text", TEXTS[0], "--top", "1", "--json", "r.json"]) == 0
     (highest,) = concepts.read(one_word_model, TEXTS[0]).highest(1)
     out = capsys.readouterr().out
     assert "the 1 highest of 3 concepts" in out
     assert [name for name in concepts if name in out] == [highest]
+    scores = concepts.read(one_word_model, TEXTS[0])[highest].scores.tolist()
+    assert all(f"{score:+.4g}" in out for score in scores)
     assert len(json.loads((tmp_path / "r.json").read_text())["concepts"]) == 3  # the file holds them all
 
 
