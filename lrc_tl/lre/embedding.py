@@ -22,6 +22,7 @@ from lrc_tl.lre.dual import dual_fit_of, require_no_noise
 from lrc_tl.lre.fit_settings import FitDtype, Solver, SolverName, require_fit_dtype, sketch_for
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, block_hook
 from lrc_tl.numerics.low_rank import Factors
@@ -98,12 +99,11 @@ class LinearRelationalEmbedding:
         `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in float32, or in the dtype of a wider model.
         `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
         from the subject on of up to 32 prompts.
-
         With `solver=LowRank(rank=64)` only the leading part of W is computed, in less time; `LowRank` says how.
 
-        `fit_dtype="float32"` runs and differentiates a bfloat16 or float16 model in float32 for the length of the
-        fit, with the same weights: 4 bytes more for each of those in the embedding and the layers up to
-        `object_layer`. Nothing else may run on the model meanwhile; it is then as it was, whatever happens.
+        `fit_dtype="float32"` runs and differentiates a narrower model in float32 for the length of the fit, with the
+        same weights: 4 bytes more for each of those in the embedding and the layers up to `object_layer`. Nothing
+        else may run on the model meanwhile; it is then as it was, whatever happens.
 
         At equal layers W is zero, with a warning, unless the object is read at the subject's own token. A prompt
         whose residuals or Jacobian are not finite is left out, with a warning, and `n_prompts` does not count it.
@@ -191,6 +191,7 @@ class LinearRelationalEmbedding:
         return rank if self.rank_limit is None else min(rank, self.rank_limit)
 
     @numbers_checked
+    @shows_progress
     @tokens_once()
     def concepts(
         self,
@@ -201,6 +202,7 @@ class LinearRelationalEmbedding:
         ridge: float = 0.0,
         prior: SubjectStatistics | None = None,
         noise: float | None = None,
+        progress: bool = True,
     ) -> ConceptSet:
         """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
 

@@ -15,7 +15,7 @@ from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.lre.low_rank_fit import MeanJacobianFit, exact_is_cheaper, fit_grid, fit_pair
 from lrc_tl.lre.wide_weights import run_in
 from lrc_tl.markup.caller_warnings import warn_caller
-from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.weights import require_differentiable, require_no_overflow
@@ -35,6 +35,7 @@ class _Options(TypedDict):
     left_out: LeftOut
 
 
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def fit_layer_grid(

@@ -15,6 +15,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import ArtifactError
 from lrc_tl.lre.background import Background, background_rows, built_in_background
 from lrc_tl.lre.displays import statistics_html
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.numerics.covariance import Covariance, shrinkage_of
@@ -136,6 +137,7 @@ class SubjectStatistics(Mapping[int, LayerStatistics]):
         self._by_layer = dict(sorted(by_layer.items()))
 
     @classmethod
+    @shows_progress
     @numbers_checked
     @fingerprints_once()
     def fit(

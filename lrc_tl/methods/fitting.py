@@ -18,6 +18,7 @@ from lrc_tl.lre.fit_settings import LowRank
 from lrc_tl.lre.layer_grid import fit_exact_pairs, fit_layer_grid
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.markup.caller_warnings import warn_caller
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.methods.backgrounds import background_for, dual_layers, require_background
 from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.methods.method import (
@@ -68,6 +69,7 @@ class FittedMethod:
     """The one that all directions come from; None: there is none, or there are several."""
 
 
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def fit_concepts(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from lrc_tl.errors import ArtifactError, in_one_line
+from lrc_tl.markup.terminal import error_console
 from lrc_tl.numerics.precision import HOST
 from lrc_tl.storage.stored_hashes import damage, write_hashes
 from lrc_tl.storage.whole_file import whole_file
@@ -170,8 +170,8 @@ def _write(model: Any, path: Path) -> None:
 
 
 def say(message: str) -> None:
-    """One line on stderr, as it stands."""
-    Console(stderr=True).print(in_one_line(message), markup=False, highlight=False, soft_wrap=True)
+    """One line on stderr, as it stands; none where no notes are wanted."""
+    error_console().print(in_one_line(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def _record(path: Path) -> Path:

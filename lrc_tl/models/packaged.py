@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from platformdirs import user_cache_path
-from rich.console import Console
 
 from lrc_tl.errors import ModelError, in_one_line, unprintable
+from lrc_tl.markup.terminal import error_console
 from lrc_tl.models.mapped_weights import MAPPED, say
 from lrc_tl.storage.stored_hashes import blocks, damage, sha256_of, write_hashes
 
@@ -170,9 +170,9 @@ def _is_converted(name: str) -> bool:
 
 
 def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damaged: str) -> None:
-    console = Console(stderr=True)
-    console.print(f"{name}: converting its GGUF file once, about a minute and a half")
-    with console.status("1 of 3: checking and joining the file") as status:
+    errors = error_console()
+    errors.print(f"{name}: converting its GGUF file once, about a minute and a half")
+    with errors.status("1 of 3: checking and joining the file") as status:
         actual = sha256_of(*parts)
         if actual != sha256:
             raise ModelError(

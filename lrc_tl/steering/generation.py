@@ -14,6 +14,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import ModelError, NotFiniteError
+from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.chat import Text, as_texts, is_one_chat
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
@@ -91,6 +92,7 @@ def generate(
     n_samples: int = 1,
     seed: int = 0,
     unsteered: bool = False,
+    progress: bool = True,
 ) -> tuple[Generated, ...]:
     """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
 
@@ -149,7 +151,8 @@ def generate(
     # Three times over for a moment.
     size = max(1, MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
     continuations: list[Generated] = []
-    with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad():
+    bar = ProgressBar("continuations", total=len(rows), progress=progress)
+    with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad(), bar:
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
             lengths = [len(ids) for ids in sequences]
@@ -161,12 +164,14 @@ def generate(
             continuations.extend(
                 _generate_batch(model, texts, batch, prompt_ids, by_row, max_new_tokens, sampling)
             )
+            bar.advance(len(batch))
     if unsteered:
         # As many rows as the steered ones where text is sampled, so that the draws are the same.
         repeats = len(swept) if temperature else 1
         plain = generate(
             model, [text for text in texts for _ in range(repeats)], max_new_tokens=max_new_tokens,
             temperature=temperature, top_k=top_k, top_p=top_p, n_samples=n_samples, seed=seed,
+            progress=progress,
         )  # fmt: skip
         alone = [result.text for result in plain for _ in range(len(swept) // repeats)]
         continuations = [replace(one, unsteered=text) for one, text in zip(continuations, alone, strict=True)]
