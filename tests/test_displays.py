@@ -10,6 +10,7 @@ import torch
 from public_names import public_objects
 from shown_objects import HOSTILE, causality_result, evaluation, generated, known, lre, seen, shown_objects
 from test_protocol_result import RESULT
+from test_sweep_result import made_up_result
 from tiny_directions import FINGERPRINT
 
 import lrc_tl as lrc
@@ -192,6 +193,29 @@ def test_a_protocol_result_shows_means_and_intervals():
     empty = lrc.ProtocolResult(records=(), methods=("lrc",))
     assert "on 0 relations" in seen(empty).whole
     assert repr(empty) == "ProtocolResult(1 methods, 0 relations, 0 seeds)"
+
+
+def test_a_sweep_shows_its_best_cells_and_a_comparison_what_tells_two_apart():
+    sweep = made_up_result()
+    shown, best = fields(sweep), sweep.best().set_index("method")
+    for method in ("lrc", "svm"):
+        row = shown[method]
+        assert float(row[-4]) == pytest.approx(best.loc[method, "validation"])
+        assert float(row[-3]) == pytest.approx(best.loc[method, "value"])
+        assert row[-2:] == [
+            f"{best.loc[method, 'low']:.3f} to {best.loc[method, 'high']:.3f}",
+            str(best.loc[method, "n_facts"]),
+        ]
+    compared = sweep.compare({"method": "lrc", "rank": 2}, "svm")
+    shown = fields(compared)
+    assert shown[""] == ["method", "object layer", "rank", "n lre prompts", "value"]
+    assert shown["a"] == ["lrc", "2", "2", "4", " 0.9"]
+    assert shown["b"] == ["svm", "-", "-", "-", " 0.7"]
+    assert shown["a less b"] == [f"{compared.difference:+.3f}"]
+    assert ("leaves 0 out" in seen(compared).whole) == (compared.low > 0 or compared.high < 0)
+    same = sweep.compare("svm", "svm")
+    assert "holds 0" in seen(same).whole
+    assert repr(same).startswith("SweepComparison(accuracy 0.700 (method svm) less 0.700 (method svm): +0.000")
 
 
 def test_what_was_generated_says_where_the_unsteered_model_differs(word_model):
