@@ -61,7 +61,7 @@ def sweep_html(result: "SweepResult") -> str:
             note("Nothing was held out to choose cells on. .to_frame() has all rows, .plot() draws them.")
         )
     if n := len(result.left_out):
-        reasons = [
+        reasons: list[list[Cell]] = [
             [str(row.relation), int(row.seed), str(row.reason)]
             for row in result.left_out.head(_MOST_LEFT_OUT).itertuples()
         ]
@@ -106,11 +106,8 @@ def comparison_text(self: "SweepComparison") -> str:
 
 def _differing(compared: "SweepComparison") -> list[str]:
     """The columns in which the two cells differ, and their method all the same."""
-    names: Mapping[str, Any] = {**compared.a, **compared.b}
-    return [
-        "method",
-        *(name for name in names if name != "method" and compared.a.get(name) != compared.b.get(name)),
-    ]
+    a, b = compared.a, compared.b
+    return ["method", *(name for name in {**a, **b} if name != "method" and a.get(name) != b.get(name))]
 
 
 def _verdict(low: float, high: float) -> Html:
