@@ -274,6 +274,7 @@ def shown_objects(word="Japan"):
         "CausalityResult": causality_result(),
         "StrengthCalibration": strength_calibration(),
         "Generated": generated(word),
+        "Continuations": lrc.steering.Continuations([generated(word), generated("France")]),
         "SubjectStatistics": statistics(word),
         "ModelFingerprint": FINGERPRINT,
         "ProtocolResult": RESULT,

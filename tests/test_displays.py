@@ -239,6 +239,7 @@ def test_what_was_generated_says_where_the_unsteered_model_differs(word_model):
             assert result.instead == result.tokens
             assert result.text == result.unsteered
     assert plain[0].unsteered is None
+    assert plain[0].changed == ()
     assert plain[0].instead == plain[0].tokens
     sampled = lrc.generate(
         word_model, ["w1 w2", "w3"], steering=steering, strengths=[0.0, 9.0], max_new_tokens=5,
@@ -247,3 +248,28 @@ def test_what_was_generated_says_where_the_unsteered_model_differs(word_model):
     for result in sampled:
         if result.strength == 0:
             assert result.text == result.unsteered
+
+
+def test_continuations_show_their_texts_by_strength_and_give_a_frame(word_model):
+    direction = lrc.ConceptDirection(
+        vector=torch.eye(12)[0], relation="r", object_name="a", hook_name="blocks.1.hook_resid_post"
+    )
+    given = {"steering": direction, "strengths": [0.0, 1.5], "max_new_tokens": 4, "unsteered": True}
+    results = lrc.generate(word_model, ["w1 w2", "w3"], **given)
+    shown = seen(results)
+    texts = [[shown.cells[cell] for cell in row] for row in shown.rows]
+    assert [row[0] for row in texts] == ["strength", "unsteered", "0", "1.5"] * 2
+    assert texts[1] == ["unsteered", results[0].unsteered, "-"]
+    for row, result in zip((*texts[2:4], *texts[6:]), results, strict=True):
+        assert row[1] == "".join(result.tokens)
+        assert float(row[2]) == pytest.approx(result.mean_kl, rel=1e-3, abs=1e-9)
+    assert len(shown.hovers) == sum(len(result.changed) for result in results)
+    frame = results.to_frame()
+    assert list(frame["strength"]) == [0.0, 1.5] * 2
+    assert list(frame["text"]) == [result.text for result in results]
+    assert list(frame["n_changed"]) == [len(result.changed) for result in results]
+    assert frame["mean_kl"].to_list() == [float(result.kl.mean()) for result in results]
+    assert isinstance(results[1:], lrc.steering.Continuations)
+    assert results[-1] is tuple(results)[3]
+    assert "2 more" not in repr(results)
+    assert repr(results).startswith("4 continuations\n  Generated('w1 w2' -> ")
