@@ -27,7 +27,8 @@ class Continuations(tuple["Generated", ...]):
     def to_frame(self) -> pd.DataFrame:
         """One row per continuation: prompt, strength, sample, text, unsteered, mean_kl, n_changed, n_tokens.
 
-        `mean_kl` is in nats; `n_changed` counts the tokens in place of which the unsteered model would have said another.
+        `mean_kl` is in nats; `n_changed` counts the tokens in place of which the unsteered model would have said
+        another.
         """
         return pd.DataFrame(
             [
