@@ -63,8 +63,11 @@ test-fast: $(STAMP)
 test-bridge: $(BRIDGE_STAMP)
 	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto --dist worksteal -rs -m "not notebook and (not real_model or smoke)"
 
-notebooks: $(STAMP)
-	$(BIN)/pytest -m notebook
+# Two kernels at a time, each with one thread; then those marked smoke, on TransformerLens 4.3.
+NOTEBOOK := -n 2 --dist worksteal --durations 0 --durations-min 1
+notebooks: $(STAMP) $(BRIDGE_STAMP)
+	$(SPREAD) $(NOTEBOOK) -m notebook tests/test_notebooks.py
+	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest $(NOTEBOOK) -m "notebook and smoke" tests/test_notebooks.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
