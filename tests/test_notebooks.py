@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is kept as a lesson: short cells, public names, checks, its run time."""
+"""Every notebook runs from top to bottom, and is kept as a lesson: short cells, public names, checks, run time."""
 
 import ast
 import os
