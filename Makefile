@@ -71,8 +71,11 @@ fuzz: $(STAMP)
 coverage: $(STAMP)
 	$(FAST) --cov=lrc_tl --cov-branch --cov-report=term-missing:skip-covered
 
-notebooks: $(STAMP)
-	$(BIN)/pytest -m notebook
+# Two kernels at a time, each with one thread; then those marked smoke, on TransformerLens 4.3.
+NOTEBOOK := -n 2 --dist worksteal --durations 0 --durations-min 1
+notebooks: $(STAMP) $(BRIDGE_STAMP)
+	$(SPREAD) $(NOTEBOOK) -m notebook tests/test_notebooks.py
+	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest $(NOTEBOOK) -m "notebook and smoke" tests/test_notebooks.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -100,11 +100,9 @@ class LinearRelationalEmbedding:
         `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
         from the subject on of up to 32 prompts.
         With `solver=LowRank(rank=64)` only the leading part of W is computed, in less time; `LowRank` says how.
-
         `fit_dtype="float32"` runs and differentiates a narrower model in float32 for the length of the fit, with the
         same weights: 4 bytes more for each of those in the embedding and the layers up to `object_layer`. Nothing
         else may run on the model meanwhile; it is then as it was, whatever happens.
-
         At equal layers W is zero, with a warning, unless the object is read at the subject's own token. A prompt
         whose residuals or Jacobian are not finite is left out, with a warning, and `n_prompts` does not count it.
 

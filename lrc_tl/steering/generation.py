@@ -25,6 +25,7 @@ from lrc_tl.numerics.precision import HOST, unit_of, wide_of
 from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
 from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
+from lrc_tl.steering.continuations import Continuations
 from lrc_tl.steering.displays import generated_html, generated_text
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect
 from lrc_tl.steering.steering import Steering, steer
@@ -58,6 +59,17 @@ class Generated:
     """Which of the samples of its prompt and strength it is."""
     unsteered: str | None = None
     """What the unsteered model says on its own; None: not asked for (`generate(..., unsteered=True)`)."""
+
+    @property
+    def mean_kl(self) -> float:
+        """Mean of `kl` over the tokens, in nats; NaN without tokens."""
+        return float(self.kl.mean())
+
+    @property
+    def changed(self) -> tuple[int, ...]:
+        """Places of the tokens in place of which the unsteered model would have said another."""
+        pairs = zip(self.tokens, self.instead, strict=False)  # both empty, or `instead` not recorded
+        return tuple(place for place, (token, other) in enumerate(pairs) if token != other)
 
     __repr__ = generated_text
     _repr_html_ = generated_html
@@ -93,7 +105,7 @@ def generate(
     seed: int = 0,
     unsteered: bool = False,
     progress: bool = True,
-) -> tuple[Generated, ...]:
+) -> Continuations:
     """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
 
     A prompt is a text, or the messages of a chat, as `lrc_tl.models.chat_text` puts them; a last message of the
@@ -107,7 +119,8 @@ def generate(
     random state is not touched.
 
     With `unsteered` each result also holds what the model says without steering, and shows it beside: one more
-    generation for each prompt, or for each row where text is sampled, with the same draws.
+    generation for each prompt, or for each row where text is sampled, with the same draws. The results are a tuple
+    that shows itself as a table and gives `to_frame`.
 
     Raises:
         TypeError: a strength is no number.
@@ -175,7 +188,7 @@ def generate(
         )  # fmt: skip
         alone = [result.text for result in plain for _ in range(len(swept) // repeats)]
         continuations = [replace(one, unsteered=text) for one, text in zip(continuations, alone, strict=True)]
-    return tuple(continuations)
+    return Continuations(continuations)
 
 
 class _Row(NamedTuple):
