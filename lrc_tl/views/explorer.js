@@ -3,12 +3,8 @@
 const LEAST = 1e-4; // the smallest strength of the slider, after 0
 const PER_DECADE = 16;
 export const STEPS = 4 * PER_DECADE + 1;
-const PLACES = [
-  ["subject", "The subject's last token"],
-  ["prompt", "The whole text"],
-  ["generated", "What the model writes"],
-  ["all", "Text and what is written"],
-];
+const PLACES = [["subject", "The subject's last token"], ["prompt", "The whole text"],
+  ["generated", "What the model writes"], ["all", "Text and what is written"]];
 const VISIBLE = { "\n": "↵\n", "\t": "⇥", "\r": "␍" };
 let instances = 0;
 
@@ -46,8 +42,7 @@ const svgNamespace = () => new DOMParser().parseFromString("<svg></svg>", "text/
 
 // An element with attributes, listeners ("onclick") and children; text stays text.
 function el(name, given = {}, ...children) {
-  const made = name.startsWith("svg:")
-    ? document.createElementNS(svgNamespace(), name.slice(4)) : document.createElement(name);
+  const made = name.startsWith("svg:") ? document.createElementNS(svgNamespace(), name.slice(4)) : document.createElement(name);
   for (const [key, value] of Object.entries(given)) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value === true ? "" : value);
@@ -71,19 +66,15 @@ function controls(id, offer, change, hurry) {
   const last = offer.n_layers - 1;
   const whole = (max, min = 0) => el("input", { type: "number", min, max, step: 1, ...soon });
   const all = {
-    text: el("textarea", { rows: 3, spellcheck: "false", placeholder: "A text that the model goes on with", ...soon }),
+    text: el("textarea", { rows: 2, spellcheck: "false", placeholder: "A text that the model goes on with", ...soon }),
     subject: el("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "the last word", ...soon }),
     remove: el("select", { class: "x-remove", ...at }, options(concepts)),
     add: el("select", { class: "x-add", ...at }, options(concepts)),
     slider: el("input", { type: "range", min: 0, max: STEPS, step: 1 }),
     strength: el("input", { type: "number", min: 0, max: 10, step: "any", inputmode: "decimal" }),
     place: el("select", at, options(PLACES)),
-    layers: el("select", at, options([
-      ["all", `All ${offer.n_layers} layers`],
-      ["from", `Layer ${offer.layer} and later`],
-      ["own", `Layer ${offer.layer} only`],
-      ["some", "From layer … to …"],
-    ])),
+    layers: el("select", at, options([["all", `All ${offer.n_layers} layers`], ["from", `Layer ${offer.layer} and later`],
+      ["own", `Layer ${offer.layer} only`], ["some", "From layer … to …"]])),
     first_layer: whole(last), last_layer: whole(last), n_tokens: whole(offer.most_tokens, 1),
   };
   const share = el("span", { class: "x-hint", id: `${id}-share` });
@@ -114,9 +105,8 @@ function controls(id, offer, change, hurry) {
   return {
     form, all,
     values: () => ({
-      text: all.text.value, subject: all.subject.value, remove: all.remove.value, add: all.add.value,
-      place: all.place.value, layers: all.layers.value, strength: number(all.strength),
-      first_layer: number(all.first_layer), last_layer: number(all.last_layer), n_tokens: number(all.n_tokens),
+      ...Object.fromEntries(["text", "subject", "remove", "add", "place", "layers"].map((name) => [name, all[name].value])),
+      ...Object.fromEntries(["strength", "first_layer", "last_layer", "n_tokens"].map((name) => [name, number(all[name])])),
     }),
     show(wish) {
       for (const name of Object.keys(all)) if (name in wish) all[name].value = wish[name] ?? "";
@@ -127,9 +117,8 @@ function controls(id, offer, change, hurry) {
     setStrength(value) { all.strength.value = value; all.slider.value = stepOf(value); say(); change(0); },
     invalid(name, errorId) {
       for (const [key, control] of Object.entries(all)) {
-        control.toggleAttribute("aria-invalid", false);
-        control.removeAttribute("aria-errormessage");
-        if (key === name) { control.setAttribute("aria-invalid", "true"); control.setAttribute("aria-errormessage", errorId); }
+        for (const [attribute, value] of [["aria-invalid", "true"], ["aria-errormessage", errorId]])
+          if (key === name) control.setAttribute(attribute, value); else control.removeAttribute(attribute);
       }
     },
   };
@@ -149,9 +138,8 @@ function tabs(id, names, panels, chosen) {
     },
   }, name));
   panels.forEach((panel, place) => {
-    panel.id = `${id}-panel-${names[place][0]}`;
-    panel.setAttribute("role", "tabpanel");
-    panel.setAttribute("aria-labelledby", buttons[place].id);
+    const given = { id: `${id}-panel-${names[place][0]}`, role: "tabpanel", "aria-labelledby": buttons[place].id };
+    for (const [key, value] of Object.entries(given)) panel.setAttribute(key, value);
   });
   const mark = (place) => buttons.forEach((button, at) => {
     button.setAttribute("aria-selected", String(at === place));
@@ -184,8 +172,10 @@ function textCard(title, text, name, scale, isFresh, empty) {
     const classes = [isNew && "x-new", pale && "x-pale", at === text.read_at && "x-read"].filter(Boolean).join(" ");
     const hover = [`${name}: ${said(scores[at], 4)}`, changed && `without the edit: ${text.instead[at - text.prompt.length]}`]
       .filter(Boolean).join("; ");
+    const word = token.replace(/^ +/, ""); // the space before a word has no colour
+    flow.append(" ".repeat(token.length - word.length));
     flow.append(el("span", { class: classes || null, title: hover, style: pale ? null : `background:${shade(scores[at] ?? null, scale)}` },
-      changed ? el("u", {}, visible(token)) : visible(token)));
+      changed ? el("u", {}, visible(word || "␣")) : visible(word || "␣")));
   });
   if ("partial" in text) flow.append(el("span", { class: "x-new" }, visible(text.partial)), el("span", { class: "x-caret", "aria-hidden": "true" }));
   card.append(flow);
@@ -194,13 +184,21 @@ function textCard(title, text, name, scale, isFresh, empty) {
   return card;
 }
 
+// Scores of one table with equally many decimals.
+export const alike = (values) => {
+  const most = Math.max(0, ...values.filter(Number.isFinite).map(Math.abs));
+  const decimals = most > 0 ? Math.min(6, Math.max(0, 2 - Math.floor(Math.log10(most)))) : 0;
+  return (value) => (Number.isFinite(value) ? value.toFixed(decimals).replace("-", "−") : "–");
+};
+
 // Objects with a bar of what they have now, and a tick where they were before the edit.
-function ranking(title, note, key, write, before, after, edit, isFresh) {
+function ranking(title, note, key, before, after, edit, isFresh) {
   const was = new Map((before ? before.objects : []).map((object) => [object.name, object[key]]));
   const now = after ? new Map(after.objects.map((object) => [object.name, object[key]])) : was;
   const names = [...was.keys()].sort((a, b) => (now.get(b) ?? -Infinity) - (now.get(a) ?? -Infinity));
   const shown = names.filter((name, at) => at < 8 || edit.includes(name));
   const values = [...was.values(), ...now.values()].filter((value) => value !== null);
+  const write = key === "p" ? percent : alike(values);
   const low = Math.min(0, ...values), high = Math.max(key === "p" ? 0.01 : 0, ...values), span = high - low || 1;
   const place = (value) => 100 * ((value ?? low) - low) / span;
   const rows = shown.map((name) => {
@@ -229,7 +227,7 @@ function chart(curve, width, { label, lines, ticks, write, y, chosen, pick }) {
   const x = (strength) => box.left + inner * (Math.log10(Math.max(strength, LEAST)) + 4) / 4;
   const level = (value) => box.top + (box.height - box.top - box.bottom) * (1 - y(value));
   const line = (x1, y1, x2, y2, kind) => el("svg:line", { x1, y1, x2, y2, class: kind });
-  const label_ = (at, height, anchor, text) => el("svg:text", { x: at, y: height, "text-anchor": anchor }, text);
+  const word = (at, height, anchor, text) => el("svg:text", { x: at, y: height, "text-anchor": anchor }, text);
   const drawing = el("svg:svg", { viewBox: `0 0 ${width} ${box.height}`, width, height: box.height, role: "img", "aria-label": label,
     onclick: (event) => {
       const share = (event.clientX - drawing.getBoundingClientRect().left - box.left) / inner;
@@ -240,8 +238,8 @@ function chart(curve, width, { label, lines, ticks, write, y, chosen, pick }) {
     const from = Math.max(box.left, middle - half), to = Math.min(box.left + inner, middle + half);
     if (yes) drawing.append(el("svg:rect", { x: from, y: box.top, width: to - from, height: box.height - box.top - box.bottom, class: "x-says" }));
   });
-  for (const tick of ticks) drawing.append(line(box.left, level(tick), box.left + inner, level(tick), "x-grid"), label_(box.left - 6, level(tick) + 4, "end", write(tick)));
-  for (const tick of [1e-4, 1e-3, 1e-2, 1e-1, 1]) drawing.append(label_(x(tick), box.height - 8, tick === 1 ? "end" : "middle", String(tick)));
+  for (const tick of ticks) drawing.append(line(box.left, level(tick), box.left + inner, level(tick), "x-grid"), word(box.left - 6, level(tick) + 4, "end", write(tick)));
+  for (const tick of [1e-4, 1e-3, 1e-2, 1e-1, 1]) drawing.append(word(x(tick), box.height - 8, tick === 1 ? "end" : "middle", String(tick)));
   if (chosen > 0) drawing.append(line(x(chosen), box.top, x(chosen), box.height - box.bottom, "x-chosen"));
   for (const { values, kind } of lines) {
     const points = values.map((value, at) => (value === null ? null : [x(curve.strengths[at]), level(value)])).filter(Boolean);
@@ -269,14 +267,13 @@ function curvePage(curve, isFresh, chosen, width, pick) {
   const rows = curve.strengths.map((strength, row) => el("tr", {}, el("th", { scope: "row", class: "x-number" }, said(strength, 2)),
     names.map((name) => el("td", { class: "x-number" }, percent(curve.p[name][row]))),
     el("td", {}, curve.says ? (curve.says[row] ? "yes" : "no") : "–"), el("td", { class: "x-number" }, curve.kl ? said(curve.kl[row], 2) : "–")));
-  return [el("div", { "data-stale": !isFresh && Boolean(curve.kl) }, legend,
+  return [el("div", { "data-stale": !isFresh && Boolean(curve.kl) }, verdict, legend,
     el("h4", {}, "How likely the model finds it"),
     chart(curve, width, { ...shared, label: `Probability of ${names.join(" and ")} by strength; the table below has the numbers`, y: (p) => p, ticks: [0, 0.5, 1], write: (p) => `${100 * p} %`,
       lines: names.map((name) => ({ values: curve.p[name], kind: name === add ? "x-add" : "x-remove" })) }),
     el("h4", {}, "Side effects: how far four unrelated texts move (nats per token)"),
     chart({ ...curve, says: null }, width, { ...shared, label: "Side effects by strength; the table below has the numbers", y: log, ticks: [0.001, 0.01, 0.1, 1, 10], write: String,
       lines: curve.kl ? [{ values: curve.kl, kind: "x-kl" }] : [] }),
-    verdict,
     el("details", {}, el("summary", {}, "All numbers"), el("div", { class: "x-scroll" }, el("table", { class: "x-numbers" }, el("thead", {}, el("tr", {}, ["Strength", ...names, "Says it", "Side effects"]
       .map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, rows)))))];
 }
@@ -360,8 +357,8 @@ function render({ model, el: host }) {
         textCard("With the edit", after, shadeBy, scale, fresh("after_text"), isEdit ? "Nothing written yet" : "Choose a concept to remove or to add")),
       ...(colours ? [colours] : []),
       el("div", { class: "x-cards" },
-        ranking("What the model expects next", "Probability of each object behind the text.", "p", percent, answer.before, rest, edit, fresh(isEdit ? "after" : "before")),
-        ranking(`What the concepts read at “${token}”`, "Score of each concept; the line marks where it was.", "score", (value) => said(value), answer.before, rest, edit, fresh(isEdit ? "after" : "before"))));
+        ranking("What the model expects next", "Probability of each object behind the text.", "p", answer.before, rest, edit, fresh(isEdit ? "after" : "before")),
+        ranking(`What the concepts read at “${token}”`, "Score of each concept; the line marks where it was.", "score", answer.before, rest, edit, fresh(isEdit ? "after" : "before"))));
     if (hadFocus) edited.querySelector(`input[value="${CSS.escape(hadFocus)}"]`)?.focus();
   }
 

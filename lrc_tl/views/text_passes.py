@@ -139,8 +139,8 @@ class TextPasses:
 
         `said(text, n)` is told after each new token. `prompt` and `new` are tokens, `special` the places of those
         that stand for no words, `read_at` that of the subject; `shades` holds, for the concepts of the edit (or
-        the highest one), a score for each token; `changed` says where the unedited model would have said another token
-        behind the same text, `instead` which; `kl` is the mean KL(edited || unedited) of the new tokens, in nats.
+        the highest one), a score for each token; `changed` says where the unedited model would have said another
+        token behind the same text, `instead` which; `kl` is the mean KL(edited || unedited) of the new tokens.
         """
         write = partial(self._written, edited=edited, said=said)
         written = write() if edited else self._remember(("text", self._wish.n_tokens), write)
