@@ -16,14 +16,14 @@ from lrc_tl.models.hooking import Block, inside
 from lrc_tl.numerics.next_tokens import least_token_log_prob
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.answers import ExpectedAnswer
-from lrc_tl.passes.batches import kept_residuals, logits_at
+from lrc_tl.passes.batches import kept_residuals, logits_at, whole_text_ids
 from lrc_tl.relations.prompts import TokenizedPrompt, subject_tokens, tokenize_prompt
 from lrc_tl.relations.special_tokens import special_ids
 from lrc_tl.steering.generation import Generated, generate
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.tuning.neutral_effects import neutral_effects
 from lrc_tl.tuning.strength_batches import as_if_generated, continuations, map_logits
-from lrc_tl.views.explorer_wish import Wish
+from lrc_tl.views.explorer_wish import Wish, WishError
 
 STRENGTHS = tuple(10 ** (step / 4 - 4) for step in range(17))
 """1e-4 to 1, four steps to a factor of 10."""
@@ -52,6 +52,10 @@ class TextPasses:
     ) -> None:
         self._model, self._concepts, self._wish, self._remember = model, concepts, wish, remember
         self._names = list(concepts)
+        try:
+            whole_text_ids(model, wish.text, n_more=wish.n_tokens + 1)  # one more is run for its score
+        except ValueError as error:
+            raise WishError(str(error), field="text") from error
         self._steering = wish.steering(model, concepts)
 
     @cached_property
