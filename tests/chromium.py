@@ -77,6 +77,7 @@ class Page:
         self.requests, self.problems = [], []
         for domain in ("Page", "Runtime", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # as if the window were in front
 
     def call(self, method, **params):
         self._number += 1
@@ -102,8 +103,8 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, expression, *, seconds=20.0):
-        """The value of an expression, once it is true."""
-        return until(lambda: self.js(expression), expression, seconds=seconds)
+        """Wait until an expression is true."""
+        until(lambda: self.js(f"Boolean({expression})"), expression, seconds=seconds)
 
     def go(self, address):
         self.call("Page.navigate", url=address)

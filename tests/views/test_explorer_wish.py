@@ -78,9 +78,7 @@ def test_without_a_subject_the_last_word_is_meant(concepts):
 
 def test_one_concept_for_another_is_the_sets_own_swap(one_word_model, concepts):
     made = wish(concepts).steering(one_word_model, concepts)
-    swap = concepts.swap_steering(
-        one_word_model, remove="w30", add="w31 w32", text=TEXT, subject="w7", beta=0.5
-    )
+    swap = concepts.swap_steering(one_word_model, remove="w30", add="w31 w32", text=TEXT, subject="w7", beta=0.5)
     assert (made.layers, made.where, made.hook_name) == (swap.layers, swap.where, swap.hook_name)
     h = torch.randn(1, 4, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.equal(made.operation.shift(h), swap.operation.shift(h))
