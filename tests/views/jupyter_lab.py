@@ -24,17 +24,19 @@ def notebook(program, cells, *, width=1280, height=1100):
         _write(Path(folder, "explorer.ipynb"), cells)
         token = secrets.token_hex()
         environment = {**os.environ, "JUPYTER_CONFIG_DIR": folder, "JUPYTERLAB_SETTINGS_DIR": folder}
-        environment |= {"JUPYTER_DATA_DIR": folder, "JUPYTER_RUNTIME_DIR": folder, "JUPYTERLAB_WORKSPACES_DIR": folder}
+        environment |= {
+            "JUPYTER_DATA_DIR": folder,
+            "JUPYTER_RUNTIME_DIR": folder,
+            "JUPYTERLAB_WORKSPACES_DIR": folder,
+        }
+        command = [
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
+            "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}",
+            "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        ]  # fmt: skip
         with Path(folder, "log").open("w") as sink:
-            server = subprocess.Popen(
-                [
-                    sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
-                    f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1",
-                    "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None", "--LabApp.check_for_updates_class="
-                    "jupyterlab.NeverCheckForUpdate", "--ServerApp.disable_check_xsrf=True",
-                ],
-                stdout=sink, stderr=sink, env=environment, cwd=folder,
-            )  # fmt: skip
+            server = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment, cwd=folder)
         try:
             address = until(lambda: _address(folder), "JupyterLab", seconds=60)
             with browser(program, width=width, height=height) as page:
