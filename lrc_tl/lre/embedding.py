@@ -63,8 +63,8 @@ class LinearRelationalEmbedding:
     n_products: int | None = None
     """Products with Jacobians for each prompt (d_model for an exact fit); None in older files."""
     direction_errors: Mapping[str, float] | None = None
-    """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit`
-    and the exact one, right in most cases (`lrc_tl.numerics.direction_error`); None where there is no estimate."""
+    """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit` and the
+    exact one, right in most cases (`lrc_tl.numerics.direction_error`); None where there is no estimate."""
 
     __repr__ = lre_text
     _repr_html_ = lre_html
@@ -97,18 +97,19 @@ class LinearRelationalEmbedding:
         """Mean Jacobian and mean bias over `prompts`, all of which are used.
 
         `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in float32, or in the dtype of a wider model.
-        `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
-        from the subject on of up to 32 prompts.
-        With `solver=LowRank(rank=64)` only the leading part of W is computed, in less time; `LowRank` says how.
+        `memory_limit` is in bytes, as in `subject_object_jacobians`. A low-rank fit also keeps what up to 32 prompts
+        have from the subject on.
+        `solver=LowRank(rank=64)` computes only the leading part of W, in less time; `LowRank` says how.
+
         `fit_dtype="float32"` runs and differentiates a narrower model in float32 for the length of the fit, with the
         same weights: 4 bytes more for each of those in the embedding and the layers up to `object_layer`. Nothing
         else may run on the model meanwhile; it is then as it was, whatever happens.
-        At equal layers W is zero, with a warning, unless the object is read at the subject's own token. A prompt
-        whose residuals or Jacobian are not finite is left out, with a warning, and `n_prompts` does not count it.
+        At equal layers W is zero, with a warning, unless the object is read at the subject's own token. Prompts whose
+        residuals or Jacobian are not finite are left out, with a warning; `n_prompts` does not count them.
 
         Raises:
-            ValueError: no prompts, bad layers, another solver or `fit_dtype`, a `LowRank` without a rank or beyond
-                the width of the model, or what `subject_object_jacobians` refuses; no prompt that is finite.
+            ValueError: no prompts, or none that is finite, bad layers, another solver or `fit_dtype`, a `LowRank`
+                without a rank or beyond the model's width, or what `subject_object_jacobians` refuses.
         """
         prompts = as_tuple(prompts, "prompts", Prompt)
         require_fit_dtype(fit_dtype)
