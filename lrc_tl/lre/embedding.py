@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import get_type_hints
@@ -97,15 +97,16 @@ class LinearRelationalEmbedding:
         """Mean Jacobian and mean bias over `prompts`, all of which are used.
 
         `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in float32, or in the dtype of a wider model.
-        `memory_limit` is in bytes, as in `subject_object_jacobians`. A low-rank fit also keeps what up to 32 prompts
-        have from the subject on.
-        `solver=LowRank(rank=64)` computes only the leading part of W, in less time; `LowRank` says how.
+        `memory_limit` is in bytes, as in `subject_object_jacobians`. A low-rank fit also keeps what up to 32
+        prompts have from the subject on. `solver=LowRank(rank=64)` computes only the leading part of W, in less
+        time; `LowRank` says how.
 
-        `fit_dtype="float32"` runs and differentiates a narrower model in float32 for the length of the fit, with the
-        same weights: 4 bytes more for each of those in the embedding and the layers up to `object_layer`. Nothing
-        else may run on the model meanwhile; it is then as it was, whatever happens.
-        At equal layers W is zero, with a warning, unless the object is read at the subject's own token. Prompts whose
-        residuals or Jacobian are not finite are left out, with a warning; `n_prompts` does not count them.
+        `fit_dtype="float32"` runs and differentiates a narrower model in float32 for the length of the fit, with
+        the same weights: 4 bytes more for each of those in the embedding and the layers up to `object_layer`.
+        Nothing else may run on the model meanwhile; it is then as it was, whatever happens.
+
+        At equal layers W is zero, with a warning, unless the object is read at the subject's own token. Prompts
+        whose residuals or Jacobian are not finite are left out, with a warning; `n_prompts` does not count them.
 
         Raises:
             ValueError: no prompts, or none that is finite, bad layers, another solver or `fit_dtype`, a `LowRank`
@@ -366,32 +367,6 @@ class LinearRelationalEmbedding:
         """
         if self.fingerprint is not None:
             self.fingerprint.require_model(model, what="this LRE was made")
-
-
-def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbedding:
-    """The LRE of all prompts of several LREs at the same layers: means weighted by their numbers of prompts.
-
-    Raises:
-        ValueError: no LREs, or some of other layers, aggregations, solvers or models.
-    """
-    lres = as_tuple(lres, "lres", LinearRelationalEmbedding)
-    if not lres:
-        raise ValueError("no LREs to combine; give at least one")
-    first = lres[0]
-    for lre in lres:
-        for name in ("subject_layer", "object_layer", "object_aggregation", "solver", "rank_limit", "fingerprint"):
-            if getattr(lre, name) != getattr(first, name):
-                raise ValueError(f"the LREs differ in {name}; combine LREs of the same layers and model")
-    n = sum(lre.n_prompts for lre in lres)
-    return replace(
-        first,
-        weight=sum((lre.weight * (lre.n_prompts / n) for lre in lres), torch.zeros_like(first.weight)),
-        bias=sum((lre.bias * (lre.n_prompts / n) for lre in lres), torch.zeros_like(first.bias)),
-        n_prompts=n,
-        prompts_hash=" + ".join(lre.prompts_hash for lre in lres),
-        relation=" + ".join(dict.fromkeys(lre.relation for lre in lres)),
-        direction_errors=None,  # they belong to the directions of each LRE alone
-    )
 
 
 def _require_rows(acts: Tensor, width: int) -> None:

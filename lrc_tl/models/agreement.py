@@ -11,7 +11,7 @@ from lrc_tl.errors import ModelError
 from lrc_tl.models.fingerprint import FIXED_TEXT
 from lrc_tl.models.hooked_model import HookedModel, is_bridge
 from lrc_tl.models.hooking import hooked_pass, without_gradients
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 
 _OTHER_CODE, _OTHER_ROW = (1e-3, 32), (1e-5, 8)
 """Relative differences that are none: in float32 and wider, and in roundings of a narrower model."""
@@ -21,7 +21,7 @@ _WRONG_IN_TRANSFORMER_LENS_3 = ("CohereForCausalLM",)
 
 def probes(tokenizer: Any) -> Tensor:
     """A short text as ids, and the same with another last token: two rows."""
-    ids = torch.tensor([tokenizer(FIXED_TEXT)["input_ids"]]).repeat(2, 1)
+    ids = torch.tensor([tokenizer(FIXED_TEXT)["input_ids"]], device=HOST).repeat(2, 1)
     last = int(ids[1, -1])
     ids[1, -1] = last - 1 if last else 1
     return ids

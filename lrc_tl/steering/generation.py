@@ -13,20 +13,20 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.errors import ModelError, NotFiniteError
+from lrc_tl.errors import ModelError
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.chat import Text, as_texts, is_one_chat
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
-from lrc_tl.models.hooking import Block, hooks_on, inside
+from lrc_tl.models.hooking import hooks_on, inside
 from lrc_tl.models.own_draws import OwnDraws
 from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
 from lrc_tl.numerics.precision import HOST, unit_of, wide_of
 from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
-from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
 from lrc_tl.steering.continuations import Continuations
 from lrc_tl.steering.displays import generated_html, generated_text
+from lrc_tl.steering.finite_logits import finite_logits
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
@@ -309,7 +309,7 @@ def _generate_batch(
         )  # fmt: skip
 
     with turn(model):
-        checked_work = partial(inside, _finite_logits(model, prompts), work)
+        checked_work = partial(inside, finite_logits(model, prompts), work)
         reading_scores = partial(inside, hooks_on(model, hooks), checked_work)
         output = inside(steer(model, steerings), reading_scores) if steerings else reading_scores()
     if not hasattr(output, "logits"):
@@ -382,27 +382,3 @@ def _beside_unsteered(
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
         kl[row], instead[row] = kl_divergence(steered, plain), plain.argmax(-1)
     return kl, instead
-
-
-def _finite_logits(model: Any, prompts: Sequence[str]) -> Block:
-    """A block in which logits without a softmax are refused before a token is taken from them."""
-    step = 0
-
-    def check(module: Any, args: Any, logits: Tensor | None) -> None:
-        nonlocal step
-        if logits is not None:
-            _require_finite(logits[:, -1], prompts, f"for new token {step}")
-        step += 1
-
-    return Block(lambda session: session.watch_output(model.unembed, check))
-
-
-def _require_finite(logits: Float[Tensor, "row d_vocab"], prompts: Sequence[str], where: str) -> None:
-    good = gives_probabilities(logits)
-    if not bool(good.all()):
-        row = int((~good).nonzero()[0])
-        raise NotFiniteError(
-            f"the logits {where} behind {prompts[row]!r} are not finite: {int((~logits[row].isfinite()).sum())} "
-            f"of {logits.shape[1]}, and some in {int((~good).sum())} of {len(good)} rows; load the model in "
-            "float32, check its weights, or steer less strongly"
-        )
