@@ -1,4 +1,4 @@
-"""Pictures of the explorer in JupyterLab, with the packaged Gemma: `python tests/views/explorer_pictures.py FOLDER`.
+"""Pictures of the explorer in JupyterLab with the packaged Gemma: `python tests/views/explorer_pictures.py FOLDER`.
 
 Each page of it, light at 1280 and dark at 390 pixels; `explorer.png` is the one in the documentation.
 """
