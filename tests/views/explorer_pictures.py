@@ -1,6 +1,6 @@
-"""Pictures of the explorer in JupyterLab with the packaged Gemma: `python tests/views/explorer_pictures.py FOLDER`.
+"""Pictures of the explorer in JupyterLab, with the packaged Gemma: `python tests/views/explorer_pictures.py DIR`.
 
-Each page of it, light at 1280 and dark at 390 pixels; `explorer.png` is the one in the documentation.
+Each page of it, light at 1280 and dark at 390 pixels; `explorer.png` is for the documentation.
 """
 
 import sys
