@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import PositionError
 from lrc_tl.markup.printable import printable
+from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, block_hook
 from lrc_tl.models.hooking import apart, hooks_on, inside
 from lrc_tl.tuning.neutral_effects import NEUTRAL_TEXTS
@@ -72,8 +73,8 @@ class Exploration:
             check()
 
         def work() -> None:
-            hooks = [(block_hook(0), look)]
-            inside(hooks_on(self._model, hooks), partial(self._show, wish, check))
+            with fingerprints_once():
+                inside(hooks_on(self._model, [(block_hook(0), look)]), partial(self._show, wish, check))
 
         try:
             apart(work)

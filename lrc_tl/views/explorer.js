@@ -222,7 +222,7 @@ function ranking(title, note, key, before, after, edit, isFresh) {
 
 // One panel of lines over strengths, drawn at the width that there is.
 function chart(curve, width, { label, lines, ticks, write, y, chosen, pick }) {
-  const box = { left: 46, right: 12, top: 10, bottom: 26, height: 190 };
+  const box = { left: 56, right: 12, top: 10, bottom: 26, height: 190 };
   const inner = width - box.left - box.right;
   const x = (strength) => box.left + inner * (Math.log10(Math.max(strength, LEAST)) + 4) / 4;
   const level = (value) => box.top + (box.height - box.top - box.bottom) * (1 - y(value));
@@ -272,7 +272,7 @@ function curvePage(curve, isFresh, chosen, width, pick) {
     chart(curve, width, { ...shared, label: `Probability of ${names.join(" and ")} by strength; the table below has the numbers`, y: (p) => p, ticks: [0, 0.5, 1], write: (p) => `${100 * p} %`,
       lines: names.map((name) => ({ values: curve.p[name], kind: name === add ? "x-add" : "x-remove" })) }),
     el("h4", {}, "Side effects: how far four unrelated texts move (nats per token)"),
-    chart({ ...curve, says: null }, width, { ...shared, label: "Side effects by strength; the table below has the numbers", y: log, ticks: [0.001, 0.01, 0.1, 1, 10], write: String,
+    chart({ ...curve, says: null }, width, { ...shared, label: "Side effects by strength; the table below has the numbers", y: log, ticks: [least, 0.01, 0.1, 1, 10], write: (kl) => (kl === least ? `≤ ${kl}` : String(kl)),
       lines: curve.kl ? [{ values: curve.kl, kind: "x-kl" }] : [] }),
     el("details", {}, el("summary", {}, "All numbers"), el("div", { class: "x-scroll" }, el("table", { class: "x-numbers" }, el("thead", {}, el("tr", {}, ["Strength", ...names, "Says it", "Side effects"]
       .map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, rows)))))];

@@ -1,6 +1,6 @@
-"""Pictures of the explorer in JupyterLab, with packaged Gemma: `python tests/views/explorer_pictures.py FOLDER`.
+"""Pictures of the explorer in JupyterLab, with the packaged Gemma: `python tests/views/explorer_pictures.py DIR`.
 
-Each page of it, light at 1280 and dark at 390 pixels; `explorer.png` is the one in the documentation.
+Each page of it, light at 1280 and dark at 390 pixels; `explorer.png` is for the documentation.
 """
 
 import sys
@@ -33,18 +33,18 @@ lrc.explore(model, concepts, text=text, subject="Bordeaux", remove="France", add
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    with notebook(chromium(), CELLS) as page:
+    with notebook(chromium(), CELLS, height=2600) as page:
         page.until(f"document.querySelector('{ROOT}')", seconds=400)
         done(page, seconds=120)
         page.picture(folder / "explorer.png", ROOT)
-        page.size(390, 1000)
+        page.size(390, 2600)
         theme(page, "Dark")
         page.picture(folder / "explorer_390.png", ROOT)
         page.js(f"document.querySelectorAll('{ROOT} [role=tab]')[1].click()")
         page.until(f"document.querySelector('{ROOT} svg')", seconds=60)
         done(page, seconds=240)
         page.picture(folder / "curve_390.png", ROOT)
-        page.size(1280, 1100)
+        page.size(1280, 2600)
         theme(page, "Light")
         page.picture(folder / "curve.png", ROOT)
 

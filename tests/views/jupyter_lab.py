@@ -22,6 +22,9 @@ def notebook(program, cells, *, width=1280, height=1100):
     """A page of JupyterLab with a notebook of these cells, all of them run; its server ends with the block."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         _write(Path(folder, "explorer.ipynb"), cells)
+        settings = Path(folder, "@jupyterlab/apputils-extension/notification.jupyterlab-settings")
+        settings.parent.mkdir(parents=True)
+        settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # asks nothing
         token = secrets.token_hex()
         environment = {**os.environ, "JUPYTER_CONFIG_DIR": folder, "JUPYTERLAB_SETTINGS_DIR": folder}
         environment |= {
@@ -86,6 +89,7 @@ def theme(page, name):
     """Change JupyterLab's own theme."""
     page.js(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {name}'}})")
     page.until(f"document.body.dataset.jpThemeLight === '{'true' if name == 'Light' else 'false'}'")
+    page.until("document.querySelector('#jupyterlab-splash') === null")
 
 
 def outputs(page):

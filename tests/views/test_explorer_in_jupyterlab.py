@@ -32,7 +32,7 @@ def lab():
     if sys.platform == "win32":
         pytest.skip("the server is ended by a signal")
     with notebook(chromium(), [_MODEL, _SHOW]) as page:
-        page.until(f"document.querySelector('{ROOT}')", seconds=120)
+        page.until(f"document.querySelector('{ROOT}')", seconds=300)
         done(page)
         yield page
     assert page.problems == []

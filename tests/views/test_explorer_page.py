@@ -94,9 +94,10 @@ def test_it_shows_texts_rankings_and_code_before_and_after(page):
     assert cards[0] == ["Without the edit", "<bos>Lyon is in France."]
     assert cards[1][:3] == ["With the edit", "<bos>Lyon is in Japan↵", "<i>"]
     assert cards[1][3].startswith("0.25 nats per token")
-    rows = page.js(f"[...document.querySelectorAll('{ROOT} .x-ranking tbody tr')].map((row) => row.innerText)")
-    assert rows[0].split("\t") == ["Japan (added)", "", "1.0 %", "50 %"]
-    assert "France (removed)" in rows[1]
+    cells = "[...row.cells].map((cell) => cell.textContent)"
+    rows = page.js(f"[...document.querySelectorAll('{ROOT} .x-ranking tbody tr')].map((row) => {cells})")
+    assert rows[0] == ["Japan (added)", "", "1.0 %", "50 %"]
+    assert rows[1][0] == "France (removed)"
     assert cards[3][0] == "What the concepts read at “Lyon”"
     assert "31.3" in texts[3]
     assert "more objects are lower" in texts[3]
@@ -384,7 +385,7 @@ def test_leaving_takes_every_listener_along(page):
 
 
 @pytest.mark.parametrize("view", ["edit", "curve"])
-@pytest.mark.parametrize("width", [1280, 768, 390, 320])
+@pytest.mark.parametrize("width", [1280, 768, 390, 290])
 def test_nothing_is_cut_off_at_any_width(tab, tmp_path, width, view):
     tab.size(width, 900)
     show(tab, tmp_path, OFFER, {**WISH, "view": view}, ANSWER)
