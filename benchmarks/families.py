@@ -28,7 +28,8 @@ CHECKS = {
     "kept and known": ("test_directions_are_fitted", "test_a_model_is_known", "test_both_classes"),
 }
 """Columns of the table, with the beginnings of the tests that they stand for."""
-VERSIONS = "from importlib.metadata import version as v; print(*(v(n) for n in ('transformer-lens', 'transformers', 'torch')))"
+PACKAGES = ("transformer-lens", "transformers", "torch")
+VERSIONS = f"from importlib.metadata import version; print(*map(version, {PACKAGES!r}))"
 BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
 
 
@@ -48,7 +49,7 @@ def outcomes(python: str) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
             continue
         failed = case.find("failure") is not None or case.find("error") is not None
         rows.append((match.group(1), match.group(2), "fails" if failed else "holds"))
-    return dict(zip(("transformer-lens", "transformers", "torch"), told, strict=True)), rows
+    return dict(zip(PACKAGES, told, strict=True)), rows
 
 
 def table(runs: list[dict[str, object]]) -> str:
@@ -101,8 +102,8 @@ def _intro(runs: list[dict[str, object]]) -> str:
         for run in runs
     )
     return (
-        "Tiny random models of each architecture, loaded by `load_model` from a folder, as `tests/zoo` tries them: "
-        f"{counts}. A family that is not there on a class is refused at load, by name. Written by "
+        "Tiny random models of each architecture, loaded by `load_model` from a folder, as `tests/zoo` tries "
+        f"them: {counts}. A family that is not there on a class is refused at load, by name. Written by "
         "`benchmarks/families.py`."
     )
 
