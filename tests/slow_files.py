@@ -75,4 +75,9 @@ SLOW_FILES = (
     "views/test_report_source.py",
     "views/test_with_matplotlib.py",
     "views/test_with_plotly.py",
+    "zoo/test_zoo_artifacts.py",
+    "zoo/test_zoo_jacobians.py",
+    "zoo/test_zoo_refusals.py",
+    "zoo/test_zoo_residuals.py",
+    "zoo/test_zoo_steering.py",
 )
