@@ -51,6 +51,7 @@ def main() -> int:
                 n_generations=options.generations,
                 n_fits=options.fits,
                 folder=work,
+                traced=False,
             )
             rows.append(
                 {

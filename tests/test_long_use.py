@@ -15,9 +15,9 @@ import lrc_tl as lrc
 from lrc_tl.models.hooked_model import hooked_transformer
 
 
-def test_a_hundred_generations_and_twenty_fits_leave_memory_and_files_as_they_were(word_model, tmp_path):
+def test_fifty_generations_and_ten_fits_leave_memory_and_files_as_they_were(word_model, tmp_path):
     before = left_on(word_model)
-    measured = run_long_use(word_model, random_prompts(6, seed=5), n_generations=100, n_fits=20, folder=tmp_path)
+    measured = run_long_use(word_model, random_prompts(6, seed=5), n_generations=50, n_fits=10, folder=tmp_path)
     assert isinstance(measured, Measured)
     assert left_on(word_model) == before
     assert measured.files_after <= measured.files_before

@@ -76,13 +76,13 @@ def test_singular_values_near_zero_are_no_rank_and_a_ridge_fades_them_out(dtype)
 
 def nearly_alike(apart):
     generator = torch.Generator().manual_seed(1)
-    base, other = (torch.randn(tiny_models.D_MODEL, generator=generator, dtype=torch.float64) for _ in range(2))
+    base, other, third = torch.randn(3, tiny_models.D_MODEL, generator=generator, dtype=torch.float64)
     return lrc.ConceptSet(
         {
             name: lrc.ConceptDirection.from_unscaled(
-                base + share * other, relation="r", object_name=name, hook_name=HOOK, fingerprint=None
+                vector, relation="r", object_name=name, hook_name=HOOK, fingerprint=None
             )
-            for name, share in (("a", 0.0), ("b", apart), ("c", -1.0))
+            for name, vector in (("a", base), ("b", base + apart * other), ("c", third))
         }
     )
 
@@ -95,7 +95,7 @@ def test_directions_that_are_nearly_alike_give_small_edits_and_finite_angles(apa
     share = operation.shift(acts).norm(dim=-1) / acts.norm(dim=-1)
     assert bool(share.isfinite().all())
     assert float(share.max()) <= 0.5 * apart * 3 + 1e-14  # no direction is scaled up to be told apart
-    assert concepts.subspace().rank == (2 if apart < 1e-3 else 3)
+    assert concepts.subspace().rank == (2 if apart < 1e-12 else 3)
     angles = lrc.directions.principal_angles(concepts.subspace(), concepts.subspace())
     assert bool(torch.as_tensor(angles).isfinite().all())
     scores = [float(acts[0, 0] @ direction.vector) for direction in concepts.values()]
