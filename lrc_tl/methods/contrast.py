@@ -66,7 +66,7 @@ def contrast_concepts(
         method: a baseline of `lrc_tl.methods.METHODS`, such as `"logistic"` or `"lda"`; or, with `paired`, the
             first principal component of the pairs' differences: `"pair-pca"` (as steering-vectors' PCA, repeng's
             `pca_center`) or `"pair-pca-centred"`, which takes the mean difference out first (repeng's `pca_diff`).
-            It has unit length and points along the mean difference.
+            It has unit length and points along the mean difference, the centred one along most differences.
         centre: count scores from halfway between the classes: from the mean of the class means.
         seed: of the method's draws.
 

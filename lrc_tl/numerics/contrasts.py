@@ -44,8 +44,9 @@ def principal_difference(
 ) -> Float[Tensor, " d_model"]:
     """The unit vector along which the differences are longest: their first principal component, in float64.
 
-    Not centred it is the first right singular vector of the differences, so what they share counts. `centred`
-    takes their mean out first and finds where they differ from each other. It points along the mean difference.
+    Not centred it is the first right singular vector of the differences, so what they share counts; it points
+    along the mean difference. `centred` takes their mean out first and finds where they differ from each other; it
+    points along most of them (as in repeng), or along their mean where there are as many against it.
 
     Raises:
         ValueError: fewer than two differences, or nothing is left of them: all zero, or all alike and `centred`.
@@ -63,7 +64,8 @@ def principal_difference(
             else "the differences are all zero"
         )
     axis: Tensor = axes[0]
-    return axis if float(axis @ mean) >= 0 else -axis
+    agreeing = int((wide @ axis).sign().sum()) if centred else 0
+    return axis if (agreeing or float(axis @ mean)) >= 0 else -axis
 
 
 @checked
