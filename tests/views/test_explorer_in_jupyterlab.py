@@ -22,7 +22,8 @@ concepts = concepts_of(model)
 pause = [0.0]
 model.hook_dict["blocks.0.hook_resid_post"].register_forward_hook(lambda *given: time.sleep(pause[0]))
 """
-pytestmark = pytest.mark.notebook  # make test-explorer runs it: a browser, a server and a kernel want cores of their own
+# make test-explorer runs it: a browser, a server and a kernel want cores of their own.
+pytestmark = pytest.mark.notebook
 _SHOW = 'lrc.explore(model, concepts, text="w5 w7 w20", subject="w7", remove="w30", add="w33", max_new_tokens=6)'
 
 
