@@ -14,7 +14,7 @@ class AtKl:
 
     value: float
     weights: tuple[float, ...]
-    """What the value of each size counts for. They add up to 1, so that outcomes of single edits can be mixed alike."""
+    """What the value of each size counts for; they add up to 1. Outcomes of single edits can be mixed alike."""
     reached: bool
     """Whether the KL is reached; if not, the value is that of the best size below."""
 

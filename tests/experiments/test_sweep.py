@@ -13,6 +13,7 @@ import lrc_tl as lrc
 from lrc_tl.experiments.statements import side_effect_statements
 from lrc_tl.experiments.sweep_metrics import METRICS
 from lrc_tl.experiments.sweep_rows import COLUMNS, KEY
+from lrc_tl.relations.sampling import splittable_sample
 
 LRE_ROWS = {"shots": 0, "n_lre_prompts": 4}
 
@@ -140,7 +141,7 @@ def test_places_are_the_layers_that_edits_act_in(word_model, relations, whole):
 
 
 def test_edits_of_validation_facts_have_a_kl_elsewhere_of_their_own(word_model, relations):
-    relation, seed = relations[1], 1
+    relation, seed = splittable_sample(relations[1], 20, seed=0), 1  # so that there are statements apart
     settings = replace(
         SETTINGS, methods="svm", subject_layers=1, seeds=seed, validation=0.5, validation_edits=3, betas=0.8
     )

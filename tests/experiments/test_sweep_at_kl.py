@@ -109,5 +109,5 @@ def test_what_cannot_be_compared_is_refused(result):
 def test_a_sweep_without_kl_of_validation_edits_says_how_to_run_it():
     points = {"all": [(0.1, None)]}
     bare = sweep_of(measured("lrc", validation=points, test=points))
-    with pytest.raises(ValueError, match="validation_kl_elsewhere; run it with .* validation_edits above 0"):
+    with pytest.raises(ValueError, match=r"validation_kl_elsewhere; run it with .* validation_edits above 0"):
         bare.at_kl()
