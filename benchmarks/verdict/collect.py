@@ -37,6 +37,8 @@ LAYERS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "smollm2-135m": ((16,), (18, 20, 29)),
 }
 """Subject layers, and object layers with the last at the end."""
+STATISTICS = "statistics.safetensors"
+"""The built-in subjects at the subject layers, in the folder of the parts."""
 Record = dict[str, Any]
 
 
@@ -189,6 +191,9 @@ def main() -> None:
     parts = given.parts / short
     parts.mkdir(parents=True, exist_ok=True)
     model = lrc.load_model(given.model)
+    statistics = parts / STATISTICS
+    if not statistics.exists():
+        lrc.SubjectStatistics.fit(model, layers=LAYERS[short][0]).save(statistics)
     for seed in given.seeds:
         for group, relation in all_relations(given.relations):
             head: Record = {"group": group, "relation": relation.name, "seed": seed}
