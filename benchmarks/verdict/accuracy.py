@@ -53,7 +53,9 @@ def sets_of(facts: Facts, short: str) -> dict[str, lrc.ConceptSet | None]:
 
     def combined(share: MeansShare, **noise: float | None) -> lrc.ConceptSet:
         sets = [dual((given, "mean"), **noise), dual(first, **noise)]
-        return joined_with_means(sets, zero_shot, labels, facts.prior, share=share, method=NEW)
+        return joined_with_means(
+            sets, zero_shot, labels, facts.prior, write_acts=facts.few_shot, share=share, method=NEW
+        )
 
     own = {"noise": METHODS[NEW].noise, "write_noise": METHODS[NEW].write_noise}
     makers: dict[str, Callable[[], lrc.ConceptSet]] = {

@@ -107,8 +107,8 @@ def _facts(
         return None
     row_of = {subject: row for row, subject in enumerate(plain["subjects"])}
     of_plain = [row for row, subject in enumerate(plain["subjects"]) if subject not in out]
-    background = statistics.without({*record["test_subjects"], *out})
-    own_names = {*record["test_subjects"], *plain["subjects"]}
+    background = statistics.without([*record["test_subjects"], *sorted(out)])
+    own_names = [*record["test_subjects"], *plain["subjects"]]
     plain_acts = plain["subject"][layer][of_plain]
     return Facts(
         names=list(dict.fromkeys(labels)),

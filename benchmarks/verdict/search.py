@@ -28,8 +28,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 READINGS = ("plain", "centred", "calibrated", "offset", "in spreads")
 ABOUT = (
     "Share of facts whose object scores highest, the mean over relations. plain: as it is; centred: less the mean "
-    "of the training facts' zero-shot subjects; calibrated: centred, and each object's scores standardised on these; "
-    "offset: centred, less w.r / 2; in spreads: centred, over the spread of each object's scores among all subjects."
+    "of the training facts' zero-shot subjects; calibrated: centred, each object's scores standardised on these; "
+    "offset: centred, less w.r / 2; in spreads: centred, over the spread of an object's scores among all subjects."
 )
 Rights = dict[str, dict[str, list[bool]]]
 """By way and reading."""
@@ -104,9 +104,8 @@ def main() -> None:
     table.sort(key=lambda row: -max(row["centred"], row["calibrated"]))
     relations = sorted({relation for relation, _, _ in units})
     n_facts = sum(len(rights[names[0]]["plain"]) for _, _, rights in units)
-    print(
-        f"{len(relations)} relations, {n_facts} facts\n\n| way | {' | '.join(READINGS)} |\n|---|{'---|' * len(READINGS)}"
-    )
+    print(f"{len(relations)} relations, {n_facts} facts\n\n| way | {' | '.join(READINGS)} |")
+    print("|---" * (1 + len(READINGS)) + "|")
     for row in table[: given.show]:
         print(f"| {row['way']} | {' | '.join(f'{row[reading]:.3f}' for reading in READINGS)} |")
     write_result(

@@ -35,7 +35,7 @@ class MeansShare:
 
     reading: float = 0.15
     """Of the reading vector, against 1 for all LREs together, each counted in the spread of its scores."""
-    writing: float = 0.5
+    writing: float = 1.0
     """Of the writing vector, against 1 for all LREs together, both of unit length."""
     shrinkage: float = 0.6
     """Of the covariance that class means are read with: strong, since they are of few subjects."""
@@ -54,6 +54,7 @@ def mean_dual(
     prior: LayerStatistics,
     *,
     shrinkage: float,
+    write_acts: Float[Tensor, "subject d_subject"] | None = None,
     hook_name: str,
     relation: str,
     fingerprint: ModelFingerprint,
@@ -63,6 +64,10 @@ def mean_dual(
     `S` is the prior's covariance at this shrinkage: these are Fisher's discriminants, with the covariance of many
     other subjects in the place of that of a few. Computed in float64, returned in the dtype of the subjects.
 
+    Args:
+        subject_acts: subjects as they will be read, with the object of each row.
+        write_acts: the same facts' subjects in another prompt, whose means are written in the place of these.
+
     Raises:
         ValueError: one object only, or objects with the same mean.
     """
@@ -70,10 +75,12 @@ def mean_dual(
     if len(names) < 2:
         raise ValueError(f"class means need two or more objects; given is {names[0] if names else 'none'!r} alone")
     rows = {name: [row for row, other in enumerate(objects) if other == name] for name in names}
-    means = torch.stack([subject_acts[rows[name]].double().mean(0) for name in names])
-    writing = means - means.mean(0)
+    differences, writing = (
+        _differences(acts, [rows[name] for name in names])
+        for acts in (subject_acts, subject_acts if write_acts is None else write_acts)
+    )
     covariance = Covariance.of_samples(prior.samples, shrinkage=shrinkage).dense()
-    reading = torch.cholesky_solve(writing.T.to(covariance), torch.linalg.cholesky(covariance)).T
+    reading = torch.cholesky_solve(differences.T.to(covariance), torch.linalg.cholesky(covariance)).T
     offsets = reading @ subject_acts.to(reading).mean(0)
     dtype = subject_acts.dtype
     directions = {
@@ -94,12 +101,19 @@ def mean_dual(
     return ConceptSet(directions, settings=settings)
 
 
+def _differences(acts: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
+    """The mean of each group of rows, less the mean of all groups, in float64."""
+    means = torch.stack([acts[list(of)].double().mean(0) for of in rows])
+    return means - means.mean(0)
+
+
 def joined_with_means(
     duals: Sequence[ConceptSet],
     subject_acts: Float[Tensor, "subject d_subject"],
     objects: Sequence[str],
     prior: LayerStatistics,
     *,
+    write_acts: Float[Tensor, "subject d_subject"] | None = None,
     share: MeansShare,
     method: str,
 ) -> ConceptSet:
@@ -111,6 +125,7 @@ def joined_with_means(
     Args:
         duals: sets at the prior's layer, with the same objects.
         subject_acts: subjects of the training facts as they will be read (zero-shot), with the object of each row.
+        write_acts: the same subjects in few-shot prompts, where their means write better.
 
     Raises:
         ValueError: what `combine_concepts` or `mean_dual` refuses.
@@ -125,6 +140,7 @@ def joined_with_means(
         objects,
         prior,
         shrinkage=share.shrinkage,
+        write_acts=write_acts,
         hook_name=first.hook_name,
         relation=first.relation,
         fingerprint=first.fingerprint,

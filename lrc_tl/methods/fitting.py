@@ -339,11 +339,7 @@ class _Fitting:
         return by_object
 
     def combined(self, parts: Sequence[FittedMethod], variant: MethodVariant) -> FittedMethod:
-        """The directions of a variant from those of its components.
-
-        Raises:
-            UnfitError: they do not go together.
-        """
+        """The directions of a variant from those of its components; UnfitError where they do not go together."""
         if not variant.method.combines:
             return parts[0]
 
@@ -357,6 +353,7 @@ class _Fitting:
                 self.activations.zero_shot[variant.subject_layer],
                 list(names),
                 self.background[variant.subject_layer],
+                write_acts=self.activations.subject[variant.subject_layer],
                 share=MeansShare(),
                 method=variant.method.name,
             )
@@ -366,15 +363,14 @@ class _Fitting:
             concepts = make([prompt.object for prompt in self.known.prompts])
         except ValueError as error:
             raise UnfitError(f"{variant.name}: {error}") from error
-        own = time.perf_counter() - started
-        return FittedMethod(concepts=concepts, make=make, seconds=own + sum(part.seconds for part in parts))
+        seconds = time.perf_counter() - started + sum(part.seconds for part in parts)
+        return FittedMethod(concepts=concepts, make=make, seconds=seconds)
 
     def _dual(self, lre: LinearRelationalEmbedding, objects: Tensor, variant: MethodVariant) -> MakeByLabels:
         """Dual directions; what does not depend on the labels and the noise is computed once."""
         assert self.background is not None
-        given = [variant.noise, self.settings.noise, variant.method.noise]
-        noise = next((value for value in given if value is not None), None)
-        write_noise = variant.method.write_noise
+        given = (variant.noise, self.settings.noise, variant.method.noise)
+        noise, write_noise = next((n for n in given if n is not None), None), variant.method.write_noise
         subjects = self.activations.zero_shot[lre.subject_layer]
         key = id(lre), noise is not None and noise < LEAST_UNROTATED_NOISE
         if key not in self.duals:

@@ -88,6 +88,18 @@ def test_class_means_are_read_through_the_inverse_covariance_and_written_as_they
     np.testing.assert_allclose(concepts.scores(subjects).mean(0).numpy(), 0, atol=1e-8)
 
 
+def test_means_of_the_same_facts_in_another_prompt_may_be_written(prior, subjects):
+    elsewhere = subjects + 0.3 * draw(len(OBJECTS), WIDTH, seed=9)
+    both = mean_dual(
+        subjects, OBJECTS, prior, shrinkage=0.5, write_acts=elsewhere, hook_name=HOOK, relation="r",
+        fingerprint=FINGERPRINT,
+    )  # fmt: skip
+    torch.testing.assert_close(both.vectors, means_of(subjects, prior, 0.5).vectors)
+    written = plain_means(elsewhere)
+    expected = written / np.linalg.norm(written, axis=1, keepdims=True)
+    np.testing.assert_allclose(both.write_vectors.numpy(), expected, rtol=1e-8)
+
+
 def test_joined_scores_are_those_of_each_set_over_their_spread_among_the_prior_s_subjects(prior, subjects):
     duals, share = [a_dual(prior, 2), a_dual(prior, 3)], MeansShare(reading=0.4, writing=0.7, shrinkage=0.5)
     joined = joined_with_means(duals, subjects, OBJECTS, prior, share=share, method="both")

@@ -231,7 +231,13 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
         fit = DualFit.of(lre, background[0])
         parts.append(fit.concepts(acts, names, zero_shot, noise=10.0, write_noise=0.1))
     expected = joined_with_means(
-        parts, zero_shot, names, background[0], share=MeansShare(), method="lrc-map-combined"
+        parts,
+        zero_shot,
+        names,
+        background[0],
+        write_acts=lrc.subject_activations(word_model, prompts, layer=0),
+        share=MeansShare(),
+        method="lrc-map-combined",
     )
     assert_same(made, expected)
     assert {direction.method for direction in made.values()} == {"lrc-map-combined"}
