@@ -12,13 +12,7 @@ from lrc_tl.directions.writing import OWN_VECTOR, writing_vector
 from lrc_tl.numerics.precision import HOST
 
 
-def combine_concepts(
-    sets: Sequence[ConceptSet],
-    *,
-    weights: Sequence[float] | None = None,
-    write_weights: Sequence[float] | None = None,
-    method: str = "lrc-combined",
-) -> ConceptSet:
+def combine_concepts(sets: Sequence[ConceptSet], *, method: str = "lrc-combined") -> ConceptSet:
     """For each object the mean of its directions in sets at one hook point, after subtracting each set's mean.
 
     LRCs of different object layers, LREs or ways to read the object (mean of its tokens, first token) err in
@@ -31,15 +25,11 @@ def combine_concepts(
     mean length in their set, not each by its own, so that scores of different objects still compare. One such set
     alone keeps its scores, less what its objects share and in another unit.
 
-    `weights` say what the reading vectors and offsets of each set count for, and `write_weights` the writing
-    vectors; all alike where they are not given.
-
     Sets that are centred on the same activations make a set that is centred on them; calibrations are dropped,
     and so are stored betas, which were chosen for other directions.
 
     Raises:
-        ValueError: no sets, weights of another number, weights that are negative or all 0, fewer than two objects,
-            sets of other objects, hook points or widths, an object whose
+        ValueError: no sets, fewer than two objects, sets of other objects, hook points or widths, an object whose
             directions cancel, or writing vectors that only some directions have or that no longer fit those that
             read.
         FingerprintMismatch: they were made on different models.
@@ -63,15 +53,10 @@ def combine_concepts(
         raise ValueError("a set of one object has nothing left without its mean; combine sets of two or more")
     has_write_vectors = _have_write_vectors(sets)
     names = list(first)
-    kinds = zip(*(_rows(concepts, names, like=first.vectors) for concepts in sets), strict=True)
-    read_shares = _shares(weights, len(sets), "weights")
-    write_shares = _shares(write_weights, len(sets), "write_weights")
     reading, writing, offsets = (
-        _mean_without_shared(rows, shares)
-        for rows, shares in zip(kinds, (read_shares, write_shares, read_shares), strict=True)
+        _mean_without_shared(rows)
+        for rows in zip(*(_rows(concepts, names, like=first.vectors) for concepts in sets), strict=True)
     )
-    if not has_write_vectors:
-        writing = reading
     directions: dict[str, ConceptDirection] = {}
     for name, vector, write_vector, offset in zip(names, reading, writing, offsets.tolist(), strict=True):
         length = float(vector.norm())
@@ -126,18 +111,6 @@ def _rows(concepts: ConceptSet, names: Sequence[str], *, like: Tensor) -> tuple[
     return reading, writing, offsets
 
 
-def _shares(weights: Sequence[float] | None, n_sets: int, name: str) -> list[float]:
-    """The weights so that they add up to 1; all alike where none are given."""
-    if weights is None:
-        return [1 / n_sets] * n_sets
-    if len(weights) != n_sets:
-        raise ValueError(f"{len(weights)} {name} were given for {n_sets} sets; give one for each")
-    if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights) > 0:
-        raise ValueError(f"{name} are {list(weights)}; they must be 0 or more, and one of them above 0")
-    return [weight / sum(weights) for weight in weights]
-
-
-def _mean_without_shared(sets: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """Mean over the sets by their shares, after subtracting each set's own mean row."""
-    parts = [share * (rows - rows.mean(0)) for rows, share in zip(sets, shares, strict=True)]
-    return torch.stack(parts).sum(0)
+def _mean_without_shared(sets: Sequence[Tensor]) -> Tensor:
+    """Mean over the sets, after subtracting each set's own mean row."""
+    return torch.stack([rows - rows.mean(0) for rows in sets]).mean(0)

@@ -165,35 +165,6 @@ def test_pairs_combine_to_the_mean_of_their_scores_and_of_their_writing_vectors(
     torch.testing.assert_close(combined.write_vectors, expected)
 
 
-def test_weights_count_sets_and_one_of_zero_leaves_its_set_out(vectors):
-    sets = [pairs(vectors[0]), pairs(vectors[1], seed=4)]
-    alone = lrc.combine_concepts(sets[:1])
-    left_out = lrc.combine_concepts(sets, weights=[2.0, 0.0], write_weights=[3.0, 0.0])
-    torch.testing.assert_close(left_out.vectors, alone.vectors)
-    torch.testing.assert_close(left_out.write_vectors, alone.write_vectors)
-    twice = lrc.combine_concepts([sets[0], sets[0], sets[1]])
-    weighted = lrc.combine_concepts(sets, weights=[2.0, 1.0], write_weights=[2.0, 1.0])
-    acts = torch.randn(5, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(weighted.scores(acts), twice.scores(acts))
-    torch.testing.assert_close(weighted.write_vectors, twice.write_vectors)
-    reads_one = lrc.combine_concepts(sets, weights=[1.0, 0.0], write_weights=[1.0, 1.0])
-    torch.testing.assert_close(reads_one.vectors, alone.vectors)
-    torch.testing.assert_close(reads_one.write_vectors, lrc.combine_concepts(sets).write_vectors)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"weights": [1.0]}, "1 weights were given for 2 sets"),
-        ({"write_weights": [1.0, -1.0]}, "write_weights are .* must be 0 or more"),
-        ({"weights": [0.0, 0.0]}, "one of them above 0"),
-    ],
-)
-def test_weights_that_count_nothing_are_refused(vectors, options, message):
-    with pytest.raises(ValueError, match=message):
-        lrc.combine_concepts([pairs(vectors[0]), pairs(vectors[1], seed=4)], **options)
-
-
 def test_combining_centred_pairs_is_centring_the_combined_ones(vectors):
     acts = 7 + torch.randn(9, 12, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     sets = [pairs(vectors[0]), pairs(vectors[1], seed=4)]

@@ -54,12 +54,6 @@ def a_dual(prior, seed):
     )
 
 
-def means_of(subjects, prior, shrinkage):
-    return mean_dual(
-        subjects, OBJECTS, prior, shrinkage=shrinkage, hook_name=HOOK, relation="r", fingerprint=FINGERPRINT
-    )
-
-
 def reading_rows(concepts):
     lengths = np.array([direction.scale for direction in concepts.values()])
     return concepts.vectors.numpy() * lengths[:, None]
@@ -78,54 +72,51 @@ def shrunk_covariance(prior, share):
 
 
 @pytest.mark.parametrize("shrinkage", [0.1, 0.6, 1.0])
-def test_class_means_are_read_through_the_inverse_covariance_and_written_as_they_are(prior, subjects, shrinkage):
-    concepts = means_of(subjects, prior, shrinkage)
-    difference = plain_means(subjects)
-    expected = np.linalg.solve(shrunk_covariance(prior, shrinkage), difference.T).T
-    np.testing.assert_allclose(reading_rows(concepts), expected, rtol=1e-8)
-    written = difference / np.linalg.norm(difference, axis=1, keepdims=True)
-    np.testing.assert_allclose(concepts.write_vectors.numpy(), written, rtol=1e-8)
-    np.testing.assert_allclose(concepts.scores(subjects).mean(0).numpy(), 0, atol=1e-8)
-
-
-def test_means_of_the_same_facts_in_another_prompt_may_be_written(prior, subjects):
-    elsewhere = subjects + 0.3 * draw(len(OBJECTS), WIDTH, seed=9)
-    both = mean_dual(
-        subjects, OBJECTS, prior, shrinkage=0.5, write_acts=elsewhere, hook_name=HOOK, relation="r",
-        fingerprint=FINGERPRINT,
-    )  # fmt: skip
-    torch.testing.assert_close(both.vectors, means_of(subjects, prior, 0.5).vectors)
-    written = plain_means(elsewhere)
-    expected = written / np.linalg.norm(written, axis=1, keepdims=True)
-    np.testing.assert_allclose(both.write_vectors.numpy(), expected, rtol=1e-8)
+def test_class_means_are_read_through_the_inverse_covariance(prior, subjects, shrinkage):
+    expected = np.linalg.solve(shrunk_covariance(prior, shrinkage), plain_means(subjects).T).T
+    found = mean_dual(subjects, OBJECTS, prior, shrinkage=shrinkage)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8)
 
 
 def test_joined_scores_are_those_of_each_set_over_their_spread_among_the_prior_s_subjects(prior, subjects):
     duals, share = [a_dual(prior, 2), a_dual(prior, 3)], MeansShare(reading=0.4, writing=0.7, shrinkage=0.5)
-    joined = joined_with_means(duals, subjects, OBJECTS, prior, share=share, method="both")
+    few_shot = subjects + 0.3 * draw(len(OBJECTS), WIDTH, seed=9)
+    joined = joined_with_means(duals, subjects, OBJECTS, prior, write_acts=few_shot, share=share, method="both")
     sigma = prior.covariance.dense().numpy()
 
     def in_spreads(rows):
         rows = rows - rows.mean(0)
         return rows / np.sqrt(np.einsum("oi,ij,oj->o", rows, sigma, rows)).mean()
 
-    means = means_of(subjects, prior, 0.5)
-    read = in_spreads(sum(in_spreads(reading_rows(dual)) for dual in duals)) + 0.4 * in_spreads(
-        reading_rows(means)
-    )
-    made = reading_rows(joined)
-    np.testing.assert_allclose(made / np.linalg.norm(made), read / np.linalg.norm(read), rtol=1e-7)
-
     def unit(rows):
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def centred(rows):
-        return unit(rows) - unit(rows).mean(0)
-
-    written = sum(centred(dual.write_vectors.numpy()) for dual in duals)
-    written = centred(written) + 0.7 * centred(means.write_vectors.numpy())
-    np.testing.assert_allclose(joined.write_vectors.numpy(), unit(written), rtol=1e-7)
+    means = np.linalg.solve(shrunk_covariance(prior, 0.5), plain_means(subjects).T).T
+    duals_alone = in_spreads(sum(in_spreads(reading_rows(dual)) for dual in duals))
+    read = duals_alone + 0.4 * in_spreads(means)
+    np.testing.assert_allclose(reading_rows(joined), read, rtol=1e-7)
+    written = [unit(dual.write_vectors.numpy()) for dual in duals]
+    written = unit(sum(rows - rows.mean(0) for rows in written)) + 0.7 * unit(plain_means(few_shot))
+    aligned = (unit(read) * unit(written)).sum(1) >= 0.01
+    expected = np.where(aligned[:, None], written, read @ sigma)
+    np.testing.assert_allclose(joined.write_vectors.numpy(), unit(expected), rtol=1e-7)
+    assert joined.settings["written_by_dual"] == [n for n, good in zip("abc", aligned, strict=True) if not good]
+    np.testing.assert_allclose(joined.scores(subjects).mean(0).numpy(), 0, atol=1e-8)
     assert {direction.method for direction in joined.values()} == {"both"}
+
+
+def test_an_object_whose_vectors_would_not_go_together_is_written_with_the_dual_of_its_reading_vector(
+    prior, subjects
+):
+    joined = joined_with_means(
+        [a_dual(prior, 2)], subjects, OBJECTS, prior, write_acts=-100 * subjects,
+        share=MeansShare(reading=1.0, writing=50.0), method="m",
+    )  # fmt: skip
+    names = joined.settings["written_by_dual"]
+    assert names
+    for name in names:
+        dual = prior.covariance.times(joined[name].vector)
+        torch.testing.assert_close(joined[name].write_vector, dual / dual.norm())
 
 
 def test_with_a_share_of_nothing_class_means_do_not_count(prior, subjects):
@@ -133,7 +124,9 @@ def test_with_a_share_of_nothing_class_means_do_not_count(prior, subjects):
     joined = joined_with_means([a_dual(prior, 2)], subjects, OBJECTS, prior, share=nothing, method="m")
     alone = lrc.combine_concepts([a_dual(prior, 2)])
     torch.testing.assert_close(joined.vectors, alone.vectors)
-    torch.testing.assert_close(joined.write_vectors, alone.write_vectors)
+    aligned = [name for name in "abc" if name not in joined.settings["written_by_dual"]]
+    for name in aligned:
+        torch.testing.assert_close(joined[name].write_vector, alone[name].write_vector)
 
 
 def test_lengths_of_a_set_do_not_matter_to_what_it_counts(prior, subjects):
@@ -169,8 +162,15 @@ def test_shares_that_are_none_are_refused(given, message):
         MeansShare(**given)
 
 
-def test_one_object_has_no_other_to_differ_from(prior, subjects):
-    with pytest.raises(ValueError, match="two or more objects; given is 'a' alone"):
-        mean_dual(
-            subjects[:2], ["a", "a"], prior, shrinkage=0.5, hook_name=HOOK, relation="r", fingerprint=FINGERPRINT
-        )
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"duals": []}, "no sets to join"),
+        ({"objects": OBJECTS[:-1]}, "7 subjects to read, 7 to write and 6 objects"),
+        ({"objects": ["a"] * 7}, r"the objects \['a', 'b', 'c'\], and the subjects \['a'\]"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(prior, subjects, change, message):
+    given = {"duals": [a_dual(prior, 2)], "subject_acts": subjects, "objects": OBJECTS, "prior": prior, **change}
+    with pytest.raises(ValueError, match=message):
+        joined_with_means(**given, share=MeansShare(), method="m")
