@@ -78,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=Path, required=True)
     parser.add_argument("--model", default="packaged:gemma-3-270m")
+    parser.add_argument("--only-summary", action="store_true", help="of the relations that are judged already")
     parser.add_argument("--show", type=int, default=40)
     given = parser.parse_args()
     short = given.model.removeprefix("packaged:")
@@ -87,6 +88,8 @@ def main() -> None:
     units = []
     for path, record in stored(parts):
         kept = path.with_suffix(".search.json")
+        if not kept.exists() and given.only_summary:
+            continue
         if not kept.exists():
             kept.write_text(json.dumps(judged(record, statistics)), encoding="utf-8")
             print(kept.name, flush=True)

@@ -86,13 +86,14 @@ def fit_concepts(
 
     `"lrc"` is the paper's (arXiv:2311.08968, eqs. 4 and 5), `"lrc-final"` the original LRE inverted; `"lrc-ridge"`
     has a ridge in place of the rank, and `"lrc-combined"` joins three such, of two object layers and of the first
-    object token at the last (`benchmarks/README.md` compares them). Baselines such as `"svm"` go by their names.
-    `lrc_tl.methods.METHODS` says of every method what it is.
+    object token at the last. `"lrc-map-combined"` reads with one vector and writes with another, from two LREs,
+    the covariance of subjects and class means; it does best (`benchmarks/verdict.md`). Baselines such as `"svm"`
+    go by their names. `lrc_tl.methods.METHODS` says of every method what it is.
 
     Args:
         prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on some of them, as
             `settings` says.
-        method: by default `"lrc"` where a rank is given, and `"lrc-combined"` where none is.
+        method: by default `"lrc"` where a rank is given, and `"lrc-map-combined"` where none is.
         subject_layer: by default half way through the model.
         object_layer: of the LREs, above the subject layer; by default at 0.72 of the depth. Baselines have none,
             and `"lrc-final"` has the last. `"lrc-map"` has the last too, unless one is given.

@@ -320,7 +320,7 @@ def meant_method(method: Method, *, object_layer: int | None) -> Method:
 
 def default_method(*, rank: int | None, ridge: float = 0.0) -> str:
     """The method where none is named: the paper's with a rank or ridge, else the one that does best without."""
-    return "lrc" if rank is not None or ridge else "lrc-combined"
+    return "lrc" if rank is not None or ridge else "lrc-map-combined"
 
 
 def require_exact_fit(methods: Sequence[str], solver: str, *, argument: str = "solver") -> None:
