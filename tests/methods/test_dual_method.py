@@ -212,7 +212,9 @@ def test_variants_and_labels_share_one_solution_and_the_lre_of_lrc(word_model, p
     assert len(made) == 2
 
 
-def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(word_model, prompts, background):
+def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
+    word_model, prompts, background, tmp_path
+):
     settings = replace(FOUR, background=background)
     made = lrc.fit_concepts(
         word_model, prompts, method="lrc-map-combined", subject_layer=0, object_layer=1, settings=settings,
@@ -247,6 +249,10 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
         settings=replace(settings, noise=1.0), progress=False,
     )  # fmt: skip
     assert not torch.allclose(other.vectors, made.vectors, atol=1e-3)
+    made.save(tmp_path / "c.safetensors")
+    again = lrc.ConceptSet.load(tmp_path / "c.safetensors", model=word_model)
+    assert torch.equal(again.write_vectors, made.write_vectors)
+    assert again.settings["class_means"] == made.settings["class_means"]
 
 
 def test_directions_that_write_with_another_noise_read_as_without_it(word_model, prompts, background):
