@@ -128,6 +128,20 @@ def main() -> None:
                     "over_relations": bootstrap_interval(means),
                 }
             )
+    curves = [
+        {
+            "method": name,
+            "points": [
+                {
+                    "beta": curve_of(runs[run][0], method, "subject")[size].beta,
+                    "hard": mean(curve_of(record, method, "subject")[size].hard_causality for record in runs[run]),
+                    "kl": mean(curve_of(record, method, "subject")[size].unrelated.kl for record in runs[run]),
+                }
+                for size in range(len(curve_of(runs[run][0], method, "subject")))
+            ],
+        }
+        for name, (run, method) in ROWS.items()
+    ]
     first_run = next(iter(runs.values()))
     n_edits = sum(record.n_edits for record in first_run)
     print(f"{len(first_run)} relations, {n_edits} edits, at {NATS:g} nats")
@@ -144,6 +158,7 @@ def main() -> None:
             "n_edits": n_edits,
             "table": table,
             "compared": compared,
+            "curves_at_the_subject_layer": curves,
         },
         settings={"command": "python benchmarks/verdict/dual_edits.py"},
         model=None,

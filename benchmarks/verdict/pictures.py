@@ -45,17 +45,21 @@ def accuracy(results: dict[str, Any]) -> None:
 
 
 def steering(results: dict[str, Any]) -> None:
-    """Hard success over KL elsewhere, each method at the place that was chosen for it."""
+    """Hard success over KL elsewhere, edits at the subject layer alone."""
+    shown = {
+        "lrc": ("lrc", "-"),
+        "lrc-combined": ("lrc-combined", "-"),
+        "lrc-map, noise .1": ("lrc-map", "-"),
+        "lrc-map, noise 1": ("lrc-map", "--"),
+        "mean-difference": ("mean-difference", "-"),
+        "svm": ("svm", "-"),
+    }
     figure, axes = plt.subplots(figsize=(7.5, 4.5))
-    for chosen in results["at_kl"]:
-        points = [
-            (row["kl_elsewhere"], row["hard_causality"])
-            for row in results["curves"]
-            if (row["method"], row["place"]) == (chosen["method"], chosen["place"])
-        ]
-        kl, hard = zip(*points, strict=True)
-        label = f"{chosen['method']} ({chosen['place']})"
-        axes.plot(kl, hard, marker="o", color=COLOURS.get(chosen["method"], "#999999"), label=label)
+    for curve in results["curves_at_the_subject_layer"]:
+        if curve["method"] in shown:
+            method, line = shown[curve["method"]]
+            kl, hard = zip(*((point["kl"], point["hard"]) for point in curve["points"]), strict=True)
+            axes.plot(kl, hard, line, marker="o", color=COLOURS[method], label=curve["method"])
     axes.axvline(results["nats"], color="#000000", linewidth=0.8, linestyle=":")
     axes.set_xlabel("KL behind statements of other relations, nats")
     axes.set_ylabel("edits after which the model says the new object")
@@ -66,11 +70,9 @@ def steering(results: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Both, where their result files are there."""
-    for draw, name in ((accuracy, "verdict_accuracy"), (steering, "verdict_steering")):
-        path = RESULTS / f"{name}_gemma-3-270m.json"
-        if path.exists():
-            draw(json.loads(path.read_text(encoding="utf-8")))
+    """Both."""
+    for draw, name in ((accuracy, "verdict_accuracy_gemma-3-270m"), (steering, "verdict_dual_edits")):
+        draw(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/verdict/steering.py --relations FOLDER --parts PARTS [--seeds 0 1]
     .venv/bin/python benchmarks/verdict/steering.py --parts PARTS --only-summary
 
-Six sizes from .0005 to .512, three places, at most 60 edits of a relation and seed; places are chosen on
+Seven sizes from .0005 to .5, three places, at most 60 edits of a relation and seed; places are chosen on
 validation facts. Built-in relations and those of the folder are two sweeps, kept in PARTS, resumable at any time.
 With everything on, a relation and seed takes about half an hour on one busy core. Writes
 `benchmarks/results/verdict_steering_<model>.json` and prints its tables.
@@ -24,7 +24,7 @@ from lrc_tl.storage.json_results import write_result
 RESULTS = Path(__file__).parents[1] / "results"
 NEW = "lrc-map-combined"
 METHODS = ("lrc", "lrc-combined", "lrc-map", NEW, "svm", "mean-difference")
-BETAS = (0.0005, 0.002, 0.008, 0.032, 0.128, 0.512)
+BETAS = (0.0005, 0.0016, 0.005, 0.016, 0.05, 0.16, 0.5)
 LAYERS = {"gemma-3-270m": (9, 13), "smollm2-135m": (16, 20)}
 NATS = 0.7
 
@@ -38,7 +38,7 @@ def run(given: argparse.Namespace, short: str) -> None:
         object_layers=object_,
         ranks=64,
         noises=1.0,
-        betas=BETAS,
+        betas=tuple(given.betas),
         places=tuple(given.places),
         seeds=tuple(given.seeds),
         max_lre_prompts=given.lre_prompts,
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--model", default="packaged:gemma-3-270m")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--places", nargs="+", default=["all", "from", "subject"])
+    parser.add_argument("--betas", type=float, nargs="+", default=BETAS)
     parser.add_argument("--edits", type=int, default=60)
     parser.add_argument("--statements", type=int, default=60)
     parser.add_argument("--lre-prompts", type=int, default=10)

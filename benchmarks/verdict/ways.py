@@ -141,10 +141,10 @@ class Ways:
         rows = torch.tensor([self.names.index(label) for label in self.facts.labels])
         within = acts - targets[rows]
         scatter = within.T @ within / len(within)
+        identity = torch.eye(len(scatter), dtype=scatter.dtype) / len(scatter)
+        spread = scatter / scatter.trace() if float(scatter.trace()) > 0 else identity  # one prompt of each object
         for share in (0.1, 0.5):
-            metric = (1 - share) * scatter / scatter.trace() + share * torch.eye(len(scatter)).double() / len(
-                scatter
-            )
+            metric = (1 - share) * spread + share * identity
             solver = Solver(weight, targets, self.sigma, metric)
             for noise in (1.0, 10.0, 100.0):
                 yield (
