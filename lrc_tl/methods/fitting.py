@@ -87,7 +87,7 @@ def fit_concepts(
     `"lrc"` is the paper's (arXiv:2311.08968, eqs. 4 and 5), `"lrc-final"` the original LRE inverted; `"lrc-ridge"`
     has a ridge in place of the rank, and `"lrc-combined"` joins three such, of two object layers and of the first
     object token at the last. `"lrc-map-combined"` reads with one vector and writes with another, from two LREs,
-    the covariance of subjects and class means; it does best (`benchmarks/verdict.md`). Baselines such as `"svm"`
+    the covariance of subjects and class means; it reads best (`benchmarks/verdict.md`). Baselines such as `"svm"`
     go by their names. `lrc_tl.methods.METHODS` says of every method what it is.
 
     Args:
