@@ -16,6 +16,8 @@ from lrc_tl.storage.json_results import write_result
 RESULTS = Path(__file__).parents[1] / "results"
 STUDIES = ("inverses", "lre_prompts", "layer_strengths")
 """In the order of the page."""
+MOST_ROWS, WORST_ROWS = 9, 2
+"""Of a table on the page; the result files have all rows."""
 Row = Mapping[str, Any]
 
 
@@ -73,17 +75,32 @@ def page() -> str:
     lines = [
         "# Variants of LRCs",
         "",
-        "Everything that was tried on held-out facts of the training halves, losers too; the commands are in",
-        "`benchmarks/README.md`.",
+        "What was tried on held-out facts of the training halves: of each table the best rows and the worst.",
+        "Every row is in the result file that stands above it; the commands are in `benchmarks/README.md`.",
     ]
     for study in STUDIES:
         for path in sorted(RESULTS.glob(f"{study}_*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))
             lines += ["", f"## {found['title']}: {path.stem.removeprefix(study + '_')}", ""]
-            lines += [textwrap.fill(found["about"], 115), "", *_table(found["used"])]
+            counts = f"{len(found['used'])} relations and seeds, {len(found['left_out'])} left out"
+            lines += [textwrap.fill(found["about"], 115), "", f"`{path.name}`: {counts}."]
             for name, rows in found["tables"].items():
-                lines += ["", f"### {name}", "", *_table(rows)]
+                lines += ["", f"### {name}", "", *_shortened(rows)]
     return "\n".join([*lines, ""])
+
+
+def _shortened(rows: Sequence[Row]) -> list[str]:
+    """The table of the first and the last rows, and how many stand between them."""
+    if len(rows) <= MOST_ROWS + WORST_ROWS:
+        return _table(rows)
+    between = len(rows) - MOST_ROWS - WORST_ROWS
+    worst = _table(rows[-WORST_ROWS:])[2:]
+    return [
+        *_table(rows[:MOST_ROWS]),
+        *worst,
+        "",
+        f"The last {WORST_ROWS} rows are the worst; {between} are between.",
+    ]
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

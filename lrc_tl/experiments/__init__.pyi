@@ -7,6 +7,9 @@ from .result import ProtocolResult as ProtocolResult
 from .run import run_protocol as run_protocol
 from .settings import ExperimentSettings as ExperimentSettings
 from .sweep import run_sweep as run_sweep
+from .sweep_at_kl import DifferenceAtKl as DifferenceAtKl
+from .sweep_at_kl import SteeringAtKl as SteeringAtKl
+from .sweep_at_kl import difference_at_kl as difference_at_kl
 from .sweep_cells import SweepCell as SweepCell
 from .sweep_comparison import SweepComparison as SweepComparison
 from .sweep_merge import merge_sweeps as merge_sweeps

@@ -214,14 +214,15 @@ class _Costs:
     def _edited_texts(self, edits: int, validation_edits: int) -> int:
         settings = self.settings
         kinds = len({"kl_elsewhere", "kl_same_subject"} & {*settings.metrics})
-        of_each = edits + validation_edits + (kinds * settings.n_side_effects if edits else 0)
+        statements = kinds * bool(edits) + ("kl_elsewhere" in settings.metrics) * bool(validation_edits)
+        of_each = edits + validation_edits + statements * settings.n_side_effects
         return of_each * len(settings.betas) * len(settings.places)
 
     def _rows(self, edits: int, validation_edits: int, n_validation: int) -> int:
         metrics = {*self.settings.metrics}
         points = len(self.settings.betas) * len(self.settings.places)
         of_edits = 2 + len(metrics & {"hard_causality", "kl_elsewhere", "kl_same_subject"})
-        of_validation = 1 + ("hard_causality" in metrics)
+        of_validation = 1 + len(metrics & {"hard_causality", "kl_elsewhere"})
         rows = 2 * len(READINGS) * (2 if n_validation else 1) + ("selectivity" in metrics)
         return rows + points * (of_edits * bool(edits) + of_validation * bool(validation_edits))
 

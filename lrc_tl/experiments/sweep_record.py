@@ -102,6 +102,8 @@ class ShotsRecord:
     """(edit, statement) pairs on statements of other relations, and edited facts among them."""
     n_same_subject: tuple[int, int] = (0, 0)
     """The same of other facts about the edited subjects."""
+    n_validation_elsewhere: tuple[int, int] = (0, 0)
+    """The same as `n_elsewhere` for the edits of validation facts."""
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "ShotsRecord":
@@ -109,8 +111,9 @@ class ShotsRecord:
         given = dict(value)
         for name in ("edits", "validation_edits"):
             given[name] = tuple(AskedEdit(*edit) for edit in value[name])
-        for name in ("n_elsewhere", "n_same_subject"):
-            given[name] = tuple(value[name])
+        for name in ("n_elsewhere", "n_same_subject", "n_validation_elsewhere"):
+            if name in value:  # records of earlier versions have no KL of validation edits
+                given[name] = tuple(value[name])
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:

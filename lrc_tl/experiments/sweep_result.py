@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lrc_tl.errors import ResumeError
+from lrc_tl.experiments.sweep_at_kl import SteeringAtKl, steering_at_kl
 from lrc_tl.experiments.sweep_cells import CELL_COLUMNS
 from lrc_tl.experiments.sweep_choice import best_cells
 from lrc_tl.experiments.sweep_comparison import SweepComparison, compare_cells
@@ -156,6 +157,23 @@ class SweepResult:
             ValueError: an unknown metric, no such cell or several; the text says what tells them apart.
         """
         return compare_cells(self.rows, self.outcomes, a, b, metric=metric, reading=reading)
+
+    def at_kl(self, nats: float = 0.7, *, methods: Sequence[str] | None = None) -> tuple[SteeringAtKl, ...]:
+        """Each method's edits where their KL elsewhere is `nats`: hard and soft success at equal side effects.
+
+        A method's cell and place are those with the highest hard success at this KL on validation edits, and its
+        values those of test edits, linear over the KL between neighbouring betas; curves are means over relations,
+        each with its mean over seeds. `difference_at_kl` (of `lrc_tl.experiments.sweep_at_kl`) compares two of
+        them with paired intervals.
+
+        Args:
+            methods: names, all of the sweep by default.
+
+        Raises:
+            ValueError: the sweep lacks hard causality, KL elsewhere or validation edits, or the KL of the smallest
+                beta lies above `nats`.
+        """
+        return steering_at_kl(self.rows, self.outcomes, nats=nats, methods=methods)
 
     def plot(self) -> Any:
         """A figure of what the sweep shows best: `lrc_tl.views.plot_sweep`, which has options.

@@ -63,6 +63,11 @@ def _cell_rows(record: SweepRecord, cell: CellRecord) -> Iterator[dict[str, Any]
         yield from _edit_rows(scores, shared)
     for scores in cell.validation_edits:
         yield from _success_rows(scores, shared.validation_edits, named=validation_name)
+        if scores.kl_elsewhere is not None:
+            n, n_facts = shared.n_validation_elsewhere
+            where = {"beta": scores.beta, "place": scores.place}
+            metric = validation_name("kl_elsewhere")
+            yield {"metric": metric, "value": scores.kl_elsewhere, "n": n, "n_facts": n_facts} | where
 
 
 def _edit_rows(scores: EditScores, shared: ShotsRecord) -> Iterator[dict[str, Any]]:

@@ -180,9 +180,13 @@ class _SweepUnit:
             differences = {cell: swap_differences(concepts[cell], edits) for cell in made}
             scores = self._scores(edits, differences, *pairs)
             records |= {cell: replace(records[cell], edits=scores[cell]) for cell in made}
+        of_validation: Sequence[EditedStatement] = ()
         if validation:
+            if settings.n_side_effects and "kl_elsewhere" in settings.metrics:
+                with self.unit.clock("side effects"):
+                    of_validation, _ = self.unit.statements(validation, n=settings.n_side_effects)
             differences = {cell: swap_differences(concepts[cell], validation) for cell in made}
-            scores = self._scores(validation, differences, (), ())
+            scores = self._scores(validation, differences, of_validation, ())
             records |= {cell: replace(records[cell], validation_edits=scores[cell]) for cell in made}
         shared = replace(
             shared,
@@ -190,6 +194,7 @@ class _SweepUnit:
             validation_edits=_asked_edits(validation),
             n_elsewhere=_counts(edits, pairs[0]),
             n_same_subject=_counts(edits, pairs[1]),
+            n_validation_elsewhere=_counts(validation, of_validation),
         )
         return shared, records
 

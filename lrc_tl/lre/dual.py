@@ -115,9 +115,13 @@ class DualFit:
         subject_acts: Float[Tensor, "subject d_subject"],
         *,
         noise: float,
+        write_noise: float | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> ConceptSet:
         """A direction for each object, which reads with `r_o` and writes with `Sigma r_o`.
+
+        With a `write_noise` it writes with the `Sigma r_o` of that noise. Much noise reads best and little writes
+        best; such directions have the write rule `"given"`.
 
         Its score is `r_o . (a - mean of subject_acts)`, lengths kept, so that scores of different objects compare.
 
@@ -133,14 +137,17 @@ class DualFit:
         names, means = _object_means(object_acts.double(), objects)
         _require_distinct(names, means)
         reading = self.dual.reading(means - means.mean(0), noise=noise)
-        writing = self.dual.writing(reading)
+        write_noise = noise if write_noise is None else write_noise
+        writes_otherwise = write_noise != noise
+        written = self.dual.reading(means - means.mean(0), noise=write_noise) if writes_otherwise else reading
+        writing = self.dual.writing(written)
         offsets = reading @ subject_acts.to(reading).mean(0)
         dtype = self.lre.weight.dtype
         directions = {
             name: ConceptDirection.from_unscaled(
                 reading[row].to(dtype),
                 write_vector=writing[row].to(dtype),
-                write_rule="covariance",
+                write_rule="given" if writes_otherwise else "covariance",
                 offset=float(offsets[row]),
                 relation=self.lre.relation,
                 object_name=name,
@@ -150,7 +157,10 @@ class DualFit:
             )
             for row, name in enumerate(names)
         }
-        return ConceptSet(directions, settings={**self._settings(noise, len(subject_acts)), **(settings or {})})
+        own = self._settings(noise, len(subject_acts))
+        if writes_otherwise:
+            own["write_noise"] = write_noise
+        return ConceptSet(directions, settings={**own, **(settings or {})})
 
     def directions(
         self,
@@ -159,16 +169,22 @@ class DualFit:
         subject_acts: Float[Tensor, "prompt d_subject"],
         *,
         noise: float | None = None,
+        write_noise: float | None = None,
     ) -> ConceptSet:
         """`concepts` with this noise, or (None) with the one that `choose_noise` takes on the same rows.
 
         The settings of the set then hold the choice under `"noise_choice"`.
         """
         if noise is not None:
-            return self.concepts(object_acts, objects, subject_acts, noise=noise)
+            return self.concepts(object_acts, objects, subject_acts, noise=noise, write_noise=write_noise)
         choice = self.choose_noise(object_acts, objects, subject_acts)
         return self.concepts(
-            object_acts, objects, subject_acts, noise=choice.noise, settings={"noise_choice": choice.to_dict()}
+            object_acts,
+            objects,
+            subject_acts,
+            noise=choice.noise,
+            write_noise=write_noise,
+            settings={"noise_choice": choice.to_dict()},
         )
 
     def choose_noise(

@@ -13,6 +13,7 @@ from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
 from lrc_tl.lre.dual import DualFit
+from lrc_tl.lre.dual_means import MeansShare, joined_with_means
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.fit_settings import LowRank
 from lrc_tl.lre.joining import combined
@@ -89,13 +90,14 @@ def fit_concepts(
 
     `"lrc"` is the paper's (arXiv:2311.08968, eqs. 4 and 5), `"lrc-final"` the original LRE inverted; `"lrc-ridge"`
     has a ridge in place of the rank, and `"lrc-combined"` joins three such, of two object layers and of the first
-    object token at the last (`benchmarks/README.md` compares them). Baselines such as `"svm"` go by their names.
-    `lrc_tl.methods.METHODS` says of every method what it is.
+    object token at the last. `"lrc-map-combined"` reads with one vector and writes with another, from two LREs,
+    the covariance of subjects and class means; it reads best (`benchmarks/verdict.md`). Baselines such as `"svm"`
+    go by their names. `lrc_tl.methods.METHODS` says of every method what it is.
 
     Args:
         prompts: known few-shot prompts. All give object means (or samples); LREs are fitted on some of them, as
             `settings` says.
-        method: by default `"lrc"` where a rank is given, and `"lrc-combined"` where none is.
+        method: by default `"lrc"` where a rank is given, and `"lrc-map-combined"` where none is.
         subject_layer: by default half way through the model.
         object_layer: of the LREs, above the subject layer; by default at 0.72 of the depth. Baselines have none,
             and `"lrc-final"` has the last. `"lrc-map"` has the last too, unless one is given.
@@ -224,7 +226,7 @@ def fit_methods(
     )
     groups: dict[object, list[MethodVariant]] = {}
     for variant in _components(model, variants):
-        groups.setdefault(_shared_work(variant.method), []).append(variant)
+        groups.setdefault(variant.method.shared_work, []).append(variant)
     names = [prompt.object for prompt in known.prompts]
     parts: dict[str, FittedMethod] = {}
     for group in groups.values():
@@ -253,7 +255,7 @@ def fit_methods(
             unfit[variant.name] = reasons[0]
             continue
         try:
-            directions[variant.name] = _combined([parts[part.name] for part in components], variant)
+            directions[variant.name] = fitting.combined([parts[part.name] for part in components], variant)
         except UnfitError as error:
             if unfit is None:
                 raise
@@ -263,30 +265,6 @@ def fit_methods(
 
 def _components(model: HookedModel, variants: Sequence[MethodVariant]) -> list[MethodVariant]:
     return [part for variant in variants for part in variant.components(int(model.cfg.n_layers))]
-
-
-def _shared_work(method: Method) -> object:
-    """A key that methods have in common if their LREs come from the same passes; each baseline has its own."""
-    if method.is_baseline:
-        return method.name
-    return method.object_layer == "last", method.aggregation, method.lre_for_each is not None
-
-
-def _combined(parts: Sequence[FittedMethod], variant: MethodVariant) -> FittedMethod:
-    if not variant.method.combines:
-        return parts[0]
-    method = variant.method.name
-
-    def make(names: Sequence[str]) -> ConceptSet:
-        return combine_concepts([part.make(names) for part in parts], method=method)
-
-    started = time.perf_counter()
-    try:
-        concepts = combine_concepts([part.concepts for part in parts], method=method)
-    except ValueError as error:
-        raise UnfitError(f"{variant.name}: {error}") from error
-    seconds = sum(part.seconds for part in parts) + time.perf_counter() - started
-    return FittedMethod(concepts=concepts, make=make, seconds=seconds)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -349,8 +327,7 @@ class _Fitting:
                     f"{variant.name}: rank {rank} is above the numerical rank of its LRE, {lre.numerical_rank}"
                 )
         if variant.method.is_dual:
-            noise = self.settings.noise if variant.noise is None else variant.noise
-            return self._dual(lres[""], objects, noise)
+            return self._dual(lres[""], objects, variant)
         if not variant.method.lre_for_each:
             return lambda names: lres[""].concepts_from_activations(
                 objects, list(names), rank=rank, ridge=variant.ridge
@@ -367,15 +344,45 @@ class _Fitting:
 
         return by_object
 
-    def _dual(self, lre: LinearRelationalEmbedding, objects: Tensor, noise: float | None) -> MakeByLabels:
+    def combined(self, parts: Sequence[FittedMethod], variant: MethodVariant) -> FittedMethod:
+        """The directions of a variant from those of its components; UnfitError where they do not go together."""
+        if not variant.method.combines:
+            return parts[0]
+
+        def make(names: Sequence[str]) -> ConceptSet:
+            sets = [part.make(names) for part in parts]
+            if not variant.method.adds_means:
+                return combine_concepts(sets, method=variant.method.name)
+            assert self.background is not None
+            return joined_with_means(
+                sets,
+                self.activations.zero_shot[variant.subject_layer],
+                list(names),
+                self.background[variant.subject_layer],
+                write_acts=self.activations.subject[variant.subject_layer],
+                share=MeansShare(),
+                method=variant.method.name,
+            )
+
+        started = time.perf_counter()
+        try:
+            concepts = make([prompt.object for prompt in self.known.prompts])
+        except ValueError as error:
+            raise UnfitError(f"{variant.name}: {error}") from error
+        seconds = time.perf_counter() - started + sum(part.seconds for part in parts)
+        return FittedMethod(concepts=concepts, make=make, seconds=seconds)
+
+    def _dual(self, lre: LinearRelationalEmbedding, objects: Tensor, variant: MethodVariant) -> MakeByLabels:
         """Dual directions; what does not depend on the labels and the noise is computed once."""
         assert self.background is not None
+        given = (variant.noise, self.settings.noise, variant.method.noise)
+        noise, write_noise = next((n for n in given if n is not None), None), variant.method.write_noise
         subjects = self.activations.zero_shot[lre.subject_layer]
         key = id(lre), noise is not None and noise < LEAST_UNROTATED_NOISE
         if key not in self.duals:
             self.duals[key] = DualFit.of(lre, self.background[lre.subject_layer], noise=noise)
         fit = self.duals[key]  # holds the LRE, so that no other gets its id
-        return lambda names: fit.directions(objects, list(names), subjects, noise=noise)
+        return lambda names: fit.directions(objects, list(names), subjects, noise=noise, write_noise=write_noise)
 
     def _baseline(self, variant: MethodVariant) -> MakeByLabels:
         activations = self.activations.subject[variant.subject_layer]

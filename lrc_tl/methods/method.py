@@ -43,6 +43,12 @@ class Method:
     combines: tuple["Method", ...] = ()
     """Its directions are those of these methods, combined (`combine_concepts`), each with the rank or ridge of the
     whole. What reads half way is left out where no layer lies there."""
+    noise: float | None = None
+    """Of dual directions where none is given; None: chosen on the training prompts."""
+    write_noise: float | None = None
+    """That dual directions write with; None: the one that they read with."""
+    adds_means: bool = False
+    """Class means of the training subjects count too, with a small share (`lrc_tl.lre.dual_means`)."""
     open_settings: bool = False
     """`lrc-tl fit` may give it a ridge, and another way to read objects."""
     compares_objects: bool = True
@@ -71,6 +77,13 @@ class Method:
         return self.object_layer == "given"
 
     @property
+    def shared_work(self) -> object:
+        """A key that methods have in common if their LREs come from the same passes; each baseline has its own."""
+        if self.is_baseline:
+            return self.name
+        return self.object_layer == "last", self.aggregation, self.lre_for_each is not None
+
+    @property
     def ridge(self) -> float:
         """Of its inverse, as a share of the largest singular value; 0 where it has none."""
         return RIDGE_SHARE if self.inverse == "ridge" else 0.0
@@ -89,6 +102,14 @@ _RIDGE = Method(
     object_layer="given",
     inverse="ridge",
 )
+_MAP_GIVEN = Method(
+    name="lrc-map-given",
+    summary="lrc-map from objects at the object layer that is given.",
+    object_layer="given",
+    inverse="dual",
+)
+_READ_NOISE, _WRITE_NOISE = 10.0, 0.1
+"""Of `lrc-map-combined`: much noise reads best, little writes best (`benchmarks/verdict.md`)."""
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
@@ -137,11 +158,25 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 inverse="dual",
                 with_object_layer="lrc-map-given",
             ),
+            _MAP_GIVEN,
             Method(
-                name="lrc-map-given",
-                summary="lrc-map from objects at the object layer that is given.",
+                name="lrc-map-combined",
+                summary="lrc-map of the given and the last layer, and class means.",
                 object_layer="given",
                 inverse="dual",
+                combines=(
+                    replace(_MAP_GIVEN, noise=_READ_NOISE, write_noise=_WRITE_NOISE),
+                    replace(
+                        _MAP_GIVEN,
+                        object_layer="last",
+                        aggregation="first_token",
+                        noise=_READ_NOISE,
+                        write_noise=_WRITE_NOISE,
+                    ),
+                ),
+                adds_means=True,
+                noise=_READ_NOISE,
+                write_noise=_WRITE_NOISE,
             ),
             Method(name="mean", summary="The object's mean subject activation.", compares_objects=False),
             Method(name="centred-mean", summary="mean, less the mean of all objects' means."),
@@ -285,7 +320,7 @@ def meant_method(method: Method, *, object_layer: int | None) -> Method:
 
 def default_method(*, rank: int | None, ridge: float = 0.0) -> str:
     """The method where none is named: the paper's with a rank or ridge, else the one that does best without."""
-    return "lrc" if rank is not None or ridge else "lrc-combined"
+    return "lrc" if rank is not None or ridge else "lrc-map-combined"
 
 
 def require_exact_fit(methods: Sequence[str], solver: str, *, argument: str = "solver") -> None:

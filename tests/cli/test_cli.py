@@ -235,7 +235,7 @@ def test_fit_without_a_rank_and_centring_are_the_library_s(calls, tmp_path, monk
     assert calls["fit_concepts"] == (
         facts.prompts(shots=1, seed=3)[1:],
         {
-            "method": "lrc-combined",
+            "method": "lrc-map-combined",
             "subject_layer": -4,
             "object_layer": 3,
             "rank": None,

@@ -45,7 +45,10 @@ def test_fit_of_an_lre_without_layers_has_those_of_the_library(calls, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "svm", "--noise", "3"], "--noise belongs to --method lrc-map, lrc-map-given, not to svm"),
+        (
+            ["--method", "svm", "--noise", "3"],
+            "--noise belongs to --method lrc-map, lrc-map-given, lrc-map-combined, not to svm",
+        ),
         (["--method", "lrc-map", "--noise", "0"], "noise is 0.0; it must be above 0"),
         (
             ["--method", "lrc-map", "--ridge", "0.2"],

@@ -114,7 +114,9 @@ def test_statistics_are_fitted_once_for_all_relations_and_seeds(one_word_model, 
 
     monkeypatch.setattr(SubjectStatistics, "fit", classmethod(counted))
     settings = replace(QUICK, random_model=True)
-    run_protocol(one_word_model, relations, methods=("lrc-map", "lrc-map-given"), seeds=(1, 2), settings=settings)
+    methods = ("lrc-map", "lrc-map-given", "lrc-map-combined")
+    result = run_protocol(one_word_model, relations, methods=methods, seeds=(1, 2), settings=settings)
+    assert all({*record.methods} == {*methods} for record in result.records)
     assert fitted == [True, False, False]  # the model's, and of each seed's random weights
 
 

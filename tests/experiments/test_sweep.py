@@ -1,5 +1,6 @@
 """Sweeps: every row as the pieces give it, and the protocol as a sweep of one cell per method."""
 
+import random
 from dataclasses import replace
 
 import pandas as pd
@@ -9,8 +10,10 @@ from spoken import spoken_relations
 from tiny_sweep import SETTINGS, assert_same_rows
 
 import lrc_tl as lrc
+from lrc_tl.experiments.statements import side_effect_statements
 from lrc_tl.experiments.sweep_metrics import METRICS
 from lrc_tl.experiments.sweep_rows import COLUMNS, KEY
+from lrc_tl.relations.sampling import splittable_sample
 
 LRE_ROWS = {"shots": 0, "n_lre_prompts": 4}
 
@@ -135,6 +138,29 @@ def test_places_are_the_layers_that_edits_act_in(word_model, relations, whole):
         assert (row["value"], row["n"]) == (result.causality, len(edits))
         assert value_of(whole, **where, place=place, metric="hard_causality") == result.hard_causality
     assert {prompt.subject for prompt in known.prompts}.isdisjoint(fact.subject for fact in held_out.facts)
+
+
+def test_edits_of_validation_facts_have_a_kl_elsewhere_of_their_own(word_model, relations):
+    relation, seed = splittable_sample(relations[1], 20, seed=0), 1  # so that there are statements apart
+    settings = replace(
+        SETTINGS, methods="svm", subject_layers=1, seeds=seed, validation=0.5, validation_edits=3, betas=0.8
+    )
+    result = lrc.run_sweep(word_model, relation, settings=settings, others=relations[:1])
+    train, held_out = relation.split(seed=seed)[0].split(seed=seed, train_share=0.5)
+    known = lrc.filter_known(word_model, train.prompts(seed=seed), seed=seed)
+    unseen = lrc.filter_known(word_model, held_out.prompts(seed=seed, templates="all"), seed=seed).one_per_fact()
+    svm = lrc.fit_concepts(word_model, known.prompts, method="svm", subject_layer=1, seed=seed)
+    usable = [prompt for prompt in unseen.prompts if prompt.object in svm]
+    edits = lrc.evaluation.counterfactual_edits(usable, seed=seed)
+    edits = [edits[row] for row in sorted(random.Random(seed).sample(range(len(edits)), min(3, len(edits))))]
+    pairs, _ = side_effect_statements(
+        word_model, relation, edits, relations[:1], n=settings.n_side_effects, seed=seed
+    )
+    differences = {"svm": torch.stack([svm[e.target].vector - svm[e.prompt.object].vector for e in edits])}
+    (effects,) = lrc.evaluation.side_effects(word_model, pairs, differences, betas=[0.8], progress=False)["svm"]
+    (row,) = rows_of(result, metric="validation_kl_elsewhere").to_dict("records")
+    assert row["value"] == pytest.approx(effects.mean_kl, rel=1e-4)
+    assert (row["n"], row["beta"], row["place"]) == (len(pairs), 0.8, "all")
 
 
 def test_a_cell_without_directions_is_left_out_with_its_reason_and_the_others_stand(word_model, relations):

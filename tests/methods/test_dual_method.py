@@ -9,6 +9,7 @@ from spoken import spoken_relations
 
 import lrc_tl as lrc
 from lrc_tl.lre.dual import DualFit
+from lrc_tl.lre.dual_means import MeansShare, joined_with_means
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.methods import backgrounds
 from lrc_tl.methods.fitting import fit_methods, training_activations
@@ -209,6 +210,64 @@ def test_variants_and_labels_share_one_solution_and_the_lre_of_lrc(word_model, p
     other = fitted["lrc-map"].make(shuffled)
     assert not torch.equal(other[names[0]].vector, again[names[0]].vector)
     assert len(made) == 2
+
+
+def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
+    word_model, prompts, background, tmp_path
+):
+    settings = replace(FOUR, background=background)
+    made = lrc.fit_concepts(
+        word_model, prompts, method="lrc-map-combined", subject_layer=0, object_layer=1, settings=settings,
+        progress=False,
+    )  # fmt: skip
+    zero_shot = lrc.subject_activations(word_model, [p.without_examples() for p in prompts], layer=0)
+    names = [prompt.object for prompt in prompts]
+    parts = []
+    for layer, aggregation in ((1, "mean"), (2, "first_token")):
+        known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
+        lre = lrc.LinearRelationalEmbedding.fit(
+            word_model, known.sample(4, seed=0), subject_layer=0, object_layer=layer,
+            object_aggregation=aggregation, progress=False,
+        )  # fmt: skip
+        acts = lrc.passes.object_activations(word_model, prompts, layer=layer, object_aggregation=aggregation)
+        fit = DualFit.of(lre, background[0])
+        parts.append(fit.concepts(acts, names, zero_shot, noise=10.0, write_noise=0.1))
+    expected = joined_with_means(
+        parts,
+        zero_shot,
+        names,
+        background[0],
+        write_acts=lrc.subject_activations(word_model, prompts, layer=0),
+        share=MeansShare(),
+        method="lrc-map-combined",
+    )
+    assert_same(made, expected)
+    assert {direction.method for direction in made.values()} == {"lrc-map-combined"}
+    assert {direction.write_rule for direction in made.values()} == {"given"}
+    other = lrc.fit_concepts(
+        word_model, prompts, method="lrc-map-combined", subject_layer=0, object_layer=1,
+        settings=replace(settings, noise=1.0), progress=False,
+    )  # fmt: skip
+    assert not torch.allclose(other.vectors, made.vectors, atol=1e-3)
+    made.save(tmp_path / "c.safetensors")
+    again = lrc.ConceptSet.load(tmp_path / "c.safetensors", model=word_model)
+    assert torch.equal(again.write_vectors, made.write_vectors)
+    assert again.settings["class_means"] == made.settings["class_means"]
+
+
+def test_directions_that_write_with_another_noise_read_as_without_it(word_model, prompts, background):
+    lre = lre_of(word_model, prompts, subject_layer=0, object_layer=1)
+    acts = lrc.passes.object_activations(word_model, prompts, layer=1)
+    names = [prompt.object for prompt in prompts]
+    subjects = lrc.subject_activations(word_model, prompts, layer=0)
+    fit = DualFit.of(lre, background[0])
+    both = fit.concepts(acts, names, subjects, noise=10.0, write_noise=0.1)
+    reads, writes = (fit.concepts(acts, names, subjects, noise=noise) for noise in (10.0, 0.1))
+    assert torch.equal(both.vectors, reads.vectors)
+    assert torch.equal(both.write_vectors, writes.write_vectors)
+    assert (both.settings["noise"], both.settings["write_noise"]) == (10.0, 0.1)
+    assert {direction.write_rule for direction in both.values()} == {"given"}
+    assert {direction.write_rule for direction in reads.values()} == {"covariance"}
 
 
 @pytest.mark.real_model

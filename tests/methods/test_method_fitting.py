@@ -1,6 +1,7 @@
 """Directions by the name of a method are those that its pieces give."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,14 +44,25 @@ def test_an_lrc_is_its_lre_inverted_at_the_rank(word_model, prompts, method, obj
     )
 
 
-def test_the_default_combines_ridge_inverses_of_two_readings(word_model, prompts):
-    found = lrc.fit_concepts(word_model, prompts, **PLACE, seed=3, settings=FOUR)
+def test_lrc_combined_joins_ridge_inverses_of_two_readings(word_model, prompts):
+    found = lrc.fit_concepts(word_model, prompts, method="lrc-combined", **PLACE, seed=3, settings=FOUR)
     # Subject layer 0, object layer 1 of 3: there is no layer half way.
     parts = [
         fitted(word_model, prompts, layer, how).concepts(word_model, prompts, ridge=0.2)
         for layer, how in ((-2, "mean"), (-1, "first_token"))
     ]
     assert_same(found, lrc.combine_concepts(parts))
+
+
+def test_the_default_joins_duals_and_class_means(word_model, prompts):
+    background = lrc.SubjectStatistics.fit(
+        word_model, background=[f"w{first} w{second} w3" for first in range(12) for second in (1, 4, 6)]
+    )
+    settings = replace(FOUR, background=background)
+    found = lrc.fit_concepts(word_model, prompts, **PLACE, seed=3, settings=settings)
+    named = lrc.fit_concepts(word_model, prompts, method="lrc-map-combined", **PLACE, seed=3, settings=settings)
+    assert_same(found, named)
+    assert found.settings["method"] == "lrc-map-combined"
 
 
 def test_the_default_with_a_rank_is_the_paper_s(word_model, prompts):
@@ -132,7 +144,7 @@ def test_the_prompts_of_lres_are_balanced_and_one_of_each_object_where_each_has_
         ({"method": "lcr", "rank": 2}, "no method 'lcr'; did you mean lrc"),
         ({"method": "lrc", "rank": 500}, "rank is 500; the model.s residual stream allows 1 to 12"),
         (
-            {"settings": lrc.FitSettings(solver=lrc.LowRank())},
+            {"method": "lrc-combined", "settings": lrc.FitSettings(solver=lrc.LowRank())},
             "solver is 'low_rank', but lrc-combined needs all singular values; use solver='exact', or other",
         ),
         ({"subject_layer": 2}, "object layer 1 is not above subject layer 2; take an earlier subject layer"),
