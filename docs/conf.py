@@ -12,6 +12,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 from command_pages import command_page  # noqa: E402
 from reference_pages import reference_pages  # noqa: E402
 from rendered_notebooks import rendered_notebooks  # noqa: E402
+from schema_pages import schema_pages  # noqa: E402
 
 project = "lrc_tl"
 author = "The lrc_tl developers"
@@ -79,5 +80,5 @@ def write_pages(pages: dict[str, str]) -> None:
 
 shutil.rmtree(HERE / "generated", ignore_errors=True)
 write_pages(reference_pages())
-write_pages({"generated/commands.md": command_page()})
+write_pages({"generated/commands.md": command_page()} | schema_pages())
 write_pages(rendered_notebooks(ROOT / "notebooks", ROOT / "build" / "notebooks"))
