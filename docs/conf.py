@@ -20,7 +20,7 @@ copyright = "2026, The lrc_tl developers"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 version = release
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "docstrings", "native_math"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "docstrings", "native_math"]
 exclude_patterns = []
 html_theme = "furo"
 html_title = f"lrc_tl {release}"

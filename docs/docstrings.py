@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
@@ -28,5 +29,6 @@ def with_sections(app: Sphinx, what: str, name: str, value: Any, options: Any, l
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_lexer("mermaid", TextLexer)  # drawn by a script elsewhere; shown as text here
     app.connect("autodoc-process-docstring", with_sections)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
