@@ -46,11 +46,11 @@ bench: $(STAMP)
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py
 
-# One process for each core, each with one thread. Two for the real models, which take some 2 GB each: README's
-# blocks, which take longest, begin in the one, and the other files share what is left.
+# One process for each core, each with one thread. Two for the real models, which take some 2 GB each: the
+# documentation's blocks, which take longest, begin in the one, and the other files share what is left.
 SPREAD := OMP_NUM_THREADS=1 $(BIN)/pytest
 FAST := $(SPREAD) -n auto --dist worksteal -m "not real_model and not notebook"
-REAL := $(SPREAD) -n 2 --dist loadfile --no-loadscope-reorder -m "real_model and not notebook" tests/test_readme.py tests
+REAL := $(SPREAD) -n 2 --dist loadfile --no-loadscope-reorder -m "real_model and not notebook" tests/test_docs.py tests
 
 test: $(STAMP)
 	$(FAST)

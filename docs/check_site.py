@@ -1,7 +1,7 @@
 """Whether a built site stands by itself: `python docs/check_site.py build/docs`.
 
-Every link inside leads to a page and an anchor that are there, nothing is loaded from another host, and every public
-name has its entry.
+Every link inside leads to a page and an anchor that are there, nothing is loaded from another host, and every
+public name has its entry.
 """
 
 import sys
@@ -55,7 +55,9 @@ def flaws(site: Path) -> list[str]:
             if not goal.exists():
                 found.append(f"{name} links to {target}, which is not there")
             elif parts.fragment and goal.suffix == ".html":
-                there = pages[site.resolve() / goal.relative_to(site.resolve())] if goal != path.resolve() else page
+                there = (
+                    pages[site.resolve() / goal.relative_to(site.resolve())] if goal != path.resolve() else page
+                )
                 if unquote(parts.fragment) not in there.anchors:
                     found.append(f"{name} links to {target}, where there is no such anchor")
     for sheet in sorted(site.rglob("*.css")):
@@ -69,7 +71,10 @@ def flaws(site: Path) -> list[str]:
 
 def main() -> None:
     found = flaws(Path(sys.argv[1]).resolve())
-    print("\n".join(found) or "every link leads somewhere, nothing is loaded from elsewhere, every name has its entry")
+    print(
+        "\n".join(found)
+        or "every link leads somewhere, nothing is loaded from elsewhere, every name has its entry"
+    )
     sys.exit(bool(found))
 
 

@@ -58,7 +58,12 @@ def result() -> plt.Figure:
     left.set_yticks(range(len(order)), [NAMES[method] for method in order])
     left.set_xlabel("accuracy on unseen subjects")
     left.set_title("Reading", loc="left")
-    for method, run in (("lrc-map-given", "noise1"), ("lrc", "chosen"), ("mean-difference", "chosen"), ("svm", "chosen")):
+    for method, run in (
+        ("lrc-map-given", "noise1"),
+        ("lrc", "chosen"),
+        ("mean-difference", "chosen"),
+        ("svm", "chosen"),
+    ):
         points = data["runs"][run][method]["subject_layer"]
         x, y = [point["kl_elsewhere"] for point in points], [point["hard"] for point in points]
         right.plot(x, y, marker="o", markersize=4, color=COLOURS[method], label=NAMES[method].split(" (")[0])
@@ -76,7 +81,9 @@ def beta() -> plt.Figure:
     betas = [effect["beta"] for effect in effects]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.0), gridspec_kw={"wspace": 0.25})
     left.plot(betas, [effect["causality"] for effect in effects], marker="o", color=SUBJECT, label="causality")
-    left.plot(betas, [effect["hard_success"] for effect in effects], marker="s", color=OBJECT, label="hard success")
+    left.plot(
+        betas, [effect["hard_success"] for effect in effects], marker="s", color=OBJECT, label="hard success"
+    )
     left.set_ylim(0, 1.05)
     left.set_ylabel("share of edits")
     left.legend(frameon=False, loc="center right")
@@ -93,8 +100,8 @@ def beta() -> plt.Figure:
 
 def concept() -> plt.Figure:
     """From the subject's activation to the object's and back."""
-    figure, axes = plt.subplots(figsize=(9.6, 3.9))
-    axes.set_xlim(0, 100)
+    figure, axes = plt.subplots(figsize=(8.4, 4.2))
+    axes.set_xlim(-2, 80)
     axes.set_ylim(0, 42)
     axes.axis("off")
     words = ("Lyon", "is", "located", "in", "the", "country", "of")
@@ -112,12 +119,7 @@ def concept() -> plt.Figure:
     _arrow(axes, (9.5, 19.5), (59.5, 34.5), OBJECT, curve=-0.13)
     axes.text(34, 40.5, "forward: o ≈ W s + b", ha="center", color=OBJECT, weight="bold")
     _arrow(axes, (59.5, 32.5), (9.5, 17.5), SUBJECT, curve=-0.2)
-    axes.text(34.5, 13.0, "back: s ≈ W⁺ (o − b)", ha="center", color=SUBJECT, weight="bold")
-    axes.text(
-        72, 30, "W is the mean Jacobian\nof o with respect to s.\n\nThe mean of W⁺ (o − b) over\n"
-        "subjects with one object,\nat unit length, is the\nconcept's direction:\na probe and a steering\nvector at the subject.",
-        va="center", color=INK, fontsize=9.5,
-    )  # fmt: skip
+    axes.text(34.5, 13.0, "back: s ≈ W⁺ (o \N{MINUS SIGN} b)", ha="center", color=SUBJECT, weight="bold")
     return figure
 
 
@@ -132,9 +134,14 @@ def _box(axes: Axes, x: float, y: float, width: float, height: float, *, edge: s
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, *, curve: float) -> None:
     axes.add_patch(
         FancyArrowPatch(
-            start, end, connectionstyle=f"arc3,rad={curve}", arrowstyle="-|>", mutation_scale=14, color=colour,
+            start,
+            end,
+            connectionstyle=f"arc3,rad={curve}",
+            arrowstyle="-|>",
+            mutation_scale=14,
+            color=colour,
             linewidth=1.8,
-        )  # fmt: skip
+        )
     )
 
 

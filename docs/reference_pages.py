@@ -106,9 +106,7 @@ def reference_pages() -> dict[str, str]:
     """All pages by path: `index`, one list for the top and for each wing, and a page for each name."""
     described = places()
     top = [name for name in described if "." not in name]
-    pages = {
-        f"{FOLDER}/{described[name]}.rst": _name_page(described[name], getattr(lrc_tl, name)) for name in top
-    }
+    pages = {f"{FOLDER}/{described[name]}.rst": _name_page(described[name], getattr(lrc_tl, name)) for name in top}
     lists = {"top": ("The names at the top", "What stands in ``lrc_tl`` itself.", [])}
     lists["top"][2].extend((described[name], getattr(lrc_tl, name)) for name in top)
     for wing_name, wing in wings().items():

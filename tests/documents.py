@@ -14,7 +14,9 @@ PAGES = {
     if "generated" not in path.parts
 }
 """Text by path from the root."""
-_BLOCK = re.compile(r"^(?P<note>% not run: [^\n]*\n)?(?P<indent> *)```(?P<kind>\w+)\n(?P<code>.*?)^(?P=indent)```", re.M | re.S)
+_BLOCK = re.compile(
+    r"^(?P<note>% not run: [^\n]*\n)?(?P<indent> *)```(?P<kind>\w+)\n(?P<code>.*?)^(?P=indent)```", re.M | re.S
+)
 
 
 @dataclass(frozen=True, kw_only=True)

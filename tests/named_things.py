@@ -1,8 +1,10 @@
-"""Whether inline code in README and the documentation names something that exists: of the library, a command, a file."""
+"""Whether inline code in README and the docs names something that exists: of the library, a command, a file."""
 
 import ast
 import inspect
 import re
+from collections import defaultdict
+from functools import cache
 
 import typer
 from documents import PAGES, ROOT, code_blocks
@@ -23,7 +25,18 @@ WORDS = {
     *("last", "mean", "first_token", "clean", "standardised", "isotonic"),
 }
 """Values of arguments, which stand in quotes or bare in tables."""
-OTHERS = {"linear-relational", ".venv", "lrc_tl", "build/docs", "-1", "-2", "5", "{}", "{layer: vector}", "JacobianLens"}
+OTHERS = {
+    "linear-relational",
+    ".venv",
+    "lrc_tl",
+    "build/docs",
+    "-1",
+    "-2",
+    "5",
+    "{}",
+    "{layer: vector}",
+    "JacobianLens",
+}
 """Spans that name nothing of the library: packages, folders, values."""
 EXTRAS = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -35,27 +48,37 @@ VARIABLES = {
 }
 
 
+@cache
 def command_options():
     """The options of every command of `lrc-tl`, by its name."""
     group = typer.main.get_command(app)
     return {name: {o for p in command.params for o in p.opts} for name, command in group.commands.items()}
 
 
-def attributes(name):
-    """What a name may mean: something public, something of a public class, or a parameter of either."""
-    found = [PUBLIC[name]] if name in PUBLIC else []
+@cache
+def _meanings():
+    """By name: what is public, what belongs to a public class, and parameters of either."""
+    found = defaultdict(list)
+    for name, value in PUBLIC.items():
+        found[name].append(value)
+    functions = list(FUNCTIONS)
     for cls in CLASSES:
-        if hasattr(cls, name) or name in getattr(cls, "__dataclass_fields__", {}):
-            found.append(getattr(cls, name, None))
-    methods = [m for cls in CLASSES for _, m in inspect.getmembers(cls, callable) if not _.startswith("__")]
-    for function in (*FUNCTIONS, *methods):
+        for name in {*dir(cls), *getattr(cls, "__dataclass_fields__", {})}:
+            found[name].append(getattr(cls, name, None))
+        functions += [value for name, value in inspect.getmembers(cls, callable) if not name.startswith("__")]
+    for function in functions:
         try:
             parameters = inspect.signature(function).parameters
         except ValueError:
             continue
-        if name in parameters:
-            found.append(parameters[name])
+        for name, parameter in parameters.items():
+            found[name].append(parameter)
     return found
+
+
+def attributes(name):
+    """What a name may mean: something public, something of a public class, or a parameter of either."""
+    return _meanings().get(name, [])
 
 
 def resolve(dotted):

@@ -1,4 +1,4 @@
-"""The documentation: its code runs, its names, links and commands exist, and its reference holds every public name."""
+"""The docs: their code runs, their names, links and commands exist, and the reference holds every public name."""
 
 import ast
 import importlib.util
@@ -27,7 +27,17 @@ NAMED = [(page, span) for page, text in PAGES.items() if page not in NOT_OURS fo
 ELSEWHERE = OTHERS | {
     *("concurrent.futures.Executor", "JacobianLens.fit", ".concepts", "print", "hasattr", "import lrc_tl as lrc"),
     *('"gpt-j-6b"', '"models/my-finetune"', '"models/model-q4_k_m.gguf"', "city_in_country.safetensors"),
-    *("d_model", "numpy<2", "transformers<5", "distributed", "executorlib", "hook.name", "a:b", "sweep.sbatch"),
+    *(
+        "d_model",
+        "numpy<2",
+        "transformers<5",
+        "distributed",
+        "executorlib",
+        "hook.name",
+        "a:b",
+        "LocalCUDACluster",
+        "sweep.sbatch",
+    ),
     *("sweep/rows/*.parquet", "blocks.{l}.hook_resid_post", "classes={...}", "1/s", "FILE.parts", "runs/whole"),
     *("HookedTransformer.from_pretrained", "import transformer_lens; transformer_lens.HookedTransformer"),
 }
@@ -112,7 +122,7 @@ def shell_commands():
                     yield page, words
 
 
-@pytest.mark.parametrize(("page", "words"), shell_commands(), ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("page", "words"), list(shell_commands()), ids=lambda value: str(value)[:60])
 def test_every_command_has_the_options_that_a_page_gives_it(page, words):
     options = command_options()
     assert words[1] in options, page
@@ -138,7 +148,7 @@ def whole_calls():
             yield page, span
 
 
-@pytest.mark.parametrize(("page", "call"), whole_calls(), ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("page", "call"), list(whole_calls()), ids=lambda value: str(value)[:60])
 def test_every_call_in_the_text_has_arguments_that_the_library_takes(page, call):
     assert takes_its_arguments(call), f"{page} says `{call}`"
 

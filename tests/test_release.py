@@ -1,4 +1,4 @@
-"""What a release needs: one version, metadata, a licence, a changelog; and the check of wheel and sdist sees faults."""
+"""What a release needs: one version, metadata, a licence, a changelog; the check of its files sees faults."""
 
 import re
 import tarfile

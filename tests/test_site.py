@@ -1,4 +1,4 @@
-"""The check of a built site sees links that lead nowhere, what is loaded from elsewhere, and names without an entry."""
+"""The check of a built site sees links that lead nowhere, what is loaded from elsewhere, and missing names."""
 
 import sys
 
@@ -24,7 +24,7 @@ def site(tmp_path, check_site):
     from zlib import compress
 
     names = "".join(f"{place} py:class 1 index.html#a -\n" for place in check_site.places().values())
-    head = "# Sphinx inventory version 2\n# Project: x\n# Version: 1\n# The remainder of this file is compressed using zlib.\n"
+    head = "# Sphinx inventory version 2\n# Project: x\n# Version: 1\n# What follows is compressed using zlib.\n"
 
     def written(body, *, names=names):
         (tmp_path / "index.html").write_text(f"<html><body id='a'>{body}</body></html>")
