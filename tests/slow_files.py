@@ -46,6 +46,8 @@ SLOW_FILES = (
     "steering/test_generation.py",
     "steering/test_steering.py",
     "storage/test_damaged_files.py",
+    "test_docs.py",
+    "test_docstrings.py",
     "test_gpu_check.py",
     "tuning/test_dual_selection.py",
     "tuning/test_selection.py",
