@@ -53,10 +53,12 @@ def _command(context: typer.Context, source: "ReportSource") -> str | None:
     command = getattr(group, "commands", {}).get(name)
     if command is None or not source.settings:
         return None
-    given = {"model": source.model.get("name"), **source.settings}
+    given = {"model": source.asked.get("model") or source.model.get("name"), **source.settings}
     if "betas" in given:
         given.setdefault("beta", given["betas"])
     if not given.get("folder") and not given.get("only"):
+        if not source.asked.get("built_in", True):
+            given["folder"] = "DIR"
         given["only"] = list(map(str, source.frame["relation"].cat.categories))
     return repeating_command(name, command.params, given)
 

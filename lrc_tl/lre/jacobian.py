@@ -12,8 +12,9 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.lre.mlp_jacobian import bytes_kept, is_worth_it
 from lrc_tl.markup.brief import brief_fields
-from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
+from lrc_tl.models.hooked_model import HookedModel, hook_name, is_hooked_transformer, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
 from lrc_tl.models.weights import require_differentiable
 from lrc_tl.numerics.precision import HOST, wide_of
@@ -153,10 +154,11 @@ def jacobian_grid(
         ValueError: as `subject_object_jacobians`, except for the layers.
     """
     positions = checked_positions(model, tokens, object_aggregation)
-    n_rows = rows_at_once(model, tokens, memory_limit)
+    kept = _mlp_jacobian_bytes(model, tokens, pairs, memory_limit)
+    n_rows = rows_at_once(model, tokens, memory_limit, kept=kept)
     # Entered for each piece of work, and never across a yield: these modes belong to the caller's thread.
     with torch.inference_mode(False), torch.enable_grad():
-        subjects, objects = subject_object_graph(model, tokens, pairs, positions)
+        subjects, objects = subject_object_graph(model, tokens, pairs, positions, mlp_jacobians=kept > 0)
     for object_layer in sorted(objects):
         wanted = sorted({subject for subject, object_ in pairs if object_ == object_layer})
         with torch.inference_mode(False), torch.enable_grad():
@@ -196,8 +198,30 @@ def checked_positions(
     return positions
 
 
-def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
+def _mlp_jacobian_bytes(
+    model: HookedModel, tokens: TokenizedPrompt, pairs: Sequence[tuple[int, int]], memory_limit: int | None
+) -> int:
+    """What the Jacobians of the MLPs take in a grid; 0 where the reverse passes had better go without them."""
+    object_layers = {object_ for _, object_ in pairs}
+    if not is_hooked_transformer(model) or not is_worth_it(model, len(object_layers) * int(model.cfg.d_model)):
+        return 0
+    n_layers = max(object_layers) - min(subject for subject, _ in pairs)
+    n_positions = len(tokens.input_ids) - tokens.subject_position
+    kept = bytes_kept(model, n_layers=n_layers, n_positions=n_positions)
+    free = free_bytes(torch.device(model.cfg.device))
+    if memory_limit is not None:
+        most = memory_limit // 4
+    elif free is not None:
+        most = free // 4
+    else:  # on a CPU, beside the weights, they shall not show
+        most = sum(parameter.nbytes for parameter in model.parameters()) // 4
+    return kept if kept <= most else 0
+
+
+def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None, *, kept: int = 0) -> int:
     """Rows of a Jacobian in one pass, by default as many as run fast, and on a GPU as fit into what is free there.
+
+    `kept` bytes are taken by something else all the while.
 
     Raises:
         ValueError: `memory_limit` is too small for one row.
@@ -214,13 +238,13 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
     row = width * (n_after * (4 * d_mlp + 4 * d_model + 4 * d_heads) + 4 * len(tokens.input_ids) * d_heads)
     if memory_limit is None:
         free = free_bytes(device)
-        return d_model if free is None else max(1, min(d_model, free // row))
+        return d_model if free is None else max(1, min(d_model, (free - kept) // row))
     if memory_limit < row:
         raise ValueError(
             f"memory_limit is {memory_limit} bytes, but one row of the Jacobian takes about {row}; raise it, or "
             "give shorter prompts"
         )
-    return int(min(d_model, memory_limit // row))
+    return int(min(d_model, max(1, (memory_limit - kept) // row)))
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -238,10 +262,12 @@ def subject_object_graph(
     positions: list[int],
     *,
     cache: PrefixCache | None = None,
+    mlp_jacobians: bool = False,
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """The subject's residual at each subject layer and the object at each object layer, in one graph.
 
-    `cache` is that of the tokens before the subject; it is made here where none is given.
+    `cache` is that of the tokens before the subject; it is made here where none is given. `mlp_jacobians` pay
+    where many rows are pulled back through the graph, which keeps them.
     """
     subject_layers = {subject for subject, _ in pairs}
     object_layers = {object_ for _, object_ in pairs}
@@ -293,7 +319,7 @@ def subject_object_graph(
         if highest not in subject_layers:
             only = only_positions_hook(model, highest, object_at)
         spared = partial(inside, cache.without_gradients(layers), work) if cache is not None else work
-        inside(lean_reverse(model, layers), spared)
+        inside(lean_reverse(model, layers, mlp_jacobians=mlp_jacobians), spared)
     for kind, taken in (("subject", subjects), ("object", objects)):
         for layer, activation in taken.items():
             if not torch.isfinite(activation).all():

@@ -52,6 +52,8 @@ class ReportSource:
     seconds: float | None = None
     command: str | None = None
     """What was typed, where that is stored."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Of a sweep: the `model` if it was given by name, and whether all relations are `built_in`."""
     origin: str = ""
     """The file or folder."""
 
@@ -222,7 +224,7 @@ def _from_sweep(result: Any, *, origin: str = "") -> ReportSource:
         left_out=[(_named_row(row), str(row["reason"])) for _, row in result.left_out.iterrows()],
         best=result.best() if chosen_on_validation else None,
         seconds=sum(result.seconds.values()),
-        command=head.get("asked", {}).get("command"),
+        asked=head.get("asked", {}),
         origin=origin or str(result.folder or ""),
     )
 
