@@ -1,6 +1,7 @@
 """The pages of the API reference: one for each public name, and one list for each wing, made from the stubs."""
 
 import inspect
+import re
 import textwrap
 from types import ModuleType
 from typing import Any
@@ -77,7 +78,7 @@ def first_sentence(value: Any) -> str:
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return ""
     paragraph = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
-    return paragraph.split(". ")[0].rstrip(".:") + "."
+    return re.split(r"(?<!et al)\. ", paragraph)[0].rstrip(".:") + "."
 
 
 def _underlined(text: str) -> str:
