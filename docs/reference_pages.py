@@ -78,7 +78,7 @@ def first_sentence(value: Any) -> str:
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return ""
     paragraph = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
-    return re.split(r"(?<!et al)\. ", paragraph)[0].rstrip(".:") + "."
+    return re.split(r"(?<!et al)(?<!eq)\. ", paragraph)[0].rstrip(".:") + "."
 
 
 def _underlined(text: str) -> str:
