@@ -26,6 +26,7 @@ WORDS = {
 }
 """Values of arguments, which stand in quotes or bare in tables."""
 OTHERS = {
+    "NO_COLOR",
     "linear-relational",
     ".venv",
     "lrc_tl",
@@ -52,7 +53,8 @@ VARIABLES = {
 def command_options():
     """The options of every command of `lrc-tl`, by its name."""
     group = typer.main.get_command(app)
-    return {name: {o for p in command.params for o in p.opts} for name, command in group.commands.items()}
+    commands = {**group.commands, "lrc-tl": group}
+    return {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
 
 
 @cache
@@ -101,7 +103,9 @@ def _is_command(span):
     if words[0] == "lrc-tl":
         given = words[1] if len(words) > 1 else ""
         options = [word for word in words[2:] if word.startswith("--")]
-        return given == "--help" or (given in commands and all(option in commands[given] for option in options))
+        return given in ("--help", *commands["lrc-tl"]) or (
+            given in commands and all(option in commands[given] for option in options)
+        )
     if words[0].startswith("--"):
         name, *value = words[0].split("=")[0], *words[1:]
         known = any(name in options for options in commands.values())
