@@ -22,7 +22,7 @@ WORDS = {
     *("all", "from", "subject", "prompt", "generated"),  # places
     *("plain", "centred", "calibrated"),  # readings
     *("share", "absolute", "score"),  # units
-    *("last", "mean", "first_token", "clean", "standardised", "isotonic"),
+    *("pair-pca", "last", "mean", "first_token", "clean", "standardised", "isotonic"),
 }
 """Values of arguments, which stand in quotes or bare in tables."""
 OTHERS = {
