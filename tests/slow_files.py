@@ -56,6 +56,8 @@ SLOW_FILES = (
     "steering/test_steering.py",
     "storage/test_artifacts_properties.py",
     "storage/test_damaged_files.py",
+    "test_docs.py",
+    "test_docstrings.py",
     "test_faults.py",
     "test_gpu_check.py",
     "test_long_use.py",

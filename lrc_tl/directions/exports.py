@@ -129,6 +129,10 @@ def concepts_by_layer(
     `repeng.ControlVector(model_type=..., directions={layer: v.numpy() for ...})` and
     `steering_vectors.SteeringVector(layer_activations=...)`.
 
+    >>> sets = concepts_by_layer({"honest": {9: torch.ones(4), 10: torch.ones(4)}})
+    >>> sets[9]["honest"].norm, layer_vectors(sets[9], "honest", scale=2.0)
+    (2.0, {9: tensor([1., 1., 1., 1.])})
+
     Raises:
         TypeError: an object has something else than vectors by layer (tensors or NumPy arrays).
         ValueError: no vectors, a negative layer, or a vector that is zero, not finite or of another width than

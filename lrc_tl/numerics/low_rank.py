@@ -36,6 +36,10 @@ def solve_low_rank(
     LRE bias from `target` first: this function knows of no bias. Computed in float32 or wider and returned in the
     dtype of `target`. Chanin et al. 2024 (arXiv:2311.08968), the low-rank inverse of section 3.
 
+    >>> weight, target = torch.diag(torch.tensor([4.0, 2.0, 0.5])), torch.tensor([4.0, 4.0, 4.0])
+    >>> solve_low_rank(weight, target, rank=2)  # the third would be 8
+    tensor([1., 2., 0.])
+
     Raises:
         ValueError: `rank` is below 1 or above the numerical rank of `weight`, where `1 / s` would amplify noise.
     """

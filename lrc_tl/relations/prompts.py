@@ -33,6 +33,10 @@ class Prompt:
     The object is kept without white space around it (but see `joint`) and in Unicode form NFC, so that two
     spellings of one object are one.
 
+    >>> prompt = Prompt(text="Lyon is located in the country of", subject="Lyon", object="France")
+    >>> prompt.text + prompt.joint + prompt.object
+    'Lyon is located in the country of France'
+
     Raises:
         PositionError: the subject is not in the text as a whole word, or not at `subject_start`.
         ValueError: an empty subject, object or text, another `joint`, a `zero_shot` of another subject, or a text

@@ -132,6 +132,12 @@ class Relation:
             aliases: for an object further names that count as saying it (`{"GM": ["General Motors"]}`), where a
                 model's own words are judged: in `filter_known` and hard success, never in log-probabilities.
 
+        >>> pairs = {"Lyon": "France", "Nice": "France", "Osaka": "Japan", "Kyoto": "Japan"}
+        >>> cities = Relation.from_pairs("my cities", pairs, templates="{} is a city in")
+        >>> train, test = cities.split(seed=0)
+        >>> len(train), len(test), sorted(test.objects)
+        (2, 2, ['France', 'Japan'])
+
         Raises:
             TypeError: `pairs` is one string, or templates are no strings.
             RelationError: aliases of no object or that name two, bad templates, an entry that is no pair, a

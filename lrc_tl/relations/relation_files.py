@@ -248,6 +248,9 @@ def find_relation(relations: Iterable[Relation] | Mapping[str, Relation], name: 
 
     Spaces, underscores and case are interchangeable.
 
+    >>> find_relation([load_relation("city_in_country"), load_relation("food_kind")], "City in Country").name
+    'city in country'
+
     Raises:
         LookupError: no such relation (near names are shown), or several files have this stem.
     """

@@ -43,6 +43,9 @@ class Schedule:
     `"linear_decay"` goes from 1 in the prompt to 0 at step `steps`; `"warm_up"` from 0 in the prompt to 1 at step
     `steps`; `"first"` is 1 up to step `steps`, then 0.
 
+    >>> Schedule(kind="linear_decay", steps=4).factor(torch.arange(6))
+    tensor([1.0000, 0.7500, 0.5000, 0.2500, 0.0000, 0.0000])
+
     Raises:
         ValueError: `steps` is below 1.
     """
