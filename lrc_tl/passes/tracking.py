@@ -245,9 +245,8 @@ class _Tracker(threading.local):
         begun = None if self._generating is None else self._generating["width"]
         if begun is not None and offset + length < begun:
             raise ValueError(
-                f"steering cannot follow the cache of this {type(self._model).__name__} in a generation, since"
-                " it does not tell how many tokens it holds; use use_past_kv_cache=False, or lrc.generate, where these "
-                "go"
+                f"steering cannot follow the cache of this {type(self._model).__name__} in a generation, since it "
+                "does not tell how many tokens it holds; use use_past_kv_cache=False, or lrc.generate"
             )
         if mask is None:
             return torch.ones(rows, offset + length, dtype=torch.bool, device=device)

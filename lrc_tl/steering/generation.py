@@ -316,7 +316,7 @@ def _generate_batch(
         kind = type(getattr(model, "original_model", model)).__name__
         raise ModelError(
             f"TransformerLens's generate of a {kind} gives no logits with its tokens, which lrc.generate "
-            "needs; use model.generate(..., use_past_kv_cache=False) inside the block of a steering"
+            "needs; use model.generate"
         )
     steps = len(output.logits)
     ids = output.sequences[:, -steps:].cpu()
