@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lrc_tl.cli.common import Json, Run, print_text, say
+from lrc_tl.cli.common import Json, Run, print_text, remark
 from lrc_tl.storage.json_results import check_target
 
 if TYPE_CHECKING:  # imports torch
@@ -42,7 +42,7 @@ def report(
     write_report(read, target, command=read.command or _command(context, read))
     print_text(headline(read))
     size = target.stat().st_size
-    say(f"wrote {target} ({size / 1024:.0f} KiB)")
+    remark(f"wrote {target} ({size / 1024:.0f} KiB)")
     run.finish({"out": target, "bytes": size, "headline": headline(read), "figures": list(read.figures)})
 
 
@@ -53,10 +53,12 @@ def _command(context: typer.Context, source: "ReportSource") -> str | None:
     command = getattr(group, "commands", {}).get(name)
     if command is None or not source.settings:
         return None
-    given = {"model": source.model.get("name"), **source.settings}
+    given = {"model": source.asked.get("model") or source.model.get("name"), **source.settings}
     if "betas" in given:
         given.setdefault("beta", given["betas"])
     if not given.get("folder") and not given.get("only"):
+        if not source.asked.get("built_in", True):
+            given["folder"] = "DIR"
         given["only"] = list(map(str, source.frame["relation"].cat.categories))
     return repeating_command(name, command.params, given)
 

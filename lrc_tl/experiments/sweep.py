@@ -85,11 +85,17 @@ def run_sweep(
             model, executor=executor, workers=workers, devices=devices, device=device, dtype=dtype
         ) as running,
     ):
-        return _run(running, request, stack, on_record=on_record, progress=progress)
+        return _run(running, request, stack, asked=request.asked(model), on_record=on_record, progress=progress)
 
 
 def _run(
-    workers: Workers, request: SweepRequest, stack: ExitStack, *, on_record: OnRecord | None, progress: bool
+    workers: Workers,
+    request: SweepRequest,
+    stack: ExitStack,
+    *,
+    asked: Mapping[str, Any],
+    on_record: OnRecord | None,
+    progress: bool,
 ) -> SweepResult:
     facts = workers.facts()
     settings = request.settings_on(n_layers=facts.n_layers, d_model=facts.d_model)
@@ -102,7 +108,7 @@ def _run(
         stored = store.units(contents)
         records = [unit.record for unit in stored]
         units = remaining(units, cells_of(stored))
-        store.write_head(list(contents), asked={"shard": request.shard})
+        store.write_head(list(contents), asked=asked)
     bar = stack.enter_context(ProgressBar("sweep", total=len(units), progress=progress))
     for finished in workers.run([_job(unit, settings, request.others) for unit in units]):
         record = finished.record

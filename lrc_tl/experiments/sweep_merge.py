@@ -1,7 +1,7 @@
 """The folders of a sweep's shards as one sweep."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,9 @@ def merge_sweeps(folders: Sequence[str | Path], *, out: str | Path) -> SweepResu
         with clear_when_full(target):
             write_missing_rows(copies)
         relations = dict.fromkeys(name for head in heads for name in head["relations"])
-        store.write_head(list(relations), asked={"merged": [str(source) for source in sources]})
+        store.write_head(
+            list(relations), asked={**_asked_of(heads), "merged": [str(source) for source in sources]}
+        )
     return SweepResult.load(target)
 
 
@@ -73,6 +75,16 @@ def _require_one_sweep(units: Sequence[StoredUnit]) -> None:
         other = contents.setdefault(unit.record.relation, unit)
         if other.content != unit.content:
             raise ResumeError(f"{other.path} and {unit.path} were made from different facts or templates")
+
+
+def _asked_of(heads: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How the whole sweep can be asked for; the model is named where every part names the same one."""
+    asked = [head.get("asked", {}) for head in heads]
+    names = {part.get("model") for part in asked}
+    return {
+        "model": names.pop() if len(names) == 1 else None,
+        "built_in": all(part.get("built_in", False) for part in asked),
+    }
 
 
 def _joined(settings: Sequence[SweepSettings]) -> SweepSettings:

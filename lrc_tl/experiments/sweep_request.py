@@ -1,8 +1,10 @@
 """What a sweep was asked for, checked before anything runs: as far as possible before the model is loaded."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lrc_tl.arguments.plain_numbers import is_whole_number
 from lrc_tl.arguments.sequences import as_tuple
@@ -15,7 +17,7 @@ from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.sweep_store import RECORDS
 from lrc_tl.methods.method import METHODS
 from lrc_tl.relations.relation import Relation
-from lrc_tl.relations.relation_files import built_in_relations, load_relation
+from lrc_tl.relations.relation_files import built_in_relations, is_built_in, load_relation
 from lrc_tl.storage.json_results import check_folder
 
 
@@ -82,6 +84,15 @@ class SweepRequest:
         return {
             relation.name: digest({"relation": relation_content(relation), "others": others})
             for relation in self.relations
+        }
+
+    def asked(self, model: object) -> dict[str, Any]:
+        """What a command that repeats the run must say beside its settings: the model if it was given by name."""
+        named = isinstance(model, (str, os.PathLike))
+        return {
+            "shard": self.shard,
+            "model": str(model) if named else None,
+            "built_in": all(is_built_in(relation) for relation in self.relations),
         }
 
 

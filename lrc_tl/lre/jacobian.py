@@ -11,11 +11,14 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.lre.mlp_jacobian import bytes_kept, is_worth_it
 from lrc_tl.markup.brief import brief_fields
-from lrc_tl.models.hooked_model import HookedModel, hook_name, layer_number
+from lrc_tl.models.hooked_model import HookedModel, hook_name, is_hooked_transformer, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
 from lrc_tl.models.weights import require_differentiable
+from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
@@ -125,8 +128,10 @@ def subject_object_jacobians(
 
     Raises:
         ValueError: bad layers; the object is read before the subject; weights that are inference tensors;
-            `memory_limit` is too small for one row; activations or Jacobian that are not finite.
+            `memory_limit` is too small for one row.
+        NotFiniteError: activations or a Jacobian that are not finite.
         ModelError: weights that are quantised, or lie on several devices.
+        OutOfMemoryError: there is no memory for one row. Before that, with a warning, fewer are computed at once.
     """
     subject_layers = as_tuple(subject_layers, "subject_layers")
     pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
@@ -143,27 +148,32 @@ def jacobian_grid(
     *,
     object_aggregation: ObjectAggregation = "mean",
     memory_limit: int | None = None,
+    pieces: PieceSize | None = None,
 ) -> Iterator[tuple[tuple[int, int], SubjectObjectJacobian]]:
     """Each (subject layer, object layer) of `pairs`, made by `layer_pairs`, with its Jacobian.
 
     One forward pass for all pairs and one reverse pass for each object layer. The results of one object layer are
-    in memory together.
+    in memory together. Where memory runs out, fewer rows are computed at once; prompts that share `pieces`
+    remember how many.
 
     Raises:
         ValueError: as `subject_object_jacobians`, except for the layers.
+        OutOfMemoryError: as `subject_object_jacobians`.
     """
+    pieces = row_pieces() if pieces is None else pieces
     positions = checked_positions(model, tokens, object_aggregation)
-    n_rows = rows_at_once(model, tokens, memory_limit)
+    kept = _mlp_jacobian_bytes(model, tokens, pairs, memory_limit)
+    n_rows = rows_at_once(model, tokens, memory_limit, kept=kept)
     # Entered for each piece of work, and never across a yield: these modes belong to the caller's thread.
     with torch.inference_mode(False), torch.enable_grad():
-        subjects, objects = subject_object_graph(model, tokens, pairs, positions)
+        subjects, objects = subject_object_graph(model, tokens, pairs, positions, mlp_jacobians=kept > 0)
     for object_layer in sorted(objects):
         wanted = sorted({subject for subject, object_ in pairs if object_ == object_layer})
         with torch.inference_mode(False), torch.enable_grad():
-            jacobians = _reverse(objects[object_layer], [subjects[layer] for layer in wanted], n_rows)
+            jacobians = _reverse(objects[object_layer], [subjects[layer] for layer in wanted], n_rows, pieces)
         for layer, jacobian in zip(wanted, jacobians, strict=True):
             if not torch.isfinite(jacobian).all():
-                raise ValueError(
+                raise NotFiniteError(
                     f"the Jacobian of {tokens.prompt.text!r} from layer {layer} to {object_layer} is not finite; "
                     "load the model in float32 or float64 and check its weights"
                 )
@@ -196,8 +206,30 @@ def checked_positions(
     return positions
 
 
-def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None) -> int:
+def _mlp_jacobian_bytes(
+    model: HookedModel, tokens: TokenizedPrompt, pairs: Sequence[tuple[int, int]], memory_limit: int | None
+) -> int:
+    """What the Jacobians of the MLPs take in a grid; 0 where the reverse passes had better go without them."""
+    object_layers = {object_ for _, object_ in pairs}
+    if not is_hooked_transformer(model) or not is_worth_it(model, len(object_layers) * int(model.cfg.d_model)):
+        return 0
+    n_layers = max(object_layers) - min(subject for subject, _ in pairs)
+    n_positions = len(tokens.input_ids) - tokens.subject_position
+    kept = bytes_kept(model, n_layers=n_layers, n_positions=n_positions)
+    free = free_bytes(torch.device(model.cfg.device))
+    if memory_limit is not None:
+        most = memory_limit // 4
+    elif free is not None:
+        most = free // 4
+    else:  # on a CPU, beside the weights, they shall not show
+        most = sum(parameter.nbytes for parameter in model.parameters()) // 4
+    return kept if kept <= most else 0
+
+
+def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None, *, kept: int = 0) -> int:
     """Rows of a Jacobian in one pass, by default as many as run fast, and on a GPU as fit into what is free there.
+
+    `kept` bytes are taken by something else all the while.
 
     Raises:
         ValueError: `memory_limit` is too small for one row.
@@ -214,13 +246,13 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
     row = width * (n_after * (4 * d_mlp + 4 * d_model + 4 * d_heads) + 4 * len(tokens.input_ids) * d_heads)
     if memory_limit is None:
         free = free_bytes(device)
-        return d_model if free is None else max(1, min(d_model, free // row))
+        return d_model if free is None else max(1, min(d_model, (free - kept) // row))
     if memory_limit < row:
         raise ValueError(
             f"memory_limit is {memory_limit} bytes, but one row of the Jacobian takes about {row}; raise it, or "
             "give shorter prompts"
         )
-    return int(min(d_model, memory_limit // row))
+    return int(min(d_model, max(1, (memory_limit - kept) // row)))
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -238,10 +270,12 @@ def subject_object_graph(
     positions: list[int],
     *,
     cache: PrefixCache | None = None,
+    mlp_jacobians: bool = False,
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """The subject's residual at each subject layer and the object at each object layer, in one graph.
 
-    `cache` is that of the tokens before the subject; it is made here where none is given.
+    `cache` is that of the tokens before the subject; it is made here where none is given. `mlp_jacobians` pay
+    where many rows are pulled back through the graph, which keeps them.
     """
     subject_layers = {subject for subject, _ in pairs}
     object_layers = {object_ for _, object_ in pairs}
@@ -293,29 +327,36 @@ def subject_object_graph(
         if highest not in subject_layers:
             only = only_positions_hook(model, highest, object_at)
         spared = partial(inside, cache.without_gradients(layers), work) if cache is not None else work
-        inside(lean_reverse(model, layers), spared)
+        inside(lean_reverse(model, layers, mlp_jacobians=mlp_jacobians), spared)
     for kind, taken in (("subject", subjects), ("object", objects)):
         for layer, activation in taken.items():
             if not torch.isfinite(activation).all():
-                raise ValueError(
+                raise NotFiniteError(
                     f"the {kind} activation of {tokens.prompt.text!r} at layer {layer} is not finite; load the "
                     "model in float32 or float64 and check its weights"
                 )
     return subjects, objects
 
 
-def _reverse(target: Tensor, sources: list[Tensor], n_rows: int) -> list[Tensor]:
-    """d target / d source for each source, `n_rows` rows of all of them at a time."""
+def row_pieces() -> PieceSize:
+    """Of a fit, whose prompts share it."""
+    return PieceSize("rows of a Jacobian")
+
+
+def _reverse(target: Tensor, sources: list[Tensor], n_rows: int, pieces: PieceSize) -> list[Tensor]:
+    """d target / d source for each source, at most `n_rows` rows of all of them at a time."""
 
     # vmap over the reverse pass turns it into matrix products over all rows.
     def pull_back(row: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(target, sources, row, retain_graph=True, materialize_grads=True)
 
     jacobians = [target.new_empty(len(target), len(source)) for source in sources]
-    for start in range(0, len(target), n_rows):
-        stop = min(start + n_rows, len(target))
+
+    def compute(start: int, stop: int) -> None:
         rows = target.new_zeros(stop - start, len(target))
         rows.diagonal(start).fill_(1)
         for jacobian, block in zip(jacobians, torch.func.vmap(pull_back)(rows), strict=True):
             jacobian[start:stop] = block
+
+    pieces.run(len(target), n_rows, compute)
     return jacobians

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrc_tl.lre.mlp_jacobian import use_mlp_jacobian
 from lrc_tl.models.hooked_model import HookedModel, block_hook, is_hooked_transformer
 from lrc_tl.models.hooking import Block, Session, acting_hooks, replace_for
 from lrc_tl.numerics.precision import wide_of
@@ -19,11 +20,11 @@ from lrc_tl.numerics.precision import wide_of
 _ELEMENTWISE = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "relu")
 
 
-def lean_reverse(model: HookedModel, layers: Sequence[int]) -> Block:
+def lean_reverse(model: HookedModel, layers: Sequence[int], *, mlp_jacobians: bool = False) -> Block:
     """Inside the block these layers give the same values and the same gradients for activations, sooner.
 
-    Their norms give no gradients for weights. A norm with a hook in it stays as it is, and so does a
-    TransformerBridge. For a pass in this thread's turn with the model.
+    Their norms give no gradients for weights, nor do their MLPs with `mlp_jacobians`. A norm or MLP with a hook in
+    it stays as it is, and so does a TransformerBridge. For a pass in this thread's turn with the model.
     """
 
     def put_on(session: Session) -> None:
@@ -31,10 +32,13 @@ def lean_reverse(model: HookedModel, layers: Sequence[int]) -> Block:
             return
         for layer in layers:
             block = model.blocks[layer]
+            if mlp_jacobians and model.cfg.act_fn in _ELEMENTWISE:
+                use_mlp_jacobian(session, block, is_plain_norm=_is_plain_norm)
             for norm in filter(_is_plain_norm, block.modules()):
                 replace_for(session, norm, "forward", _norm(norm))
             mlp = getattr(block, "mlp", None)
-            if mlp is not None and model.cfg.act_fn in _ELEMENTWISE:
+            # A mixture of experts has none of its own.
+            if mlp is not None and hasattr(mlp, "act_fn") and model.cfg.act_fn in _ELEMENTWISE:
                 replace_for(session, mlp, "act_fn", _elementwise(mlp.act_fn))
             if model.cfg.positional_embedding_type == "rotary":
                 replace_for(session, block.attn, "apply_rotary", _rotary(block.attn))

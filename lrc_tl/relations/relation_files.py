@@ -164,6 +164,12 @@ def built_in_relations() -> tuple[str, ...]:
     return tuple(_built_in())
 
 
+def is_built_in(relation: Relation) -> bool:
+    """Whether it is a built-in relation, as `load_relation` gives it by its name."""
+    key = _canonical(relation.name)
+    return key in _built_in() and relation == load_relation(key)
+
+
 def load_relation(name_or_path: str | Path, *, strict: bool = False) -> Relation:
     """A built-in relation by name, or one from a JSON file in the LRE dataset's format.
 

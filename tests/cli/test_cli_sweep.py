@@ -1,6 +1,9 @@
 """`lrc-tl sweep` and `lrc-tl merge`: end to end on a tiny model, and what they refuse."""
 
+import html
 import json
+import re
+import shlex
 
 import pytest
 from tiny_sweep import assert_same_rows, model_folder
@@ -45,6 +48,11 @@ def test_a_sweep_of_shards_merged_is_the_whole_sweep_and_resumes(arguments, plac
     parts = [str(tmp_path / f"part{number}") for number in range(3)]
     assert main(["merge", *parts, "--out", str(tmp_path / "merged")]) == 0
     assert_same_rows(lrc.SweepResult.load(tmp_path / "merged"), whole)
+    assert main(["report", str(tmp_path / "merged"), "--out", str(tmp_path / "r.html")]) == 0
+    (command,) = re.findall("<pre>lrc-tl (sweep .*?)</pre>", (tmp_path / "r.html").read_text(encoding="utf-8"))
+    repeated = [str(place[1]) if word == "DIR" else word for word in shlex.split(html.unescape(command))]
+    assert main([*repeated, "--out", str(tmp_path / "repeated")]) == 0
+    assert_same_rows(lrc.SweepResult.load(tmp_path / "repeated"), whole)
     capsys.readouterr()
     assert main([*arguments, "--out", str(tmp_path / "whole")]) == 1
     assert "holds 4 finished units of an earlier sweep" in capsys.readouterr().err

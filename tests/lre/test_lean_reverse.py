@@ -52,7 +52,7 @@ def model_of(kind):
 
 
 def plainly(monkeypatch):
-    monkeypatch.setattr("lrc_tl.lre.jacobian.lean_reverse", lambda *args: Block(lambda session: None))
+    monkeypatch.setattr("lrc_tl.lre.jacobian.lean_reverse", lambda *args, **options: Block(lambda session: None))
     monkeypatch.setattr("lrc_tl.lre.jacobian.only_positions_hook", lambda *args: None)
 
 

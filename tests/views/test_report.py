@@ -151,5 +151,6 @@ def test_a_sweeps_report_repeats_it_from_its_settings(swept, capsys):
     (command,) = re.findall("<pre>(lrc-tl sweep .*?)</pre>", page)
     words = shlex.split(html.unescape(command))
     assert words[words.index("--methods") + 1] == "lrc,svm"
+    assert words[words.index("--relations") + 1] == "DIR"  # its relations are not built in
     assert words[words.index("--seeds") + 1] == ",".join(map(str, swept.settings.seeds))
     assert swept.folder.joinpath("sweep.json").is_file()
