@@ -73,6 +73,7 @@ EXCEPTIONS = {
     "Steering.hook_names": NO_PASS,
     "Steering.require_model": NO_PASS,
     "Steering.hooks": "plain hooks act on all that they see, padding too, which has to be asked for (bos=True)",
+    "explore": "runs single texts in a thread of its own, by entry points that are listed",
     "hook_name": NO_PASS,
     "plan_sweep": NO_PASS,
     "last_subject_token": ONE_TEXT,

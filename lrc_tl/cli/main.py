@@ -39,6 +39,7 @@ from lrc_tl.cli.fit import fit
 from lrc_tl.cli.read import READ_EPILOG, read
 from lrc_tl.cli.readout import READOUT_EPILOG, readout
 from lrc_tl.cli.report import report
+from lrc_tl.cli.rerun import rerun
 from lrc_tl.cli.sweep import SWEEP_EPILOG, merge, sweep
 from lrc_tl.markup.terminal import shown_as
 from lrc_tl.relations.prompts import find_subject
@@ -221,6 +222,7 @@ app.command(epilog=METHODS_LISTED)(benchmark)
 app.command(epilog=SWEEP_EPILOG)(sweep)
 app.command()(merge)
 app.command()(report)
+app.command()(rerun)
 
 
 _ANYWHERE = ("--debug", "--quiet", "--no-color")

@@ -299,6 +299,13 @@ class SubjectStatistics(Mapping[int, LayerStatistics]):
             expected = {"source_of", *(f"layer.{layer}" for layer in stored["layers"])}
             if set(tensors) != expected:
                 raise ValueError(f"its tensors are {sorted(tensors)}; they must be {sorted(expected)}")
+            for name, tensor in tensors.items():
+                dtypes, ndim = ((torch.int64,), 1) if name == "source_of" else ((torch.float32, torch.float64), 2)
+                if tensor.dtype not in dtypes or tensor.ndim != ndim or not tensor.numel():
+                    raise ValueError(
+                        f"its tensor {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; it must have "
+                        f"{ndim} axes, be {' or '.join(map(str, dtypes))} and not be empty"
+                    )
             if stored["kind"] not in ("subjects", "texts"):
                 raise ValueError(f"its kind is {stored['kind']!r}; it must be 'subjects' or 'texts'")
             fingerprint = ModelFingerprint.from_dict(stored["fingerprint"])

@@ -14,6 +14,7 @@ from lrc_tl.arguments.typechecking import checked
 from lrc_tl.markup.brief import brief_fields
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel, hook_name
+from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import MAX_TOKENS, kept_residuals, length_batches
 from lrc_tl.passes.finite import require_finite_residuals
@@ -85,15 +86,17 @@ def prompt_activations(
     }
     readings = [*subjects.values(), *objects.values()]
     if readings:
+        names = dict.fromkeys(reading.hook_name for reading in readings)
+
+        def read(batch: Sequence[int], start: int, stop: int) -> None:
+            rows = batch[start:stop]
+            kept_residuals(model, [sequences[row] for row in rows], names, read=partial(_read_all, readings, rows))
+
+        pieces = PieceSize("prompts")
         with ProgressBar("activations", total=len(sequences), progress=progress) as bar:
-            for rows in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
-                kept_residuals(
-                    model,
-                    [sequences[row] for row in rows],
-                    dict.fromkeys(reading.hook_name for reading in readings),
-                    read=partial(_read_all, readings, rows),
-                )
-                bar.advance(len(rows))
+            for batch in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
+                pieces.run(len(batch), len(batch), partial(read, batch))
+                bar.advance(len(batch))
     for layer, reading in (*subjects.items(), *objects.items()):
         require_finite_residuals(reading.residuals, [prompt.text for prompt in prompts], layer=layer)
     return PromptActivations(

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from shown_objects import seen
 from sklearn.decomposition import PCA
 
 import lrc_tl as lrc
@@ -168,3 +169,16 @@ def test_bad_classes_are_refused(word_model):
             lrc.contrast_concepts(word_model, classes=classes, layer=1)
     with pytest.raises(TypeError, match="positive is one string, 'w1 w2'"):
         contrast(word_model, positive="w1 w2")
+
+
+def test_a_set_from_texts_shows_what_holding_out_found(word_model):
+    shown = seen(contrast(word_model, paired=True)).whole
+    checks = contrast(word_model, paired=True).settings["checks"]
+    assert f"held out{checks['positive']['n_right']} of 16" in shown
+    assert f"same way{checks['n_agreeing']} of 8, mean cosine {checks['agreement']:.2f}" in shown
+    classes = {"a": POSITIVE, "b": NEGATIVE, "c": [f"w{n} w40 w41" for n in range(8)]}
+    several = lrc.contrast_concepts(word_model, classes=classes, layer=1)
+    sides = [f"{name}: {found['n_right']} of 24" for name, found in several.settings["checks"].items()]
+    assert f"held out{'; '.join(sides)}" in seen(several).whole
+    assert "same way" not in seen(several).whole
+    assert "held out" not in seen(lrc.ConceptSet(dict(several))).whole
