@@ -160,7 +160,7 @@ def main() -> None:
         plain = peer.ask(**ask, **{"with": None, "factor": 0.0})["texts"]
         plain_ours = [each.text for each in lrc.generate(model, list(PROMPTS), max_new_tokens=N_TOKENS)]
         for factor in FACTORS:
-            edit = direction.add(strength=factor * direction.norm, unit="absolute")
+            edit = direction.add(strength=factor * direction.norm, unit="absolute").at(bos=True)  # as theirs
             own = [
                 each.text for each in lrc.generate(model, list(PROMPTS), steering=edit, max_new_tokens=N_TOKENS)
             ]

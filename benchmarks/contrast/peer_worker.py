@@ -51,7 +51,7 @@ def texts(model, tokenizer, request):
         for prompt in request["prompts"]:
             given = tokenizer(prompt, return_tensors="pt")
             ids = runner.generate(**given, max_new_tokens=request["n"], do_sample=False)
-            made.append(tokenizer.decode(ids[0, given["input_ids"].shape[1] :]))
+            made.append(tokenizer.decode(ids[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
         return made
 
     if library == "repeng":
