@@ -163,7 +163,7 @@ def test_what_the_readme_says_to_make_a_steering_makes_one(word_model):
 def test_the_readme_names_only_commands_that_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"`make ([a-z-]+)`", README))
-    assert named == {"bench", "demo", "gpu-check", "test", "test-bridge", "test-fast", "notebooks", "lint"}
+    assert named == {"bench", "demo", "fuzz", "gpu-check", "test", "test-bridge", "test-fast", "notebooks", "lint"}
     assert all(f"\n{target}:" in makefile for target in named)
 
 
