@@ -79,6 +79,7 @@ EXEMPT = {
     "at_subject": "runs nothing",
     "chat_prompt": "runs nothing",
     "chat_text": "runs nothing",
+    "explore": "a widget, which shows what it is doing",
     "free_text_edits": "runs nothing",
     "hook_name": "runs nothing",
     "last_subject_token": "runs nothing",

@@ -133,7 +133,7 @@ def test_a_tokenizer_without_a_template_and_one_chat_for_several_are_refused(mod
 def test_every_public_entry_point_with_a_model_and_a_text_takes_a_chat():
     texts = {"text", "texts", "neutral_texts", "positive", "negative", "classes"}
     found = set()
-    for path in taking_a_model():
+    for path in taking_a_model() - {"explore"}:  # what is typed into its text field is a text
         parameters = inspect.signature(public_function(path)).parameters
         for parameter in texts & set(parameters):
             found.add(path)
