@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -96,16 +97,21 @@ def killed(kind, folder, _):
         wholes.append(path.read_bytes())
     seen = []
     for number in range(24):
+        saved, says = os.pipe()
         child = os.fork()
         if child == 0:
             while True:
                 for made in sets:
                     made.save(path)
-        os.sched_yield()
-        # Later and later within some saves, which take a millisecond or a few.
-        signal.sigtimedwait([], 0.002 + number * 0.0007)
+                    os.write(says, b"x")
+        # Within a later and later save, which takes a millisecond or a few; however slow the machine is.
+        for _ in range(1 + number % 3):
+            os.read(saved, 1)
+        time.sleep(number * 0.0002)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(saved)
+        os.close(says)
         seen.append(wholes.index(path.read_bytes()))
         lrc.ConceptSet.load(path)
     others = [entry.name for entry in Path(folder).iterdir() if entry.name != "set"]

@@ -89,6 +89,7 @@ def test_a_process_killed_while_it_saves_leaves_the_old_file_or_the_new_one(tmp_
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert len(found["seen"]) == 24
+    assert set(found["seen"]) == {0, 1}
     assert all(name.startswith(".") and name.endswith(".partial") for name in found["others"])
 
 
