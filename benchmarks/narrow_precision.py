@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/narrow_precision.py
 
 Three models: float32, bfloat16, and float32 with the weights rounded to bfloat16, which shows what the rounded
-weights do alone. One LRE each on the same prompts, directions from it, and the accuracy of each model's directions
+weights do alone. The bfloat16 model is fitted in its own dtype, and with `fit_dtype="float32"`.
+One LRE each on the same prompts, directions from it, and the accuracy of each model's directions
 on its own activations of unseen facts that the float32 model knows. Writes `results/narrow_precision.json`.
 """
 
@@ -28,11 +29,13 @@ def rounded(model: Any) -> Any:
     return model
 
 
-def measured(model: Any, few: Any, known: Any, unseen: Any, given: argparse.Namespace) -> dict[str, Any]:
+def measured(
+    model: Any, few: Any, known: Any, unseen: Any, given: argparse.Namespace, *, fit_dtype: Any = "model"
+) -> dict[str, Any]:
     """The LRE, its directions and their accuracy, with the seconds of the fit."""
     layers = {"subject_layer": given.subject_layer, "object_layer": given.object_layer}
     started = time.process_time()
-    lre = lrc.LinearRelationalEmbedding.fit(model, few, **layers, progress=False)
+    lre = lrc.LinearRelationalEmbedding.fit(model, few, **layers, fit_dtype=fit_dtype, progress=False)
     taken = time.process_time() - started
     concepts = lre.concepts(model, known, rank=given.rank)
     evaluated = lrc.evaluate(model, concepts, unseen, beta=0.005, progress=False)
@@ -67,6 +70,9 @@ def main() -> None:
     results["float32, weights rounded"] = measured(rounded(plain), few, known.prompts, unseen, given)
     narrow = lrc.load_model(given.model, backend=given.backend, dtype=torch.bfloat16)
     results["bfloat16"] = measured(narrow, few, known.prompts, unseen, given)
+    results["bfloat16, fitted in float32"] = measured(
+        narrow, few, known.prompts, unseen, given, fit_dtype="float32"
+    )
     rows = []
     for name, result in results.items():
         weight, expected = result["lre"].weight.double(), reference["lre"].weight.double()

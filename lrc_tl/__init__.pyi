@@ -47,7 +47,6 @@ from .relations.relation_files import load_relations as load_relations
 from .steering.erasure import fit_erasure as fit_erasure
 from .steering.generation import generate as generate
 from .steering.places import last_subject_token as last_subject_token
-from .steering.steering import Gate as Gate
 from .steering.steering import Schedule as Schedule
 from .steering.steering import Steering as Steering
 from .steering.steering import steer as steer
@@ -58,3 +57,4 @@ from .tuning.strength_edits import edits_towards as edits_towards
 from .tuning.strength_edits import free_text_edits as free_text_edits
 from .tuning.strength_edits import swap_at_subject as swap_at_subject
 from .tuning.strength_result import Limits as Limits
+from .views.explorer import explore as explore

@@ -1,6 +1,7 @@
 """Every error class of ours."""
 
 import unicodedata
+from collections.abc import Sequence
 
 from lrc_tl.markup.printable import printable
 
@@ -26,12 +27,25 @@ class FingerprintMismatch(ValueError):
 class NotFiniteError(ValueError):
     """A model or an edit gave numbers that are NaN or infinite; the text says where, and how many."""
 
+    def __init__(self, text: str, *, rows: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.rows = tuple(rows)
+        """Numbers of the texts that it is about, where several were read together."""
 
-class ArtifactError(ValueError):
-    """A file cannot be used; the text says why, in one line that a terminal can show."""
+
+class OutOfMemoryError(RuntimeError):
+    """Memory ran out for the smallest piece of work; the text says what to change."""
+
+
+class _OfAFile(ValueError):
+    """What a file holds may be in the text, which is one line that a terminal can show."""
 
     def __init__(self, text: str) -> None:
         super().__init__(in_one_line(text))
+
+
+class ArtifactError(_OfAFile):
+    """A file cannot be used; the text says why."""
 
 
 class RelationError(ValueError):
@@ -42,7 +56,7 @@ class PositionError(ValueError):
     """A subject or object could not be located among the tokens; the text shows them."""
 
 
-class ResumeError(ValueError):
+class ResumeError(_OfAFile):
     """A stored piece is damaged, belongs to another run, or is in the way; the text says what to do."""
 
 
@@ -54,5 +68,5 @@ class UnfitError(ValueError):
     """A method has no directions on these prompts; the text says which, and why."""
 
 
-class ResultFileError(ValueError):
+class ResultFileError(_OfAFile):
     """A result file cannot be read back; the text names it and says why."""

@@ -1,3 +1,4 @@
+import hypothesis_profiles  # noqa: F401  (loads a profile)
 import pytest
 import tiny_models
 import torch

@@ -54,7 +54,9 @@ WHOLE = (
 )
 NO_PASS, ONE_TEXT = "runs no text", "names a place in one text, and runs nothing"
 EXCEPTIONS = {
+    "chat_prompt": NO_PASS,
     "chat_text": NO_PASS,
+    "free_text_edits": NO_PASS,
     "ConceptDirection.readout": NO_PASS,
     "ConceptDirection.require_model": NO_PASS,
     "ConceptSet.require_model": NO_PASS,
@@ -71,6 +73,7 @@ EXCEPTIONS = {
     "Steering.hook_names": NO_PASS,
     "Steering.require_model": NO_PASS,
     "Steering.hooks": "plain hooks act on all that they see, padding too, which has to be asked for (bos=True)",
+    "explore": "runs single texts in a thread of its own, by entry points that are listed",
     "hook_name": NO_PASS,
     "plan_sweep": NO_PASS,
     "last_subject_token": ONE_TEXT,

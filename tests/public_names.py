@@ -30,3 +30,10 @@ def taking_a_model():
             if inspect.isfunction(plain) and "model" in inspect.signature(plain).parameters:
                 found.add(path)
     return found
+
+
+def public_function(path):
+    """The function or method that `taking_a_model` calls so."""
+    owner, _, method = path.partition(".")
+    value = public_objects()[owner]
+    return getattr(value, method) if method else value

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import torch
 from test_protocol_result import RESULT
+from test_sweep_result import made_up_result
 from tiny_directions import FINGERPRINT, named
 
 import lrc_tl as lrc
@@ -273,7 +274,10 @@ def shown_objects(word="Japan"):
         "CausalityResult": causality_result(),
         "StrengthCalibration": strength_calibration(),
         "Generated": generated(word),
+        "Continuations": lrc.steering.Continuations([generated(word), generated("France")]),
         "SubjectStatistics": statistics(word),
         "ModelFingerprint": FINGERPRINT,
         "ProtocolResult": RESULT,
+        "SweepResult": made_up_result((word, "r1")),
+        "SweepComparison": made_up_result((word, "r1")).compare({"method": "lrc", "rank": 2}, "svm"),
     }

@@ -16,6 +16,7 @@ MAKERS = {
 """Functions of torch that put a tensor on the default device unless told otherwise."""
 KINDS = ("cpu", "cuda", "mps", "meta")
 NAMED = {
+    "numerics/out_of_memory.py": "what torch holds back on a GPU is given up before a retry",
     "lre/jacobian.py": "how much memory a GPU has left",
     "cli/common.py": "the default of --device",
     "experiments/sweep.py": "the default of run_sweep",

@@ -10,6 +10,7 @@ import torch
 from public_names import public_objects
 from shown_objects import HOSTILE, causality_result, evaluation, generated, known, lre, seen, shown_objects
 from test_protocol_result import RESULT
+from test_sweep_result import made_up_result
 from tiny_directions import FINGERPRINT
 
 import lrc_tl as lrc
@@ -194,6 +195,29 @@ def test_a_protocol_result_shows_means_and_intervals():
     assert repr(empty) == "ProtocolResult(1 methods, 0 relations, 0 seeds)"
 
 
+def test_a_sweep_shows_its_best_cells_and_a_comparison_what_tells_two_apart():
+    sweep = made_up_result()
+    shown, best = fields(sweep), sweep.best().set_index("method")
+    for method in ("lrc", "svm"):
+        row = shown[method]
+        assert float(row[-4]) == pytest.approx(best.loc[method, "validation"])
+        assert float(row[-3]) == pytest.approx(best.loc[method, "value"])
+        assert row[-2:] == [
+            f"{best.loc[method, 'low']:.3f} to {best.loc[method, 'high']:.3f}",
+            str(best.loc[method, "n_facts"]),
+        ]
+    compared = sweep.compare({"method": "lrc", "rank": 2}, "svm")
+    shown = fields(compared)
+    assert shown[""] == ["method", "object layer", "rank", "n lre prompts", "value"]
+    assert shown["a"] == ["lrc", "2", "2", "4", " 0.9"]
+    assert shown["b"] == ["svm", "-", "-", "-", " 0.7"]
+    assert shown["a less b"] == [f"{compared.difference:+.3f}"]
+    assert ("leaves 0 out" in seen(compared).whole) == (compared.low > 0 or compared.high < 0)
+    same = sweep.compare("svm", "svm")
+    assert "holds 0" in seen(same).whole
+    assert repr(same).startswith("SweepComparison(accuracy 0.700 (method svm) less 0.700 (method svm): +0.000")
+
+
 def test_what_was_generated_says_where_the_unsteered_model_differs(word_model):
     direction = lrc.ConceptDirection(
         vector=torch.eye(12)[0], relation="r", object_name="a", hook_name="blocks.1.hook_resid_post"
@@ -215,6 +239,7 @@ def test_what_was_generated_says_where_the_unsteered_model_differs(word_model):
             assert result.instead == result.tokens
             assert result.text == result.unsteered
     assert plain[0].unsteered is None
+    assert plain[0].changed == ()
     assert plain[0].instead == plain[0].tokens
     sampled = lrc.generate(
         word_model, ["w1 w2", "w3"], steering=steering, strengths=[0.0, 9.0], max_new_tokens=5,
@@ -223,3 +248,28 @@ def test_what_was_generated_says_where_the_unsteered_model_differs(word_model):
     for result in sampled:
         if result.strength == 0:
             assert result.text == result.unsteered
+
+
+def test_continuations_show_their_texts_by_strength_and_give_a_frame(word_model):
+    direction = lrc.ConceptDirection(
+        vector=torch.eye(12)[0], relation="r", object_name="a", hook_name="blocks.1.hook_resid_post"
+    )
+    given = {"steering": direction, "strengths": [0.0, 1.5], "max_new_tokens": 4, "unsteered": True}
+    results = lrc.generate(word_model, ["w1 w2", "w3"], **given)
+    shown = seen(results)
+    texts = [[shown.cells[cell] for cell in row] for row in shown.rows]
+    assert [row[0] for row in texts] == ["strength", "unsteered", "0", "1.5"] * 2
+    assert texts[1] == ["unsteered", results[0].unsteered, "-"]
+    for row, result in zip((*texts[2:4], *texts[6:]), results, strict=True):
+        assert row[1] == "".join(result.tokens)
+        assert float(row[2]) == pytest.approx(result.mean_kl, rel=1e-3, abs=1e-9)
+    assert len(shown.hovers) == sum(len(result.changed) for result in results)
+    frame = results.to_frame()
+    assert list(frame["strength"]) == [0.0, 1.5] * 2
+    assert list(frame["text"]) == [result.text for result in results]
+    assert list(frame["n_changed"]) == [len(result.changed) for result in results]
+    assert frame["mean_kl"].to_list() == [float(result.kl.mean()) for result in results]
+    assert isinstance(results[1:], lrc.steering.Continuations)
+    assert results[-1] is tuple(results)[3]
+    assert "2 more" not in repr(results)
+    assert repr(results).startswith("4 continuations\n  Generated('w1 w2' -> ")

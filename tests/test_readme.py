@@ -23,7 +23,17 @@ PUBLIC = public_objects()
 CLASSES = [value for value in PUBLIC.values() if inspect.isclass(value)]
 FUNCTIONS = [value for value in PUBLIC.values() if inspect.isfunction(value)]
 WHERE = ("all", "prompt", "generated")
-OTHERS = {"linear-relational", ".venv", "lrc_tl", "-1", "5", "{layer: vector}", "beta |h| (v_new - v_old)"}
+OTHERS = {
+    "linear-relational",
+    ".venv",
+    "lrc_tl",
+    "-1",
+    "5",
+    "{layer: vector}",
+    "{}",
+    "beta |h| (v_new - v_old)",
+    "NO_COLOR",
+}
 """Spans that name nothing of the library: packages, folders, values, formulas."""
 EXTRAS = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
 MARKERS = ("smoke", "real_model", "notebook")
@@ -37,7 +47,8 @@ def spans(text):
 def command_options():
     """The options of every command of `lrc-tl`, by its name."""
     group = typer.main.get_command(app)
-    return {name: {o for p in command.params for o in p.opts} for name, command in group.commands.items()}
+    commands = {**group.commands, "lrc-tl": group}
+    return {name: {o for p in command.params for o in p.opts} for name, command in commands.items()}
 
 
 def attributes(name):
@@ -81,7 +92,7 @@ def names_something(span):
         return True
     commands = command_options()
     if span.startswith("lrc-tl ") or span in commands:
-        return span.split()[-1] in {*commands, "--help"}
+        return span.split()[-1] in {*commands, "--help", *commands["lrc-tl"]}
     if span.startswith("--"):
         return any(span.split()[0] in options for options in commands.values())
     if "/" in span or span.endswith((".txt", ".md")):

@@ -31,10 +31,14 @@ def real_number(value: Any, name: str) -> float:
 
     Raises:
         TypeError: it is not a number.
+        ValueError: it is a whole number above 1e308.
     """
     if not is_real_number(value):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; give a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} is a whole number too large for floating point; give a smaller one") from error
 
 
 def real_numbers(values: Iterable[Any], name: str) -> tuple[float, ...]:

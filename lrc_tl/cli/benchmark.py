@@ -16,13 +16,16 @@ from lrc_tl.cli.common import (
     Dtype,
     Json,
     Model,
+    Only,
     Run,
     bad_usage,
     loaded_model,
     print_text,
     read_files,
+    remark,
     say,
 )
+from lrc_tl.cli.completing import preset_names, several_methods, solver_names
 from lrc_tl.cli.ranges import parse_integers, parse_numbers
 from lrc_tl.experiments.presets import PRESETS, benchmark_options
 from lrc_tl.experiments.settings import ExperimentSettings
@@ -41,7 +44,10 @@ def benchmark(
         Path | None,
         typer.Option("--relations", exists=True, file_okay=False, metavar="DIR", help="Else the built-in ones."),
     ] = None,
-    methods: Annotated[str | None, typer.Option("--methods", metavar="NAME,...", help="Of those below.")] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", metavar="NAME,...", autocompletion=several_methods, help="Of those below."),
+    ] = None,
     subject_layer: Annotated[int | None, typer.Option("--subject-layer")] = None,
     object_layer: Annotated[
         int | None, typer.Option("--object-layer", help=f"Of LREs; {METHODS_AT_LAST} have the last.")
@@ -76,6 +82,7 @@ def benchmark(
         str | None,
         typer.Option(
             "--solver",
+            autocompletion=solver_names,
             help=f"Of LREs: exact, or low_rank, which is faster; {_DEFAULTS.solver} by default.",
         ),
     ] = None,
@@ -93,11 +100,13 @@ def benchmark(
     compare: Annotated[
         str | None, typer.Option("--compare", help="Methods to compare with all others; else the first.")
     ] = None,
-    only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
+    only: Only = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset", help=f"One of {_PRESETS}; each also in small, as table5-small. Options beside it win."
+            "--preset",
+            autocompletion=preset_names,
+            help=f"One of {_PRESETS}; each also in small, as table5-small. Options beside it win.",
         ),
     ] = None,
     select: Annotated[
@@ -165,7 +174,7 @@ def benchmark(
     run.finish(data, model=loaded)
     if plots is not None:
         for path in lrc.views.save_plots(result, plots):
-            say(f"wrote {path}")
+            remark(f"wrote {path}")
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:

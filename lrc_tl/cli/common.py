@@ -12,23 +12,41 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import lrc_tl as lrc
+from lrc_tl.cli.completing import model_names, relation_names, several_relations
 from lrc_tl.errors import in_one_line
 from lrc_tl.markup.printable import printable
+from lrc_tl.markup.terminal import console, is_quiet
 from lrc_tl.methods.method import METHODS
 from lrc_tl.storage.file_roles import require_distinct_files
 from lrc_tl.storage.json_results import check_target, write_result
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")]
 Model = Annotated[
-    str, typer.Option("--model", help="packaged:gemma-3-270m, a TransformerLens name, or a Hugging Face folder.")
+    str,
+    typer.Option(
+        "--model",
+        autocompletion=model_names,
+        help="packaged:gemma-3-270m, a TransformerLens name, or a Hugging Face folder.",
+    ),
+]
+RelationName = Annotated[
+    str,
+    typer.Option("--relation", autocompletion=relation_names, help="A built-in name, or a JSON file."),
+]
+Only = Annotated[
+    str | None,
+    typer.Option("--only", metavar="NAME,...", autocompletion=several_relations, help="Relations to take."),
 ]
 Concepts = Annotated[
     Path, typer.Option("--concepts", exists=True, dir_okay=False, help="A file that fit has written.")
+]
+ConceptNames = Annotated[
+    list[str] | None,
+    typer.Option("--concept", help="A concept of the file; may be given several times, else all."),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run the model, such as cpu or cuda:0.")]
 DEFAULT_DEVICE = "cpu"
@@ -135,14 +153,20 @@ def write_whatever_can_be_shown() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def console() -> Console:
-    """Of stdout, at a fixed width where that is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+def remark(message: str) -> None:
+    """A note on stderr: `say`, unless `--quiet` was given."""
+    if not is_quiet():
+        say(message)
+
+
+def show(what: Table | Text | str) -> None:
+    """On stdout, at a fixed width where that is no terminal; brackets are no markup."""
+    console(width=None if sys.stdout.isatty() else 120).print(what, markup=False, highlight=False)
 
 
 def print_text(text: str) -> None:
     """On stdout; brackets are no markup, and control characters are shown as escapes."""
-    console().print(printable(text), markup=False, highlight=False)
+    show(printable(text))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -155,4 +179,4 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         cells = (f"{cell:.4g}" if isinstance(cell, float) else printable(str(cell)) for cell in row.values())
         table.add_row(*(Text(cell) for cell in cells))
-    console().print(table)
+    show(table)

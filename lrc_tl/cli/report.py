@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lrc_tl.cli.common import Json, Run, print_text, say
+from lrc_tl.cli.common import Json, Run, print_text, remark
 from lrc_tl.storage.json_results import check_target
 
 if TYPE_CHECKING:  # imports torch
@@ -42,7 +42,7 @@ def report(
     write_report(read, target, command=read.command or _command(context, read))
     print_text(headline(read))
     size = target.stat().st_size
-    say(f"wrote {target} ({size / 1024:.0f} KiB)")
+    remark(f"wrote {target} ({size / 1024:.0f} KiB)")
     run.finish({"out": target, "bytes": size, "headline": headline(read), "figures": list(read.figures)})
 
 

@@ -13,17 +13,20 @@ from lrc_tl.cli.common import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
     METHODS_AT_LAST,
+    METHODS_LISTED,
     Device,
     Dtype,
     Json,
     Model,
+    Only,
     Run,
     bad_usage,
     print_table,
     print_text,
-    say,
+    remark,
     torch_dtype,
 )
+from lrc_tl.cli.completing import several_methods, several_metrics, several_places, solver_names
 from lrc_tl.cli.ranges import parse_integers, parse_numbers
 from lrc_tl.experiments.sweep_metrics import METRICS, OF_EDITS, WITH_OUTCOMES, validation_name
 from lrc_tl.experiments.sweep_settings import PLACES, SweepSettings
@@ -34,7 +37,7 @@ if TYPE_CHECKING:  # imports torch
 
 _DEFAULTS = SweepSettings(subject_layers=0, methods="mean")
 _METRICS_LISTED = "\b\nMetrics:\n" + "\n".join(f"  {name:18}{summary}." for name, summary in METRICS.items())
-SWEEP_EPILOG = _METRICS_LISTED
+SWEEP_EPILOG = f"{METHODS_LISTED}\n\n{_METRICS_LISTED}"
 
 
 def _by_default(name: str) -> str:
@@ -49,9 +52,10 @@ def sweep(
         Path | None,
         typer.Option("--relations", exists=True, file_okay=False, metavar="DIR", help="Else the built-in ones."),
     ] = None,
-    only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Relations to take.")] = None,
+    only: Only = None,
     methods: Annotated[
-        str, typer.Option("--methods", metavar="NAME,...", help="As of the benchmark; its help lists them.")
+        str,
+        typer.Option("--methods", metavar="NAME,...", autocompletion=several_methods, help="Of those below."),
     ] = ",".join(SweepSettings.methods),
     subject_layers: Annotated[
         str | None, typer.Option("--subject-layers", metavar="A:B", help="Such as 4:12 or 4,8,-1.")
@@ -68,10 +72,17 @@ def sweep(
     betas: Annotated[str | None, typer.Option("--betas", help=f"Sizes of edits, {_by_default('betas')}.")] = None,
     places: Annotated[
         str | None,
-        typer.Option("--places", help="Where edits act: " + "; ".join(f"{k}: {v}" for k, v in PLACES.items())),
+        typer.Option(
+            "--places",
+            autocompletion=several_places,
+            help="Where edits act: " + "; ".join(f"{k}: {v}" for k, v in PLACES.items()),
+        ),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option("--metrics", metavar="NAME,...", help=f"{_by_default('metrics')}.")
+        str | None,
+        typer.Option(
+            "--metrics", metavar="NAME,...", autocompletion=several_metrics, help=f"{_by_default('metrics')}."
+        ),
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Such as 42,43 or 42:47.")] = None,
     max_lre_prompts: Annotated[
@@ -95,7 +106,9 @@ def sweep(
     n_side_effects: Annotated[
         int, typer.Option("--side-effects", min=0, help="(edit, statement) pairs for the KL of each kind.")
     ] = _DEFAULTS.n_side_effects,
-    solver: Annotated[str, typer.Option("--solver", help="Of LREs: exact, or low_rank.")] = _DEFAULTS.solver,
+    solver: Annotated[
+        str, typer.Option("--solver", autocompletion=solver_names, help="Of LREs: exact, or low_rank.")
+    ] = _DEFAULTS.solver,
     split_seed: Annotated[
         int | None, typer.Option("--split-seed", help="Split the facts by this seed, the same for all seeds.")
     ] = None,
@@ -182,7 +195,7 @@ class _Said:
         left = (time.perf_counter() - self._started) / self._done * (self._total - self._done)
         reason = f" left out: {record.left_out}" if record.left_out else ""
         shown = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        say(f"{record.relation} seed {record.seed}{reason} ({self._done} of {self._total}, about {shown} left)")
+        remark(f"{record.relation} seed {record.seed}{reason} ({self._done} of {self._total}, about {shown} left)")
 
 
 def _settings(given: Mapping[str, Any]) -> SweepSettings:
@@ -231,7 +244,7 @@ def _finish(run: Run, result: "SweepResult") -> None:
         for reason, n in result.left_out["reason"].value_counts().items():
             print_text(f"  {n}: {reason}")
     if result.folder is not None:
-        say(f"wrote {result.folder / 'rows'}")
+        remark(f"wrote {result.folder / 'rows'}")
     frame = result.to_frame()
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records") if run.file is not None else []
     run.finish({"rows": rows, "best": best}, model=dict(result.model))

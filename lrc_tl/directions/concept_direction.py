@@ -264,9 +264,10 @@ class ConceptDirection:
         by: Pool,
         subjects: Sequence[str] | None = None,
         bos: bool = False,
+        progress: bool = True,
     ) -> Float[Tensor, " text"]:
         """One score per text; options and errors are those of `pooling.pool_texts`."""
-        return pool_texts(self, self.score, model, texts, by=by, subjects=subjects, bos=bos)
+        return pool_texts(self, self.score, model, texts, by=by, subjects=subjects, bos=bos, progress=progress)
 
     def require_model(self, model: HookedModel) -> None:
         """Check that the direction means something on this model.

@@ -1,10 +1,11 @@
 """How directions, sets of them and rankings of objects show themselves in a notebook."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, overload
 
 from lrc_tl.directions.writing import OWN_VECTOR
 from lrc_tl.markup.brief import some_of
-from lrc_tl.markup.fragments import Html, display, note, number, side_by_side
+from lrc_tl.markup.fragments import Cell, Html, display, note, number, side_by_side
 from lrc_tl.markup.tables import MOST_IN_MAP, MOST_ROWS, bars, heat_map, pairs, table
 
 if TYPE_CHECKING:
@@ -92,12 +93,31 @@ def set_html(self: "ConceptSet") -> str:
                 "hook point": self.hook_name,
                 "methods": ", ".join(dict.fromkeys(direction.method for direction in directions)),
                 "made with": said or None,
+                **_checks(self.settings.get("checks")),
                 "calibrated": None if self.calibration is None else f"by {self.calibration.by}",
                 "model": None if self.fingerprint is None else self.fingerprint.name,
             }
         ),
         side_by_side(*parts),
     )
+
+
+def _checks(checks: object) -> dict[str, Cell]:
+    """What `contrast_concepts` found by holding texts out, in words; empty for sets made otherwise."""
+    if not isinstance(checks, Mapping):
+        return {}
+    counts = {name: found for name, found in checks.items() if isinstance(found, Mapping)}
+    sides = [
+        f"{f'{name}: ' * (len(counts) > 1)}{found['n_right']} of {found['n']}" for name, found in counts.items()
+    ]
+    pairs_agreeing = None
+    if "agreement" in checks:
+        of = max((found["n"] // 2 for found in counts.values()), default=0)
+        pairs_agreeing = f"{checks['n_agreeing']} of {of}, mean cosine {checks['agreement']:.2f}"
+    return {
+        "texts on their side when held out": "; ".join(sides) or None,
+        "pairs that differ the same way": pairs_agreeing,
+    }
 
 
 def _calibration(calibration: "ScoreCalibration | None") -> str:

@@ -129,9 +129,11 @@ class LinearProbe(Mapping[str, ConceptDirection]):
             ValueError: `text` is empty or fills the model's context, the model is of another width, or its
                 residuals are not finite.
         """
-        return self.read_texts(model, [text])[0]
+        return self.read_texts(model, [text], progress=False)[0]
 
-    def read_texts(self, model: HookedModel, texts: Sequence[Text]) -> tuple[ConceptScores, ...]:
+    def read_texts(
+        self, model: HookedModel, texts: Sequence[Text], *, progress: bool = True
+    ) -> tuple[ConceptScores, ...]:
         """`read` of several texts, from few passes.
 
         Raises:
@@ -140,7 +142,7 @@ class LinearProbe(Mapping[str, ConceptDirection]):
         label = f"{self.relation} at {self.hook_name}"
         return tuple(
             ConceptScores(label=label, tokens=tokens, concepts=tuple(self), scores=scores, special=special)
-            for tokens, scores, special in scores_of_texts(self, self.scores, model, texts)
+            for tokens, scores, special in scores_of_texts(self, self.scores, model, texts, progress=progress)
         )
 
     @checked
@@ -193,6 +195,7 @@ class LinearProbe(Mapping[str, ConceptDirection]):
         by: Pool,
         subjects: Sequence[str] | None = None,
         bos: bool = False,
+        progress: bool = True,
     ) -> Float[Tensor, " text concept"]:
         """Scores per text; options and errors are those of `pooling.pool_texts`."""
-        return pool_texts(self, self.scores, model, texts, by=by, subjects=subjects, bos=bos)
+        return pool_texts(self, self.scores, model, texts, by=by, subjects=subjects, bos=bos, progress=progress)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.probe import Probe, Score
+from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.precision import HOST
@@ -157,6 +158,7 @@ def pool_texts(
     by: Pool,
     subjects: Sequence[str] | None,
     bos: bool,
+    progress: bool = True,
 ) -> Float[Tensor, " text *concept"]:
     """One score per text; `subjects`, one per text, are needed for the last subject token.
 
@@ -180,22 +182,26 @@ def pool_texts(
         if not is_steered(model):  # no residual sees what comes after it, but steering may count from the end
             sequences = [sequence[:end] for sequence, end in zip(sequences, ends, strict=True)]
     scores: list[Tensor | None] = [None] * len(texts)
-    for rows in length_batches([len(sequence) for sequence in sequences]):
-        batch = [sequences[row] for row in rows]
-        kept = kept_residuals(model, batch, [probe.hook_name], read=lambda _, residual: residual.detach())
-        if subjects is not None:
-            positions = torch.tensor([ends[row] - 1 for row in rows], device=HOST)
-            pooled = pool_acts(score, kept[probe.hook_name], by=by, positions=positions)
-        else:
-            ids = right_padded(model, batch)
-            real = own_tokens([len(sequence) for sequence in batch], ids.shape[1], device=ids.device)
-            mask = token_mask(model, ids, attention_mask=real, bos=bos)
-            if not bool(mask.any(1).all()):
-                text = texts[rows[int((~mask.any(1)).nonzero()[0])]]
-                raise ValueError(f"{text!r} holds special tokens alone; give a word, or count them with bos=True")
-            pooled = pool_acts(score, kept[probe.hook_name], by=by, mask=mask)
-        for row, row_scores in zip(rows, pooled, strict=True):
-            scores[row] = row_scores
+    with ProgressBar("scores", total=len(texts), progress=progress) as bar:
+        for rows in length_batches([len(sequence) for sequence in sequences]):
+            batch = [sequences[row] for row in rows]
+            kept = kept_residuals(model, batch, [probe.hook_name], read=lambda _, residual: residual.detach())
+            if subjects is not None:
+                positions = torch.tensor([ends[row] - 1 for row in rows], device=HOST)
+                pooled = pool_acts(score, kept[probe.hook_name], by=by, positions=positions)
+            else:
+                ids = right_padded(model, batch)
+                real = own_tokens([len(sequence) for sequence in batch], ids.shape[1], device=ids.device)
+                mask = token_mask(model, ids, attention_mask=real, bos=bos)
+                if not bool(mask.any(1).all()):
+                    text = texts[rows[int((~mask.any(1)).nonzero()[0])]]
+                    raise ValueError(
+                        f"{text!r} holds special tokens alone; give a word, or count them with bos=True"
+                    )
+                pooled = pool_acts(score, kept[probe.hook_name], by=by, mask=mask)
+            for row, row_scores in zip(rows, pooled, strict=True):
+                scores[row] = row_scores
+            bar.advance(len(rows))
     return torch.stack([row_scores for row_scores in scores if row_scores is not None])
 
 

@@ -12,6 +12,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.token_scores import decoded
 from lrc_tl.markup.fragments import display, note
+from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.markup.tables import word_map
 from lrc_tl.markup.token_text import token_html
 from lrc_tl.models.chat import Text, as_text
@@ -116,6 +117,7 @@ def logit_lens(
     k: int = 3,
     layers: Sequence[int] | None = None,
     lens: JacobianLens | None = None,
+    progress: bool = True,
 ) -> PromptLens:
     """The `k` top words of the residual behind every layer at every token, as `readout` gives them.
 
@@ -126,7 +128,9 @@ def logit_lens(
             the model, or residuals that are not finite.
     """
     if lens is None:
-        return read_prompt(model, text, k=k, layers=layers, label="logit lens", moved=lambda acts, layer: acts)
+        return read_prompt(
+            model, text, k=k, layers=layers, label="logit lens", moved=lambda acts, layer: acts, progress=progress
+        )
     require_jacobian_lens(model, lens)
     if layers is None:
         layers = [*sorted(lens.jacobians), int(model.cfg.n_layers) - 1]
@@ -134,7 +138,7 @@ def logit_lens(
     def moved(acts: Tensor, layer: int) -> Tensor:
         return to_last_layer(model, lens, acts, layer=layer)
 
-    return read_prompt(model, text, k=k, layers=layers, label="Jacobian lens", moved=moved)
+    return read_prompt(model, text, k=k, layers=layers, label="Jacobian lens", moved=moved, progress=progress)
 
 
 def read_prompt(
@@ -145,6 +149,7 @@ def read_prompt(
     layers: Sequence[int] | None,
     label: str,
     moved: Callable[[Tensor, int], Tensor],
+    progress: bool = True,
 ) -> PromptLens:
     """A lens over a text: what `moved(residuals, layer)` says through the final norm and the unembedding.
 
@@ -164,7 +169,8 @@ def read_prompt(
     tokens = decoded(model.tokenizer, torch.tensor(ids, device=HOST))
     names = {layer: block_hook(layer) for layer in chosen}
     kept = kept_residuals(model, [ids], names.values(), read=lambda _, residual: residual[0].detach())
-    tops = [_top_words(model, moved(kept[name], layer), k) for layer, name in names.items()]
+    with ProgressBar(label, total=len(names), progress=progress) as bar:
+        tops = [_top_words(model, moved(kept[name], layer), k) for layer, name in bar.over(names.items())]
     special = special_ids(model.tokenizer)
     numbers = torch.stack([top for top, _ in tops])
     unique = sorted(set(numbers.flatten().tolist()))

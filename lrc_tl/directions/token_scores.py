@@ -12,6 +12,7 @@ from lrc_tl.arguments.near_names import near_names
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.directions.probe import Probe, Score
 from lrc_tl.markup.fragments import display
+from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.markup.token_text import legend, rows_under_text, running_text
 from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.hooked_model import HookedModel
@@ -159,7 +160,7 @@ def token_scores(probe: Probe, score: Score, model: HookedModel, text: Text, *, 
         ValueError: `text` is empty or fills the model's context, the model is of another width, or its residuals
             are not finite.
     """
-    ((tokens, scores, special),) = scores_of_texts(probe, score, model, [text])
+    ((tokens, scores, special),) = scores_of_texts(probe, score, model, [text], progress=False)
     return TokenScores(label=label, tokens=tokens, scores=scores, special=special)
 
 
@@ -167,14 +168,18 @@ _OfText = tuple[tuple[str, ...], Tensor, tuple[int, ...]]
 """Tokens, their scores, and the places of special tokens."""
 
 
-def scores_of_texts(probe: Probe, score: Score, model: HookedModel, texts: Sequence[Text]) -> list[_OfText]:
+def scores_of_texts(
+    probe: Probe, score: Score, model: HookedModel, texts: Sequence[Text], *, progress: bool = True
+) -> list[_OfText]:
     """For each text its tokens, their scores, and the places of special tokens; see `token_scores`."""
     texts = as_texts(model, texts, "texts")
     if not texts or not all(text.strip() for text in texts):
         raise ValueError("the text is empty; give at least one word")
     probe.require_model(model)
     sequences = [whole_text_ids(model, text) for text in texts]
-    special, of_texts = special_ids(model.tokenizer), dict(_by_text(probe, score, model, sequences))
+    special = special_ids(model.tokenizer)
+    with ProgressBar("scores", total=len(texts), progress=progress) as bar:
+        of_texts = dict(bar.over(_by_text(probe, score, model, sequences)))
     return [
         (
             decoded(model.tokenizer, torch.tensor(ids, device=HOST)),

@@ -22,7 +22,7 @@ from lrc_tl.evaluation.edited_passes import (
     given_betas,
     given_layers,
 )
-from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import least_token_log_prob
 from lrc_tl.numerics.precision import HOST, wide_of
@@ -136,6 +136,7 @@ def counterfactual_edits(prompts: Sequence[Prompt], *, seed: int = 0, per_object
     return tuple(edits)
 
 
+@shows_progress
 @numbers_checked
 @checked
 def causality_curve(
@@ -176,6 +177,7 @@ def causality_curve(
     return curves[""]
 
 
+@shows_progress
 @numbers_checked
 @checked
 def causality_curves(

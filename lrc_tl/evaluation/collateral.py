@@ -22,7 +22,7 @@ from lrc_tl.evaluation.edited_passes import (
     given_layers,
 )
 from lrc_tl.markup.brief import brief_fields
-from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import kl_divergence, least_token_log_prob
 from lrc_tl.numerics.precision import HOST, wide_of
@@ -96,6 +96,7 @@ def same_subject_statements(edits: Sequence[Edit], prompts: Sequence[Prompt]) ->
     )
 
 
+@shows_progress
 @numbers_checked
 @checked
 def side_effects(

@@ -14,6 +14,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.evaluation.classification import Classification, classify_activations
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.hooking import Block, Session, inside, without_gradients
 from lrc_tl.numerics.precision import HOST
@@ -57,6 +58,7 @@ class Selectivity:
         }
 
 
+@shows_progress
 @numbers_checked
 def selectivity(
     model: HookedModel,
@@ -65,6 +67,7 @@ def selectivity(
     make: MakeConcepts,
     *,
     seed: int = 0,
+    progress: bool = True,
 ) -> Selectivity:
     """Accuracy of `make(model, train)` on `test`, next to that of the three controls.
 

@@ -13,6 +13,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.evaluation.causality import CausalityResult, Edit, edited_log_probs
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.markup.brief import brief_fields
+from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.activations import object_activations, prompt_activations
@@ -46,9 +47,15 @@ class Faithfulness:
         return sum(self.same) / self.n_prompts
 
 
+@shows_progress
 @numbers_checked
 def lre_faithfulness(
-    model: HookedModel, lre: LinearRelationalEmbedding, prompts: Sequence[Prompt], *, lre_beta: float = 1.0
+    model: HookedModel,
+    lre: LinearRelationalEmbedding,
+    prompts: Sequence[Prompt],
+    *,
+    lre_beta: float = 1.0,
+    progress: bool = True,
 ) -> Faithfulness:
     """Whether the top token of `unembed(final_norm(lre_beta W s + b))` is the model's own (arXiv:2308.09124, 3.2).
 
@@ -85,8 +92,9 @@ def lre_faithfulness(
         # The model's own final norm and unembedding follow, whatever they are.
         return [(hook_name(model, last), put)]
 
-    model_logits = dict(logits_at(model, sequences, wanted))
-    lre_logits = dict(logits_at(model, sequences, wanted, hooks_for=replaced))
+    with ProgressBar("faithfulness", total=2 * len(prompts), progress=progress) as bar:
+        model_logits = dict(bar.over(logits_at(model, sequences, wanted)))
+        lre_logits = dict(bar.over(logits_at(model, sequences, wanted, hooks_for=replaced)))
     order = range(len(prompts))
     return Faithfulness(
         lre_beta=lre_beta,
@@ -95,6 +103,7 @@ def lre_faithfulness(
     )
 
 
+@shows_progress
 @numbers_checked
 def lre_causality(
     model: HookedModel,
@@ -104,6 +113,7 @@ def lre_causality(
     *,
     rank: int,
     generated: bool = False,
+    progress: bool = True,
 ) -> CausalityResult:
     """The effect of replacing `s` by `s + W^+ (o' - o)` at the subject layer alone (arXiv:2308.09124, 3.3).
 

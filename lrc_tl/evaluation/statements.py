@@ -6,6 +6,7 @@ from random import Random
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.errors import PositionError
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt, tokenize_prompt, tokens_once
@@ -15,6 +16,7 @@ from lrc_tl.relations.relation_files import built_in_relations, load_relation
 _ASKED_OF_EACH = 4
 
 
+@shows_progress
 @numbers_checked
 @tokens_once()
 def known_statements(

@@ -18,6 +18,7 @@ from lrc_tl.evaluation.causality import CausalityResult, Edit, causality_curve, 
 from lrc_tl.evaluation.classification import Classification, classify_activations, require_several
 from lrc_tl.evaluation.collateral import SideEffects, side_effects, unrelated_statements
 from lrc_tl.evaluation.displays import evaluation_html
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.precision import HOST
@@ -110,6 +111,7 @@ class Evaluation:
         )
 
 
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def evaluate(

@@ -17,6 +17,7 @@ from lrc_tl.experiments.record import LeftOutRelation, Record, RelationRecord, r
 from lrc_tl.experiments.resuming import read_record, record_files, require_one_run
 from lrc_tl.experiments.tables import benchmark_markdown
 from lrc_tl.numerics.statistics import bootstrap_interval, mean_and_std
+from lrc_tl.storage.json_fields import conforms
 from lrc_tl.storage.json_results import read_sealed_result, write_result
 
 _KIND = "protocol_result"
@@ -84,11 +85,15 @@ class ProtocolResult:
                 "a benchmark's FILE)"
             ) from error
         try:
-            return cls(
+            result = cls(
                 records=tuple(map(record_from_dict, data["records"])),
-                methods=tuple(data["methods"]),
-                compared=tuple(data["compare"]),
+                methods=_names(data["methods"], "methods"),
+                compared=_names(data["compare"], "compare"),
             )
+            for record in result._evaluated:
+                if missing := [name for name in result.methods if name not in record.methods]:
+                    raise ValueError(f"{record.relation!r}, seed {record.seed}, has no {', '.join(missing)}")
+            return result
         except (KeyError, TypeError, ValueError) as error:
             raise ResumeError(f"{source} is no stored result: {error}") from error
 
@@ -342,7 +347,18 @@ def _from_folder(folder: Path) -> dict[str, Any]:
     methods = {tuple(record.methods) for record in records if isinstance(record, RelationRecord)}
     if len(methods) > 1:
         raise ResumeError(f"{folder} holds results of different methods; give a folder of one run")
-    return {"records": tuple(records), "methods": next(iter(methods), tuple(stored[0].settings["methods"]))}
+    if not methods:  # all relations are left out
+        try:
+            methods = {_names(stored[0].settings.get("methods"), "methods")}
+        except ValueError as error:
+            raise ResumeError(f"{stored[0].path} cannot be used: {error}; delete it") from error
+    return {"records": tuple(records), "methods": next(iter(methods))}
+
+
+def _names(value: Any, field: str) -> tuple[str, ...]:
+    if not conforms(value, list[str]):
+        raise ValueError(f"its {field} are {value!r:.60}, and must be a list of names")
+    return tuple(value)
 
 
 _ACCURACIES: Mapping[str, _Statistic] = {

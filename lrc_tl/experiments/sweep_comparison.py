@@ -9,6 +9,7 @@ import pandas as pd
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.experiments.sweep_cells import CELL_COLUMNS
 from lrc_tl.experiments.sweep_choice import BEST_COLUMNS, matching, plain_values, require_outcomes, rows_of_metric
+from lrc_tl.experiments.sweep_display import comparison_html, comparison_text
 from lrc_tl.experiments.sweep_metrics import OF_EDITS, WITH_READING
 from lrc_tl.experiments.sweep_outcomes import Outcomes, Trial, by_fact
 from lrc_tl.experiments.sweep_rows import EDIT_COLUMNS
@@ -40,6 +41,9 @@ class SweepComparison:
     n_facts: int
     n: int
     """Pairs of outcomes."""
+
+    __repr__ = comparison_text
+    _repr_html_ = comparison_html
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,11 +55,20 @@ class Outcomes:
         Raises:
             ResumeError: a file is damaged.
         """
-        read = [read_unit_data(path)["record"] for path in self.paths]
-        return (*self.given, *sorted(read, key=lambda record: (record["relation"], record["seed"])))
+        with _as_written():
+            read = [read_unit_data(path)["record"] for path in self.paths]
+            return (*self.given, *sorted(read, key=lambda record: (record["relation"], record["seed"])))
 
-    def left_out(self) -> Iterator[dict[str, Any]]:
-        """What has no result: relation, seed, the cell's columns where it is that cell alone, and the reason."""
+    def left_out(self) -> list[dict[str, Any]]:
+        """What has no result: relation, seed, the cell's columns where it is that cell alone, and the reason.
+
+        Raises:
+            ResumeError: a record is not as it was written.
+        """
+        with _as_written():
+            return list(self._left_out())
+
+    def _left_out(self) -> Iterator[dict[str, Any]]:
         for record in self.records:
             head = {"relation": record["relation"], "seed": record["seed"]}
             if record["left_out"] is not None:
@@ -69,17 +79,32 @@ class Outcomes:
                     yield {**head, **cell["cell"], "reason": cell["left_out"]}
 
     def seconds(self) -> dict[str, float]:
-        """Of all records, by stage."""
+        """Of all records, by stage.
+
+        Raises:
+            ResumeError: a record is not as it was written.
+        """
         total: dict[str, float] = {}
-        for record in self.records:
-            for stage, seconds in record["seconds"].items():
-                total[stage] = total.get(stage, 0.0) + seconds
+        with _as_written():
+            for record in self.records:
+                for stage, seconds in record["seconds"].items():
+                    total[stage] = total.get(stage, 0.0) + float(seconds)
         return total
 
     def of_cell(
         self, cell: Mapping[str, Any], *, metric: str, reading: str, beta: float | None, place: str | None
     ) -> dict[Trial, bool]:
-        """Whether each test fact or edit of a cell came out right."""
+        """Whether each test fact or edit of a cell came out right.
+
+        Raises:
+            ResumeError: a record is not as it was written.
+        """
+        with _as_written():
+            return self._of_cell(cell, metric=metric, reading=reading, beta=beta, place=place)
+
+    def _of_cell(
+        self, cell: Mapping[str, Any], *, metric: str, reading: str, beta: float | None, place: str | None
+    ) -> dict[Trial, bool]:
         outcomes: dict[Trial, bool] = {}
         for record in self.records:
             for measured in record["cells"]:
@@ -99,6 +124,20 @@ class Outcomes:
                         for edit, outcome in zip(shared["edits"], scores[field], strict=True):
                             outcomes[*head, *edit] = outcome == "1"
         return outcomes
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """Records are read as plain values, for speed; one that someone has edited is refused when it is used."""
+    try:
+        yield
+    except ResumeError:
+        raise
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise ResumeError(
+            f"a record of this sweep is not as it was written ({type(error).__name__}: {error}); delete it, and "
+            "run the sweep again with resume to have it made anew"
+        ) from error
 
 
 def by_fact(values: Mapping[Trial, float]) -> list[list[list[float]]]:

@@ -127,13 +127,14 @@ def read_rows(paths: Iterable[Path]) -> pd.DataFrame:
     for path in paths:
         try:
             table = pq.ParquetFile(path, read_dictionary=list(_TEXTS)).read(use_threads=False)
-        except (OSError, pa.ArrowException) as error:
+            table.validate(full=True)
+        except (KeyError, OSError, pa.ArrowException) as error:  # KeyError: a text column is missing
             raise ResumeError(
                 f"{path} is damaged or no file of rows ({error}); delete it to have it made anew"
             ) from error
         metadata = table.schema.metadata or {}
-        version = metadata.get(b"lrc_tl.schema_version", b"none").decode()
-        if version != str(SCHEMA_VERSION) or table.schema.names != list(COLUMNS):
+        version = metadata.get(b"lrc_tl.schema_version", b"none").decode(errors="replace")
+        if version != str(SCHEMA_VERSION) or table.schema.names != list(COLUMNS) or not _has_types(table.schema):
             raise ResumeError(
                 f"{path} has rows of version {version}, and this lrc_tl reads {SCHEMA_VERSION}; delete it to have "
                 "it made anew"
@@ -142,6 +143,12 @@ def read_rows(paths: Iterable[Path]) -> pd.DataFrame:
     columns = {name: [table.column(name) for table in tables] for name in COLUMNS}
     tables.clear()
     return _frame(columns)
+
+
+def _has_types(schema: pa.Schema) -> bool:
+    """Whether the columns have the types of `SCHEMA`; texts may be dictionaries of theirs."""
+    kinds = ((field.type.value_type if pa.types.is_dictionary(field.type) else field.type) for field in schema)
+    return all(kind == field.type for kind, field in zip(kinds, SCHEMA, strict=True))
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from lrc_tl.experiments.settings import (
 )
 from lrc_tl.experiments.sweep_metrics import DEFAULT_METRICS, METRICS
 from lrc_tl.lre.fit_settings import SolverName, solver_named
+from lrc_tl.markup.printable import printable
 from lrc_tl.methods.method import METHODS, require_exact_fit, require_methods
 from lrc_tl.methods.settings import require_noise_or_none
 
@@ -172,7 +173,7 @@ class SweepSettings:
         """
         names = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - names):
-            raise ValueError(f"settings of a sweep have no {', '.join(unknown)}")
+            raise ValueError(printable(f"settings of a sweep have no {', '.join(unknown)}"))
         return cls(**values)
 
     def shared(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def attribute_lens(
     k: int = 3,
     layers: Sequence[int] | None = None,
     lre_beta: float = 1.0,
+    progress: bool = True,
 ) -> PromptLens:
     """The `k` top words of `lre_beta W h + b`, for the residual `h` behind every layer at every token.
 
@@ -44,4 +45,4 @@ def attribute_lens(
         return objects
 
     label = f"attribute lens of {lre.relation!r} ({lre.subject_layer} to {lre.object_layer})"
-    return read_prompt(model, text, k=k, layers=layers, label=label, moved=moved)
+    return read_prompt(model, text, k=k, layers=layers, label=label, moved=moved, progress=progress)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import get_type_hints
@@ -19,13 +19,15 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import ArtifactError
 from lrc_tl.lre.displays import lre_html, lre_text
 from lrc_tl.lre.dual import dual_fit_of, require_no_noise
-from lrc_tl.lre.fit_settings import Solver, SolverName, sketch_for
+from lrc_tl.lre.fit_settings import FitDtype, Solver, SolverName, require_fit_dtype, sketch_for
 from lrc_tl.lre.jacobian import check_layers
 from lrc_tl.lre.subject_statistics import LayerStatistics, SubjectStatistics
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, block_hook
 from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.passes.activations import object_activations, subject_activations
+from lrc_tl.passes.finite import finite_prompts
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, tokens_once
 from lrc_tl.storage.artifacts import read_artifact, write_artifact
 from lrc_tl.storage.json_fields import checked_fields
@@ -61,8 +63,8 @@ class LinearRelationalEmbedding:
     n_products: int | None = None
     """Products with Jacobians for each prompt (d_model for an exact fit); None in older files."""
     direction_errors: Mapping[str, float] | None = None
-    """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit`
-    and the exact one, right in most cases (`lrc_tl.numerics.direction_error`); None where there is no estimate."""
+    """For each object of its prompts, a bound of the angle (radians) between its direction at `rank_limit` and the
+    exact one, right in most cases (`lrc_tl.numerics.direction_error`); None where there is no estimate."""
 
     __repr__ = lre_text
     _repr_html_ = lre_html
@@ -88,24 +90,30 @@ class LinearRelationalEmbedding:
         object_layer: int,
         object_aggregation: ObjectAggregation = "mean",
         solver: Solver = "exact",
+        fit_dtype: FitDtype = "model",
         memory_limit: int | None = None,
         progress: bool = True,
     ) -> "LinearRelationalEmbedding":
         """Mean Jacobian and mean bias over `prompts`, all of which are used.
 
         `W = mean_i J_i`, `b = mean_i [o_i - J_i s_i]`, in float32, or in the dtype of a wider model.
-        `memory_limit` is in bytes, as in `subject_object_jacobians`; a low-rank fit also keeps the activations
-        from the subject on of up to 32 prompts.
+        `memory_limit` is in bytes, as in `subject_object_jacobians`. A low-rank fit also keeps what up to 32
+        prompts have from the subject on. `solver=LowRank(rank=64)` computes only the leading part of W, in less
+        time; `LowRank` says how.
 
-        With `solver=LowRank(rank=64)` only the leading part of W is computed, in less time; `LowRank` says how.
+        `fit_dtype="float32"` runs and differentiates a narrower model in float32 for the length of the fit, with
+        the same weights: 4 bytes more for each of those in the embedding and the layers up to `object_layer`.
+        Nothing else may run on the model meanwhile; it is then as it was, whatever happens.
 
-        At equal layers W is zero, with a warning, unless the object is read at the subject's own token.
+        At equal layers W is zero, with a warning, unless the object is read at the subject's own token. Prompts
+        whose residuals or Jacobian are not finite are left out, with a warning; `n_prompts` does not count them.
 
         Raises:
-            ValueError: no prompts, bad layers, another solver, a `LowRank` without a rank or beyond the width of
-                the model, or what `subject_object_jacobians` refuses.
+            ValueError: no prompts, or none that is finite, bad layers, another solver or `fit_dtype`, a `LowRank`
+                without a rank or beyond the model's width, or what `subject_object_jacobians` refuses.
         """
         prompts = as_tuple(prompts, "prompts", Prompt)
+        require_fit_dtype(fit_dtype)
         pair = check_layers(model, subject_layer, object_layer)
         sketch = sketch_for(solver, int(model.cfg.d_model))
         # The grid makes embeddings, so at the top of both files the imports would go round in a circle.
@@ -117,6 +125,7 @@ class LinearRelationalEmbedding:
             pair,
             sketch,
             object_aggregation=object_aggregation,
+            fit_dtype=fit_dtype,
             memory_limit=memory_limit,
             progress=progress,
         )
@@ -182,6 +191,7 @@ class LinearRelationalEmbedding:
         return rank if self.rank_limit is None else min(rank, self.rank_limit)
 
     @numbers_checked
+    @shows_progress
     @tokens_once()
     def concepts(
         self,
@@ -192,6 +202,7 @@ class LinearRelationalEmbedding:
         ridge: float = 0.0,
         prior: SubjectStatistics | None = None,
         noise: float | None = None,
+        progress: bool = True,
     ) -> ConceptSet:
         """One direction for each object: the unit mean of `R^+(o_i)` over its prompts (arXiv:2311.08968, eq. 5).
 
@@ -199,6 +210,7 @@ class LinearRelationalEmbedding:
         statistics of many subjects, each direction reads with one vector and writes with its dual
         (`lrc_tl.lre.dual`). Its scores count from the mean of the prompts' subjects, read without examples
         (`Prompt.without_examples`). They need neither rank nor ridge; a rank takes the leading part of W alone.
+        Prompts with residuals that are not finite are left out with a warning.
 
         Args:
             noise: of the objects, as a share of their mean variance. None: chosen on these prompts by leaving each
@@ -215,17 +227,23 @@ class LinearRelationalEmbedding:
         self.require_model(model)
         statistics = None if prior is None else prior[self.subject_layer]
         # What these options refuse is refused before the model runs.
-        subjects = None
         if statistics is None:
             require_no_noise(noise)
             self.invert(self.bias, rank=rank, ridge=ridge)
         else:
             dual_fit_of(self, statistics, rank=rank, ridge=ridge, noise=noise)
-            plain = [prompt.without_examples() for prompt in prompts]
-            subjects = subject_activations(model, plain, layer=self.subject_layer)
-        objects = object_activations(
-            model, prompts, layer=self.object_layer, object_aggregation=self.object_aggregation
-        )
+
+        def read(given: Sequence[Prompt]) -> tuple[Tensor | None, Tensor]:
+            subjects = None
+            if statistics is not None:
+                plain = [prompt.without_examples() for prompt in given]
+                subjects = subject_activations(model, plain, layer=self.subject_layer)
+            aggregation = self.object_aggregation
+            return subjects, object_activations(
+                model, given, layer=self.object_layer, object_aggregation=aggregation
+            )
+
+        prompts, (subjects, objects) = finite_prompts(prompts, read)
         names = [prompt.object for prompt in prompts]
         return self.concepts_from_activations(
             objects, names, rank=rank, ridge=ridge, prior=statistics, subject_acts=subjects, noise=noise
@@ -349,32 +367,6 @@ class LinearRelationalEmbedding:
         """
         if self.fingerprint is not None:
             self.fingerprint.require_model(model, what="this LRE was made")
-
-
-def combined(lres: Sequence[LinearRelationalEmbedding]) -> LinearRelationalEmbedding:
-    """The LRE of all prompts of several LREs at the same layers: means weighted by their numbers of prompts.
-
-    Raises:
-        ValueError: no LREs, or some of other layers, aggregations, solvers or models.
-    """
-    lres = as_tuple(lres, "lres", LinearRelationalEmbedding)
-    if not lres:
-        raise ValueError("no LREs to combine; give at least one")
-    first = lres[0]
-    for lre in lres:
-        for name in ("subject_layer", "object_layer", "object_aggregation", "solver", "rank_limit", "fingerprint"):
-            if getattr(lre, name) != getattr(first, name):
-                raise ValueError(f"the LREs differ in {name}; combine LREs of the same layers and model")
-    n = sum(lre.n_prompts for lre in lres)
-    return replace(
-        first,
-        weight=sum((lre.weight * (lre.n_prompts / n) for lre in lres), torch.zeros_like(first.weight)),
-        bias=sum((lre.bias * (lre.n_prompts / n) for lre in lres), torch.zeros_like(first.bias)),
-        n_prompts=n,
-        prompts_hash=" + ".join(lre.prompts_hash for lre in lres),
-        relation=" + ".join(dict.fromkeys(lre.relation for lre in lres)),
-        direction_errors=None,  # they belong to the directions of each LRE alone
-    )
 
 
 def _require_rows(acts: Tensor, width: int) -> None:

@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias, get_args
 from lrc_tl.arguments.numbers_checked import numbers_checked
 
 SolverName = Literal["exact", "low_rank"]
+FitDtype = Literal["model", "float32"]
+"""In what a 16-bit model is run and differentiated for a fit: its own dtype, or float32 with the same weights."""
 _LEAST_WIDTH = 8
 
 
@@ -137,6 +139,13 @@ def require_solver(solver: object) -> None:
     """Raise ValueError unless this is a `Solver`."""
     if solver != "exact" and not isinstance(solver, LowRank):
         raise ValueError(f"solver is {solver!r}; allowed are 'exact' and LowRank(rank=...)")
+
+
+def require_fit_dtype(fit_dtype: object) -> None:
+    """Raise ValueError unless this is a `FitDtype`."""
+    if fit_dtype not in get_args(FitDtype):
+        allowed = " and ".join(map(repr, get_args(FitDtype)))
+        raise ValueError(f"fit_dtype is {fit_dtype!r}; allowed are {allowed}")
 
 
 def solver_name(solver: Solver) -> SolverName:

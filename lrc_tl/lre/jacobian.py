@@ -11,12 +11,14 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
 from lrc_tl.lre.mlp_jacobian import bytes_kept, is_worth_it
 from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.hooked_model import HookedModel, hook_name, is_hooked_transformer, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
 from lrc_tl.models.weights import require_differentiable
+from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
@@ -126,8 +128,10 @@ def subject_object_jacobians(
 
     Raises:
         ValueError: bad layers; the object is read before the subject; weights that are inference tensors;
-            `memory_limit` is too small for one row; activations or Jacobian that are not finite.
+            `memory_limit` is too small for one row.
+        NotFiniteError: activations or a Jacobian that are not finite.
         ModelError: weights that are quantised, or lie on several devices.
+        OutOfMemoryError: there is no memory for one row. Before that, with a warning, fewer are computed at once.
     """
     subject_layers = as_tuple(subject_layers, "subject_layers")
     pairs = [check_layers(model, subject_layer, object_layer) for subject_layer in subject_layers]
@@ -144,15 +148,19 @@ def jacobian_grid(
     *,
     object_aggregation: ObjectAggregation = "mean",
     memory_limit: int | None = None,
+    pieces: PieceSize | None = None,
 ) -> Iterator[tuple[tuple[int, int], SubjectObjectJacobian]]:
     """Each (subject layer, object layer) of `pairs`, made by `layer_pairs`, with its Jacobian.
 
     One forward pass for all pairs and one reverse pass for each object layer. The results of one object layer are
-    in memory together.
+    in memory together. Where memory runs out, fewer rows are computed at once; prompts that share `pieces`
+    remember how many.
 
     Raises:
         ValueError: as `subject_object_jacobians`, except for the layers.
+        OutOfMemoryError: as `subject_object_jacobians`.
     """
+    pieces = row_pieces() if pieces is None else pieces
     positions = checked_positions(model, tokens, object_aggregation)
     kept = _mlp_jacobian_bytes(model, tokens, pairs, memory_limit)
     n_rows = rows_at_once(model, tokens, memory_limit, kept=kept)
@@ -162,10 +170,10 @@ def jacobian_grid(
     for object_layer in sorted(objects):
         wanted = sorted({subject for subject, object_ in pairs if object_ == object_layer})
         with torch.inference_mode(False), torch.enable_grad():
-            jacobians = _reverse(objects[object_layer], [subjects[layer] for layer in wanted], n_rows)
+            jacobians = _reverse(objects[object_layer], [subjects[layer] for layer in wanted], n_rows, pieces)
         for layer, jacobian in zip(wanted, jacobians, strict=True):
             if not torch.isfinite(jacobian).all():
-                raise ValueError(
+                raise NotFiniteError(
                     f"the Jacobian of {tokens.prompt.text!r} from layer {layer} to {object_layer} is not finite; "
                     "load the model in float32 or float64 and check its weights"
                 )
@@ -323,25 +331,32 @@ def subject_object_graph(
     for kind, taken in (("subject", subjects), ("object", objects)):
         for layer, activation in taken.items():
             if not torch.isfinite(activation).all():
-                raise ValueError(
+                raise NotFiniteError(
                     f"the {kind} activation of {tokens.prompt.text!r} at layer {layer} is not finite; load the "
                     "model in float32 or float64 and check its weights"
                 )
     return subjects, objects
 
 
-def _reverse(target: Tensor, sources: list[Tensor], n_rows: int) -> list[Tensor]:
-    """d target / d source for each source, `n_rows` rows of all of them at a time."""
+def row_pieces() -> PieceSize:
+    """Of a fit, whose prompts share it."""
+    return PieceSize("rows of a Jacobian")
+
+
+def _reverse(target: Tensor, sources: list[Tensor], n_rows: int, pieces: PieceSize) -> list[Tensor]:
+    """d target / d source for each source, at most `n_rows` rows of all of them at a time."""
 
     # vmap over the reverse pass turns it into matrix products over all rows.
     def pull_back(row: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(target, sources, row, retain_graph=True, materialize_grads=True)
 
     jacobians = [target.new_empty(len(target), len(source)) for source in sources]
-    for start in range(0, len(target), n_rows):
-        stop = min(start + n_rows, len(target))
+
+    def compute(start: int, stop: int) -> None:
         rows = target.new_zeros(stop - start, len(target))
         rows.diagonal(start).fill_(1)
         for jacobian, block in zip(jacobians, torch.func.vmap(pull_back)(rows), strict=True):
             jacobian[start:stop] = block
+
+    pieces.run(len(target), n_rows, compute)
     return jacobians

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.lre.jacobian import checked_positions, rows_at_once, subject_object_graph
+from lrc_tl.lre.jacobian import checked_positions, row_pieces, rows_at_once, subject_object_graph
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.passes.prefix_cache import PrefixCache
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 
@@ -30,9 +31,12 @@ class JacobianProducts:
         object_aggregation: ObjectAggregation = "mean",
         memory_limit: int | None = None,
         cache: PrefixCache | None = None,
+        pieces: PieceSize | None = None,
     ) -> None:
+        """`pieces` is shared by prompts that remember how many rows memory is enough for."""
         positions = checked_positions(model, tokens, object_aggregation)
         self._n_rows = rows_at_once(model, tokens, memory_limit)
+        self._pieces = row_pieces() if pieces is None else pieces
         with torch.inference_mode(False), torch.enable_grad():
             self._subjects, self._objects = subject_object_graph(model, tokens, pairs, positions, cache=cache)
             self._cotangents = {
@@ -64,7 +68,7 @@ class JacobianProducts:
     ) -> dict[int, Float[Tensor, "row d_object"]]:
         """`J v` for each row, at every object layer that `subject_layer` makes a pair with."""
         targets = {object_: self._cotangents[object_] for layer, object_ in self._pairs if layer == subject_layer}
-        return _products(self._pulled[subject_layer], targets, rows, self._n_rows)
+        return self._products(self._pulled[subject_layer], targets, rows)
 
     @checked
     def reverse(
@@ -72,21 +76,25 @@ class JacobianProducts:
     ) -> dict[int, Float[Tensor, "row d_subject"]]:
         """`J^T u` for each row, at every subject layer that `object_layer` makes a pair with."""
         sources = {subject: self._subjects[subject] for subject, layer in self._pairs if layer == object_layer}
-        return _products(self._objects[object_layer], sources, rows, self._n_rows)
+        return self._products(self._objects[object_layer], sources, rows)
 
+    def _products(self, output: Tensor, inputs: dict[int, Tensor], rows: Tensor) -> dict[int, Tensor]:
+        """The gradient of `output` with respect to each layer's input for each row."""
+        if not output.requires_grad:  # it does not depend on any of them
+            return {layer: rows.new_zeros(len(rows), len(activation)) for layer, activation in inputs.items()}
 
-def _products(output: Tensor, inputs: dict[int, Tensor], rows: Tensor, n_rows: int) -> dict[int, Tensor]:
-    """The gradient of `output` with respect to each layer's input for each row, `n_rows` at a time."""
-    if not output.requires_grad:  # it does not depend on any of them
-        return {layer: rows.new_zeros(len(rows), len(activation)) for layer, activation in inputs.items()}
+        def pull_back(row: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(
+                output, list(inputs.values()), row, retain_graph=True, materialize_grads=True
+            )
 
-    def pull_back(row: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(output, list(inputs.values()), row, retain_graph=True, materialize_grads=True)
+        run: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vmap(pull_back)
 
-    run: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vmap(pull_back)
-    with torch.inference_mode(False), torch.enable_grad():
-        parts = [run(rows[start : start + n_rows]) for start in range(0, len(rows), n_rows)]
-    return {
-        layer: torch.cat(parts_of_layer)
-        for layer, parts_of_layer in zip(inputs, zip(*parts, strict=True), strict=True)
-    }
+        parts: list[tuple[Tensor, ...]] = []
+
+        with torch.inference_mode(False), torch.enable_grad():
+            self._pieces.run(len(rows), self._n_rows, lambda start, stop: parts.append(run(rows[start:stop])))
+        return {
+            layer: torch.cat(parts_of_layer)
+            for layer, parts_of_layer in zip(inputs, zip(*parts, strict=True), strict=True)
+        }

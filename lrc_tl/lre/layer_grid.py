@@ -1,25 +1,41 @@
 """Fitting of LREs: one pair of layers, or a grid of pairs that share their passes."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
-from lrc_tl.lre.fit_settings import LowRank, Sketch, Solver, sketch_for
-from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
+from lrc_tl.lre.fit_settings import FitDtype, LowRank, Sketch, Solver, require_fit_dtype, sketch_for
+from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs, row_pieces
+from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.lre.low_rank_fit import MeanJacobianFit, exact_is_cheaper, fit_grid, fit_pair
+from lrc_tl.lre.wide_weights import run_in
 from lrc_tl.markup.caller_warnings import warn_caller
-from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.weights import require_differentiable, require_no_overflow
+from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt, prompts_hash, tokenize_prompt
 
 _Lres = dict[tuple[int, int], LinearRelationalEmbedding]
+_Sums = dict[tuple[int, int], Tensor]
 
 
+class _Options(TypedDict):
+    """What fits of every kind take."""
+
+    object_aggregation: ObjectAggregation
+    memory_limit: int | None
+    progress: bool
+    left_out: LeftOut
+
+
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def fit_layer_grid(
@@ -30,6 +46,7 @@ def fit_layer_grid(
     object_layers: Sequence[int],
     object_aggregation: ObjectAggregation = "mean",
     solver: Solver = "exact",
+    fit_dtype: FitDtype = "model",
     memory_limit: int | None = None,
     progress: bool = True,
 ) -> dict[tuple[int, int], LinearRelationalEmbedding]:
@@ -42,8 +59,9 @@ def fit_layer_grid(
     With `solver=LowRank(rank=64)`, one pass with a few rows for each subject layer and one with
     `rank + oversample` rows for each object layer. There is no estimate of its error. A single pair is fitted by
     `LinearRelationalEmbedding.fit`, which takes fewer products. Where the exact grid takes no more products, it is
-    computed. Options are those of `LinearRelationalEmbedding.fit`. One warning names the pairs whose weight is
-    zero, as it mostly is at equal layers.
+    computed. `fit_dtype` and the other options are those of `LinearRelationalEmbedding.fit`. A prompt that is not
+    finite at one of the layers is left out of all pairs, with a warning. One warning names the pairs whose weight
+    is zero, as it mostly is at equal layers.
 
     Raises:
         ValueError: no prompts, a layer outside the model, no pair of layers at all, another solver, a `LowRank`
@@ -51,6 +69,7 @@ def fit_layer_grid(
             `power_iterations`), or what `subject_object_jacobians` refuses.
     """
     prompts = as_tuple(prompts, "prompts", Prompt)
+    require_fit_dtype(fit_dtype)
     pairs = layer_pairs(model, subject_layers, object_layers)
     if isinstance(solver, LowRank) and len(pairs) == 1:
         lre = LinearRelationalEmbedding.fit(
@@ -60,6 +79,7 @@ def fit_layer_grid(
             object_layer=pairs[0][1],
             object_aggregation=object_aggregation,
             solver=solver,
+            fit_dtype=fit_dtype,
             memory_limit=memory_limit,
             progress=progress,
         )
@@ -71,6 +91,7 @@ def fit_layer_grid(
         pairs,
         sketch,
         object_aggregation=object_aggregation,
+        fit_dtype=fit_dtype,
         memory_limit=memory_limit,
         progress=progress,
     )
@@ -83,6 +104,7 @@ def fit_exact_pairs(
     pairs: Sequence[tuple[int, int]],
     *,
     object_aggregation: ObjectAggregation,
+    fit_dtype: FitDtype = "model",
     progress: bool,
 ) -> dict[tuple[int, int], LinearRelationalEmbedding]:
     """The exact LREs of these pairs alone, with the passes of `fit_layer_grid`; layers count from the start.
@@ -96,6 +118,7 @@ def fit_exact_pairs(
         pairs,
         None,
         object_aggregation=object_aggregation,
+        fit_dtype=fit_dtype,
         memory_limit=None,
         progress=progress,
     )
@@ -108,6 +131,7 @@ def fit_one_pair(
     sketch: Sketch | None,
     *,
     object_aggregation: ObjectAggregation,
+    fit_dtype: FitDtype,
     memory_limit: int | None,
     progress: bool,
 ) -> LinearRelationalEmbedding:
@@ -122,6 +146,7 @@ def fit_one_pair(
         [pair],
         sketch,
         object_aggregation=object_aggregation,
+        fit_dtype=fit_dtype,
         memory_limit=memory_limit,
         progress=progress,
     )[pair]
@@ -134,75 +159,104 @@ def _fit_pairs(
     sketch: Sketch | None,
     *,
     object_aggregation: ObjectAggregation,
+    fit_dtype: FitDtype,
     memory_limit: int | None,
     progress: bool,
 ) -> _Lres:
     """The LREs of one or several pairs, by a sketch where there is one that takes fewer products."""
     require_differentiable(model)
-    tokenized = _tokenized(model, prompts)
+    tokenized, left_out = _tokenized(model, prompts), LeftOut()
     require_no_overflow(model)
-    if sketch is None or exact_is_cheaper(model, pairs, sketch, grid=len(pairs) > 1):
-        rank = int(model.cfg.d_model)
-        fits = _exact_fits(model, tokenized, pairs, object_aggregation, memory_limit, progress)
-    elif len(pairs) > 1:
-        rank = sketch.rank
-        fits = fit_grid(
-            model,
-            tokenized,
-            pairs,
-            sketch,
-            object_aggregation=object_aggregation,
-            memory_limit=memory_limit,
-            progress=progress,
-        )
-    else:
-        rank, (pair,) = sketch.rank, pairs
-        fit = fit_pair(
-            model,
-            tokenized,
-            pair,
-            sketch,
-            object_aggregation=object_aggregation,
-            memory_limit=memory_limit,
-            progress=progress,
-        )
-        fits = {pair: fit}
+    is_sketched = sketch is not None and not exact_is_cheaper(model, pairs, sketch, grid=len(pairs) > 1)
+
+    def fits_of_pairs() -> Mapping[tuple[int, int], MeanJacobianFit]:
+        given: _Options = {
+            "object_aggregation": object_aggregation, "memory_limit": memory_limit, "progress": progress,
+            "left_out": left_out,
+        }  # fmt: skip
+        if sketch is None or not is_sketched:
+            return _exact_fits(model, tokenized, pairs, **given)
+        if len(pairs) > 1:
+            return fit_grid(model, tokenized, pairs, sketch, **given)
+        return {pairs[0]: fit_pair(model, tokenized, pairs[0], sketch, **given)}
+
+    fits = run_in(fit_dtype, model, fits_of_pairs, highest=max(object_ for _, object_ in pairs))
+    rank = sketch.rank if sketch is not None and is_sketched else int(model.cfg.d_model)
     fingerprint = ModelFingerprint.of(model)  # runs the model, which what is refused must not do
-    return _embeddings(prompts, fits, rank=rank, object_aggregation=object_aggregation, fingerprint=fingerprint)
+    counted = left_out.rest(prompts, tokenized)
+    return _embeddings(counted, fits, rank=rank, object_aggregation=object_aggregation, fingerprint=fingerprint)
 
 
 def _exact_fits(
     model: HookedModel,
     tokenized: Sequence[TokenizedPrompt],
     pairs: Sequence[tuple[int, int]],
+    *,
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
+    left_out: LeftOut,
 ) -> dict[tuple[int, int], MeanJacobianFit]:
-    weights: dict[tuple[int, int], Tensor] = {}
-    biases: dict[tuple[int, int], Tensor] = {}
-    with ProgressBar("LRE", total=len(tokenized), progress=progress) as bar:
-        for tokens in bar.over(tokenized):
-            for pair, local in jacobian_grid(
-                model, tokens, pairs, object_aggregation=object_aggregation, memory_limit=memory_limit
-            ):
-                bias = local.object - local.jacobian @ local.subject
-                if pair in weights:
-                    weights[pair] += local.jacobian
-                    biases[pair] += bias
-                else:
-                    weights[pair], biases[pair] = local.jacobian, bias
-    d_model = int(model.cfg.d_model)
+    sums, pieces = None, row_pieces()
+    while sums is None:
+        sums = _summed(model, tokenized, pairs, object_aggregation, memory_limit, progress, left_out, pieces)
+    weights, biases = sums
+    n_prompts, d_model = sum(tokens not in left_out for tokens in tokenized), int(model.cfg.d_model)
     return {
         pair: MeanJacobianFit(
-            weight=weights[pair].div_(len(tokenized)),
-            bias=biases[pair].div_(len(tokenized)),
+            weight=weights[pair].div_(n_prompts),
+            bias=biases[pair].div_(n_prompts),
             factors=None,
             n_products=d_model,
             errors=None,
         )
         for pair in pairs
     }
+
+
+def _summed(
+    model: HookedModel,
+    tokenized: Sequence[TokenizedPrompt],
+    pairs: Sequence[tuple[int, int]],
+    object_aggregation: ObjectAggregation,
+    memory_limit: int | None,
+    progress: bool,
+    left_out: LeftOut,
+    pieces: PieceSize,
+) -> tuple[_Sums, _Sums] | None:
+    """Sums over the prompts of their Jacobians and biases; what is not finite is added to `left_out`.
+
+    None: a prompt turned out to be so when some of its Jacobians had been counted, and all must be done again.
+    """
+    weights: dict[tuple[int, int], Tensor] = {}
+    biases: dict[tuple[int, int], Tensor] = {}
+    with ProgressBar("LRE", total=len(tokenized), progress=progress) as bar:
+        for tokens in bar.over(tokenized):
+            if tokens in left_out:
+                continue
+            n_counted = 0
+            try:
+                for pair, local in jacobian_grid(
+                    model,
+                    tokens,
+                    pairs,
+                    object_aggregation=object_aggregation,
+                    memory_limit=memory_limit,
+                    pieces=pieces,
+                ):
+                    bias = local.object - local.jacobian @ local.subject
+                    if pair in weights:
+                        weights[pair] += local.jacobian
+                        biases[pair] += bias
+                    else:
+                        weights[pair], biases[pair] = local.jacobian, bias
+                    n_counted += 1
+            except NotFiniteError as error:
+                left_out.add(tokens, error)
+                left_out.require_some_left(tokenized)
+                if n_counted:
+                    return None
+    return weights, biases
 
 
 def _tokenized(model: HookedModel, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:

@@ -37,7 +37,8 @@ def lean_reverse(model: HookedModel, layers: Sequence[int], *, mlp_jacobians: bo
             for norm in filter(_is_plain_norm, block.modules()):
                 replace_for(session, norm, "forward", _norm(norm))
             mlp = getattr(block, "mlp", None)
-            if mlp is not None and model.cfg.act_fn in _ELEMENTWISE:
+            # A mixture of experts has none of its own.
+            if mlp is not None and hasattr(mlp, "act_fn") and model.cfg.act_fn in _ELEMENTWISE:
                 replace_for(session, mlp, "act_fn", _elementwise(mlp.act_fn))
             if model.cfg.positional_embedding_type == "rotary":
                 replace_for(session, block.attn, "apply_rotary", _rotary(block.attn))

@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.direction_bounds import DirectionBounds
 from lrc_tl.lre.fit_settings import Sketch
-from lrc_tl.lre.jacobian import checked_positions, rows_at_once
+from lrc_tl.lre.jacobian import checked_positions, row_pieces, rows_at_once
 from lrc_tl.lre.jacobian_products import JacobianProducts
+from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.low_rank import Factors
@@ -22,9 +24,11 @@ from lrc_tl.passes.prefix_cache import prefix_caches
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 
 Pair = tuple[int, int]
+_Graph = tuple[TokenizedPrompt, JacobianProducts]
 
 _GRAPHS_KEPT, _GRID_GRAPHS_KEPT = 32, 2  # those of a grid are large, and are used only twice
 _PREFIXES_AT_ONCE = 8
+_ADVICE = "load the model in float32 or float64 and check its weights"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,28 +58,37 @@ class _MeanJacobian:
         memory_limit: int | None,
         bar: ProgressBar,
         graphs_kept: int,
+        left_out: LeftOut,
     ) -> None:
         for tokens in tokenized:  # before the model runs
             checked_positions(model, tokens, object_aggregation)
             rows_at_once(model, tokens, memory_limit)
 
-        def graphs(chunk: Sequence[TokenizedPrompt]) -> Iterator[JacobianProducts]:
+        def graphs(chunk: Sequence[TokenizedPrompt]) -> Iterator[_Graph]:
             prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in chunk]
             with torch.inference_mode(False):
                 caches = prefix_caches(model, prefixes, stop_at_layer=max(pair[1] for pair in pairs) + 1)
             for tokens, cache in zip(chunk, caches, strict=True):
-                yield JacobianProducts(
-                    model,
-                    tokens,
-                    pairs,
-                    object_aggregation=object_aggregation,
-                    memory_limit=memory_limit,
-                    cache=cache,
-                )
+                try:
+                    graph = JacobianProducts(
+                        model,
+                        tokens,
+                        pairs,
+                        object_aggregation=object_aggregation,
+                        memory_limit=memory_limit,
+                        cache=cache,
+                        pieces=pieces,
+                    )
+                except NotFiniteError as error:
+                    self._leave_out(tokens, error)
+                else:
+                    yield tokens, graph
 
+        pieces = row_pieces()
+        self._left_out = left_out
         self._new_graphs = graphs
         self._tokenized = tokenized
-        self._kept: list[JacobianProducts] = []
+        self._kept: list[_Graph] = []
         self._graphs_kept = graphs_kept
         self._bar, self._passes = bar, 0
         self.pairs = tuple(pairs)
@@ -84,8 +97,12 @@ class _MeanJacobian:
         self.targets: dict[Pair, dict[str, Tensor]] = {}
         """Mean of `o_i - bias` for each object name, likewise."""
 
-    def _graphs(self, what: str) -> Iterable[JacobianProducts]:
-        def all_graphs() -> Iterator[JacobianProducts]:
+    def _leave_out(self, tokens: TokenizedPrompt, error: NotFiniteError) -> None:
+        self._left_out.add(tokens, error)
+        self._left_out.require_some_left(self._tokenized)
+
+    def _graphs(self, what: str) -> Iterable[_Graph]:
+        def all_graphs() -> Iterator[_Graph]:
             yield from self._kept
             for start in range(len(self._kept), len(self._tokenized), _PREFIXES_AT_ONCE):
                 for graph in self._new_graphs(self._tokenized[start : start + _PREFIXES_AT_ONCE]):
@@ -103,17 +120,25 @@ class _MeanJacobian:
         totals: dict[Pair, Tensor] = {}
         first = not self.biases
         objects: dict[Pair, list[Tensor]] = defaultdict(list)
-        for graph in self._graphs("forward"):
+        for tokens, graph in self._graphs("forward"):
+            products: dict[Pair, Tensor] = {}
             for subject_layer, given in rows.items():
                 subject = graph.subject(subject_layer)
                 asked = torch.cat([given.to(subject), subject[None]]) if first else given.to(subject)
                 for object_layer, product in graph.forward(subject_layer, asked).items():
-                    pair = (subject_layer, object_layer)
-                    _add(totals, pair, product[: len(given)])
-                    if first:
-                        objects[pair].append(graph.object(object_layer))
-                        _add(self.biases, pair, objects[pair][-1] - product[-1])
+                    products[subject_layer, object_layer] = product
+            if first and (pair := next((pair for pair in products if not products[pair].isfinite().all()), None)):
+                text = f"the Jacobian of {tokens.prompt.text!r} from layer {pair[0]} to {pair[1]} is not finite"
+                self._leave_out(tokens, NotFiniteError(f"{text}; {_ADVICE}"))
+                continue
+            for pair, product in products.items():
+                _add(totals, pair, product[: len(rows[pair[0]])])
+                if first:
+                    objects[pair].append(graph.object(pair[1]))
+                    _add(self.biases, pair, objects[pair][-1] - product[-1])
         if first:
+            self._tokenized = [tokens for tokens in self._tokenized if tokens not in self._left_out]
+            self._kept = [kept for kept in self._kept if kept[0] not in self._left_out]
             for pair, acts in objects.items():
                 self.biases[pair] /= len(acts)
                 by_name: dict[str, list[Tensor]] = defaultdict(list)
@@ -127,7 +152,7 @@ class _MeanJacobian:
     def reverse(self, rows: dict[int, Tensor]) -> dict[Pair, Tensor]:
         """`W^T u` for the rows of each object layer, at every pair."""
         totals: dict[Pair, Tensor] = {}
-        for graph in self._graphs("reverse"):
+        for _, graph in self._graphs("reverse"):
             for object_layer, given in rows.items():
                 asked = given.to(graph.object(object_layer))
                 for subject_layer, product in graph.reverse(object_layer, asked).items():
@@ -148,6 +173,7 @@ def fit_pair(
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
+    left_out: LeftOut,
 ) -> MeanJacobianFit:
     """One pair by block Krylov rounds (`BlockKrylov`), the bias exactly.
 
@@ -164,6 +190,7 @@ def fit_pair(
             memory_limit=memory_limit,
             bar=bar,
             graphs_kept=_GRAPHS_KEPT,
+            left_out=left_out,
         )
         return _pair_from_products(model, mean, pair, sketch)
 
@@ -211,6 +238,7 @@ def fit_grid(
     object_aggregation: ObjectAggregation,
     memory_limit: int | None,
     progress: bool,
+    left_out: LeftOut,
 ) -> dict[Pair, MeanJacobianFit]:
     """Every pair from one thin forward-mode pass per subject layer and one thin reverse pass per object layer.
 
@@ -228,6 +256,7 @@ def fit_grid(
             memory_limit=memory_limit,
             bar=bar,
             graphs_kept=_GRID_GRAPHS_KEPT,
+            left_out=left_out,
         )
         return _grid_from_products(model, mean, pairs, sketch)
 
@@ -293,8 +322,5 @@ def _random(model: HookedModel, width: int, seed: int) -> Tensor:
 def _finite(weight: Tensor, pair: Pair) -> Tensor:
     if not torch.isfinite(weight).all():
         start = f"layer {pair[0]}" if pair[0] >= 0 else "some layer"
-        raise ValueError(
-            f"the Jacobian from {start} to {pair[1]} is not finite; load the model in float32 or float64 and "
-            "check its weights"
-        )
+        raise ValueError(f"the Jacobian from {start} to {pair[1]} is not finite; {_ADVICE}")
     return weight

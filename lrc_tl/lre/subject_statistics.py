@@ -15,6 +15,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import ArtifactError
 from lrc_tl.lre.background import Background, background_rows, built_in_background
 from lrc_tl.lre.displays import statistics_html
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.numerics.covariance import Covariance, shrinkage_of
@@ -136,6 +137,7 @@ class SubjectStatistics(Mapping[int, LayerStatistics]):
         self._by_layer = dict(sorted(by_layer.items()))
 
     @classmethod
+    @shows_progress
     @numbers_checked
     @fingerprints_once()
     def fit(
@@ -297,6 +299,13 @@ class SubjectStatistics(Mapping[int, LayerStatistics]):
             expected = {"source_of", *(f"layer.{layer}" for layer in stored["layers"])}
             if set(tensors) != expected:
                 raise ValueError(f"its tensors are {sorted(tensors)}; they must be {sorted(expected)}")
+            for name, tensor in tensors.items():
+                dtypes, ndim = ((torch.int64,), 1) if name == "source_of" else ((torch.float32, torch.float64), 2)
+                if tensor.dtype not in dtypes or tensor.ndim != ndim or not tensor.numel():
+                    raise ValueError(
+                        f"its tensor {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; it must have "
+                        f"{ndim} axes, be {' or '.join(map(str, dtypes))} and not be empty"
+                    )
             if stored["kind"] not in ("subjects", "texts"):
                 raise ValueError(f"its kind is {stored['kind']!r}; it must be 'subjects' or 'texts'")
             fingerprint = ModelFingerprint.from_dict(stored["fingerprint"])

@@ -25,6 +25,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
+from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.methods.method import BASELINES, METHODS
 from lrc_tl.models.fingerprint import ModelFingerprint
 from lrc_tl.models.hooked_model import HookedModel, hook_name
@@ -46,6 +47,7 @@ def fit_baselines(
     layer: int,
     methods: Sequence[str] = ("mean", "svm", "logistic"),
     seed: int = 0,
+    progress: bool = True,
 ) -> dict[str, ConceptSet]:
     """A `ConceptSet` for each method, all from one pass that reads the prompts' subjects at `layer`.
 
@@ -59,19 +61,20 @@ def fit_baselines(
         require_baseline(method)
     if not prompts:
         raise ValueError("no prompts to fit baselines on; give at least one for each object")
-    activations = subject_activations(model, prompts, layer=layer)
-    return {
-        method: baseline_concepts(
-            activations,
-            [prompt.object for prompt in prompts],
-            method=method,
-            hook_name=hook_name(model, layer),
-            relation=prompts[0].relation,
-            fingerprint=ModelFingerprint.of(model),
-            seed=seed,
-        )
-        for method in methods
-    }
+    activations = subject_activations(model, prompts, layer=layer, progress=progress)
+    with ProgressBar("baselines", total=len(methods), progress=progress) as bar:
+        return {
+            method: baseline_concepts(
+                activations,
+                [prompt.object for prompt in prompts],
+                method=method,
+                hook_name=hook_name(model, layer),
+                relation=prompts[0].relation,
+                fingerprint=ModelFingerprint.of(model),
+                seed=seed,
+            )
+            for method in bar.over(methods)
+        }
 
 
 @numbers_checked
@@ -151,7 +154,9 @@ def baseline_concepts(
 
 
 @numbers_checked
-def mean_concepts(model: HookedModel, prompts: Sequence[Prompt], *, layer: int) -> ConceptSet:
+def mean_concepts(
+    model: HookedModel, prompts: Sequence[Prompt], *, layer: int, progress: bool = True
+) -> ConceptSet:
     """For each object the mean subject activation of its prompts, scaled to unit length.
 
     Input averaging, the simplest baseline of arXiv:2311.08968, section 4.
@@ -159,7 +164,7 @@ def mean_concepts(model: HookedModel, prompts: Sequence[Prompt], *, layer: int) 
     Raises:
         ValueError: no prompts.
     """
-    return fit_baselines(model, prompts, layer=layer, methods=("mean",))["mean"]
+    return fit_baselines(model, prompts, layer=layer, methods=("mean",), progress=progress)["mean"]
 
 
 def require_baseline(method: str) -> None:

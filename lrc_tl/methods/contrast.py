@@ -5,18 +5,24 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lrc_tl.arguments.near_names import did_you_mean
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.markup.caller_warnings import warn_caller
-from lrc_tl.methods.baselines import baseline_concepts, require_baseline
+from lrc_tl.methods.baselines import baseline_concepts
+from lrc_tl.methods.method import BASELINES
 from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.numerics.contrasts import held_out_separation, pair_agreement
+from lrc_tl.numerics.contrasts import held_out_separation, pair_agreement, principal_difference
+from lrc_tl.numerics.precision import wide_dtype
 from lrc_tl.numerics.statistics import beats_chance
 from lrc_tl.passes.content import At, content_activations
 
+PAIR_METHODS = {"pair-pca": False, "pair-pca-centred": True}
+"""Methods of pairs alone, and whether they take the mean difference out first."""
 _NAMES = ("positive", "negative")
 _FEW = 5
 """Fewer than this cannot beat chance at 5 %, however well they do."""
@@ -40,6 +46,7 @@ def contrast_concepts(
     relation: str = "contrast",
     centre: bool = True,
     seed: int = 0,
+    progress: bool = True,
 ) -> ConceptSet:
     """One direction for each class of texts: `positive` and `negative`, or those of `classes`, by name.
 
@@ -56,30 +63,45 @@ def contrast_concepts(
         at: the content tokens that are read: `"last"`, `"mean"` over all, a place such as `-2`, or the mean of a
             `slice`. Special tokens are no content: the beginning of sequence and the marks of a chat never count.
         paired: the k-th positive and the k-th negative text differ in the concept alone.
-        method: a baseline of `lrc_tl.methods.METHODS`, such as `"logistic"` or `"lda"`.
+        method: a baseline of `lrc_tl.methods.METHODS`, such as `"logistic"` or `"lda"`; or, with `paired`, the
+            first principal component of the pairs' differences: `"pair-pca"` (as steering-vectors' PCA, repeng's
+            `pca_center`) or `"pair-pca-centred"`, which takes the mean difference out first (repeng's `pca_diff`).
+            It has unit length and points along the mean difference.
         centre: count scores from halfway between the classes: from the mean of the class means.
         seed: of the method's draws.
 
     Raises:
         ValueError: neither `positive` and `negative` nor `classes`, fewer than two classes or two texts in one, a
-            text in two classes, an empty text, pairs of two lengths, or an unknown method.
+            text in two classes, an empty text, pairs of two lengths, an unknown method, or one of pairs without
+            `paired`.
         PositionError: a text has no content token there.
     """
     texts = _classes(model, positive, negative, classes, names)
-    require_baseline(method)
+    _require_method(method, paired=paired)
     _check_texts(texts, paired=paired)
     objects = [name for name, own in texts.items() for _ in own]
-    acts = content_activations(model, [text for own in texts.values() for text in own], layer=layer, at=at)
-    concepts = baseline_concepts(
-        acts,
-        objects,
-        method=method,
-        hook_name=hook_name(model, layer),
-        relation=relation,
-        fingerprint=ModelFingerprint.of(model),
-        seed=seed,
-    )
+    acts = content_activations(model, [text for own in texts.values() for text in own], layer=layer, at=at,
+                               progress=progress)  # fmt: skip
     labels = {name: torch.tensor([other == name for other in objects], device=acts.device) for name in texts}
+    if method in PAIR_METHODS:
+        concepts = _pair_concepts(
+            acts,
+            labels,
+            method=method,
+            hook_name=hook_name(model, layer),
+            relation=relation,
+            fingerprint=ModelFingerprint.of(model),
+        )
+    else:
+        concepts = baseline_concepts(
+            acts,
+            objects,
+            method=method,
+            hook_name=hook_name(model, layer),
+            relation=relation,
+            fingerprint=ModelFingerprint.of(model),
+            seed=seed,
+        )
     if centre:
         concepts = concepts.centred(torch.stack([acts[inside].mean(0) for inside in labels.values()]))
     checks = _checks(acts, labels, paired=paired)
@@ -93,6 +115,44 @@ def contrast_concepts(
         "checks": checks,
     }
     return ConceptSet(dict(concepts), settings=settings)
+
+
+def _require_method(method: str, *, paired: bool) -> None:
+    """Raise ValueError unless the method is one of contrasts, and of these."""
+    if method in PAIR_METHODS and not paired:
+        raise ValueError(
+            f"method {method!r} goes by the differences of pairs; give paired=True, or another method"
+        )
+    if method not in PAIR_METHODS and method not in BASELINES:
+        names = (*BASELINES, *PAIR_METHODS)
+        raise ValueError(f"no method {method!r} of contrasts; {did_you_mean(method, names)}")
+
+
+def _pair_concepts(
+    acts: Tensor,
+    labels: Mapping[str, Tensor],
+    *,
+    method: str,
+    hook_name: str,
+    relation: str,
+    fingerprint: ModelFingerprint,
+) -> ConceptSet:
+    first, second = labels.values()
+    axis = principal_difference(acts[first] - acts[second], centred=PAIR_METHODS[method])
+    axis = axis.to(acts.device, wide_dtype(acts.dtype))
+    return ConceptSet(
+        {
+            name: ConceptDirection.from_unscaled(
+                vector,
+                relation=relation,
+                object_name=name,
+                hook_name=hook_name,
+                method=method,
+                fingerprint=fingerprint,
+            )
+            for name, vector in zip(labels, (axis, -axis), strict=True)
+        }
+    )
 
 
 def _classes(

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -14,11 +14,13 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
 from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.dual_means import MeansShare, joined_with_means
-from lrc_tl.lre.embedding import LinearRelationalEmbedding, combined
+from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.fit_settings import LowRank
+from lrc_tl.lre.joining import combined
 from lrc_tl.lre.layer_grid import fit_exact_pairs, fit_layer_grid
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.markup.caller_warnings import warn_caller
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.methods.backgrounds import background_for, dual_layers, require_background
 from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.methods.method import (
@@ -35,6 +37,7 @@ from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE
 from lrc_tl.passes.activations import prompt_activations
+from lrc_tl.passes.finite import finite_prompts
 from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt
 
@@ -68,6 +71,7 @@ class FittedMethod:
     """The one that all directions come from; None: there is none, or there are several."""
 
 
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def fit_concepts(
@@ -101,7 +105,8 @@ def fit_concepts(
         seed: of the choice of LRE prompts and of the draws of baselines.
 
     A layer or rank that a method does not have is ignored with a warning, so that methods can be compared with the
-    same options. `lrc-tl fit` does the same, with the same defaults.
+    same options. `lrc-tl fit` does the same, with the same defaults. Prompts that are not finite are left out with
+    a warning.
 
     Raises:
         ValueError: no prompts, an unknown method, a rank that is missing, a background of other layers, or what
@@ -119,12 +124,13 @@ def fit_concepts(
         warn_caller(ignored)
     variant = require_places(model, asked, subject_layer=subject_layer, object_layer=object_layer, rank=rank)
     require_background(model, [variant], settings)
+    prompts, activations = finite_prompts(prompts, lambda given: training_activations(model, [variant], given))
     known = KnownPrompts(prompts=prompts, dropped=())
     fitted = fit_methods(
         model,
         [variant],
         known,
-        training_activations(model, [variant], prompts),
+        activations,
         relation=prompts[0].relation,
         seed=seed,
         settings=settings,
@@ -281,24 +287,23 @@ class _Fitting:
         """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
         method = group[0].method
         pairs = sorted({(v.subject_layer, v.object_layer) for v in group if v.object_layer is not None})
-        solver = self.settings.solver
+        solver, fit_dtype = self.settings.solver, self.settings.fit_dtype
         ranks = [variant.rank for variant in group if variant.rank is not None]
         if isinstance(solver, LowRank) and ranks:
             solver = solver.for_rank(max(ranks))
 
         def fit(prompts: Sequence[Prompt]) -> _Grid:
+            shared: dict[str, Any] = {"object_aggregation": method.aggregation, "progress": self.progress}
             if solver == "exact":
-                return fit_exact_pairs(
-                    self.model, prompts, pairs, object_aggregation=method.aggregation, progress=self.progress
-                )
+                return fit_exact_pairs(self.model, prompts, pairs, fit_dtype=fit_dtype, **shared)
             return fit_layer_grid(
                 self.model,
                 prompts,
                 subject_layers=sorted({subject for subject, _ in pairs}),
                 object_layers=sorted({object_ for _, object_ in pairs}),
-                object_aggregation=method.aggregation,
                 solver=solver,
-                progress=self.progress,
+                fit_dtype=fit_dtype,
+                **shared,
             )
 
         sample = lre_prompts(self.known, method, most=self.settings.max_lre_prompts, seed=self.seed)
@@ -349,15 +354,10 @@ class _Fitting:
             if not variant.method.adds_means:
                 return combine_concepts(sets, method=variant.method.name)
             assert self.background is not None
-            return joined_with_means(
-                sets,
-                self.activations.zero_shot[variant.subject_layer],
-                list(names),
-                self.background[variant.subject_layer],
-                write_acts=self.activations.subject[variant.subject_layer],
-                share=MeansShare(),
-                method=variant.method.name,
-            )
+            layer, name = variant.subject_layer, variant.method.name
+            read, written = self.activations.zero_shot[layer], self.activations.subject[layer]
+            prior, share = self.background[layer], MeansShare()
+            return joined_with_means(sets, read, list(names), prior, write_acts=written, share=share, method=name)
 
         started = time.perf_counter()
         try:

@@ -1,3 +1,4 @@
+from .chat import chat_prompt as chat_prompt
 from .chat import chat_text as chat_text
 from .fingerprint import ModelFingerprint as ModelFingerprint
 from .hooked_model import HookedModel as HookedModel

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from lrc_tl.arguments.near_names import did_you_mean
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.special_tokens import Tokenizing
 
 Message: TypeAlias = Mapping[str, str]
@@ -44,6 +46,38 @@ def chat_text(model: Tokenizing, messages: Sequence[Message]) -> str:
         number = _first_refused(model, messages)
         role = messages[number]["role"]
         raise ValueError(f"the chat template refuses messages[{number}] (of the {role}): {error}") from error
+
+
+@numbers_checked
+def chat_prompt(
+    model: Tokenizing,
+    messages: Sequence[Message],
+    *,
+    subject: str,
+    object: str,
+    relation: str = "",
+    subject_start: int | None = None,
+) -> Prompt:
+    """A prompt from a chat: `chat_text`, behind which the object is to come.
+
+    Behind a text that ends in white space, as most do that open the assistant's turn, the object follows directly,
+    else after a space (`Prompt.joint`). The subject is its last occurrence in any message, or the one at character
+    `subject_start` of `chat_text`. For many facts take `chat_text` of messages that hold `{}` in place of the
+    subject: it is a template of a `Relation`.
+
+    Raises:
+        TypeError, ValueError: as `chat_text`.
+        PositionError: the subject is not in the text.
+    """
+    text = chat_text(model, messages)
+    return Prompt(
+        text=text,
+        subject=subject,
+        object=object,
+        relation=relation,
+        subject_start=subject_start,
+        joint="" if text[-1:].isspace() else " ",
+    )
 
 
 def as_text(model: Tokenizing, given: Text) -> str:

@@ -21,7 +21,7 @@ from lrc_tl.relations.prompts import tokens_once
 from lrc_tl.storage.json_fields import checked_fields
 from lrc_tl.turns import turn
 
-_TEXT = "The river runs past Lyon, 3 old mills and a café; nobody counts them."
+FIXED_TEXT = "The river runs past Lyon, 3 old mills and a café; nobody counts them."
 _N_PROJECTIONS = 8
 _TOLERANCE = 1e-3
 _MUST_MATCH = ("name", "n_layers", "d_model", "d_vocab", "processing", "tokenizer", "bos")
@@ -235,8 +235,8 @@ def fixed_tokens(model: HookedModel) -> tuple[torch.Tensor, str, str]:
         ids = torch.arange(8, device=model.cfg.device)[None] % int(model.cfg.d_vocab)
         return ids, "none", "none"
     with turn(model):
-        ids = model.to_tokens(_TEXT)
-    plain = model.tokenizer(_TEXT, add_special_tokens=False)["input_ids"]
+        ids = model.to_tokens(FIXED_TEXT)
+    plain = model.tokenizer(FIXED_TEXT, add_special_tokens=False)["input_ids"]
     # len() of the tokenizer differs between classes (added padding tokens), so only the model's own ids count.
     digest = hashlib.sha256(repr(plain).encode()).hexdigest()[:16]
     return ids, digest, "prepended" if ids.shape[1] > len(plain) else "none"

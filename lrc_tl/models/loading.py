@@ -4,14 +4,25 @@ Of the whole package only the wing `models`, `prefix_cache` and `lean_reverse` i
 `transformers`, and only when a model is loaded or run.
 """
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from lrc_tl.errors import ModelError, in_one_line
+from lrc_tl.models.agreement import (
+    own_logits,
+    plain_logits,
+    probes,
+    require_agreement,
+    require_causal,
+    require_decoder,
+    require_known_right,
+)
 from lrc_tl.models.hooked_model import HookedModel, hooked_transformer
 from lrc_tl.models.mapped_weights import (
+    folder_hooked_transformer,
     mapped_hooked_transformer,
     plain_hooked_transformer,
     store_by_output,
@@ -20,6 +31,8 @@ from lrc_tl.models.packaged import PACKAGED, gguf_folder, listed_name, packaged_
 from lrc_tl.models.weights import require_no_overflow
 
 Backend = Literal["auto", "hooked_transformer", "bridge"]
+_LONGEST = 300
+"""Characters of another library's error that are shown."""
 
 
 def load_model(
@@ -67,7 +80,8 @@ def load_model(
             _require_hooked_transformer()
             if listed is None:
                 raise ModelError(f"HookedTransformer does not list {packaged.folder}; use backend='bridge'")
-        model = _from_folder(packaged_folder(packaged), listed, backend, device, dtype)
+        # These are compared with transformers by the tests.
+        model = _from_folder(packaged_folder(packaged), listed, backend, device, dtype, compared=False)
     elif Path(name_or_model).is_dir():
         model = _from_folder(Path(name_or_model), None, backend, device, dtype)
     elif Path(name_or_model).suffix == ".gguf" and Path(name_or_model).is_file():
@@ -140,27 +154,38 @@ def _require_hooked_transformer() -> Any:
 
 
 def _from_folder(
-    folder: Path, name: str | None, backend: Backend, device: str | torch.device, dtype: torch.dtype
+    folder: Path,
+    name: str | None,
+    backend: Backend,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    *,
+    compared: bool = True,
 ) -> HookedModel:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """The model of a folder; `name` is that under which HookedTransformer lists it, where it does.
+
+    `compared`: whether it is checked against transformers, which takes two short passes.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     hooked = _require_hooked_transformer() if backend == "hooked_transformer" else None
-    if hooked is not None and name is None:
-        raise ModelError(
-            f"HookedTransformer loads only models that it lists, not the folder {folder}; use backend='bridge'"
-        )
     if backend == "auto" and name is not None:
         hooked = hooked_transformer()
     try:
-        hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        config = AutoConfig.from_pretrained(folder)
+        require_decoder(config, what=str(folder))
+        # The fast way of experts knows no float64.
+        ways = {"experts_implementation": "eager"} if dtype == torch.float64 else {}
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager", **ways)
         # HookedTransformer would load a second tokenizer, of 240 MB in Gemma's case, to have one that adds a BOS.
         given = {"add_bos_token": True} if hooked is not None else {}
         tokenizer = AutoTokenizer.from_pretrained(folder, **given)
+    except ModelError:
+        raise
     # What a damaged file raises depends on the file and on where it is damaged.
     except Exception as error:
         raise _not_a_model(folder, error) from error
-    if hooked is not None:
-        assert name is not None
+    if hooked is not None and name is not None:
         if dtype == torch.float32:
             mapped: HookedModel = mapped_hooked_transformer(
                 hooked, folder, name, hf_model=hf_model, tokenizer=tokenizer, device=device
@@ -170,20 +195,42 @@ def _from_folder(
             hooked, name, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
         )
         return plain
-    from transformer_lens.model_bridge import TransformerBridge
-
-    # A model that is given to it stays where it is, whatever device is named beside it.
+    compared = compared and torch.device(device).type != "meta"  # which holds no numbers
+    # A model that is given to the Bridge stays where it is, whatever device is named beside it.
     hf_model = hf_model.to(device)
+    what = f"the {type(hf_model).__name__} of {folder}"
+    expected: torch.Tensor | None = None
     try:
-        adds_bos = bool(tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id])
-        bridge: HookedModel = TransformerBridge.boot_transformers(
-            str(folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
-        )
+        # The tokenizer as it is, since one that was told to add a BOS adds one.
+        adding = tokenizer if hooked is None else AutoTokenizer.from_pretrained(folder)
+        adds_bos = bool(adding("a").input_ids[:1] == [adding.bos_token_id])
+        ids = probes(adding)
+        expected = plain_logits(hf_model, ids) if compared else None
     except Exception as error:
         raise _not_a_model(folder, error) from error
-    # The Bridge would put a BOS before every text, also where the model's own tokenizer (SmolLM2's) puts none.
-    bridge.cfg.default_prepend_bos = adds_bos
-    return bridge
+    if expected is not None:
+        require_causal(expected, what=what, dtype=dtype)
+    model: HookedModel
+    try:
+        if hooked is not None:
+            model = folder_hooked_transformer(
+                hooked, folder, hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
+            )
+        else:
+            from transformer_lens.model_bridge import TransformerBridge
+
+            model = TransformerBridge.boot_transformers(
+                str(folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
+            )
+        # A BOS would be put before every text, also where the model's own tokenizer (SmolLM2's) puts none.
+        model.cfg.default_prepend_bos = adds_bos
+        model.eval()
+        logits = own_logits(model, ids) if compared else None
+    except Exception as error:
+        raise _not_taken(what, hooked is not None, error) from error
+    if expected is not None and logits is not None:
+        require_agreement(logits, expected, what=what, dtype=dtype)
+    return model
 
 
 def _not_a_model(folder: Path, error: Exception) -> ModelError:
@@ -191,9 +238,26 @@ def _not_a_model(folder: Path, error: Exception) -> ModelError:
     return ModelError(
         in_one_line(
             f"{folder} is not a Hugging Face folder with a causal language model, or a file in it is damaged: "
-            f"{kind}{error}"
+            f"{kind}{_short(error)}"
         )
     )
+
+
+def _not_taken(what: str, by_hooked_transformer: bool, error: Exception) -> ModelError:
+    cls, other = ("HookedTransformer", "bridge") if by_hooked_transformer else ("TransformerBridge", "")
+    advice = f"; use backend='{other}'" if other else ""
+    return ModelError(
+        in_one_line(
+            f"the {cls} of TransformerLens {version('transformer-lens')} does not take {what} "
+            f"({type(error).__name__}: {_short(error)}){advice}"
+        )
+    )
+
+
+def _short(error: Exception) -> str:
+    """The error's text, cut where it lists every model there is."""
+    text = _one_line(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: torch.dtype) -> HookedModel:
@@ -213,9 +277,14 @@ def _from_name(name: str, backend: Backend, device: str | torch.device, dtype: t
         from transformer_lens.model_bridge import TransformerBridge
 
         bridge: HookedModel = TransformerBridge.boot_transformers(name, device=device, dtype=dtype)
-        return bridge
     except (ValueError, OSError) as error:
         raise ModelError(
             f"could not load {name!r} as a TransformerLens model: {_one_line(error)}. Give a model name that "
             f"TransformerLens lists, a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}"
         ) from error
+    bridge.eval()
+    require_decoder(getattr(bridge.original_model, "config", None), what=name)  # type: ignore[attr-defined]
+    require_known_right(bridge, what=name)
+    if bridge.tokenizer is not None:
+        require_causal(own_logits(bridge, probes(bridge.tokenizer)), what=name, dtype=dtype)
+    return bridge

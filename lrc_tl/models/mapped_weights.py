@@ -7,15 +7,16 @@ mapped from the Hugging Face file itself. A fit then holds only the layers that 
 of its own tokens. Values and layouts are those of the plain way, and so are all results, to the last bit.
 """
 
+import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from lrc_tl.errors import ArtifactError, in_one_line
+from lrc_tl.markup.terminal import error_console
 from lrc_tl.numerics.precision import HOST
 from lrc_tl.storage.stored_hashes import damage, write_hashes
 from lrc_tl.storage.whole_file import whole_file
@@ -92,6 +93,34 @@ def plain_hooked_transformer(
     return model
 
 
+def folder_hooked_transformer(
+    cls: Any, folder: Path, *, hf_model: Any, tokenizer: Any, device: str | torch.device, dtype: torch.dtype
+) -> Any:
+    """The HookedTransformer of a folder that it does not list, all in memory.
+
+    TransformerLens reads the sizes from the configuration in a folder; only its `from_pretrained` wants a name.
+    """
+    from transformer_lens import loading_from_pretrained as loading
+
+    # It takes any path that has "llama" or "gemma" in it for one of those models' names.
+    with tempfile.TemporaryDirectory() as neutral:
+        hf_model.config.save_pretrained(neutral)
+        config = loading.get_pretrained_model_config(
+            neutral, hf_cfg=hf_model.config.to_dict(), fold_ln=False, device=device, n_devices=1, dtype=dtype
+        )
+        weights = loading.get_pretrained_state_dict(neutral, config, hf_model, dtype=dtype)
+    config.model_name = folder.name
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
+        model = cls(config, tokenizer, move_to_device=False)
+    model.load_and_process_state_dict(
+        weights, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
+    model.move_model_modules_to_device()
+    store_by_output(model)
+    return model
+
+
 def store_by_output(model: Any) -> None:
     """Keep the weights that HookedTransformer uses transposed as Hugging Face does, one output after another.
 
@@ -141,8 +170,8 @@ def _write(model: Any, path: Path) -> None:
 
 
 def say(message: str) -> None:
-    """One line on stderr, as it stands."""
-    Console(stderr=True).print(in_one_line(message), markup=False, highlight=False, soft_wrap=True)
+    """One line on stderr, as it stands; none where no notes are wanted."""
+    error_console().print(in_one_line(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def _record(path: Path) -> Path:

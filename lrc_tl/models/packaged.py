@@ -4,21 +4,24 @@ The folder is checked whenever it is used, and made again where it is damaged.
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from platformdirs import user_cache_path
-from rich.console import Console
 
 from lrc_tl.errors import ModelError, in_one_line, unprintable
+from lrc_tl.markup.terminal import error_console
 from lrc_tl.models.mapped_weights import MAPPED, say
 from lrc_tl.storage.stored_hashes import blocks, damage, sha256_of, write_hashes
 
 _COMPLETE = "lrc_tl_complete"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _LAYOUT = "2"
 """Folder of the conversions in the cache. The ones before it, which have no hashes, lay in the cache itself."""
 
@@ -153,7 +156,12 @@ def _converted(target: Path, parts: list[Path], *, sha256: str, damaged: str) ->
 
 def _damage(target: Path) -> str | None:
     """What is wrong with a conversion; None: nothing."""
-    return damage(target / _COMPLETE, belongs=_is_converted)
+    wrong = damage(target / _COMPLETE, belongs=_is_converted)
+    if wrong is None and (other := _other_model_type(target)) is not None:
+        return (
+            f"its {_TOKENIZER_CONFIG} says that the model is of type {other}, which an earlier version left there"
+        )
+    return wrong
 
 
 def _is_converted(name: str) -> bool:
@@ -162,9 +170,9 @@ def _is_converted(name: str) -> bool:
 
 
 def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damaged: str) -> None:
-    console = Console(stderr=True)
-    console.print(f"{name}: converting its GGUF file once, about a minute and a half")
-    with console.status("1 of 3: checking and joining the file") as status:
+    errors = error_console()
+    errors.print(f"{name}: converting its GGUF file once, about a minute and a half")
+    with errors.status("1 of 3: checking and joining the file") as status:
         actual = sha256_of(*parts)
         if actual != sha256:
             raise ModelError(
@@ -204,3 +212,27 @@ def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damage
         folder = working / name
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        _without_other_model_type(folder)
+
+
+def _other_model_type(folder: Path) -> str | None:
+    """The model type in the tokenizer's configuration, where it is not the model's own: None if there is none.
+
+    transformers 5.17 reads GGUF tokenizers as Llama's, writes that down, and then does not load the folder, since
+    its model is another.
+    """
+    told = _read_json(folder / _TOKENIZER_CONFIG).get("model_type")
+    return told if told is not None and told != _read_json(folder / "config.json").get("model_type") else None
+
+
+def _without_other_model_type(folder: Path) -> None:
+    if _other_model_type(folder) is None:
+        return
+    path = folder / _TOKENIZER_CONFIG
+    kept = {key: value for key, value in _read_json(path).items() if key != "model_type"}
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content

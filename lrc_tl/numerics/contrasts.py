@@ -39,6 +39,34 @@ def pair_agreement(differences: Float[Tensor, "pair d_model"]) -> Float[Tensor, 
 
 
 @checked
+def principal_difference(
+    differences: Float[Tensor, "pair d_model"], *, centred: bool
+) -> Float[Tensor, " d_model"]:
+    """The unit vector along which the differences are longest: their first principal component, in float64.
+
+    Not centred it is the first right singular vector of the differences, so what they share counts. `centred`
+    takes their mean out first and finds where they differ from each other. It points along the mean difference.
+
+    Raises:
+        ValueError: fewer than two differences, or nothing is left of them: all zero, or all alike and `centred`.
+    """
+    if len(differences) < 2:
+        raise ValueError(f"{len(differences)} differences; a principal component needs two or more")
+    wide = differences.to(HOST, torch.float64)
+    mean = wide.mean(0)
+    spread = wide - mean if centred else wide
+    _, lengths, axes = torch.linalg.svd(spread, full_matrices=False)
+    if not bool(lengths[0] > max(wide.shape) * torch.finfo(torch.float64).eps * wide.norm()):
+        raise ValueError(
+            "the differences are all alike, and nothing is left of them once their mean is taken out"
+            if centred
+            else "the differences are all zero"
+        )
+    axis: Tensor = axes[0]
+    return axis if float(axis @ mean) >= 0 else -axis
+
+
+@checked
 def held_out_separation(
     acts: Float[Tensor, "text d_model"], inside: Bool[Tensor, " text"], *, paired: bool = False
 ) -> Separation:

@@ -12,7 +12,9 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.markup.brief import brief_fields
+from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.hooked_model import HookedModel, hook_name
+from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import MAX_TOKENS, kept_residuals, length_batches
 from lrc_tl.passes.finite import require_finite_residuals
@@ -41,6 +43,7 @@ def prompt_activations(
     object_layers: Sequence[int] = (),
     object_aggregation: ObjectAggregation | Mapping[int, ObjectAggregation] = "mean",
     max_tokens: int = MAX_TOKENS,
+    progress: bool = True,
 ) -> PromptActivations:
     """Subject and object residuals of every prompt at every layer asked for, in one batched pass.
 
@@ -83,13 +86,17 @@ def prompt_activations(
     }
     readings = [*subjects.values(), *objects.values()]
     if readings:
-        for rows in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
-            kept_residuals(
-                model,
-                [sequences[row] for row in rows],
-                dict.fromkeys(reading.hook_name for reading in readings),
-                read=partial(_read_all, readings, rows),
-            )
+        names = dict.fromkeys(reading.hook_name for reading in readings)
+
+        def read(batch: Sequence[int], start: int, stop: int) -> None:
+            rows = batch[start:stop]
+            kept_residuals(model, [sequences[row] for row in rows], names, read=partial(_read_all, readings, rows))
+
+        pieces = PieceSize("prompts")
+        with ProgressBar("activations", total=len(sequences), progress=progress) as bar:
+            for batch in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
+                pieces.run(len(batch), len(batch), partial(read, batch))
+                bar.advance(len(batch))
     for layer, reading in (*subjects.items(), *objects.items()):
         require_finite_residuals(reading.residuals, [prompt.text for prompt in prompts], layer=layer)
     return PromptActivations(
@@ -128,10 +135,10 @@ def _read_all(readings: Sequence[_Reading], rows: Sequence[int], name: str, resi
 
 @numbers_checked
 def subject_activations(
-    model: HookedModel, prompts: Sequence[Prompt], *, layer: int
+    model: HookedModel, prompts: Sequence[Prompt], *, layer: int, progress: bool = True
 ) -> Float[Tensor, "prompt d_model"]:
     """Residual stream at the last subject token of each prompt, in float32 or wider."""
-    return prompt_activations(model, prompts, subject_layers=[layer]).subject[layer]
+    return prompt_activations(model, prompts, subject_layers=[layer], progress=progress).subject[layer]
 
 
 @checked
@@ -155,8 +162,15 @@ def text_activation(
 
 @numbers_checked
 def object_activations(
-    model: HookedModel, prompts: Sequence[Prompt], *, layer: int, object_aggregation: ObjectAggregation = "mean"
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    layer: int,
+    object_aggregation: ObjectAggregation = "mean",
+    progress: bool = True,
 ) -> Float[Tensor, "prompt d_model"]:
     """Residual stream at the positions that predict the object (their mean, or the first), float32 or wider."""
-    activations = prompt_activations(model, prompts, object_layers=[layer], object_aggregation=object_aggregation)
+    activations = prompt_activations(
+        model, prompts, object_layers=[layer], object_aggregation=object_aggregation, progress=progress
+    )
     return activations.object[layer]

@@ -34,10 +34,15 @@ class Accepted(NamedTuple):
 def accepted_names(prompt: Prompt, objects: Sequence[str]) -> tuple[Accepted, ...]:
     """The prompt's object and its aliases, among all `objects` of its relation."""
     own = same_name(prompt.object)
-    aliases = [name for key, names in prompt.relation_aliases if same_name(key) == own for name in names]
     others = [name for key, names in prompt.relation_aliases if same_name(key) != own for name in (key, *names)]
     rest = dict.fromkeys((*objects, *others))
-    return tuple(Accepted(name, longer_names(name, rest)) for name in (prompt.object, *aliases))
+    return tuple(Accepted(name, longer_names(name, rest)) for name in names_of(prompt, prompt.object))
+
+
+def names_of(prompt: Prompt, name: str) -> tuple[str, ...]:
+    """An object of the prompt's relation, and the aliases that the relation has for it."""
+    own = same_name(name)
+    return name, *(alias for key, names in prompt.relation_aliases if same_name(key) == own for alias in names)
 
 
 def is_accepted(answer: str, prompt: Prompt, objects: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooked_model import HookedModel, hook_layer
 from lrc_tl.models.hooking import Kept, hooked_pass, keeping
+from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.padding import whole_rows
@@ -142,20 +143,25 @@ def logits_at(
     Raises:
         NotFiniteError: logits without a softmax, so no greedy token or log-probability that means anything.
     """
-    check = LogitsCheck(model)
+    check, pieces = LogitsCheck(model), PieceSize("prompts")
     wanted = max(map(len, positions), default=0)
     limit = max(1, MAX_LOGIT_POSITIONS // max(1, wanted))
     for batch in length_batches([len(sequence) for sequence in sequences], max_tokens=max_tokens):
         for start in range(0, len(batch), limit):
             rows = batch[start : start + limit]
-            picked = [[*positions[r], *[0] * (wanted - len(positions[r]))] for r in rows]
-            index = torch.tensor(picked, device=model.cfg.device)
+            parts: list[Tensor] = []
 
-            batch_ids = [sequences[r] for r in rows]
-            fwd_hooks = [*(hooks_for(rows) if hooks_for else []), picked_before_unembedding(index)]
-            logits = run(
-                model, right_padded(model, batch_ids), lengths=list(map(len, batch_ids)), fwd_hooks=fwd_hooks
-            )
-            check.require(logits, batch_ids)
-            for number, row in enumerate(rows):
-                yield row, logits[number, : len(positions[row])]
+            def compute(first: int, last: int, rows: list[int] = rows, parts: list[Tensor] = parts) -> None:
+                some = rows[first:last]
+                picked = [[*positions[r], *[0] * (wanted - len(positions[r]))] for r in some]
+                index = torch.tensor(picked, device=model.cfg.device)
+                batch_ids = [sequences[r] for r in some]
+                fwd_hooks = [*(hooks_for(some) if hooks_for else []), picked_before_unembedding(index)]
+                ids = right_padded(model, batch_ids)
+                logits = run(model, ids, lengths=list(map(len, batch_ids)), fwd_hooks=fwd_hooks)
+                check.require(logits, batch_ids)
+                parts.append(logits)
+
+            pieces.run(len(rows), len(rows), compute)
+            for row, logits in zip(rows, (row for part in parts for row in part), strict=True):
+                yield row, logits[: len(positions[row])]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.errors import PositionError
+from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.precision import wide_of
@@ -25,7 +26,7 @@ Places count content tokens alone, from 0, or from the end where they are negati
 
 @numbers_checked
 def content_activations(
-    model: HookedModel, texts: Sequence[Text], *, layer: int, at: At = "last"
+    model: HookedModel, texts: Sequence[Text], *, layer: int, at: At = "last", progress: bool = True
 ) -> Float[Tensor, "text d_model"]:
     """Residual stream at the content tokens `at` of each text (their mean where they are several).
 
@@ -45,7 +46,8 @@ def content_activations(
     name = hook_name(model, layer)
     sequences = [whole_text_ids(model, text) for text in texts]
     places = [_places(model, text, ids, at) for text, ids in zip(texts, sequences, strict=True)]
-    rows = dict(_means(model, name, sequences, places))
+    with ProgressBar("activations", total=len(texts), progress=progress) as bar:
+        rows = dict(bar.over(_means(model, name, sequences, places)))
     acts = torch.stack([rows[number] for number in range(len(texts))])
     require_finite_residuals(acts, texts, layer=layer)
     return acts

@@ -4,15 +4,19 @@ Nothing may count them: a comparison with NaN is False, so an edit that broke th
 failed, and the largest of NaN logits is the first token of the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.errors import NotFiniteError
+from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.relations.prompts import Prompt
 
+_Read = TypeVar("_Read")
 _MOST_CHARACTERS = 60
 """Of the end of a text that an error shows."""
 _ADVICE = "load the model in float32 and check its weights"
@@ -85,5 +89,35 @@ def require_finite_residuals(residuals: Float[Tensor, "row d_model"], texts: Seq
     rows = (~good).nonzero()[:, 0].tolist()
     raise NotFiniteError(
         f"the residual stream of {texts[rows[0]]!r} at layer {layer} is not finite ({len(rows)} of {len(texts)} "
-        f"texts); {_ADVICE}"
+        f"texts); {_ADVICE}",
+        rows=rows,
     )
+
+
+def finite_prompts(
+    prompts: Sequence[Prompt], read: Callable[[Sequence[Prompt]], _Read]
+) -> tuple[tuple[Prompt, ...], _Read]:
+    """The prompts whose residuals are finite, and what `read` gives for them; a warning says what is left out.
+
+    Raises:
+        NotFiniteError: those of no prompt are.
+    """
+    rest = tuple(prompts)
+    reasons: list[str] = []
+    while True:
+        try:
+            result = read(rest)
+        except NotFiniteError as error:
+            broken = set(error.rows)
+            if not broken or len(broken) == len(rest):
+                raise
+            reasons.append(str(error))
+            rest = tuple(prompt for row, prompt in enumerate(rest) if row not in broken)
+        else:
+            break
+    if reasons:
+        objects = dict.fromkeys(prompt.object for prompt in rest)
+        lost = list(dict.fromkeys(prompt.object for prompt in prompts if prompt.object not in objects))
+        without = f", and with them the objects {', '.join(map(repr, lost))}" if lost else ""
+        warn_caller(f"{len(prompts) - len(rest)} of {len(prompts)} prompts are left out{without}: {reasons[0]}")
+    return rest, result

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.answers import ExpectedAnswer, accepted_names, is_accepted, objects_of_relations, without_end
 from lrc_tl.passes.batches import MAX_TOKENS, logits_at
@@ -153,6 +153,7 @@ def _plainly_answered(answer: str, prompt: Prompt) -> bool:
     return any(re.match(re.escape(name) + r"(?!\w)", answer.strip()) for name in names)
 
 
+@shows_progress
 @numbers_checked
 def filter_known(
     model: HookedModel,

@@ -10,6 +10,7 @@ import torch
 from lrc_tl.models.hooked_model import HookedModel, require_evaluation_mode
 from lrc_tl.numerics.precision import HOST
 from lrc_tl.passes.padding import own_tokens
+from lrc_tl.passes.prefix_cache import keeps_followed_cache
 
 
 def generate_from(
@@ -48,4 +49,6 @@ def generate_from(
                     "front, with which the tokenizer pads, for padding; begin the text with another token, or "
                     "load the model with backend='bridge'"
                 )
+    if not keeps_followed_cache(model):
+        given["use_past_kv_cache"] = False
     return model.generate(ids.to(device), **given, **options)

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lrc_tl.models.hooked_model import HookedModel, is_hooked_transformer
+from lrc_tl.models.clean_pass import clean_pass
+from lrc_tl.models.hooked_model import HookedModel, block_hook, is_bridge, is_hooked_transformer
 from lrc_tl.models.hooking import Block, hooked_pass
 from lrc_tl.passes.batches import length_batches, right_padded
 from lrc_tl.passes.suffix_attention import suffix_gradients
@@ -71,6 +72,43 @@ def prefix_caches(
         for row, number in enumerate(chosen):
             caches[number] = together.row(row, len(prefixes[number]))
     return caches
+
+
+def keeps_followed_cache(model: HookedModel) -> bool:
+    """Whether the model, generating with a cache, tells how many tokens that holds: else steering cannot follow.
+
+    Models without attention keep a state of no length, and some adapters of the Bridge leave the cache empty. The
+    answer for a class comes from one pass of two tokens.
+    """
+    if not is_bridge(model):
+        return True
+    wrapped = model.original_model
+    kind = type(wrapped)
+    if kind not in _follows_cache:
+        _follows_cache[kind] = _tells_of_its_cache(model, wrapped)
+    return _follows_cache[kind]
+
+
+_follows_cache: dict[type, bool] = {}
+
+
+def _tells_of_its_cache(model: HookedModel, wrapped: Any) -> bool:
+    from transformers import DynamicCache, PretrainedConfig
+
+    config = getattr(wrapped, "config", None)
+    if not isinstance(config, PretrainedConfig):  # one of TransformerLens's own small models
+        return True
+    if "past_key_values" not in inspect.signature(wrapped.forward).parameters:
+        return False
+    cache = DynamicCache(config=config)
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device)
+    last = block_hook(int(model.cfg.n_layers) - 1)
+    clean_pass(
+        model,
+        lambda: model(ids, past_key_values=cache, use_cache=True),
+        reads=[(last, lambda residual, hook: None)],
+    )
+    return bool(cache.layers) and int(cache.get_seq_length()) == 2
 
 
 def _keeps_own_cache(model: HookedModel) -> bool:
@@ -151,10 +189,14 @@ def _hugging_face_cache(model: Any, prefix: Tensor, stop_at_layer: int) -> _Hugg
     if config is None or "past_key_values" not in inspect.signature(wrapped.forward).parameters:
         return None
     from transformers import DynamicCache, PretrainedConfig
+    from transformers.cache_utils import CacheLayerMixin
 
     if not isinstance(config, PretrainedConfig):
         return None
     cache = DynamicCache(config=config)
+    # Layers of linear attention keep a state in place of keys, which cannot be cut or repeated as these are.
+    if not all(isinstance(layer, CacheLayerMixin) for layer in cache.layers[:stop_at_layer]):
+        return None
     hooked_pass(model, prefix, fwd_hooks=[], past_key_values=cache, use_cache=True, stop_at_layer=stop_at_layer)
     filled = [cache.get_seq_length(layer) for layer in range(min(stop_at_layer, len(cache.layers)))]
     # Some adapters warn and leave the cache empty; a model with recurrent layers has no keys to count.

@@ -242,6 +242,12 @@ class _Tracker(threading.local):
         )
 
     def _real(self, offset: int, length: int, mask: Any, rows: int, device: torch.device) -> Tensor:
+        begun = None if self._generating is None else self._generating["width"]
+        if begun is not None and offset + length < begun:
+            raise ValueError(
+                f"steering cannot follow the cache of this {type(self._model).__name__} in a generation, since it "
+                "does not tell how many tokens it holds; use use_past_kv_cache=False, or lrc.generate"
+            )
         if mask is None:
             return torch.ones(rows, offset + length, dtype=torch.bool, device=device)
         if not isinstance(mask, Tensor) or tuple(mask.shape) != (rows, offset + length):

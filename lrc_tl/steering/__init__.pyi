@@ -1,4 +1,5 @@
 from .along_vector import Dual as Dual
+from .continuations import Continuations as Continuations
 from .erasure import fit_erasure as fit_erasure
 from .erasure import leace as leace
 from .generation import Generated as Generated

@@ -26,7 +26,14 @@ _TOLERANCE = 1e-6
 
 
 @numbers_checked
-def fit_erasure(model: HookedModel, prompts: Sequence[Prompt], *, layer: int, shrinkage: bool = True) -> Steering:
+def fit_erasure(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    *,
+    layer: int,
+    shrinkage: bool = True,
+    progress: bool = True,
+) -> Steering:
     """A steering that erases from `layer` which object a prompt has, fitted on the prompts' subject activations.
 
     It is put on a model as ablation is (`.on(model)`, `steer`, `lrc.generate`), everywhere unless `.at` says more.
@@ -39,7 +46,7 @@ def fit_erasure(model: HookedModel, prompts: Sequence[Prompt], *, layer: int, sh
     prompts = as_tuple(prompts, "prompts", Prompt)
     if not prompts:
         raise ValueError("no prompts to fit the erasure on; give at least two for each object")
-    activations = subject_activations(model, prompts, layer=layer)
+    activations = subject_activations(model, prompts, layer=layer, progress=progress)
     return Steering(
         operation=leace(activations, [prompt.object for prompt in prompts], shrinkage=shrinkage),
         hook_name=hook_name(model, layer),

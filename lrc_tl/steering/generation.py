@@ -13,18 +13,20 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
-from lrc_tl.errors import NotFiniteError
+from lrc_tl.errors import ModelError
+from lrc_tl.markup.progress import ProgressBar
 from lrc_tl.models.chat import Text, as_texts, is_one_chat
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
-from lrc_tl.models.hooking import Block, hooks_on, inside
+from lrc_tl.models.hooking import hooks_on, inside
 from lrc_tl.models.own_draws import OwnDraws
 from lrc_tl.numerics.next_tokens import kl_divergence, token_log_probs
 from lrc_tl.numerics.precision import HOST, unit_of, wide_of
 from lrc_tl.passes.batches import MAX_LOGITS, logits_at, whole_text_ids
-from lrc_tl.passes.finite import gives_probabilities
 from lrc_tl.passes.left_padded import generate_from
+from lrc_tl.steering.continuations import Continuations
 from lrc_tl.steering.displays import generated_html, generated_text
+from lrc_tl.steering.finite_logits import finite_logits
 from lrc_tl.steering.operations import Add, Amount, Clamp, Operation, Reflect
 from lrc_tl.steering.steering import Steering, steer
 from lrc_tl.turns import turn
@@ -57,6 +59,17 @@ class Generated:
     """Which of the samples of its prompt and strength it is."""
     unsteered: str | None = None
     """What the unsteered model says on its own; None: not asked for (`generate(..., unsteered=True)`)."""
+
+    @property
+    def mean_kl(self) -> float:
+        """Mean of `kl` over the tokens, in nats; NaN without tokens."""
+        return float(self.kl.mean())
+
+    @property
+    def changed(self) -> tuple[int, ...]:
+        """Places of the tokens in place of which the unsteered model would have said another."""
+        pairs = zip(self.tokens, self.instead, strict=False)  # both empty, or `instead` not recorded
+        return tuple(place for place, (token, other) in enumerate(pairs) if token != other)
 
     __repr__ = generated_text
     _repr_html_ = generated_html
@@ -91,7 +104,8 @@ def generate(
     n_samples: int = 1,
     seed: int = 0,
     unsteered: bool = False,
-) -> tuple[Generated, ...]:
+    progress: bool = True,
+) -> Continuations:
     """Continuations of every prompt, and with `strengths` of every prompt at every strength, prompts outermost.
 
     A prompt is a text, or the messages of a chat, as `lrc_tl.models.chat_text` puts them; a last message of the
@@ -105,7 +119,8 @@ def generate(
     random state is not touched.
 
     With `unsteered` each result also holds what the model says without steering, and shows it beside: one more
-    generation for each prompt, or for each row where text is sampled, with the same draws.
+    generation for each prompt, or for each row where text is sampled, with the same draws. The results are a tuple
+    that shows itself as a table and gives `to_frame`.
 
     Raises:
         TypeError: a strength is no number.
@@ -113,6 +128,7 @@ def generate(
             sampling options at temperature 0, a direction without `strengths`, `strengths` without exactly one
             Add, Swap or Clamp to apply them to, logits that are not finite, or a text that HookedTransformer takes
             for padding.
+        ModelError: a model of which TransformerLens gives no logits with its tokens (Mamba).
     """
     one = isinstance(prompts, str) or is_one_chat(prompts)
     texts = as_texts(model, cast(Sequence[Text], [prompts] if one else prompts), "prompts")
@@ -148,7 +164,8 @@ def generate(
     # Three times over for a moment.
     size = max(1, MAX_LOGITS // ((max_new_tokens + 1) * int(model.cfg.d_vocab)))
     continuations: list[Generated] = []
-    with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad():
+    bar = ProgressBar("continuations", total=len(rows), progress=progress)
+    with OwnDraws(seed) if temperature else nullcontext(), torch.no_grad(), bar:
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
             lengths = [len(ids) for ids in sequences]
@@ -160,16 +177,18 @@ def generate(
             continuations.extend(
                 _generate_batch(model, texts, batch, prompt_ids, by_row, max_new_tokens, sampling)
             )
+            bar.advance(len(batch))
     if unsteered:
         # As many rows as the steered ones where text is sampled, so that the draws are the same.
         repeats = len(swept) if temperature else 1
         plain = generate(
             model, [text for text in texts for _ in range(repeats)], max_new_tokens=max_new_tokens,
             temperature=temperature, top_k=top_k, top_p=top_p, n_samples=n_samples, seed=seed,
+            progress=progress,
         )  # fmt: skip
         alone = [result.text for result in plain for _ in range(len(swept) // repeats)]
         continuations = [replace(one, unsteered=text) for one, text in zip(continuations, alone, strict=True)]
-    return tuple(continuations)
+    return Continuations(continuations)
 
 
 class _Row(NamedTuple):
@@ -290,9 +309,15 @@ def _generate_batch(
         )  # fmt: skip
 
     with turn(model):
-        checked_work = partial(inside, _finite_logits(model, prompts), work)
+        checked_work = partial(inside, finite_logits(model, prompts), work)
         reading_scores = partial(inside, hooks_on(model, hooks), checked_work)
         output = inside(steer(model, steerings), reading_scores) if steerings else reading_scores()
+    if not hasattr(output, "logits"):
+        kind = type(getattr(model, "original_model", model)).__name__
+        raise ModelError(
+            f"TransformerLens's generate of a {kind} gives no logits with its tokens, which lrc.generate "
+            "needs; use model.generate(..., use_past_kv_cache=False) inside the block of a steering"
+        )
     steps = len(output.logits)
     ids = output.sequences[:, -steps:].cpu()
     log_probs = torch.stack([wide_of(step).log_softmax(-1).cpu() for step in output.logits], dim=1)
@@ -357,27 +382,3 @@ def _beside_unsteered(
         steered, plain = log_probs[row, : lengths[row]], wide_of(logits).log_softmax(-1).cpu()
         kl[row], instead[row] = kl_divergence(steered, plain), plain.argmax(-1)
     return kl, instead
-
-
-def _finite_logits(model: Any, prompts: Sequence[str]) -> Block:
-    """A block in which logits without a softmax are refused before a token is taken from them."""
-    step = 0
-
-    def check(module: Any, args: Any, logits: Tensor | None) -> None:
-        nonlocal step
-        if logits is not None:
-            _require_finite(logits[:, -1], prompts, f"for new token {step}")
-        step += 1
-
-    return Block(lambda session: session.watch_output(model.unembed, check))
-
-
-def _require_finite(logits: Float[Tensor, "row d_vocab"], prompts: Sequence[str], where: str) -> None:
-    good = gives_probabilities(logits)
-    if not bool(good.all()):
-        row = int((~good).nonzero()[0])
-        raise NotFiniteError(
-            f"the logits {where} behind {prompts[row]!r} are not finite: {int((~logits[row].isfinite()).sum())} "
-            f"of {logits.shape[1]}, and some in {int((~good).sum())} of {len(good)} rows; load the model in "
-            "float32, check its weights, or steer less strongly"
-        )

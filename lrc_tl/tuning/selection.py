@@ -17,6 +17,7 @@ from lrc_tl.lre.dual import NOISES
 from lrc_tl.lre.layer_grid import fit_layer_grid
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.markup.brief import brief_fields
+from lrc_tl.markup.progress import shows_progress
 from lrc_tl.methods.backgrounds import held_out_subjects
 from lrc_tl.methods.method import METHODS
 from lrc_tl.methods.settings import require_noise_or_none
@@ -141,6 +142,7 @@ class SearchSpace:
         return subject, object_
 
 
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def select_settings(

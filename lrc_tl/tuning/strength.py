@@ -15,7 +15,8 @@ from lrc_tl.arguments.plain_numbers import real_numbers
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.evaluation.causality import Edit
-from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.progress import ProgressBar, shows_progress
+from lrc_tl.models.chat import Text, as_texts
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.steering.steering import Steering
@@ -39,6 +40,7 @@ _FURTHER_DOWN, _FURTHER_UP = (_steps(-4, -1), _steps(-8, -5)), (_steps(13, 16),)
 """What is tried beyond them, in this order, where the answer does not lie inside: down to 1e-5 and up to 10."""
 
 
+@shows_progress
 @numbers_checked
 @fingerprints_once()
 def calibrate_strength(
@@ -51,7 +53,7 @@ def calibrate_strength(
     success: Success | None = None,
     strengths: Sequence[float] | None = None,
     refinements: int = 4,
-    neutral_texts: Sequence[str] = NEUTRAL_TEXTS,
+    neutral_texts: Sequence[Text] = NEUTRAL_TEXTS,
     seed: int = 0,
     progress: bool = True,
 ) -> StrengthCalibration:
@@ -73,7 +75,8 @@ def calibrate_strength(
         strengths: the only ones on the grid; they must be given for an `Add` in absolute units. By default 13 from
             0.001 to 1, then further down while the smallest works (to 1e-5), and up while none works and no limit
             is exceeded (to 10).
-        neutral_texts: where side effects are measured; each takes the steering of one edit, drawn with `seed`.
+        neutral_texts: texts or chats where side effects are measured; each takes the steering of one edit, drawn
+            with `seed`.
 
     Raises:
         ValueError: no edits, no or bad strengths, `wanted` not in (0, 1], `refinements` below 0, a steering
@@ -83,7 +86,7 @@ def calibrate_strength(
             is counted in its point (`not_finite`) and never chosen.
     """
     edits = as_tuple(edits, "edits", Edit)
-    neutral_texts = as_tuple(neutral_texts, "neutral_texts", str)
+    neutral_texts = as_texts(model, neutral_texts, "neutral_texts")
     strengths = None if strengths is None else as_tuple(strengths, "strengths")
     limits = limits or Limits()
     success = success_for(edits, success)

@@ -1,12 +1,13 @@
 """Edits to choose a strength by, and the steering of each of them."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.directions.writing import swap_of
 from lrc_tl.evaluation.causality import Edit
+from lrc_tl.models.chat import Text, as_texts, is_one_chat
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.words import last_word, same_name
@@ -32,17 +33,18 @@ def edits_towards(prompts: Sequence[Prompt], target: str) -> tuple[Edit, ...]:
     return edits
 
 
-def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
+def free_text_edits(texts: Sequence[Text], target: str, *, model: HookedModel | None = None) -> tuple[Edit, ...]:
     """Texts to be continued, with the object that should be named: for `object_named`, which is then the default.
 
-    The last word of a text stands for its subject, and the target for its object. A text that ends in white space
-    is taken as final: what is generated follows directly.
+    A text may be a chat, which `model` puts into words (`lrc_tl.models.chat_text`). The last word of a text stands
+    for its subject, and the target for its object. A text that ends in white space is taken as final: what is
+    generated follows directly.
 
     Raises:
-        ValueError: a text has no word in its last line.
+        ValueError: a text has no word in its last line, or is a chat, and no model is given.
     """
     edits = []
-    for text in as_tuple(texts, "texts", str):
+    for text in _as_plain(texts, model):
         span = last_word(text)
         if span is None or "\n" in text[span[1] :].rstrip():
             raise ValueError(f"the text {text!r} has no word in its last line; give a text to be continued")
@@ -55,6 +57,15 @@ def free_text_edits(texts: Sequence[str], target: str) -> tuple[Edit, ...]:
         )
         edits.append(Edit(prompt=prompt, target=target))
     return tuple(edits)
+
+
+def _as_plain(texts: Sequence[Text], model: HookedModel | None) -> tuple[str, ...]:
+    if model is not None:
+        return as_texts(model, texts, "texts")
+    given: tuple[Any, ...] = as_tuple(texts, "texts")
+    if any(isinstance(text, Mapping) or is_one_chat(text) for text in given):
+        raise ValueError("a text is a chat, which needs the template of a model; give model=")
+    return as_tuple(given, "texts", str)
 
 
 def at_subject(model: HookedModel, steering: Steering) -> SteeringOf:

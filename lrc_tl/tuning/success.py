@@ -15,6 +15,7 @@ from lrc_tl.evaluation.causality import Edit, aimed_at_their_own
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import least_token_log_prob
 from lrc_tl.numerics.precision import HOST
+from lrc_tl.passes.answers import names_of
 from lrc_tl.relations.prompts import tokenize_prompt
 from lrc_tl.relations.words import mentions
 from lrc_tl.steering.generation import generate
@@ -53,9 +54,9 @@ def target_beats_object(
 def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None = None) -> Success:
     """Success for free text: the greedy continuation names the target within `within` tokens.
 
-    Margins are 1 and -1. `words` holds, for a target, further words that count as naming it. A name counts as a
-    whole word, in the case given (`lrc_tl.relations.words.mentions`). The default success of `calibrate_strength`
-    for `free_text_edits`.
+    Margins are 1 and -1. `words` holds, for a target, further words that count as naming it, as do the aliases
+    that the relation of the edit's prompt has for it. A name counts as a whole word, in the case given
+    (`lrc_tl.relations.words.mentions`). The default success of `calibrate_strength` for `free_text_edits`.
 
     Raises:
         ValueError: `within` is below 1; or, when it is used, below the number of tokens of every such name.
@@ -67,7 +68,7 @@ def object_named(*, within: int = 12, words: Mapping[str, Sequence[str]] | None 
     def named(
         model: HookedModel, edit: Edit, steering: Steering, strengths: Sequence[float]
     ) -> Float[Tensor, " strength"]:
-        names = [edit.target, *further.get(edit.target, ())]
+        names = [*names_of(edit.prompt, edit.target), *further.get(edit.target, ())]
         least = min(_n_tokens(model, name) for name in names)
         if least > within:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Pictures of results."""
+"""Pictures of results, and the explorer."""
 
 import lazy_loader
 

@@ -1,5 +1,6 @@
 from .direction_figures import plot_cosines as plot_cosines
 from .direction_figures import plot_singular_values as plot_singular_values
+from .explorer import explore as explore
 from .figure import Figure as Figure
 from .layer_figures import plot_layer_grid as plot_layer_grid
 from .layer_figures import plot_layers as plot_layers

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lrc_tl.errors import ArtifactError, ResultFileError
+from lrc_tl.errors import ArtifactError
 from lrc_tl.experiments.record import LeftOutRelation
 from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.experiments.resuming import read_record, record_files
@@ -103,16 +103,17 @@ def _from_json(path: Path) -> ReportSource:
         raise ArtifactError(f"{path} is no result file of lrc-tl ({error})") from error
     if schema == _PROTOCOL:
         return _from_protocol(ProtocolResult.load(path), origin=str(path))
-    if schema == _SWEEP and "rows" in data:
-        return _from_sweep_file(data, path)
-    if schema != _BENCHMARK:
+    reads = _from_sweep_file if schema == _SWEEP and "rows" in data else _from_benchmark
+    if schema != _BENCHMARK and reads is _from_benchmark:
         raise ArtifactError(
             f"{path} is a result of {schema}; a report is made of a benchmark's JSON file, or of a sweep's folder"
         )
     try:
-        return _from_benchmark(data, path)
-    except (LookupError, TypeError, ValueError, ResultFileError) as error:
-        raise ArtifactError(f"{path} is no whole result of lrc-tl benchmark ({error!r})") from error
+        return reads(data, path)
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} is no whole result of {schema.replace('lrc_tl.', 'lrc-tl ')} ({error!r:.300})"
+        ) from error
 
 
 def _from_benchmark(data: Mapping[str, Any], path: Path) -> ReportSource:

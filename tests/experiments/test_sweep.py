@@ -194,6 +194,4 @@ def test_records_are_handed_on_as_they_finish(word_model, relations):
 
 
 def test_the_notebook_shows_the_best_cells(whole):
-    html = whole._repr_html_()
-    assert "<table>" in html
-    assert "lrc-ridge" in html
+    assert "lrc-ridge" in whole._repr_html_()

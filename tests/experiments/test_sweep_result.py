@@ -50,6 +50,10 @@ def measured(draw, of, validation, test):
 
 @pytest.fixture(scope="module")
 def result():
+    return made_up_result()
+
+
+def made_up_result(relations=("r0", "r1")):
     draw = random.Random(0)
     edits = tuple(AskedEdit(f"s{n}", f"o{n % 4}", f"o{(n + 1) % 4}") for n in range(20))
     shared = ShotsRecord(shots=0, n_known_train=9, edits=edits, validation_edits=edits[:10])
@@ -65,7 +69,7 @@ def result():
                 measured(draw, cell("svm"), 0.7, 0.7),
             ),
         )
-        for relation in ("r0", "r1")
+        for relation in relations
         for seed in (1, 2)
     ]  # fmt: skip
     return SweepResult.of(records, settings=SETTINGS, model={"name": "made-up"})

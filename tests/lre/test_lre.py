@@ -154,20 +154,6 @@ def test_a_file_that_is_no_lre_or_of_another_model_is_refused(model, tmp_path):
         lre.concepts(model, PROMPTS, rank=2)
 
 
-def test_lres_of_parts_combine_to_the_lre_of_all_prompts(model):
-    from lrc_tl.lre.embedding import combined
-
-    whole = fit(model)
-    parts = combined([fit(model, PROMPTS[:1]), fit(model, PROMPTS[1:])])
-    torch.testing.assert_close(parts.weight, whole.weight)
-    torch.testing.assert_close(parts.bias, whole.bias)
-    assert (parts.n_prompts, parts.relation) == (4, whole.relation)
-    with pytest.raises(ValueError, match="the LREs differ in object_layer; combine LREs of the same layers"):
-        combined([whole, fit(model, object_layer=1)])
-    with pytest.raises(ValueError, match="no LREs to combine"):
-        combined([])
-
-
 def test_whole_numbers_and_those_of_numpy_serve_as_rank_and_ridge_and_can_be_saved(model, tmp_path):
     lre = fit(model)
     expected = lre.concepts(model, PROMPTS, rank=4, ridge=1.0)

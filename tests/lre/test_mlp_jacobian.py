@@ -1,4 +1,4 @@
-"""MLPs with their Jacobians in the reverse pass: the derivative of norm, MLP and norm, made once, where it pays."""
+"""MLPs with their Jacobians in the reverse pass: the derivative of norm, MLP and norm, made once where it pays."""
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 from lrc_tl.errors import ModelError, NotFiniteError
-from lrc_tl.lre import jacobian
+from lrc_tl.lre import jacobian, wide_weights
 
 SETTINGS = lrc.ExperimentSettings(subject_layers=[0], object_layers=[2], ranks=[4])
 RELATION = lrc.Relation.from_pairs(
@@ -206,3 +206,91 @@ def test_rows_at_once_on_a_gpu_are_those_that_fit_into_what_is_free(class_of_mod
     assert (rows[0], rows[1], rows[3]) == (D_MODEL, D_MODEL, 1)
     # Memory that is free is a limit like one that is given.
     assert 1 < rows[2] == jacobian.rows_at_once(model, tokens, 20_000) < D_MODEL
+
+
+FITS = {
+    "exact": lambda model, **given: lrc.LinearRelationalEmbedding.fit(model, PROMPTS, **PAIR, **given),
+    "grid": lambda model, **given: lrc.fit_layer_grid(
+        model, PROMPTS, subject_layers=[0, 1], object_layers=[2], **given
+    )[1, 2],
+    "low rank": lambda model, **given: lrc.LinearRelationalEmbedding.fit(
+        model, PROMPTS, **PAIR, solver=lrc.LowRank(rank=3, oversample=1), **given
+    ),
+}
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_a_fit_in_float32_is_that_of_the_model_in_float32_and_leaves_the_model_as_it_was(narrow_and_wide, fit):
+    narrow, wide = narrow_and_wide
+    before = {name: (weight.data_ptr(), weight.dtype) for name, weight in narrow.named_parameters()}
+    buffers = {name: (buffer.data_ptr(), buffer.dtype) for name, buffer in narrow.named_buffers()}
+    dtype = narrow.cfg.dtype
+    got = fit(narrow, fit_dtype="float32", **QUIET)
+    expected = fit(wide, **QUIET)
+    rounding = ROUNDING[next(narrow.parameters()).dtype]
+    # What is left comes from rotations, which a 16-bit model holds rounded.
+    assert relative(got.weight, expected.weight) < 2 * rounding
+    assert relative(got.weight, expected.weight) < relative(fit(narrow, **QUIET).weight, expected.weight) / 2
+    assert relative(got.bias, expected.bias) < rounding
+    assert {name: (weight.data_ptr(), weight.dtype) for name, weight in narrow.named_parameters()} == before
+    assert {name: (buffer.data_ptr(), buffer.dtype) for name, buffer in narrow.named_buffers()} == buffers
+    assert narrow.cfg.dtype == dtype
+    assert got.fingerprint.dtype == str(dtype).removeprefix("torch.")
+
+
+def test_a_fit_in_float32_that_fails_or_is_interrupted_leaves_the_model_as_it_was(narrow_and_wide, monkeypatch):
+    narrow, _ = narrow_and_wide
+    before = {name: (weight.data_ptr(), weight.dtype) for name, weight in narrow.named_parameters()}
+    seen = []
+
+    def stop(*args, **given):
+        seen.append({weight.dtype for name, weight in narrow.named_parameters() if ".2." in name})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lrc_tl.lre.layer_grid.jacobian_grid", stop)
+    with pytest.raises(KeyboardInterrupt):
+        lrc.LinearRelationalEmbedding.fit(narrow, PROMPTS, **PAIR, **QUIET, fit_dtype="float32")
+    assert seen == [{torch.float32}]
+    assert {name: (weight.data_ptr(), weight.dtype) for name, weight in narrow.named_parameters()} == before
+
+
+def test_layers_above_the_fit_stay_narrow_and_what_it_takes_is_known(narrow_and_wide):
+    narrow, wide = narrow_and_wide
+    dtypes = wide_weights.run_in(
+        "float32", narrow, lambda: {name: each.dtype for name, each in narrow.named_parameters()}, highest=1
+    )
+    assert {dtype for name, dtype in dtypes.items() if ".2." in name} == {next(narrow.parameters()).dtype}
+    assert {dtype for name, dtype in dtypes.items() if ".1." in name} == {torch.float32}
+    n_wide = sum(
+        weight.numel() for name, weight in narrow.named_parameters() if dtypes[name] == torch.float32
+    ) + sum(
+        buffer.numel()
+        for name, buffer in narrow.named_buffers()
+        if buffer.dtype.itemsize == 2 and buffer.is_floating_point() and ".2." not in name
+    )
+    assert wide_weights.widened_bytes(narrow, highest=1) == 4 * n_wide
+    assert wide_weights.widened_bytes(wide, highest=1) == 0
+
+
+def test_another_fit_dtype_is_refused(narrow_and_wide):
+    message = "fit_dtype is 'bfloat16'; allowed are 'model' and 'float32'"
+    for use in (
+        lambda: lrc.LinearRelationalEmbedding.fit(narrow_and_wide[0], PROMPTS, **PAIR, fit_dtype="bfloat16"),
+        lambda: lrc.fit_layer_grid(
+            narrow_and_wide[0], PROMPTS, subject_layers=[0], object_layers=[2], fit_dtype="bfloat16"
+        ),
+        lambda: lrc.FitSettings(fit_dtype="bfloat16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+def test_methods_are_fitted_in_float32_where_their_settings_say_so(narrow_and_wide):
+    narrow, wide = narrow_and_wide
+    vectors = [
+        lrc.fit_concepts(
+            model, PROMPTS, method="lrc", **PAIR, rank=4, settings=lrc.FitSettings(fit_dtype=fit_dtype), **QUIET
+        ).vectors
+        for model, fit_dtype in ((narrow, "float32"), (narrow, "model"), (wide, "model"))
+    ]
+    assert relative(vectors[0], vectors[2]) < relative(vectors[1], vectors[2])

@@ -8,11 +8,12 @@ import threading
 
 import pytest
 import torch
-from public_names import public_objects
+from public_names import public_function, taking_a_model
 from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 from lrc_tl.markup.progress import ProgressBar
+from lrc_tl.markup.terminal import shown_as
 
 HOOK = "blocks.1.hook_resid_post"
 PROMPTS = [
@@ -56,6 +57,57 @@ def concepts():
     )  # fmt: skip
 
 
+TEXTS = ["w1 w2 w3", "w4 w5 w6 w7"]
+EXEMPT = {
+    "ConceptDirection.read": "one pass over one text",
+    "ConceptDirection.readout": "one product with the unembedding",
+    "ConceptDirection.steer": "runs nothing",
+    "ConceptSet.classify": "one pass over one text",
+    "ConceptSet.from_hub": "huggingface_hub shows its own bar",
+    "ConceptSet.load": "one pass over one text, for the fingerprint",
+    "ConceptSet.read": "one pass over one text",
+    "ConceptSet.swap": "runs nothing",
+    "ConceptSet.swap_steering": "runs nothing",
+    "LinearRelationalEmbedding.load": "one pass over one text, for the fingerprint",
+    "ModelFingerprint.of": "one pass over one text",
+    "SearchSpace.layers": "runs nothing",
+    "Steering.hook_names": "runs nothing",
+    "Steering.hooks": "runs nothing",
+    "Steering.on": "runs nothing",
+    "SubjectStatistics.load": "one pass over one text, for the fingerprint",
+    "SweepResult.of": "runs nothing",
+    "at_subject": "runs nothing",
+    "chat_prompt": "runs nothing",
+    "chat_text": "runs nothing",
+    "free_text_edits": "runs nothing",
+    "hook_name": "runs nothing",
+    "last_subject_token": "runs nothing",
+    "plan_sweep": "runs nothing",
+    "random_weights": "makes a block; it draws once when it is entered",
+    "readout": "one product with the unembedding",
+    "require_hook": "runs nothing",
+    "steer": "runs nothing",
+    "subject_object_jacobian": "one prompt in one reverse pass, which nothing counts; a fit counts its prompts",
+    "subject_object_jacobians": "one prompt in one reverse pass, which nothing counts; a fit counts its prompts",
+    "swap_at_subject": "runs nothing",
+    "target_beats_object": "one edit; calibrate_strength counts edits",
+    "token_mask": "runs nothing",
+    "tokenize_prompt": "runs nothing",
+}
+"""Public entry points that take a model and no `progress`, with the reason; `require_model` compares fingerprints
+alone."""
+
+
+def test_every_public_entry_point_that_takes_a_model_takes_progress_or_has_a_reason_not_to():
+    taking = {path for path in taking_a_model() if not path.endswith(".require_model")}
+    functions = {path: public_function(path) for path in taking}
+    without = {path for path, one in functions.items() if "progress" not in inspect.signature(one).parameters}
+    assert without == set(EXEMPT)
+    for path in taking - without:
+        parameter = inspect.signature(functions[path]).parameters["progress"]
+        assert (parameter.default, parameter.kind) == (True, inspect.Parameter.KEYWORD_ONLY), path
+
+
 def jobs(model):
     edits = lrc.evaluation.counterfactual_edits(PROMPTS)
     differences = torch.eye(D_MODEL)[[0] * len(edits)]
@@ -64,7 +116,30 @@ def jobs(model):
     fit, swap = lrc.LinearRelationalEmbedding.fit, lrc.swap_at_subject(model, concepts())
     pairs = lrc.evaluation.unrelated_statements(edits, PROMPTS, n=3)
     limits = lrc.Limits(repetition=None)
+    made, to_last = concepts(), fit(model, PROMPTS, subject_layer=0, object_layer=-1,
+                                    object_aggregation="first_token", progress=False)  # fmt: skip
     return {
+        "prompt_activations": lambda **o: lrc.passes.prompt_activations(model, PROMPTS, subject_layers=[0], **o),
+        "subject_activations": lambda **o: lrc.subject_activations(model, PROMPTS, layer=0, **o),
+        "object_activations": lambda **o: lrc.passes.object_activations(model, PROMPTS, layer=0, **o),
+        "content_activations": lambda **o: lrc.passes.content_activations(model, TEXTS, layer=0, **o),
+        "contrast_concepts": lambda **o: lrc.contrast_concepts(
+            model, positive=["w1 w2", "w3 w2"], negative=["w1 w9", "w3 w9"], layer=0, **o
+        ),
+        "fit_baselines": lambda **o: lrc.fit_baselines(model, PROMPTS, layer=0, **o),
+        "mean_concepts": lambda **o: lrc.mean_concepts(model, PROMPTS, layer=0, **o),
+        "LinearRelationalEmbedding.concepts": lambda **o: to_last.concepts(model, PROMPTS, rank=2, **o),
+        "read_texts": lambda **o: made.read_texts(model, TEXTS, **o),
+        "ConceptSet.pool_texts": lambda **o: made.pool_texts(model, TEXTS, by="mean", **o),
+        "ConceptDirection.pool_texts": lambda **o: made["w5"].pool_texts(model, TEXTS, by="mean", **o),
+        "logit_lens": lambda **o: lrc.directions.logit_lens(model, TEXTS[0], **o),
+        "attribute_lens": lambda **o: lrc.lre.attribute_lens(model, to_last, TEXTS[0], **o),
+        "generate": lambda **o: lrc.generate(model, TEXTS, max_new_tokens=2, unsteered=True, **o),
+        "lre_faithfulness": lambda **o: lrc.evaluation.lre_faithfulness(model, to_last, PROMPTS, **o),
+        "lre_causality": lambda **o: lrc.evaluation.lre_causality(model, to_last, edits, PROMPTS, rank=2, **o),
+        "selectivity": lambda **o: lrc.evaluation.selectivity(
+            model, PROMPTS, PROMPTS, lambda model, prompts: lrc.mean_concepts(model, prompts, layer=0), **o
+        ),
         "filter_known": lambda **o: lrc.filter_known(model, PROMPTS, **o),
         "fit": lambda **o: fit(model, PROMPTS, **fits, **o),
         "low rank fit": lambda **o: fit(model, PROMPTS, **fits, **low_rank, **o),
@@ -91,17 +166,36 @@ def test_everything_that_takes_long_shows_one_bar_on_a_terminal_and_is_silent_el
         assert shown(lambda job=job: job(progress=False), terminal=True) == "", name
 
 
-def test_every_public_function_that_takes_progress_takes_it_alike():
-    functions = {name: value for name, value in public_objects().items() if inspect.isfunction(value)}
-    functions["fit"] = lrc.LinearRelationalEmbedding.fit
-    parameters = {
-        name: inspect.signature(function).parameters["progress"]
-        for name, function in functions.items()
-        if "progress" in inspect.signature(function).parameters
-    }
-    assert {"filter_known", "evaluate", "calibrate_strength", "select_settings", "run_protocol"} < set(parameters)
-    for name, parameter in parameters.items():
-        assert (parameter.default, parameter.kind) == (True, inspect.Parameter.KEYWORD_ONLY), name
+def test_the_outermost_bar_decides_for_all_inside_its_block(one_word_model, shown):
+    def inside(progress):
+        with ProgressBar("outer", total=1, progress=progress):
+            lrc.subject_activations(one_word_model, PROMPTS, layer=0)
+
+    alone = shown(lambda: lrc.subject_activations(one_word_model, PROMPTS, layer=0), terminal=True)
+    assert "activations" in alone
+    text = shown(lambda: inside(True), terminal=True)
+    assert "outer" in text
+    assert "activations" not in text
+    assert shown(lambda: inside(False), terminal=True) == ""
+    assert "activations" in shown(lambda: lrc.subject_activations(one_word_model, PROMPTS, layer=0), terminal=True)
+
+
+def test_other_threads_and_quiet_commands_show_no_bar(one_word_model, shown):
+    def job():
+        lrc.subject_activations(one_word_model, PROMPTS, layer=0)
+
+    def in_a_thread():
+        thread = threading.Thread(target=job)
+        thread.start()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+
+    def quietly():
+        with shown_as(quiet=True):
+            job()
+
+    assert shown(in_a_thread, terminal=True) == ""
+    assert shown(quietly, terminal=True) == ""
 
 
 def test_a_fit_in_many_passes_has_one_bar_that_starts_again(one_word_model, shown):

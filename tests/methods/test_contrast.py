@@ -2,8 +2,11 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
+from shown_objects import seen
+from sklearn.decomposition import PCA
 
 import lrc_tl as lrc
 from lrc_tl.methods.contrast import no_better_than_chance
@@ -52,6 +55,31 @@ def test_methods_are_the_baselines_on_the_same_activations(word_model):
         expected = lrc.methods.baseline_concepts(acts, objects, method=method, hook_name=made.hook_name)
         torch.testing.assert_close(made.vectors, expected.vectors)
         assert made["positive"].method == method
+
+
+@pytest.mark.parametrize(("method", "centred"), [("pair-pca", False), ("pair-pca-centred", True)])
+def test_the_component_of_pairs_is_that_of_scikit_learn_and_points_along_the_mean_difference(
+    word_model, method, centred
+):
+    concepts = contrast(word_model, method=method, paired=True)
+    differences = (read(word_model, POSITIVE) - read(word_model, NEGATIVE)).double().numpy()
+    # PCA takes the mean out; of the differences and their opposites it is zero.
+    rows = differences if centred else np.concatenate([differences, -differences])
+    (axis,) = PCA(n_components=1).fit(rows).components_
+    axis *= np.sign(differences.mean(0) @ axis)
+    found = concepts["positive"]
+    np.testing.assert_allclose(found.vector.numpy(), axis, atol=1e-5)
+    torch.testing.assert_close(concepts["negative"].vector, -found.vector)
+    assert found.method == concepts.settings["method"] == method
+    assert found.norm == pytest.approx(1.0)
+    assert float(found.vector.double().numpy() @ differences.mean(0)) > 0
+
+
+def test_methods_of_pairs_need_pairs_and_unknown_ones_are_met_with_near_names(word_model):
+    with pytest.raises(ValueError, match="goes by the differences of pairs; give paired=True"):
+        contrast(word_model, method="pair-pca")
+    with pytest.raises(ValueError, match="no method 'pair-pcs' of contrasts; did you mean pair-pca"):
+        contrast(word_model, method="pair-pcs", paired=True)
 
 
 def test_several_classes_have_a_direction_each(word_model):
@@ -119,7 +147,7 @@ def test_what_is_no_better_than_chance_is_warned_about_at_the_users_line(word_mo
         ({"positive": POSITIVE[1:], "paired": True}, "paired=True with classes of 7, 8 texts"),
         ({"positive": [*POSITIVE, " "]}, "a text is empty"),
         ({"names": ("a", "a")}, "names is .*; give two different ones"),
-        ({"method": "svn"}, "no baseline 'svn'; there are"),
+        ({"method": "svn"}, "no method 'svn' of contrasts; did you mean svm"),
         ({"at": "first"}, "at is 'first'; allowed are"),
         ({"layer": 9}, "layer"),
     ],
@@ -138,3 +166,16 @@ def test_bad_classes_are_refused(word_model):
             lrc.contrast_concepts(word_model, classes=classes, layer=1)
     with pytest.raises(TypeError, match="positive is one string, 'w1 w2'"):
         contrast(word_model, positive="w1 w2")
+
+
+def test_a_set_from_texts_shows_what_holding_out_found(word_model):
+    shown = seen(contrast(word_model, paired=True)).whole
+    checks = contrast(word_model, paired=True).settings["checks"]
+    assert f"held out{checks['positive']['n_right']} of 16" in shown
+    assert f"same way{checks['n_agreeing']} of 8, mean cosine {checks['agreement']:.2f}" in shown
+    classes = {"a": POSITIVE, "b": NEGATIVE, "c": [f"w{n} w40 w41" for n in range(8)]}
+    several = lrc.contrast_concepts(word_model, classes=classes, layer=1)
+    sides = [f"{name}: {found['n_right']} of 24" for name, found in several.settings["checks"].items()]
+    assert f"held out{'; '.join(sides)}" in seen(several).whole
+    assert "same way" not in seen(several).whole
+    assert "held out" not in seen(lrc.ConceptSet(dict(several))).whole

@@ -1,8 +1,11 @@
 """Chats: the tokenizer's template with one beginning token, and the same as its text wherever a text goes in."""
 
+import inspect
+
 import pytest
 import tiny_models
 import torch
+from public_names import public_function, taking_a_model
 from tiny_steering import HOOK, unit
 
 import lrc_tl as lrc
@@ -125,6 +128,70 @@ def test_a_tokenizer_without_a_template_and_one_chat_for_several_are_refused(mod
         as_texts(model, ["a", 3], "texts")
     with pytest.raises(ValueError, match="there are no messages"):
         direction().read(model, [])
+
+
+def test_every_public_entry_point_with_a_model_and_a_text_takes_a_chat():
+    texts = {"text", "texts", "neutral_texts", "positive", "negative", "classes"}
+    found = set()
+    for path in taking_a_model():
+        parameters = inspect.signature(public_function(path)).parameters
+        for parameter in texts & set(parameters):
+            found.add(path)
+            assert "Mapping[str, str]" in str(parameters[parameter].annotation), (path, parameter)
+    assert {"ConceptSet.read", "logit_lens", "calibrate_strength", "free_text_edits", "contrast_concepts"} < found
+
+
+def test_a_prompt_is_made_from_a_chat_and_says_the_object_behind_its_marks(model):
+    prompt = lrc.models.chat_prompt(model, ASKED, subject="w2", object="w7", relation="r")
+    assert prompt == lrc.Prompt(text=lrc.models.chat_text(model, ASKED), subject="w2", object="w7", relation="r")
+    tokens = lrc.relations.tokenize_prompt(model, prompt)
+    assert list(tokens.input_ids).count(model.tokenizer.bos_token_id) == 1
+    assert model.tokenizer.decode([tokens.input_ids[tokens.subject_position]]) == "w2"
+    assert model.tokenizer.decode(list(tokens.object_ids)) == "w7"
+    again = [*ASKED, {"role": "assistant", "content": "w2"}]
+    text = lrc.models.chat_text(model, again)
+    places = [lrc.models.chat_prompt(model, again, subject="w2", object="w7", subject_start=start)
+              for start in (None, text.index("w2"))]  # fmt: skip
+    last, first = (lrc.relations.tokenize_prompt(model, one).subject_position for one in places)
+    assert first < last == len(tokens.text_ids)
+    with pytest.raises(lrc.errors.PositionError):
+        lrc.models.chat_prompt(model, ASKED, subject="w9", object="w7")
+
+
+def test_the_object_follows_a_line_end_directly(model, monkeypatch):
+    monkeypatch.setattr(model.tokenizer, "chat_template", model.tokenizer.chat_template.replace(
+        "assistant :{% endif", "assistant :{{ '\\n' }}{% endif"))  # fmt: skip
+    assert lrc.models.chat_text(model, ASKED).endswith("assistant :\n")
+    assert lrc.models.chat_prompt(model, ASKED, subject="w2", object="w7").joint == ""
+    assert lrc.models.chat_prompt(model, BEGUN, subject="w2", object="w7").joint == " "
+
+
+def test_a_chat_with_a_gap_is_a_template_of_a_relation(model):
+    form = lrc.models.chat_text(model, [{"role": "user", "content": "w1 {} w3"}])
+    relation = lrc.Relation.from_pairs("r", [("w2", "w7"), ("w5", "w8")], templates=form)
+    for prompt in relation.prompts():
+        chat = [{"role": "user", "content": f"w1 {prompt.subject} w3"}]
+        made = lrc.models.chat_prompt(model, chat, subject=prompt.subject, object=prompt.object)
+        assert (prompt.text, prompt.joint) == (made.text, made.joint)
+
+
+def test_edits_and_neutral_texts_may_be_chats(model):
+    text = lrc.models.chat_text(model, BEGUN)
+    assert lrc.free_text_edits([BEGUN], "w7", model=model) == lrc.free_text_edits([text], "w7")
+    for given in ([BEGUN], BEGUN, ["w1", BEGUN]):
+        with pytest.raises(ValueError, match="needs the template of a model; give model="):
+            lrc.free_text_edits(given, "w7")
+    edits = lrc.free_text_edits(["w1 w2 w3"], "w7")
+
+    def calibrated(texts):
+        return lrc.calibrate_strength(
+            model, direction().add(strength=0.1), edits, strengths=[0.5], neutral_texts=texts,
+            limits=lrc.Limits(repetition=None), refinements=0,
+        )  # fmt: skip
+
+    long = [{"role": "user", "content": " ".join(f"w{number}" for number in range(1, 12))}]
+    chats, texts = calibrated([long]), calibrated([lrc.models.chat_text(model, long)])
+    assert chats.to_frame().equals(texts.to_frame())
 
 
 @pytest.mark.real_model

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -62,9 +63,10 @@ def test_a_missing_folder_or_file_is_said_as_such(given):
         lrc.load_model(given)
 
 
-def test_hooked_transformer_is_refused_where_it_cannot_be(folder):
-    message = "loads only models that it lists" if hooked_transformer() else "has no HookedTransformer"
-    with pytest.raises(lrc.errors.ModelError, match=message):
+def test_hooked_transformer_is_refused_where_there_is_none(folder):
+    if hooked_transformer() is not None:
+        pytest.skip("this TransformerLens has it")
+    with pytest.raises(lrc.errors.ModelError, match="has no HookedTransformer"):
         lrc.load_model(folder, backend="hooked_transformer")
 
 
@@ -398,3 +400,47 @@ def test_a_device_that_is_none_is_refused_before_anything_is_loaded(tmp_path, de
     for model in (tmp_path / "nothing here", "packaged:gemma-3-270m", 17):
         with pytest.raises(ValueError, match=message):
             lrc.load_model(model, device=device)
+
+
+def test_a_tokenizer_that_says_it_is_another_models_is_mended_and_what_was_kept_so_is_made_anew(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3_text"}')
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text('{"bos_token": "<bos>", "model_type": "llama"}')
+    packaged.write_hashes(tmp_path / "lrc_tl_complete", belongs=packaged._is_converted)
+    assert "says that the model is of type llama" in packaged._damage(tmp_path)
+    packaged._without_other_model_type(tmp_path)
+    assert json.loads(settings.read_text()) == {"bos_token": "<bos>"}
+    packaged.write_hashes(tmp_path / "lrc_tl_complete", belongs=packaged._is_converted)
+    assert packaged._damage(tmp_path) is None
+    settings.write_text('{"model_type": "gemma3_text"}')
+    packaged._without_other_model_type(tmp_path)
+    assert json.loads(settings.read_text()) == {"model_type": "gemma3_text"}
+
+
+def test_a_folder_is_loaded_by_hooked_transformer_too_with_the_same_residuals(tmp_path):
+    tiny_models.require_hooked_transformer()
+    # Paths that name another model must not mislead TransformerLens.
+    folder = tmp_path / "my-gemma-llama-finetune"
+    tiny_models.bridge(tiny_models.word_tokenizer(folder), folder)
+    models = [lrc.load_model(folder, backend=backend) for backend in ("hooked_transformer", "bridge")]
+    fingerprints = [lrc.models.ModelFingerprint.of(model) for model in models]
+    assert [each.model_class for each in fingerprints] == ["HookedTransformer", "TransformerBridge"]
+    assert fingerprints[0].is_same_model(fingerprints[1])
+    assert fingerprints[0].name == folder.name
+
+
+def test_a_model_that_transformer_lens_computes_otherwise_than_transformers_is_refused(folder, monkeypatch):
+    from transformer_lens.model_bridge import TransformerBridge
+
+    boot = TransformerBridge.boot_transformers
+
+    def other_weights(*args, **given):
+        bridge = boot(*args, **given)
+        with torch.no_grad():
+            for weight in bridge.parameters():
+                weight *= 1.01
+        return bridge
+
+    monkeypatch.setattr(TransformerBridge, "boot_transformers", other_weights)
+    with pytest.raises(lrc.errors.ModelError, match="computes other logits for the LlamaForCausalLM of"):
+        lrc.load_model(folder)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lrc_tl.numerics.contrasts import held_out_separation, pair_agreement
+from lrc_tl.numerics.contrasts import held_out_separation, pair_agreement, principal_difference
 from lrc_tl.numerics.statistics import beats_chance, share_interval
 
 
@@ -75,3 +75,30 @@ def test_chance_and_intervals_are_those_of_the_binomial():
             function(5, 4)
     with pytest.raises(ValueError, match="confidence is 1; it must lie strictly between"):
         share_interval(1, 2, confidence=1)
+
+
+def test_the_principal_difference_is_the_longest_axis_of_the_differences_or_of_their_spread(rng_matrix):
+    differences = rng_matrix
+    for centred in (False, True):
+        axis = principal_difference(differences, centred=centred)
+        rows = differences - differences.mean(0) if centred else differences
+        lengths, axes = torch.linalg.eigh(rows.T @ rows)
+        assert abs(float(axis @ axes[:, -1])) == pytest.approx(1.0)
+        assert float((rows @ axis).pow(2).sum()) == pytest.approx(float(lengths[-1]))
+        assert float(axis @ differences.mean(0)) >= 0
+        torch.testing.assert_close(principal_difference(-differences, centred=centred), -axis)
+    shared = torch.ones(4, 3) * torch.tensor([3.0, 0.0, 0.0])
+    torch.testing.assert_close(
+        principal_difference(shared, centred=False), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    )
+    with pytest.raises(ValueError, match="nothing is left of them once their mean is taken out"):
+        principal_difference(shared, centred=True)
+    with pytest.raises(ValueError, match="all zero"):
+        principal_difference(torch.zeros(2, 3), centred=False)
+    with pytest.raises(ValueError, match="1 differences; a principal component needs two or more"):
+        principal_difference(torch.ones(1, 3), centred=False)
+
+
+@pytest.fixture
+def rng_matrix():
+    return torch.randn(7, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 1

@@ -7,10 +7,10 @@ import torch
 
 
 def subject_object_jacobian(
-    hf_model, ids, subject_position, *, subject_layer, object_layer, object_positions, rows=None
+    hf_model, ids, subject_position, *, subject_layer, object_layer, object_positions, rows=None, layers=None
 ):
     """(J, subject, object): layers are indices into the model's list of decoder layers, after which it reads."""
-    layers = hf_model.model.layers
+    layers = hf_model.model.layers if layers is None else layers
     taken = {}
 
     def replace(module, args, output):
@@ -31,7 +31,7 @@ def subject_object_jacobian(
     ]
     try:
         with torch.enable_grad():
-            hf_model.model(input_ids=torch.tensor([list(ids)]), use_cache=False)
+            hf_model.base_model(input_ids=torch.tensor([list(ids)]), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

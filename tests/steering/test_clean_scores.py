@@ -123,7 +123,7 @@ def test_a_gate_decides_where_and_the_clean_run_how_far(model, cache):
     scores = torch.cat([clean_residuals(model, model.to_tokens(text)[0].tolist())[0] @ unit(7).to(
         next(model.parameters())) for text in WORDS])  # fmt: skip
     threshold = float(scores.median()) + 1e-3
-    gate = lrc.Gate(vector=unit(7), hook_name=hook_name(1), threshold=threshold)
+    gate = lrc.steering.Gate(vector=unit(7), hook_name=hook_name(1), threshold=threshold)
     fired = {}
 
     def read(residual, hook):

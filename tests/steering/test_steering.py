@@ -205,7 +205,7 @@ def test_a_gate_edits_only_where_its_score_fires_before_the_edit(model, above, g
     threshold = float(scores[0, 1:].median()) + 1e-4
     fires = (scores > threshold) if above else (scores < threshold)
     assert 0 < fires[0, 1:].sum() < 4
-    gate = lrc.Gate(vector=unit(7), hook_name=name, threshold=threshold, above=above)
+    gate = lrc.steering.Gate(vector=unit(7), hook_name=name, threshold=threshold, above=above)
     with adding(gate=gate).on(model):
         moved = (residuals(model, TOKENS) - clean).norm(dim=-1) > 1
     assert torch.equal(moved[0, 1:], fires[0, 1:])

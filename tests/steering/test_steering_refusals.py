@@ -145,12 +145,12 @@ def test_what_may_be_decoding_by_hand_is_not_guessed(model):
         ({"layers": "some"}, ValueError, "give 'own', 'all' or layer numbers"),
         ({"layers": 3}, ValueError, r"layers \[3\] are not all in the model; allowed: -3 to 2"),
         (
-            {"gate": lrc.Gate(vector=unit(), hook_name="blocks.2.hook_resid_post", threshold=0.0)},
+            {"gate": lrc.steering.Gate(vector=unit(), hook_name="blocks.2.hook_resid_post", threshold=0.0)},
             ValueError,
             r"the gate reads blocks\.2\.hook_resid_post, later than the operation at layer 1",
         ),
         (
-            {"gate": lrc.Gate(vector=unit(), hook_name="blocks.1.hook_resid_pots", threshold=0.0)},
+            {"gate": lrc.steering.Gate(vector=unit(), hook_name="blocks.1.hook_resid_pots", threshold=0.0)},
             LookupError,
             r"near names: .*blocks\.1\.hook_resid_post",
         ),
@@ -163,7 +163,7 @@ def test_steerings_that_do_not_fit_the_model_are_refused_before_it_runs(model, p
 
 
 def test_a_gate_after_the_edit_in_the_same_layer_is_refused(model):
-    gate = lrc.Gate(vector=unit(), hook_name="blocks.1.hook_resid_post", threshold=0.0)
+    gate = lrc.steering.Gate(vector=unit(), hook_name="blocks.1.hook_resid_post", threshold=0.0)
     steering = lrc.Steering(
         operation=lrc.steering.Reflect(vector=unit()), hook_name="blocks.1.hook_resid_pre", gate=gate
     )
@@ -197,7 +197,7 @@ def test_other_bad_input_is_refused(model):
     with pytest.raises(ValueError, match="over 0 steps"):
         lrc.Schedule(kind="first", steps=0)
     with pytest.raises(ValueError, match="the gate's threshold is nan"):
-        lrc.Gate(vector=unit(), hook_name=HOOK, threshold=float("nan"))
+        lrc.steering.Gate(vector=unit(), hook_name=HOOK, threshold=float("nan"))
 
 
 def test_the_names_of_hook_points_are_no_check_and_all_that_puts_hooks_on_a_model_checks_it(model):

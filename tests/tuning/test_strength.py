@@ -1,6 +1,7 @@
 """The chosen strength is the smallest that works, within limits, and what is reported is what single runs give."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -265,6 +266,9 @@ def test_free_text_succeeds_when_the_object_is_named_in_time_as_a_whole_word(wor
     assert lrc.tuning.object_named(within=1)(word_model, free, steering, [0.0]).tolist() == [-1.0]
     also = lrc.tuning.object_named(within=1, words={part: [words[0]]})
     assert also(word_model, free, steering, [0.0]).tolist() == [1.0]
+    known = replace(free.prompt, relation_aliases=((part, (words[0],)),))
+    by_alias = replace(free, prompt=known)
+    assert lrc.tuning.object_named(within=1)(word_model, by_alias, steering, [0.0]).tolist() == [1.0]
     found = calibrate(word_model, also, edits=[free], strengths=[1e-9])
     assert found.strength == 1e-9
     assert found.success == "object_named(within=1)"
