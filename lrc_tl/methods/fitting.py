@@ -354,15 +354,10 @@ class _Fitting:
             if not variant.method.adds_means:
                 return combine_concepts(sets, method=variant.method.name)
             assert self.background is not None
-            return joined_with_means(
-                sets,
-                self.activations.zero_shot[variant.subject_layer],
-                list(names),
-                self.background[variant.subject_layer],
-                write_acts=self.activations.subject[variant.subject_layer],
-                share=MeansShare(),
-                method=variant.method.name,
-            )
+            layer, name = variant.subject_layer, variant.method.name
+            read, written = self.activations.zero_shot[layer], self.activations.subject[layer]
+            prior, share = self.background[layer], MeansShare()
+            return joined_with_means(sets, read, list(names), prior, write_acts=written, share=share, method=name)
 
         started = time.perf_counter()
         try:
