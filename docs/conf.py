@@ -64,7 +64,10 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(abc|torch|numpy|pandas|jaxtyping|collections|pathlib|concurrent|contextlib|plotly|matplotlib|types|random)\..*",
     ),
-    ("py:class", r"Tensor|.*JsonForm.*|lrc_tl\..*\.(_\w+|Converted|Holds\w+|HasObject|SupportsHookNames)"),
+    (
+        "py:class",
+        r"Tensor|Explorer|.*JsonForm.*|lrc_tl\..*\.(_\w+|Converted|Holds\w+|HasObject|SupportsHookNames)",
+    ),
 ]
 suppress_warnings = []
 
