@@ -50,6 +50,7 @@ def rerun(
         Path | None, typer.Option("--relations", exists=True, help="Their folder or file, where that has moved.")
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="In place of the stored one.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="In place of the stored one.")] = None,
     json_file: Json = None,
 ) -> None:
     """Run a command again by what its result file says, and compare: exit code 0 where all is the same, else 1.
@@ -57,14 +58,18 @@ def rerun(
     Counts, names and texts must be equal, other numbers within --rtol or --atol. Times, memory and versions are
     not compared; nothing of the first run is written over.
     """
-    arguments = {"file": file, "rtol": rtol, "atol": atol, "model": model, "relations": relations}
-    run = Run("rerun", {**arguments, "device": device, "json_file": json_file}, inputs={"RESULT.json": file})
+    arguments: dict[str, Any] = {"file": file, "rtol": rtol, "atol": atol, "model": model, "relations": relations}
+    run = Run(
+        "rerun",
+        {**arguments, "device": device, "dtype": dtype, "json_file": json_file},
+        inputs={"RESULT.json": file},
+    )
     for option, value in (("--rtol", rtol), ("--atol", atol)):
         require_finite(option, value)
     before = read_result(file)
     kind = before["schema"]["name"].removeprefix("lrc_tl.")
     command = _command(context, kind, before, file)
-    changes = {"model": model, "folder": relations, "relation": relations, "device": device}
+    changes = {"model": model, "folder": relations, "relation": relations, "device": device, "dtype": dtype}
     settings = {**before["settings"]}
     settings |= {name: value for name, value in changes.items() if value is not None and name in settings}
     place = Path(tempfile.mkdtemp(prefix="lrc_tl_rerun_"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.errors import ResumeError
 from lrc_tl.experiments.sweep_at_kl import SteeringAtKl, steering_at_kl
 from lrc_tl.experiments.sweep_cells import CELL_COLUMNS
@@ -158,6 +159,7 @@ class SweepResult:
         """
         return compare_cells(self.rows, self.outcomes, a, b, metric=metric, reading=reading)
 
+    @numbers_checked
     def at_kl(self, nats: float = 0.7, *, methods: Sequence[str] | None = None) -> tuple[SteeringAtKl, ...]:
         """Each method's edits where their KL elsewhere is `nats`: hard and soft success at equal side effects.
 

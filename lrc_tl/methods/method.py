@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from lrc_tl.arguments.near_names import did_you_mean
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.relations.prompts import ObjectAggregation
 
@@ -17,6 +18,7 @@ OBJECT_SHARE = 0.72
 """Of the depth: the object layer of LREs where none is given, such as 13 of 18. Some methods have the last."""
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to make directions: what a caller must give for it, and what `lrc_tl.methods.fitting` does with that.

@@ -36,7 +36,7 @@ def offered(monkeypatch, capsys):
         (["rea"], ["read", "readout"]),
         (["read", "--con"], ["--concepts", "--concept"]),
         (["fit", "--relation", "city"], ["city_in_country"]),
-        (["fit", "--method", "lrc-m"], ["lrc-map", "lrc-map-given"]),
+        (["fit", "--method", "lrc-m"], ["lrc-map", "lrc-map-given", "lrc-map-combined"]),
         (["benchmark", "--preset", "table5"], ["table5", "table5-small"]),
         (["benchmark", "--methods", "lrc,sv"], ["lrc,svm"]),
         (["sweep", "--only", "city_in_country,company"], ["city_in_country,company_in_country"]),

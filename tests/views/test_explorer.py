@@ -158,6 +158,5 @@ def test_the_package_takes_the_page_along():
 
     root = Path(lrc.__file__).parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = project["tool"]["setuptools"]["package-data"]["lrc_tl"]
-    taken = {path for pattern in patterns for path in (root / "lrc_tl").glob(pattern)}
-    assert {SCRIPT, STYLE} <= taken
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["lrc_tl"]}  # with all that is in it
+    assert {SCRIPT, STYLE} <= set((root / "lrc_tl").rglob("explorer.*"))
