@@ -158,5 +158,6 @@ def test_the_package_takes_the_page_along():
 
     root = Path(lrc.__file__).parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["lrc_tl"]}  # with all that is in it
+    # With all that is in it.
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["lrc_tl"]}
     assert {SCRIPT, STYLE} <= set((root / "lrc_tl").rglob("explorer.*"))
