@@ -23,6 +23,7 @@ READY = {
     "sweep": ["--model", "m", "--subject-layers", "0", "--methods", "mean", "--dry-run"],
     "merge": ["shard", "--out", "whole"],
     "report": ["shard"],
+    "rerun": ["result.json"],
 }
 """Arguments with which nothing is wrong until the command runs."""
 
@@ -41,6 +42,7 @@ def folder(tmp_path, monkeypatch):
     }
     lrc.ConceptSet(directions).save(tmp_path / "c.safetensors")
     (tmp_path / "shard").mkdir()
+    (tmp_path / "result.json").write_text("{}")
     (tmp_path / "taken").mkdir()
     monkeypatch.chdir(tmp_path)
 

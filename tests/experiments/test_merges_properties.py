@@ -19,7 +19,7 @@ import lrc_tl as lrc
 from lrc_tl.experiments.resuming import StoredRecords
 from lrc_tl.experiments.sweep_merge import merge_sweeps
 from lrc_tl.experiments.sweep_result import SweepResult
-from lrc_tl.lre.embedding import combined
+from lrc_tl.lre.joining import combined
 
 FEW = settings(max_examples=12)  # each writes a few dozen files
 ORDERS = st.randoms(use_true_random=False)
