@@ -32,6 +32,9 @@ class _Running(threading.local):
 _running = _Running()
 _followers: dict[tuple[type, str], set[Session]] = {}
 _lock = threading.RLock()
+_LONGEST = 1.0
+"""Seconds for which the lock may be held. That takes microseconds, unless an interrupt kept its holder from giving
+it back: then there is a new one, or no other thread would ever follow again."""
 
 
 def generation_of(model: HookedModel) -> Generation | None:
@@ -46,7 +49,7 @@ def follow_generation(model: HookedModel, session: Session) -> None:
         if owner is None:
             continue
         session.undo_at_close(partial(_unfollow, owner, name, session))
-        with _lock:
+        with _brief_lock():
             _followers.setdefault((owner, name), set()).add(session)
             method = vars(owner)[name]
             if not hasattr(method, _ORIGINAL):
@@ -54,12 +57,22 @@ def follow_generation(model: HookedModel, session: Session) -> None:
 
 
 def _unfollow(owner: type, name: str, session: Session) -> None:
-    with _lock:
+    with _brief_lock():
         sessions = _followers.get((owner, name), set())
         sessions.discard(session)
         original = getattr(vars(owner)[name], _ORIGINAL, None)
         if not sessions and original is not None:
             setattr(owner, name, original)
+
+
+def _brief_lock() -> Any:
+    """The lock, free or of this thread; a new one where it was held for too long."""
+    global _lock
+    if _lock.acquire(timeout=_LONGEST):
+        _lock.release()
+    else:
+        _lock = threading.RLock()
+    return _lock
 
 
 def _followed(original: Callable[..., Any]) -> Callable[..., Any]:

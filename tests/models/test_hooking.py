@@ -15,6 +15,7 @@ from left_behind import left_on
 from tiny_steering import HOOK, TOKENS, WORDS, adding, generate, residuals, unit
 
 import lrc_tl as lrc
+from lrc_tl.models import following
 from lrc_tl.models.following import generation_of
 from lrc_tl.models.hooking import hooked_pass, hooks_on
 
@@ -422,3 +423,13 @@ def test_a_pass_of_another_thread_leaves_the_padding_side_of_a_generation_alone(
     for one, (text, kl) in zip(with_another, expected, strict=True):
         assert one.text == text
         assert torch.equal(one.kl, kl)
+
+
+def test_an_interrupt_that_kept_a_thread_from_giving_a_lock_back_stops_no_other(model, monkeypatch):
+    monkeypatch.setattr(following, "_lock", threading.RLock())
+    monkeypatch.setattr(following, "_LONGEST", 0.05)
+    before = left_on(model)
+    expected = steered_text(model, 9.0)
+    following._lock.acquire()  # and never given back
+    assert steered_text(model, 9.0) == expected
+    assert left_on(model) == before
