@@ -8,6 +8,7 @@ import pytest
 
 import lrc_tl
 
+pytest.importorskip("anywidget", reason="needs the extra notebook: all modules are imported")
 MODULES = [
     module.name for module in pkgutil.walk_packages(lrc_tl.__path__, "lrc_tl.") if "__main__" not in module.name
 ]

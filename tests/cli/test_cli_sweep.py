@@ -48,16 +48,22 @@ def test_a_sweep_of_shards_merged_is_the_whole_sweep_and_resumes(arguments, plac
     parts = [str(tmp_path / f"part{number}") for number in range(3)]
     assert main(["merge", *parts, "--out", str(tmp_path / "merged")]) == 0
     assert_same_rows(lrc.SweepResult.load(tmp_path / "merged"), whole)
-    assert main(["report", str(tmp_path / "merged"), "--out", str(tmp_path / "r.html")]) == 0
-    (command,) = re.findall("<pre>lrc-tl (sweep .*?)</pre>", (tmp_path / "r.html").read_text(encoding="utf-8"))
-    repeated = [str(place[1]) if word == "DIR" else word for word in shlex.split(html.unescape(command))]
-    assert main([*repeated, "--out", str(tmp_path / "repeated")]) == 0
-    assert_same_rows(lrc.SweepResult.load(tmp_path / "repeated"), whole)
     capsys.readouterr()
     assert main([*arguments, "--out", str(tmp_path / "whole")]) == 1
     assert "holds 4 finished units of an earlier sweep" in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "whole"), "--resume"]) == 0
     assert "0 units" in capsys.readouterr().out
+
+
+def test_the_command_in_a_report_repeats_its_sweep(arguments, place, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra plots")
+    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    whole = lrc.SweepResult.load(tmp_path / "whole")
+    assert main(["report", str(tmp_path / "whole"), "--out", str(tmp_path / "r.html")]) == 0
+    (command,) = re.findall("<pre>lrc-tl (sweep .*?)</pre>", (tmp_path / "r.html").read_text(encoding="utf-8"))
+    repeated = [str(place[1]) if word == "DIR" else word for word in shlex.split(html.unescape(command))]
+    assert main([*repeated, "--out", str(tmp_path / "repeated")]) == 0
+    assert_same_rows(lrc.SweepResult.load(tmp_path / "repeated"), whole)
 
 
 def test_a_dry_run_loads_no_model_and_writes_its_plan_alone(arguments, tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """What is made on a model of every family: kept, loaded, known again, used, and refused on another."""
 
 import copy
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -24,7 +25,11 @@ def test_directions_are_fitted_saved_loaded_and_used_on_the_same_model_only(case
     with torch.no_grad():
         for weight in changed.parameters():
             weight += 0.05 * torch.randn_like(weight)
-    with pytest.raises(lrc.errors.FingerprintMismatch, match="residuals of a fixed prompt"):
+    # TransformerLens 4 has functions of its own on OPT: under hooks another behaviour is warned about only.
+    has_hooks = case.name == "OPT" and version("transformer-lens") >= "4"
+    refused = pytest.raises(lrc.errors.FingerprintMismatch, match="residuals of a fixed prompt")
+    warned = pytest.warns(UserWarning, match="residuals of a fixed prompt")
+    with warned if has_hooks else refused:
         lrc.ConceptSet.load(path, model=changed)
 
 
