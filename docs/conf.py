@@ -69,7 +69,10 @@ nitpick_ignore_regex = [
         r"Tensor|Explorer|.*JsonForm.*|lrc_tl\..*\.(_\w+|Converted|Holds\w+|HasObject|SupportsHookNames)",
     ),
 ]
-suppress_warnings = []
+suppress_warnings = [
+    "mystnb.unknown_mime_type",  # of plotly, whose figures have a picture beside them
+    "ref.python",  # several attributes of one name (`object`), of which the text names none in particular
+]
 
 
 def write_pages(pages: dict[str, str]) -> None:
