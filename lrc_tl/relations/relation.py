@@ -25,8 +25,7 @@ from lrc_tl.relations.facts import (
 )
 from lrc_tl.relations.prompts import Prompt, spread_over_objects
 from lrc_tl.relations.saving import save_relation
-from lrc_tl.relations.shots import ShotPool
-from lrc_tl.relations.words import find_word
+from lrc_tl.relations.templates import filled_prompts
 
 KINDS = ("factual", "commonsense", "linguistic", "bias")
 
@@ -340,32 +339,13 @@ class Relation:
             raise ValueError(f"shots is {shots}; it must be 0 or more")
         if templates not in ("one", "all"):
             raise ValueError(f"templates is {templates!r}; it must be 'one' or 'all'")
-        source = shots_from.facts if shots_from is not None else self.shot_facts or self.facts
-        example_pool = ShotPool(source if shots else ())
-        pool = self.templates if shots else self.zero_shot_templates
-        prompts = []
-        for fact in self.facts:
-            # One generator per fact: adding or dropping a fact leaves the other zero-shot prompts as they were.
-            generator = _draws(seed, shots, fact)
-            chosen = pool if templates == "all" else [generator.choice(pool)]
-            plain = None
-            if shots:
-                plain = _prompt("", _draws(seed, 0, fact).choice(self.zero_shot_templates), fact, self)
-            for template in chosen:
-                examples = example_pool.draw(fact.subject, shots, generator)
-                if len(examples) < shots:
-                    raise ValueError(
-                        f"{shots} shots were asked for, but relation {self.name!r} has only {len(examples)} facts "
-                        f"to show that do not name the subject {fact.subject!r}; lower shots"
-                    )
-                lines = "".join(f"{_filled(template, shot)}{_joint(template)}{shot.object}\n" for shot in examples)
-                prompts.append(_prompt(lines, template, fact, self, zero_shot=plain))
-        return tuple(prompts)
-
-
-def _draws(seed: int, shots: int, fact: Fact) -> random.Random:
-    """The draws of template and examples for one fact."""
-    return random.Random(f"{seed}|{shots}|{fact.subject}|{fact.object}")
+        return filled_prompts(
+            self,
+            shots_from.facts if shots_from is not None else self.shot_facts or self.facts,
+            shots=shots,
+            seed=seed,
+            every_template=templates == "all",
+        )
 
 
 def _one_or_several(given: str | Sequence[str], name: str) -> tuple[str, ...]:
@@ -374,33 +354,3 @@ def _one_or_several(given: str | Sequence[str], name: str) -> tuple[str, ...]:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _joint(template: str) -> Literal[" ", ""]:
-    return "" if "\n" in template[len(template.rstrip()) :] else " "
-
-
-def _filled(template: str, fact: Fact) -> str:
-    filled = template.replace("{}", fact.subject)
-    return filled.rstrip() if _joint(template) else filled
-
-
-def _prompt(
-    examples: str, template: str, fact: Fact, relation: Relation, *, zero_shot: Prompt | None = None
-) -> Prompt:
-    text = examples + _filled(template, fact)
-    start = len(examples) + template.index("{}")
-    place = find_word(text, fact.subject)
-    return Prompt(
-        text=text,
-        subject=fact.subject,
-        object=fact.object,
-        relation=relation.name,
-        # Only where a template names the subject again or hides it from the rule, so that equal texts stay equal.
-        subject_start=None if place is not None and place[0] == start else start,
-        joint=_joint(template),
-        relation_objects=relation.all_objects,
-        relation_aliases=relation.aliases,
-        template=template,
-        zero_shot=zero_shot,
-    )

@@ -63,18 +63,6 @@ def test_the_hash_of_prompts_sees_the_joint_and_is_unchanged_without_one():
     assert prompt == replace(prompt, relation_objects=())
 
 
-@pytest.mark.parametrize("shots", [0, 1])
-def test_a_template_that_ends_in_a_line_break_is_final_and_others_are_joined_by_a_space(shots):
-    pairs = [("a", "x"), ("b", "y")]
-    chat, plain = (
-        lrc.Relation.from_pairs("r", pairs, templates=[template]).prompts(shots=shots)[0]
-        for template in ("<user>{}?\n<assistant>\n", "{} is  ")
-    )
-    assert chat.text == "<user>b?\n<assistant>\ny\n" * shots + "<user>a?\n<assistant>\n"
-    assert plain.text == "b is y\n" * shots + "a is"
-    assert (chat.joint, plain.joint) == ("", " ")
-
-
 def test_prompts_know_all_objects_of_their_relation_after_splits_and_samples():
     pairs = [(f"s{number}", f"o{number % 7}") for number in range(30)]
     relation = lrc.Relation.from_pairs("r", [*pairs, ("single", "once")], templates=["{} is"])

@@ -1,4 +1,4 @@
-"""Few-shot examples: the same draw as ever for relations of up to 1,000 facts, and linear time beyond."""
+"""Few-shot examples: never the tested subject, the same draw as ever up to 1,000 facts, and linear time beyond."""
 
 import hashlib
 import json
@@ -91,3 +91,26 @@ def test_too_few_facts_of_a_large_relation_are_counted():
         ValueError, match=r"5 shots were asked for, but relation 'r' has only 2 .* subject 'tested'"
     ):
         lrc.Relation.from_pairs("r", pairs, templates=["{} is"]).prompts(shots=5)
+
+
+def test_a_shot_never_names_the_tested_subject_as_its_object_or_within_a_longer_name():
+    pairs = [("hot", "cold"), ("cold", "HOT"), ("red hot", "icy"), ("hotel", "tent"), ("big", "small")]
+    relation = lrc.Relation.from_pairs("antonym", pairs, templates=["{} is not"])
+    for seed in range(20):
+        prompt = relation.prompts(shots=2, seed=seed)[0]
+        assert sorted(prompt.text.split("\n")[:-1]) == ["big is not small", "hotel is not tent"]
+
+
+def test_a_shot_never_names_the_tested_subject_in_another_spelling_of_its_accents():
+    pairs = [("São Paulo", "x"), ("b", "Sa\u0303o Paulo"), ("SA\u0303O PAULO city", "y"), ("c", "z")]
+    relation = lrc.Relation.from_pairs("r", pairs, templates=["{} is"])
+    for seed in range(10):
+        assert relation.prompts(shots=1, seed=seed)[0].text == "c is z\nSão Paulo is"
+    with pytest.raises(ValueError, match="has only 1 facts to show that do not name the subject 'São Paulo'"):
+        relation.prompts(shots=2)
+
+
+def test_more_shots_than_other_facts_is_an_error():
+    relation = lrc.Relation.from_pairs("r", [("a", "x"), ("b", "x")], templates=["{} is"])
+    with pytest.raises(ValueError, match=r"2 shots were asked for, but relation 'r' has only 1 .* subject 'a'"):
+        relation.prompts(shots=2)
