@@ -1,7 +1,7 @@
 """Disks that are full or read-only, processes that are killed or convert at once, clocks that go backwards.
 
-Elsewhere: interrupts at any line (`models/test_interrupts.py`), threads (`models/test_hooking.py`,
-`test_turns.py`), damaged conversions and weights (`models/test_models.py`, `models/test_mapped_weights.py`),
+Elsewhere: interrupts at any line (`models/test_interrupts.py`), threads (`models/test_hooks_in_threads.py`,
+`test_turns.py`), damaged conversions and weights (`models/test_packaged.py`, `models/test_mapped_weights.py`),
 killed runs and workers (`experiments/test_protocol_resume.py`, `experiments/test_sweep_workers.py`), no memory
 (`lre/test_robust_fits.py`).
 """
