@@ -71,7 +71,6 @@ nitpick_ignore_regex = [
 ]
 suppress_warnings = [
     "mystnb.unknown_mime_type",  # of plotly, whose figures need a script and are left out of the page
-    "ref.python",  # several attributes of one name (`object`), of which the text names none in particular
 ]
 
 

@@ -1,9 +1,12 @@
 """A Sphinx extension: sections of Google style in docstrings, and annotations as a reader wants them."""
 
+import builtins
 import re
 from typing import Any
 
+from docutils import nodes
 from pygments.lexers.special import TextLexer
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
@@ -28,7 +31,15 @@ def with_sections(app: Sphinx, what: str, name: str, value: Any, options: Any, l
         lines[:] = GoogleDocstring(list(lines), SECTIONS, app, what, name, value, options).lines()
 
 
+def without_links_to_builtins(app: Sphinx, doctree: nodes.document) -> None:
+    """Leave Python's own types in annotations as they are: `object` is none of the attributes of that name."""
+    for reference in list(doctree.findall(pending_xref)):
+        if reference.get("reftype") == "class" and reference["reftarget"] in vars(builtins):
+            reference.replace_self(reference.children)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_lexer("mermaid", TextLexer)  # drawn by a script elsewhere; shown as text here
     app.connect("autodoc-process-docstring", with_sections)
+    app.connect("doctree-read", without_links_to_builtins)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

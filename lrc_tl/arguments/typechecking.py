@@ -68,24 +68,40 @@ def _can_be_judged(hint: Any) -> bool:
 
 def _wrong(value: Any, hint: Any, name: str) -> str | None:
     """What is wrong with the value or the first of its items that does not fit; None: nothing."""
+    alternatives = tuple(_alternatives(hint))
+    containers = [each for each in alternatives if _holds_items(each) and isinstance(value, get_origin(each))]
+    if isinstance(value, str):  # whose items are texts again
+        containers = []
+    faults = (_wrong_item(value, container, name) for container in containers)
     if not is_bearable(value, hint, conf=_CONFIGURATION):
         # The first item may be the one that does not fit; it says more than its container.
-        items = next(filter(None, (_wrong_item(value, inner, name) for inner in _containers(value, hint))), None)
-        return items or f"{name} is {_described(value)}; it must be {_annotation(hint)}"
-    faults = [_wrong_item(value, inner, name) for inner in _containers(value, hint)]
-    return faults[0] if faults and all(faults) else None
+        return next(filter(None, faults), None) or f"{name} is {_described(value)}; it must be {_annotation(hint)}"
+    if not containers:
+        return None
+    # What fits an alternative that is judged whole need not fit the others: a pair, `tuple[int, int] | list[str]`.
+    others = (each for each in alternatives if each not in containers)
+    if any(is_bearable(value, each, conf=_CONFIGURATION) for each in others):
+        return None
+    wrong_items = list(faults)
+    return wrong_items[0] if all(wrong_items) else None
 
 
-def _containers(value: Any, hint: Any) -> Iterator[Any]:
-    """Those of the annotation's alternatives that are sequences or mappings, as the value is."""
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
+def _alternatives(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) in (Union, UnionType):
         for member in get_args(hint):
-            yield from _containers(value, member)
-    elif isinstance(origin, type) and issubclass(origin, (Sequence, Mapping)):
-        of_any_length = origin is not tuple or get_args(hint)[-1] is Ellipsis
-        if of_any_length and isinstance(value, origin):
-            yield hint
+            yield from _alternatives(member)
+    else:
+        yield hint
+
+
+def _holds_items(alternative: Any) -> bool:
+    """Whether it is a sequence or mapping of any length, of whose items beartype looks at one."""
+    origin = get_origin(alternative)
+    return (
+        isinstance(origin, type)
+        and issubclass(origin, (Sequence, Mapping))
+        and (origin is not tuple or get_args(alternative)[-1] is Ellipsis)
+    )
 
 
 def _wrong_item(value: Any, hint: Any, name: str) -> str | None:
@@ -96,9 +112,16 @@ def _wrong_item(value: Any, hint: Any, name: str) -> str | None:
         items += [(f"entry {key!r} of {name}", entry, inner[1]) for key, entry in value.items()]
     else:
         items = ((f"item {place} of {name}", item, inner[0]) for place, item in enumerate(value))
+    is_nested = any(_holds_items(each) for argument in inner for each in _alternatives(argument))
     for where, item, its_hint in items:
-        if not is_bearable(item, its_hint, conf=_CONFIGURATION):
-            return f"{where} is {_described(item)}; it must be {_annotation(its_hint)}"
+        if is_nested:
+            wrong = _wrong(item, its_hint, where)
+        elif is_bearable(item, its_hint, conf=_CONFIGURATION):
+            wrong = None
+        else:
+            wrong = f"{where} is {_described(item)}; it must be {_annotation(its_hint)}"
+        if wrong:
+            return wrong
     return None
 
 

@@ -217,7 +217,7 @@ function ranking(title, note, key, before, after, edit, isFresh) {
   return el("section", { class: "x-card", "data-stale": !isFresh }, el("h4", {}, title),
     before ? el("table", { class: "x-ranking" }, el("caption", { class: "x-sr" }, title), el("thead", {}, head), el("tbody", {}, rows))
       : el("p", { class: "x-empty" }, "Not read yet"),
-    el("p", { class: "x-note" }, more > 0 ? `${note} ${more} more objects are lower.` : note));
+    el("p", { class: "x-note" }, note, after ? el("span", { class: "x-bar" }, " The line marks where it was.") : null, more > 0 ? ` ${more} more objects are lower.` : ""));
 }
 
 // One panel of lines over strengths, drawn at the width that there is.
@@ -239,7 +239,7 @@ function chart(curve, width, { label, lines, ticks, write, y, chosen, pick }) {
     if (yes) drawing.append(el("svg:rect", { x: from, y: box.top, width: to - from, height: box.height - box.top - box.bottom, class: "x-says" }));
   });
   for (const tick of ticks) drawing.append(line(box.left, level(tick), box.left + inner, level(tick), "x-grid"), word(box.left - 6, level(tick) + 4, "end", write(tick)));
-  for (const tick of [1e-4, 1e-3, 1e-2, 1e-1, 1]) drawing.append(word(x(tick), box.height - 8, tick === 1 ? "end" : "middle", String(tick)));
+  for (const tick of inner < 200 ? [1e-4, 1e-2, 1] : [1e-4, 1e-3, 1e-2, 1e-1, 1]) drawing.append(word(x(tick), box.height - 8, tick === 1 ? "end" : "middle", String(tick)));
   if (chosen > 0) drawing.append(line(x(chosen), box.top, x(chosen), box.height - box.bottom, "x-chosen"));
   for (const { values, kind } of lines) {
     const points = values.map((value, at) => (value === null ? null : [x(curve.strengths[at]), level(value)])).filter(Boolean);
@@ -336,7 +336,7 @@ function render({ model, el: host }) {
     code.textContent = answer.code || "";
     if (view === "curve") {
       const open = curve.querySelector("details")?.open;
-      curve.replaceChildren(...curvePage(isEdit ? answer.curve : null, fresh("curve"), Number(form.all.strength.value), Math.max(240, curve.clientWidth || 600), form.setStrength));
+      curve.replaceChildren(...curvePage(isEdit ? answer.curve : null, fresh("curve"), Number(form.all.strength.value), Math.max(160, curve.clientWidth || 600), form.setStrength));
       if (open) curve.querySelector("details").open = true;
       return;
     }
@@ -358,7 +358,7 @@ function render({ model, el: host }) {
       ...(colours ? [colours] : []),
       el("div", { class: "x-cards" },
         ranking("What the model expects next", "Probability of each object behind the text.", "p", answer.before, rest, edit, fresh(isEdit ? "after" : "before")),
-        ranking(`What the concepts read at “${token}”`, "Score of each concept; the line marks where it was.", "score", answer.before, rest, edit, fresh(isEdit ? "after" : "before"))));
+        ranking(`What the concepts read at “${token}”`, "Score of each concept.", "score", answer.before, rest, edit, fresh(isEdit ? "after" : "before"))));
     if (hadFocus) edited.querySelector(`input[value="${CSS.escape(hadFocus)}"]`)?.focus();
   }
 

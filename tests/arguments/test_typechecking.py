@@ -68,6 +68,44 @@ def test_one_wrong_item_of_a_list_is_refused_wherever_it_stands(place):
         call(shares={**dict.fromkeys(range(9), 1.0), place: "much"})
 
 
+@checked
+def asked(
+    chat: str | Sequence[Mapping[str, str]] = "",
+    pair: tuple[int, int] | Sequence[str] = (),
+    rows: Mapping[str, Sequence[float]] | None = None,
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chat": "a text"}, {"chat": ""}, {"chat": [{"role": "user", "content": "a"}]}, {"chat": []},
+        {"pair": (1, 2)}, {"pair": ("a", "b", "c")}, {"pair": ["a"]}, {"rows": {"a": [1, 2.5], "b": ()}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_fits_one_alternative_need_not_fit_the_others(options):
+    asked(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chat": [{"role": "user"}, 3]}, r"item 1 of `chat` is 3 \(int\); it must be Mapping\[str, str\]"),
+        ({"chat": [{"role": "user", "content": 3}]}, r"entry 'content' of item 0 of `chat` is 3"),
+        ({"chat": 5}, r"`chat` is 5 \(int\); it must be str \| Sequence"),
+        ({"pair": (1, 2, 3)}, "item 0 of `pair` is 1"),
+        ({"pair": ("a", 2)}, "item 1 of `pair` is 2"),
+        ({"rows": {"a": [1, 2], "b": [1, 2, "x"]}}, "item 2 of entry 'b' of `rows` is 'x'"),
+        ({"rows": {"a": "xy"}}, "entry 'a' of `rows` is 'xy'"),
+    ],
+    ids=str,
+)
+def test_items_of_items_are_all_looked_at_and_the_first_that_does_not_fit_is_named(options, message):
+    with pytest.raises(TypeError, match=message):
+        asked(**options)
+
+
 def test_checks_leave_the_global_random_state_alone():
     read = lrc.methods.baseline_concepts  # what is imported at first use may draw
     random.seed(5)

@@ -385,7 +385,7 @@ def test_leaving_takes_every_listener_along(page):
 
 
 @pytest.mark.parametrize("view", ["edit", "curve"])
-@pytest.mark.parametrize("width", [1280, 768, 390, 290])
+@pytest.mark.parametrize("width", [1280, 768, 390, 290, 240])
 def test_nothing_is_cut_off_at_any_width(tab, tmp_path, width, view):
     tab.size(width, 900)
     show(tab, tmp_path, OFFER, {**WISH, "view": view}, ANSWER)
