@@ -9,6 +9,7 @@ from pygments.lexers.special import TextLexer
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.util.nodes import find_pending_xref_condition
 
 SECTIONS = Config(napoleon_use_rtype=False, napoleon_use_admonition_for_examples=False)
 
@@ -35,7 +36,7 @@ def without_links_to_builtins(app: Sphinx, doctree: nodes.document) -> None:
     """Leave Python's own types in annotations as they are: `object` is none of the attributes of that name."""
     for reference in list(doctree.findall(pending_xref)):
         if reference.get("reftype") == "class" and reference["reftarget"] in vars(builtins):
-            reference.replace_self(reference.children)
+            reference.replace_self((find_pending_xref_condition(reference, "resolved") or reference).children)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
