@@ -40,10 +40,6 @@ myst_links_external_new_tab = False
 # Notebooks are executed by `make notebooks`; here the copies that it left are shown.
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # would be loaded from another host
-nb_mime_priority_overrides = [
-    ("html", "application/vnd.jupyter.widget-view+json", None),
-    ("html", "application/vnd.plotly.v1+json", None),
-]
 
 # A single backtick in a docstring is a name where there is one of ours, else code.
 default_role = "py:obj"
@@ -68,9 +64,6 @@ nitpick_ignore_regex = [
         "py:class",
         r"Tensor|Explorer|.*JsonForm.*|lrc_tl\..*\.(_\w+|Converted|Holds\w+|HasObject|SupportsHookNames)",
     ),
-]
-suppress_warnings = [
-    "mystnb.unknown_mime_type",  # of plotly, whose figures need a script and are left out of the page
 ]
 
 

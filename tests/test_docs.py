@@ -244,12 +244,30 @@ def test_an_executed_notebook_is_shown_only_if_its_cells_are_the_same(tmp_path):
     sources.mkdir()
     runs.mkdir()
     (sources / "a.ipynb").write_text('{"cells": [{"source": ["1 + 1"]}]}')
-    (runs / "a.ipynb").write_text('{"cells": [{"source": "1 + 1", "outputs": ["2"]}]}')
+    (runs / "a.ipynb").write_text('{"cells": [{"source": "1 + 1", "outputs": [{"text": "2"}]}]}')
     (page,) = shown(sources, runs).values()
     assert "outputs" in page
     (sources / "a.ipynb").write_text('{"cells": [{"source": ["1 + 2"]}]}')
     (page,) = shown(sources, runs).values()
     assert "outputs" not in page
+
+
+def test_a_shown_notebook_has_drawings_and_no_progress_bars_and_needs_no_script():
+    shown = loaded(DOCS / "rendered_notebooks.py")
+    drawing = {"data": {shown.PLOTLY: {}, "text/html": ["<svg>", "</svg>"]}}
+    outputs = [
+        {"output_type": "stream", "text": "printed"},
+        {"data": {shown.WIDGET: {}, "text/plain": "Output()"}},
+        {"data": {"text/html": ['<pre style="x">', "</pre>\n"]}},
+        drawing,
+        {"data": {shown.PLOTLY: {}}},
+        {"data": {"text/html": "<pre>7</pre>"}},
+    ]
+    given = {"cells": [{"source": "# words"}, {"source": "1", "outputs": outputs}]}
+    words, code = shown.still(given)["cells"]
+    assert words == {"source": "# words"}
+    assert code["outputs"] == [outputs[0], {"data": {"text/html": ["<svg>", "</svg>"]}}, *outputs[4:]]
+    assert shown.PLOTLY in drawing["data"]
 
 
 @pytest.mark.parametrize(
@@ -264,3 +282,21 @@ def test_a_formula_that_cannot_be_converted_fails_the_build():
     errors = pytest.importorskip("sphinx.errors")
     with pytest.raises(errors.ExtensionError, match=r"unknownmacro"):
         loaded(DOCS / "native_math.py").as_mathml(r"\unknownmacro x", block=False)
+
+
+def test_pythons_own_types_in_annotations_lead_to_no_attribute_of_that_name():
+    addnodes = pytest.importorskip("sphinx.addnodes")
+    from docutils.nodes import Text, paragraph
+    from docutils.utils import new_document
+
+    def reference(target):
+        shown = [(target.split(".")[-1], "resolved"), (target, "*")]
+        parts = [addnodes.pending_xref_condition("", "", Text(text), condition=when) for text, when in shown]
+        return addnodes.pending_xref("", *parts, reftype="class", reftarget=target)
+
+    annotation = paragraph("", "", reference("object"), Text(" | "), reference("lrc_tl.Prompt"))
+    page = new_document("page")
+    page += annotation
+    loaded(DOCS / "docstrings.py").without_links_to_builtins(None, page)
+    assert [node["reftarget"] for node in page.findall(addnodes.pending_xref)] == ["lrc_tl.Prompt"]
+    assert annotation.astext().startswith("object | ")
