@@ -40,6 +40,7 @@ myst_links_external_new_tab = False
 # Notebooks are executed by `make notebooks`; here the copies that it left are shown.
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # would be loaded from another host
+nb_render_markdown_format = "myst"  # with tables
 
 # A single backtick in a docstring is a name where there is one of ours, else code.
 default_role = "py:obj"

@@ -23,17 +23,19 @@ _STYLE = """\
 .lrc-tl table.lrc-table{border-collapse:collapse;border:none;margin:.2em 0;font-size:.92em;color:inherit}
 .lrc-tl table.lrc-table tr{background:none}
 .lrc-tl table.lrc-table th,.lrc-tl table.lrc-table td{padding:.1em .6em;border:none;text-align:left;
-color:inherit;vertical-align:top;max-width:32em;white-space:pre-wrap;font-weight:normal;overflow-wrap:anywhere;
+color:inherit;vertical-align:top;max-width:32em;white-space:pre-wrap;font-weight:normal;overflow-wrap:break-word;
 min-width:1.2em}
 .lrc-tl table.lrc-table td,.lrc-tl table.lrc-table th{border-bottom:1px solid rgba(128,128,128,.25)}
 .lrc-tl table.lrc-table thead th,.lrc-tl table.lrc-table th.lrc-name{opacity:.75}
 .lrc-tl table.lrc-table .lrc-number{text-align:right;font-variant-numeric:tabular-nums}
+.lrc-tl table.lrc-table td.lrc-number{white-space:nowrap}
 .lrc-tl table.lrc-map th,.lrc-tl table.lrc-map td{border:none;padding:.05em .3em;font-size:.88em}
 .lrc-tl table.lrc-map td{text-align:right;font-variant-numeric:tabular-nums}
 .lrc-tl table.lrc-map th.lrc-corner{max-width:14em}
 .lrc-tl .lrc-text{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7}
 .lrc-tl .lrc-text span{border-radius:2px}
 .lrc-tl .lrc-special{opacity:.5}
+.lrc-tl .lrc-barred{white-space:nowrap}
 .lrc-tl .lrc-bar{display:inline-block;height:.75em;vertical-align:baseline;border-radius:1px}
 .lrc-tl svg{overflow:visible}
 .lrc-tl svg text{fill:currentColor;font-size:10px;opacity:.8}

@@ -54,7 +54,7 @@ def bar(value: float, scale: float) -> Html:
     share = min(abs(value) / scale, 1.0) if scale and math.isfinite(value) else 0.0
     tint = POSITIVE if value >= 0 else NEGATIVE
     drawn = f'<span class="lrc-bar" style="width:{share * _BAR:.2f}em;background:rgba({tint},.6)"></span>'
-    return Html(f"{drawn} {html_of(number(value))}")
+    return Html(f'<span class="lrc-barred">{drawn} {html_of(number(value))}</span>')
 
 
 def bars(entries: Sequence[tuple[str, float]], *, most: int = MOST_ROWS) -> Html:

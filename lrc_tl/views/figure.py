@@ -209,9 +209,11 @@ class Figure:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         bundle: dict[str, Any] = {"text/plain": self.title}
         if is_installed("matplotlib"):
-            bundle["text/html"] = (
-                f'<div style="max-width:{self.width * 96:.0f}px">{self.svg(name=_unique())}</div>'
-            )
+            # On a narrow page it is scrolled rather than drawn too small to be read.
+            full = f"{self.width * 96:.0f}px"
+            style = f"max-width:{full};min-width:min({full},34em)"
+            drawing = f'<div style="{style}">{self.svg(name=_unique())}</div>'
+            bundle["text/html"] = f'<div style="overflow-x:auto">{drawing}</div>'
         if is_installed("plotly"):
             # A front end without plotly takes the drawing instead; none has to fetch anything.
             bundle["application/vnd.plotly.v1+json"] = json.loads(self.plotly().to_json())
