@@ -144,7 +144,8 @@ def test_a_strength_calibration_shows_its_curve_and_marks_the_choice():
         row = shown[f"{point.strength:.4g}"]
         assert row[:2] == [f"{point.success_rate:.4g}", f"{point.kl:.4g}"]
     assert shown["0.01"][-1] == "chosen"
-    assert shown["0.03"][-1] == "kl"
+    assert shown["0.03"][-1] == "over the limit: kl"
+    assert shown["0.1"][-1] == "over the limit: kl, perplexity ratio"
     assert len(repr(calibration).splitlines()) == 2
     assert len(str(calibration).splitlines()) == 2 + 1 + 6
     unreached = dataclasses.replace(calibration, strength=None)

@@ -39,13 +39,14 @@ def running_text(
     """The text with each token in the colour of its value, and the value on hover; special tokens are pale."""
     pale = frozenset(special)
     spans = [
-        f'<span class="lrc-special" title="{value:+.7g}">{token_html(token, breaks=True)}</span>'
+        f'<span style="opacity:.5" title="{value:+.7g}">{token_html(token, breaks=True)}</span>'
         if place in pale
         else f'<span style="background:{colour(value, scale)}" title="{value:+.7g}">'
         f"{token_html(token, breaks=True)}</span>"
         for place, (token, value) in enumerate(zip(tokens, values, strict=True))
     ]
-    return Html(f'<div class="lrc-text" dir="auto">{"".join(spans)}</div>')
+    looks = "white-space:pre-wrap;overflow-wrap:anywhere"
+    return Html(f'<div class="lrc-text" dir="auto" style="{looks}">{"".join(spans)}</div>')
 
 
 def rows_under_text(
