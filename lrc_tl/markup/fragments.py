@@ -55,6 +55,11 @@ def number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else str(value)
 
 
+def counted(number: int, word: str) -> str:
+    """`1 relation`, `2 relations`."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 def html_of(value: Cell) -> Html:
     """Markup that shows the value; control characters and marks of direction are seen as escapes."""
     if isinstance(value, Html):
