@@ -80,7 +80,7 @@ def curves(
             drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{tint}"/>')
             words.append(_hover(x, y, f"{name} at {number(at)}: {number(value)}"))
         drawn.append(_line(points, tint))
-    below = height + 2
+    below = height + 5
     words += [
         _label(0, below, number(over[0])),
         _label(_WIDTH / 3, below, along, align="center"),

@@ -86,7 +86,7 @@ def rows_under_text(
 def _token_class(place: int, pale: Collection[int], underlined: Collection[int]) -> str:
     if place in pale:
         return ' class="lrc-special"'
-    return ' style="text-decoration:underline;text-underline-offset:3px"' if place in underlined else ""
+    return ' style="text-decoration:underline"' if place in underlined else ""
 
 
 def _lines(tokens: Sequence[str], *, least: int) -> list[tuple[int, int]]:
