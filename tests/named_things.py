@@ -29,6 +29,8 @@ OTHERS = {
     "NO_COLOR",
     "linear-relational",
     ".venv",
+    ".venv/bin/jupyter lab notebooks",
+    "jupyter lab",
     "lrc_tl",
     "build/docs",
     "-1",
@@ -38,7 +40,7 @@ OTHERS = {
     "{layer: vector}",
     "JacobianLens",
 }
-"""Spans that name nothing of the library: packages, folders, values."""
+"""Spans that name nothing of the library: packages, folders, values, programs of others."""
 EXTRAS = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 VARIABLES = {

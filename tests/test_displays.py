@@ -144,7 +144,8 @@ def test_a_strength_calibration_shows_its_curve_and_marks_the_choice():
         row = shown[f"{point.strength:.4g}"]
         assert row[:2] == [f"{point.success_rate:.4g}", f"{point.kl:.4g}"]
     assert shown["0.01"][-1] == "chosen"
-    assert shown["0.03"][-1] == "kl"
+    assert shown["0.03"][-1] == "over the limit: kl"
+    assert shown["0.1"][-1] == "over the limit: kl, perplexity ratio"
     assert len(repr(calibration).splitlines()) == 2
     assert len(str(calibration).splitlines()) == 2 + 1 + 6
     unreached = dataclasses.replace(calibration, strength=None)
@@ -192,7 +193,7 @@ def test_a_protocol_result_shows_means_and_intervals():
         assert name in shown
     empty = lrc.ProtocolResult(records=(), methods=("lrc",))
     assert "on 0 relations" in seen(empty).whole
-    assert repr(empty) == "ProtocolResult(1 methods, 0 relations, 0 seeds)"
+    assert repr(empty) == "ProtocolResult(1 method, 0 relations, 0 seeds)"
 
 
 def test_a_sweep_shows_its_best_cells_and_a_comparison_what_tells_two_apart():
@@ -208,7 +209,7 @@ def test_a_sweep_shows_its_best_cells_and_a_comparison_what_tells_two_apart():
         ]
     compared = sweep.compare({"method": "lrc", "rank": 2}, "svm")
     shown = fields(compared)
-    assert shown[""] == ["method", "object layer", "rank", "n lre prompts", "value"]
+    assert shown[""] == ["method", "object layer", "rank", "LRE prompts", "value"]
     assert shown["a"] == ["lrc", "2", "2", "4", " 0.9"]
     assert shown["b"] == ["svm", "-", "-", "-", " 0.7"]
     assert shown["a less b"] == [f"{compared.difference:+.3f}"]

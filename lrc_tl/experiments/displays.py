@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lrc_tl.markup.fragments import Cell, display, note
+from lrc_tl.markup.fragments import Cell, counted, display, note
 from lrc_tl.markup.tables import bar, table
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def protocol_html(self: "ProtocolResult") -> str:
     if self.relations_left_out:
         parts.append(table(["left out", "why"], [[*entry] for entry in self.relations_left_out.items()], most=5))
     return display(
-        f"{len(self.methods)} methods on {self.n_relations} relations with {len(self.seeds)} seeds",
+        f"{counted(len(self.methods), 'method')} on {counted(self.n_relations, 'relation')} with "
+        f"{counted(len(self.seeds), 'seed')}",
         *parts,
         note(
             "Means over relations, intervals by bootstrap over relations. .to_markdown() and .to_frame() say more."
@@ -32,7 +33,8 @@ def protocol_html(self: "ProtocolResult") -> str:
 
 def protocol_text(self: "ProtocolResult") -> str:
     """A line, and one for each of the first methods."""
-    head = f"ProtocolResult({len(self.methods)} methods, {self.n_relations} relations, {len(self.seeds)} seeds)"
+    counts = ((len(self.methods), "method"), (self.n_relations, "relation"), (len(self.seeds), "seed"))
+    head = f"ProtocolResult({', '.join(counted(number, word) for number, word in counts)})"
     means = self.summaries(interval=False) if self.n_relations else []
     lines = [
         f"  {method['method']}: accuracy {method['accuracy']['mean']:.3f}, "

@@ -37,7 +37,7 @@ def sweep_html(result: "SweepResult") -> str:
         shown = [name for name in _OF_A_CELL if best[name].notna().any()]
         head = [
             "method",
-            *(name.replace("_", " ") for name in shown),
+            *map(_head, shown),
             "validation",
             "test",
             "95 % interval",
@@ -81,7 +81,7 @@ def comparison_html(self: "SweepComparison") -> str:
     reading = f" ({self.reading})" if self.reading else ""
     return display(
         f"{self.metric.replace('_', ' ')}{reading} of two cells on the same {self.n} outcomes",
-        table(["", *(name.replace("_", " ") for name in differing), "value"], rows),
+        table(["", *map(_head, differing), "value"], rows),
         pairs(
             {
                 "a less b": f"{self.difference:+.3f}",
@@ -126,3 +126,7 @@ def _cell(value: Any) -> Cell:
     if isinstance(value, str):
         return value
     return number(float(value)) if float(value) != int(value) else int(value)
+
+
+def _head(name: str) -> str:
+    return "LRE prompts" if name == "n_lre_prompts" else name.replace("_", " ")

@@ -1,12 +1,21 @@
-"""Lines as inline SVG: a sparkline, and curves over a logarithmic axis. Plain numbers in, markup out."""
+"""Lines as small pictures: a sparkline, and curves over a logarithmic axis. Plain numbers in, markup out.
+
+The lines are an image within the markup, and all text stands over it as HTML: in a notebook that is not trusted,
+JupyterLab removes inline SVG, but leaves the words of SVG standing in the middle of the page.
+"""
 
 import math
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
-from lrc_tl.markup.fragments import NEGATIVE, POSITIVE, Html, html_of, number
+from lrc_tl.markup.fragments import NEGATIVE, NEUTRAL, POSITIVE, Html, html_of, number
 
 _WIDTH, _HEIGHT = 220, 44
-_COLOURS = (f"rgb({POSITIVE})", f"rgb({NEGATIVE})", "currentColor")
+_ROOM = 4
+"""Pixels around the lines, so that a dot at the edge is whole."""
+_LABEL = 10
+"""Pixels: size of the letters at an axis."""
+_COLOURS = (f"rgb({POSITIVE})", f"rgb({NEGATIVE})", f"rgb({NEUTRAL})")
 
 
 def sparkline(values: Sequence[float], *, logarithmic: bool = False) -> Html:
@@ -23,12 +32,11 @@ def sparkline(values: Sequence[float], *, logarithmic: bool = False) -> Html:
     low, high = min(heights.values()), max(heights.values())
     points = [(_along(place, 0, max(len(values) - 1, 1)), _down(heights[place], low, high)) for place in places]
     step = -(-len(places) // 200)
-    hovers = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="transparent"><title>{place + 1}: '
-        f"{html_of(number(values[place]))}</title></circle>"
+    hovers = [
+        _hover(x, y, f"{place + 1}: {number(values[place])}")
         for place, (x, y) in list(zip(places, points, strict=True))[::step]
-    )
-    return Html(f"{_svg(_HEIGHT)}{_line(points, _COLOURS[0])}{hovers}</svg>")
+    ]
+    return _over(_image(_HEIGHT, [_line(points, _COLOURS[0])], "a line"), hovers, _HEIGHT)
 
 
 def curves(
@@ -53,41 +61,68 @@ def curves(
         return Html("")
     low, high = math.log10(over[0]), math.log10(over[-1])
     height = 2.5 * _HEIGHT
-    parts = [_svg(height + 14)]
+    drawn, words = [], []
     if marked is not None and marked > 0:
         x = _along(math.log10(marked), low, high)
-        parts.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height:.0f}" stroke="currentColor" ')
-        parts.append(f'stroke-dasharray="3 3"><title>{html_of(number(marked))}</title></line>')
+        drawn.append(
+            f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height:.0f}" stroke="rgb({NEUTRAL})" '
+            'stroke-dasharray="3 3"/>'
+        )
+        words.append(_hover(x, height / 2, number(marked)))
     for (name, values), tint in zip(lines.items(), _COLOURS, strict=False):
-        points, dots = [], []
+        points = []
         for at, value in zip(over, values, strict=True):
             if value is None or math.isnan(value):
                 continue
             x = _along(math.log10(at), low, high)
             y = (1 - min(max(value / highest, 0.0), 1.0)) * height
             points.append((x, y))
-            dots.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{tint}"><title>{html_of(name)} at '
-                f"{html_of(number(at))}: {html_of(number(value))}</title></circle>"
-            )
-        parts += [_line(points, tint), *dots]
-    parts.append(f'<text x="0" y="{height + 12:.0f}">{html_of(number(over[0]))}</text>')
-    parts.append(f'<text x="{_WIDTH}" y="{height + 12:.0f}" text-anchor="end">{html_of(number(over[-1]))}</text>')
-    parts.append(f'<text x="{_WIDTH / 2}" y="{height + 12:.0f}" text-anchor="middle">{html_of(along)}</text>')
-    parts.append(f'<text x="{_WIDTH + 4}" y="9">{html_of(number(highest))}</text>')
-    parts.append(f'<text x="{_WIDTH + 4}" y="{height:.0f}">0</text></svg>')
+            drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{tint}"/>')
+            words.append(_hover(x, y, f"{name} at {number(at)}: {number(value)}"))
+        drawn.append(_line(points, tint))
+    below = height + 5
+    words += [
+        _label(0, below, number(over[0])),
+        _label(_WIDTH / 3, below, along, align="center"),
+        _label(2 * _WIDTH / 3, below, number(over[-1]), align="right"),
+        _label(_WIDTH + 6, -_LABEL / 2, number(highest)),
+        _label(_WIDTH + 6, height - _LABEL / 2, "0"),
+    ]
+    picture = _over(_image(height, drawn, f"{', '.join(lines)} over {along}"), words, below + 1.5 * _LABEL)
     keys = "".join(
         f'<span style="color:{tint}">●</span> {html_of(name)} &nbsp;'
         for name, tint in zip(lines, _COLOURS, strict=False)
     )
-    return Html(f'<div>{"".join(parts)}</div><div class="lrc-note">{keys}</div>')
+    return Html(f'{picture}<div class="lrc-note">{keys}</div>')
 
 
-def _svg(height: float) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 60}" height="{height:.0f}" '
-        f'viewBox="0 0 {_WIDTH + 60} {height:.0f}" role="img">'
+def _image(height: float, drawn: Sequence[str], words: str) -> str:
+    width, tall = _WIDTH + 2 * _ROOM, height + 2 * _ROOM
+    box = f'width="{width}" height="{tall:.0f}"'
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} viewBox="-{_ROOM} -{_ROOM} {width} {tall:.0f}">'
+        f"{''.join(drawn)}</svg>"
     )
+    source = f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}"
+    return f'<img alt="{html_of(words)}" {box} style="display:block;margin:0;max-width:none" src="{source}"/>'
+
+
+def _over(image: str, words: Sequence[str], height: float) -> Html:
+    """The image, and what stands over it."""
+    size = f"width:{_WIDTH + 60:.0f}px;height:{height + 2 * _ROOM:.0f}px"
+    return Html(f'<div style="position:relative;margin:.4em 0 .2em;{size}">{image}{"".join(words)}</div>')
+
+
+def _hover(x: float, y: float, words: str) -> str:
+    """Around a point eight pixels wide and high; the point lies `_ROOM` from the corner of the image."""
+    place = f"position:absolute;left:{x + _ROOM - 4:.1f}px;top:{y + _ROOM - 4:.1f}px"
+    return f'<span title="{html_of(words)}" style="{place};width:8px;height:8px"></span>'
+
+
+def _label(x: float, y: float, words: str, *, align: str = "left") -> str:
+    place = f"position:absolute;left:{x + _ROOM:.0f}px;top:{y + _ROOM:.0f}px;width:{_WIDTH / 3:.0f}px"
+    looks = f"font-size:{_LABEL}px;line-height:1;white-space:nowrap;opacity:.8;text-align:{align}"
+    return f'<span style="{place};{looks}">{html_of(words)}</span>'
 
 
 def _line(points: Sequence[tuple[float, float]], tint: str) -> str:

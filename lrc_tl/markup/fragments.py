@@ -19,7 +19,6 @@ _STYLE = """\
 .lrc-tl{line-height:1.45;text-align:left;overflow-x:auto;max-width:100%;padding:.2em 0}
 .lrc-tl .lrc-head{margin-bottom:.25em}
 .lrc-tl .lrc-note{opacity:.7;font-size:.88em}
-.lrc-tl .lrc-parts{display:flex;flex-wrap:wrap;gap:.4em 2em;align-items:flex-start}
 .lrc-tl table.lrc-table{border-collapse:collapse;border:none;margin:.2em 0;font-size:.92em;color:inherit}
 .lrc-tl table.lrc-table tr{background:none}
 .lrc-tl table.lrc-table th,.lrc-tl table.lrc-table td{padding:.1em .6em;border:none;text-align:left;
@@ -31,14 +30,11 @@ min-width:1.2em}
 .lrc-tl table.lrc-table td.lrc-number{white-space:nowrap}
 .lrc-tl table.lrc-map th,.lrc-tl table.lrc-map td{border:none;padding:.05em .3em;font-size:.88em}
 .lrc-tl table.lrc-map td{text-align:right;font-variant-numeric:tabular-nums}
+.lrc-tl table.lrc-map td,.lrc-tl table.lrc-map thead th{white-space:pre;overflow:hidden;text-overflow:ellipsis}
 .lrc-tl table.lrc-map th.lrc-corner{max-width:14em}
-.lrc-tl .lrc-text{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7}
+.lrc-tl .lrc-text{line-height:1.7}
 .lrc-tl .lrc-text span{border-radius:2px}
 .lrc-tl .lrc-special{opacity:.5}
-.lrc-tl .lrc-barred{white-space:nowrap}
-.lrc-tl .lrc-bar{display:inline-block;height:.75em;vertical-align:baseline;border-radius:1px}
-.lrc-tl svg{overflow:visible}
-.lrc-tl svg text{fill:currentColor;font-size:10px;opacity:.8}
 """
 
 
@@ -57,6 +53,11 @@ def number(value: float) -> str:
     if isinstance(value, int):  # bool too
         return str(value)
     return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 relation`, `2 relations`."""
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def html_of(value: Cell) -> Html:
@@ -88,10 +89,15 @@ def note(text: str) -> Html:
 
 def side_by_side(*parts: Html) -> Html:
     """Parts beside each other where there is room."""
-    return Html(f'<div class="lrc-parts">{"".join(f"<div>{part}</div>" for part in parts)}</div>')
+    inner = "".join(f"<div>{part}</div>" for part in parts)
+    return Html(f'<div style="display:flex;flex-wrap:wrap;gap:.4em 2em;align-items:flex-start">{inner}</div>')
 
 
 def display(title: Cell, *parts: Html) -> str:
-    """A whole display: a title, then parts below each other. It brings its style along and loads nothing."""
+    """A whole display: a title, then parts below each other. It brings its style along and loads nothing.
+
+    JupyterLab removes the style from notebooks that are not trusted, so what would not be readable without it
+    (white space, bars, pictures) has its style in its own tags.
+    """
     head = f'<div class="lrc-head"><b>{html_of(title)}</b></div>'
     return f'<div class="lrc-tl"><style>{_STYLE}</style>{head}{"".join(parts)}</div>'

@@ -22,6 +22,8 @@ MOST_IN_MAP = 16
 _MOST_WORDS = 64, 32
 """Rows and columns of a map of words."""
 _TO_THE_RIGHT = ' class="lrc-number"'
+_TO_THE_LEFT = ' style="text-align:left"'
+_TEXT = ' dir="auto" style="text-align:left;white-space:pre-wrap"'
 _BAR = 9.0
 """Length of the longest bar, in em."""
 
@@ -31,7 +33,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, most: int = MO
     all_rows = list(rows)
     right = [_is_numeric(column) for column in zip(*all_rows, strict=True)] or [False] * len(head)
     heads = "".join(
-        f"<th{_TO_THE_RIGHT * to_right}>{html_of(text)}</th>" for text, to_right in zip(head, right, strict=True)
+        f"<th{_TO_THE_RIGHT if to_right else _TO_THE_LEFT}>{html_of(text)}</th>"
+        for text, to_right in zip(head, right, strict=True)
     )
     lines = [f'<table class="lrc-table"><thead><tr>{heads}</tr></thead><tbody>']
     lines += [f"<tr>{''.join(map(_cell, row, right))}</tr>" for row in all_rows[:most]]
@@ -42,7 +45,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, most: int = MO
 def pairs(entries: Mapping[str, Cell]) -> Html:
     """A table of names and values; entries that are None are not shown."""
     lines = [
-        f'<tr><th class="lrc-name">{html_of(name)}</th><td dir="auto">{html_of(value)}</td></tr>'
+        f'<tr><th class="lrc-name"{_TO_THE_LEFT}>{html_of(name)}</th><td{_TEXT}>{html_of(value)}</td></tr>'
         for name, value in entries.items()
         if value is not None
     ]
@@ -53,15 +56,16 @@ def bar(value: float, scale: float) -> Html:
     """The value with a bar, of full length at `scale`; negative ones in another colour."""
     share = min(abs(value) / scale, 1.0) if scale and math.isfinite(value) else 0.0
     tint = POSITIVE if value >= 0 else NEGATIVE
-    drawn = f'<span class="lrc-bar" style="width:{share * _BAR:.2f}em;background:rgba({tint},.6)"></span>'
-    return Html(f'<span class="lrc-barred">{drawn} {html_of(number(value))}</span>')
+    looks = f"display:inline-block;height:.75em;width:{share * _BAR:.2f}em;background:rgba({tint},.6)"
+    drawn = f'<span style="{looks}"></span>'
+    return Html(f'<span style="white-space:nowrap">{drawn} {html_of(number(value))}</span>')
 
 
 def bars(entries: Sequence[tuple[str, float]], *, most: int = MOST_ROWS) -> Html:
     """Names with bars, in their order, all on one scale."""
     scale = max((abs(value) for _, value in entries if math.isfinite(value)), default=0.0)
     lines = [
-        f'<tr><td dir="auto">{html_of(name)}</td><td>{bar(value, scale)}</td></tr>'
+        f"<tr><td{_TEXT}>{html_of(name)}</td><td{_TO_THE_LEFT}>{bar(value, scale)}</td></tr>"
         for name, value in entries[:most]
     ]
     return joined(
@@ -81,7 +85,9 @@ def heat_map(
     """
     same = list(rows) == list(columns)
     heads = [
-        f'<th title="{html_of(name)}">{place + 1}</th>' if same else f'<th dir="auto">{html_of(name)}</th>'
+        f'<th{_TO_THE_RIGHT} title="{html_of(name)}">{place + 1}</th>'
+        if same
+        else f'<th dir="auto">{html_of(name)}</th>'
         for place, name in enumerate(columns[:MOST_IN_MAP])
     ]
     lines = [f'<table class="lrc-table lrc-map"><thead><tr><th></th>{"".join(heads)}</tr></thead><tbody>']
@@ -135,7 +141,7 @@ def left_out(count: int, what: str) -> Html:
 
 
 def _cell(value: Cell, to_right: bool) -> str:
-    kind = _TO_THE_RIGHT if to_right else ' dir="auto"'
+    kind = _TO_THE_RIGHT if to_right else _TEXT
     return f"<td{kind}>{html_of(value)}</td>"
 
 

@@ -39,13 +39,14 @@ def running_text(
     """The text with each token in the colour of its value, and the value on hover; special tokens are pale."""
     pale = frozenset(special)
     spans = [
-        f'<span class="lrc-special" title="{value:+.7g}">{token_html(token, breaks=True)}</span>'
+        f'<span style="opacity:.5" title="{value:+.7g}">{token_html(token, breaks=True)}</span>'
         if place in pale
         else f'<span style="background:{colour(value, scale)}" title="{value:+.7g}">'
         f"{token_html(token, breaks=True)}</span>"
         for place, (token, value) in enumerate(zip(tokens, values, strict=True))
     ]
-    return Html(f'<div class="lrc-text" dir="auto">{"".join(spans)}</div>')
+    looks = "white-space:pre-wrap;overflow-wrap:anywhere"
+    return Html(f'<div class="lrc-text" dir="auto" style="{looks}">{"".join(spans)}</div>')
 
 
 def rows_under_text(
@@ -85,7 +86,7 @@ def rows_under_text(
 def _token_class(place: int, pale: Collection[int], underlined: Collection[int]) -> str:
     if place in pale:
         return ' class="lrc-special"'
-    return ' style="text-decoration:underline;text-underline-offset:3px"' if place in underlined else ""
+    return ' style="text-decoration:underline"' if place in underlined else ""
 
 
 def _lines(tokens: Sequence[str], *, least: int) -> list[tuple[int, int]]:

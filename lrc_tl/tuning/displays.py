@@ -77,7 +77,7 @@ def strength_html(self: "StrengthCalibration") -> str:
             point.kl,
             point.perplexity_ratio,
             point.repetition,
-            "chosen" if point.strength == self.strength else ", ".join(point.broken),
+            "chosen" if point.strength == self.strength else _beyond(point.broken),
         ]
         for point in (self.unsteered, *self.points)
     ]
@@ -93,6 +93,10 @@ def strength_html(self: "StrengthCalibration") -> str:
         side_by_side(success, side),
         table(["strength", "success rate", "KL", "perplexity ratio", "repetition", ""], rows),
     )
+
+
+def _beyond(limits: tuple[str, ...]) -> str:
+    return f"over the limit: {', '.join(limits).replace('_', ' ')}" if limits else ""
 
 
 def _or_dash(value: float | None) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.experiments.result import ProtocolResult
+from lrc_tl.markup.fragments import counted
 from lrc_tl.views.aggregating import (
     WORDS,
     at_one_setting,
@@ -25,7 +26,6 @@ Swept: TypeAlias = Literal["subject_layer", "object_layer", "rank"]
 SHARE = (-0.03, 1.03)
 _LINES = ("accuracy", "causality")
 """Of the paper's figure 7."""
-BANDS = "Bands: 95 % bootstrap intervals over relations."
 
 
 def plot_layer_grid(
@@ -71,9 +71,9 @@ def plot_layer_grid(
     columns = min(len(panels), 3)
     widest = max(len(panel.heat_map.x_names) for panel in panels if panel.heat_map)
     tallest = max(len(panel.heat_map.y_names) for panel in panels if panel.heat_map)
-    marks = (
-        "\u2605 and frame: the best cell. \u25cb: cells whose difference from it has a 95 % interval that holds 0."
-    )
+    marks = "\u2605 and frame: the best cell."
+    if any(panel.heat_map.near for panel in panels if panel.heat_map):
+        marks += " \u25cb: cells whose difference from it has a 95 % interval that holds 0."
     return Figure(
         title=_titled(metric, reading, "subject by object layer"),
         panels=tuple(panels),
@@ -230,7 +230,11 @@ def _lines(frame: pd.DataFrame, *, over: Swept, metrics: Sequence[str] | None, r
         title=f"{of_what} over {WORDS.get(over, over)}s",
         panels=tuple(panels),
         note=joined(
-            averaged(measured(rows, names[0], reading)), choice, missing, BANDS, *reading_note(names, reading)
+            averaged(measured(rows, names[0], reading)),
+            choice,
+            missing,
+            bands(*tables.values()),
+            *reading_note(names, reading),
         ),
         **laid_out(len(panels)),
     )
@@ -314,11 +318,6 @@ def interval_text(row: Mapping[str, Any]) -> str:
     return f"{short_number(row['mean'])}{inside}{over}"
 
 
-def counted(number: int, word: str) -> str:
-    """`1 relation`, `2 relations`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
 def value_axis(metric: str) -> Axis:
     """The y axis of a metric: shares from 0 to 1."""
     kind = metric_of(metric)
@@ -334,6 +333,12 @@ def laid_out(panels: int) -> dict[str, Any]:
 def joined(*sentences: str) -> str:
     """A note: sentences one after the other, each with its full stop."""
     return " ".join(text if text.endswith(".") else f"{text}." for text in sentences if text)
+
+
+def bands(*tables: pd.DataFrame) -> str:
+    """What the bands of a figure are, where there are any: one relation has no interval."""
+    drawn = any(table["low"].notna().any() for table in tables)
+    return "Bands: 95 % bootstrap intervals over relations." if drawn else ""
 
 
 def reading_note(metrics: Sequence[str], reading: str) -> list[str]:

@@ -6,13 +6,13 @@ from typing import Any, Literal
 import pandas as pd
 
 from lrc_tl.arguments.sequences import as_tuple
+from lrc_tl.markup.fragments import counted
 from lrc_tl.numerics.statistics import bootstrap_interval
 from lrc_tl.views.aggregating import at_one_setting, averaged, over_relations, over_seeds, with_intervals
 from lrc_tl.views.figure import Axis, Figure, Panel, Series, Spans, log_axis, short_number
 from lrc_tl.views.layer_figures import (
-    BANDS,
     SHARE,
-    counted,
+    bands,
     interval_text,
     joined,
     laid_out,
@@ -74,7 +74,7 @@ def plot_curves(
     for name in effects:
         means = over_relations(measured(rows, name), ["method", "beta"])
         table = table.merge(means.rename(columns={"mean": name})[["method", "beta", name]], how="left")
-    return _curves_figure(table, metric=metric, below=below, note=joined(averaged(rows), choice, BANDS))
+    return _curves_figure(table, metric=metric, below=below, note=joined(averaged(rows), choice, bands(table)))
 
 
 def plot_curve_summaries(
@@ -106,7 +106,7 @@ def plot_curve_summaries(
         **{name: table[name].astype("float64") for name in ("mean", "low", "high", "kl_elsewhere")},
     )
     below: list[Against] = ["beta"] if table["kl_elsewhere"].isna().all() else ["beta", "kl_elsewhere"]
-    return _curves_figure(table, metric=metric, below=below, note=joined("Mean over relations", BANDS))
+    return _curves_figure(table, metric=metric, below=below, note=joined("Mean over relations", bands(table)))
 
 
 def _curves_figure(table: pd.DataFrame, *, metric: str, below: Sequence[Against], note: str) -> Figure:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from lrc_tl.markup.fragments import counted
 from lrc_tl.storage.own_version import own_version
 from lrc_tl.storage.whole_file import whole_file
 from lrc_tl.views.aggregating import at_one_setting, described, over_relations, over_seeds, with_intervals
-from lrc_tl.views.layer_figures import counted
 from lrc_tl.views.report_page import Number, drawing, page, pairs, table
 from lrc_tl.views.report_source import ReportSource, report_source
 from lrc_tl.views.text import shown

@@ -1,13 +1,15 @@
 """Tables, bars, maps, curves and short texts: what is drawn are the numbers given, and text is never markup."""
 
+import base64
 import math
 import re
+import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
-from shown_objects import HOSTILE, seen
+from shown_objects import DRAWN, HOSTILE, seen
 
 from lrc_tl.markup.brief import brief, brief_fields, some_of
 from lrc_tl.markup.curves import curves, sparkline
@@ -31,7 +33,7 @@ def test_text_is_seen_as_it_is_wherever_it_stands(text):
         display("x", curves([1.0, 2.0], {text: [1.0, 2.0]})),
     ):
         assert visible in seen(markup).whole
-        assert not seen(markup).tags & {"script", "img", "link"}
+        assert not seen(markup).tags & {"script", "link"}
     tokens = seen(running_text([text], [1.0], scale=1.0)).whole
     under = seen(rows_under_text([text], {text: [1.0]}, scales={text: 1.0}))
     assert tokens.replace("↵", "").replace("⇥", "\t") == visible
@@ -90,8 +92,14 @@ def test_a_heat_map_holds_every_value_it_has_room_for():
     assert "… and 14 columns more" in shown.whole
 
 
+def drawn(markup):
+    """The picture in the markup."""
+    (source,) = re.findall(f'src="{re.escape(DRAWN)}([^"]*)"', markup)
+    return base64.b64decode(source).decode()
+
+
 def points_of(markup):
-    (line,) = re.findall(r'points="([^"]*)"', markup)
+    (line,) = re.findall(r'points="([^"]*)"', drawn(markup))
     return np.array([[float(c) for c in point.split(",")] for point in line.split()])
 
 
@@ -114,9 +122,19 @@ def test_curves_stand_over_their_numbers():
     assert points[:, 0] == pytest.approx([0, 110, 220])
     assert points[:, 1] == pytest.approx([110, 55, 0])
     assert seen(markup).hovers == ["0.01", "rate at 0.001: 0", "rate at 0.01: 0.5", "rate at 0.1: inf"]
-    assert '<line x1="110.0"' in markup
+    assert '<line x1="110.0"' in drawn(markup)
     assert len(points_of(curves(over, {"rate": [0.1, None, math.nan]}))) == 1
     assert curves([], {"rate": []}) == ""
+
+
+def test_a_picture_is_a_file_of_its_own_and_all_words_stand_outside_it():
+    markup = curves([1.0, 2.0], {HOSTILE: [1.0, 2.0]}, along="b < c", marked=1.5)
+    for picture in (drawn(markup), drawn(sparkline([1.0, 2.0]))):
+        tags = {node.tag.rpartition("}")[2] for node in ElementTree.fromstring(picture).iter()}
+        assert tags <= {"svg", "line", "polyline", "circle"}
+    # JupyterLab removes <style> and <svg> from a notebook that is not trusted, and leaves their text.
+    assert seen(markup).tags <= {"div", "span", "img"}
+    assert "b < c" in seen(markup).whole
 
 
 def test_markup_is_not_escaped_twice():

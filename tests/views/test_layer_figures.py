@@ -165,7 +165,12 @@ def test_one_relation_has_no_bands_and_marks_only_what_is_equal():
     figure = plot_layers(FRAME, over="subject_layer", methods=["lrc"], where={"relation": "food kind"})
     assert figure.note.startswith("food kind, mean over 2 seeds.")
     assert np.isnan(figure.panels[0].series[0].low).all()
+    assert "Bands" not in figure.note
+    assert "Bands" in plot_layers(FRAME, over="subject_layer", methods=["lrc"]).note
     figure.matplotlib()
-    heat_map = plot_layer_grid(FRAME, where={"relation": "food kind", "rank": 64}).panels[0].heat_map
+    grid = plot_layer_grid(FRAME, where={"relation": "food kind", "rank": 64})
+    assert ("\u25cb" in grid.note) == any(panel.heat_map.near for panel in grid.panels)
+    assert "\u25cb" in plot_layer_grid(FRAME, methods=["lrc"], where={"rank": 64}).note
+    heat_map = grid.panels[0].heat_map
     best = heat_map.values[heat_map.best[0]][heat_map.best[1]]
     assert all(heat_map.values[row][column] == best for row, column in heat_map.near)
