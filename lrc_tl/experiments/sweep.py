@@ -74,8 +74,8 @@ def run_sweep(
         ValueError: bad or missing settings, a layer outside the model, a model object for other processes, a shard
             that is none, or no relation that can be evaluated.
         ResumeError: `out` holds results and `resume` is not given, or they are of another sweep.
-        OutOfMemoryError: a unit takes more memory than is free here (`SweepPlan.require_memory`), which is seen before
-            anything runs; an executor and several devices are not asked.
+        OutOfMemoryError: a unit takes more memory than is free here (`SweepPlan.require_memory`), which is seen
+            before anything runs; an executor and several devices are not asked.
         RuntimeError: another run writes to `out`, or a worker was killed.
         OSError: `out` cannot be written to, or no space is left.
     """

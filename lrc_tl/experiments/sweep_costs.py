@@ -11,7 +11,7 @@ from lrc_tl.experiments.sweep_metrics import OF_EDITS, READINGS
 from lrc_tl.experiments.sweep_request import UnitPlan
 from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.sweep_unit import with_validation
-from lrc_tl.lre.fit_cost import TextLength, pairs_cost
+from lrc_tl.lre.fit_cost import TextLength, decomposition_cost, dual_cost, pairs_cost
 from lrc_tl.lre.fit_settings import LowRank, Sketch, sketch_for, solver_named
 from lrc_tl.lre.jacobian import ROWS_AT_ONCE
 from lrc_tl.lre.low_rank_fit import exact_is_cheaper
@@ -30,13 +30,10 @@ STAGES: dict[Stage, tuple[Stage, ...]] = {
     "editing": ("causality", "side effects"),
 }
 """What operations are counted for, with the stages whose seconds a record holds."""
-_WIDE, _FLOAT64 = 4, 8
+_WIDE = 4
 _EDITS_OF_EACH_OBJECT = 5
 _PROMPTS_MEASURED = 12
 """Of a relation, to find how long its prompts are."""
-_DECOMPOSITION = 60
-"""Operations of a singular value decomposition of a square matrix, as a multiple of the cube of its width and in
-time of matrix products, which are faster (measured at widths 640 to 4096)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +130,8 @@ class SweepCosts:
             n_prompts = min(cell.n_lre_prompts, n_train)
             self.texts_cell_by_cell += n_prompts
             self.products_cell_by_cell += n_prompts * self.d_model * len(self._object_layers(cell))
-        square = self.d_model**2
-        held = 3 * _WIDE * square * sum(len(pairs) for pairs in groups.values())
+        decomposition, dual = decomposition_cost(self.sizes), dual_cost(self.sizes)
+        held = 3 * _WIDE * self.d_model**2 * sum(len(pairs) for pairs in groups.values())
         operations = n_bytes = 0
         for ((_, object_layers), most), pairs in groups.items():
             n_prompts = min(most, n_train)
@@ -151,14 +148,16 @@ class SweepCosts:
                 with_mlp_jacobians=sketch is None and self._has_mlp_jacobians(pairs),
             )
             operations += cost.operations
-            # An LRE has its decomposition from the sketch, if it was made by one.
-            operations += 0 if sketch else _DECOMPOSITION * self.d_model**3 * len(pairs)
             n_bytes = max(n_bytes, cost.n_bytes)
+            if sketch is None:  # which gives the decomposition with the LRE
+                operations += decomposition.operations * len(pairs)
+        duals = sum(METHODS[cell.method].is_dual for cell in cells)
+        operations += duals * dual.operations
         if groups:
             self.lre_bytes = max(self.lre_bytes, held)
-            # While some are fitted, the others may be there already; a decomposition or a dual comes after.
-            after = held + (4 * _FLOAT64 * square if any(METHODS[c.method].is_dual for c in cells) else 0)
-            self.n_bytes = max(self.n_bytes, n_bytes, after + 4 * _WIDE * square)
+            # Decompositions and duals are made while the LREs are held.
+            after = held + max(decomposition.n_bytes, dual.n_bytes if duals else 0)
+            self.n_bytes = max(self.n_bytes, n_bytes, after)
         return operations
 
     def _has_mlp_jacobians(self, pairs: Iterable[tuple[int, int]]) -> bool:
@@ -190,22 +189,18 @@ class SweepCosts:
         parts = cell.variant.components(self.n_layers)
         return tuple(part.object_layer for part in parts if part.object_layer is not None)
 
-    def _pass(self, n_tokens: int, n_logits: int) -> int:
-        """Operations of one text forward, with logits at some positions or none."""
-        sizes = self.sizes
-        of_token = sizes.n_layers * sizes.layer_weights
-        return 2 * (n_tokens * of_token + n_logits * sizes.d_model * sizes.d_vocab)
-
     def _edited_pass(self, lengths: _Lengths) -> int:
-        """Of one edited text: with its old object and its new one, and said by the model where that is asked for."""
+        """Of an edited text: with its old object, its new one, and said by the model where that is asked for."""
         n_texts = 3 if "hard_causality" in self.settings.metrics else 2
         return n_texts * self._pass(lengths.zero_shot + lengths.object, lengths.object)
 
+    def _pass(self, n_tokens: int, n_logits: int) -> int:
+        return self.sizes.pass_operations(n_tokens=n_tokens, n_logits=n_logits)
+
     def _bytes_of_passes(self) -> int:
-        """Of one full batch: activations of a layer, and logits with their softmax."""
-        sizes = self.sizes
-        logits = min(MAX_LOGITS, MAX_LOGIT_POSITIONS * sizes.d_vocab)
-        return MAX_TOKENS * (4 * sizes.d_mlp + 8 * sizes.d_model) * sizes.itemsize + 3 * logits * _WIDE
+        """Of one full batch."""
+        n_logits = min(MAX_LOGITS // self.sizes.d_vocab, MAX_LOGIT_POSITIONS)
+        return self.sizes.pass_bytes(n_tokens=MAX_TOKENS, n_logits=n_logits)
 
     def _lengths(self, relation: Relation, shots: int) -> _Lengths:
         if (relation.name, shots) not in self._measured:

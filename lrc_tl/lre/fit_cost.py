@@ -70,8 +70,8 @@ def fit_cost(
     """What `fit_layer_grid` with these options takes, or `LinearRelationalEmbedding.fit` for one layer each.
 
     No model runs. Fits refuse what does not fit into free memory by the same number. On a GPU it is that with one
-    row of a Jacobian at a time; where there is room more are computed together. A low-rank fit with `min_cosine` is
-    counted with its first rounds; how many follow is not known before.
+    row of a Jacobian at a time; more are computed together where there is room. Of a low-rank fit with a
+    `min_cosine` the first rounds are counted; how many follow is not known before.
 
     Raises:
         ValueError: as `fit_layer_grid`.
@@ -170,8 +170,23 @@ def pairs_cost(
         vectors = 8 * len(pairs) * sizes.d_model * sketch.size * _WIDE
         # A product from the left goes through the reverse pass of the reverse pass.
         n_bytes = held + square * _WIDE + vectors + 2 * n_graphs * graph + 2 * min(n_rows, width) * at_once
-    forward = sum(2 * text.n_tokens * (highest + 1) * sizes.layer_weights for text in texts)
+    forward = sum(sizes.pass_operations(n_tokens=text.n_tokens, n_layers=highest + 1) for text in texts)
     return FitCost(operations=n_operations + forward, n_bytes=n_bytes + _SMALL)
+
+
+def dual_cost(sizes: ModelSizes) -> FitCost:
+    """What a dual (`lrc_tl.lre.dual`) and the dual of class means take beside the LREs, in float64.
+
+    `W Sigma W^T`, and the Cholesky decompositions of it and of a covariance; a float64 product counts as two.
+    """
+    square = sizes.d_model**2
+    return FitCost(operations=6 * square * sizes.d_model, n_bytes=5 * square * torch.float64.itemsize)
+
+
+def decomposition_cost(sizes: ModelSizes) -> FitCost:
+    """What the singular value decomposition of a whole weight takes, which is slower than products."""
+    square = sizes.d_model**2
+    return FitCost(operations=60 * square * sizes.d_model, n_bytes=6 * square * _WIDE)
 
 
 def _exact_operations(

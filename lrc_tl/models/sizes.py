@@ -34,6 +34,21 @@ class ModelSizes:
     has_mlp_jacobians: bool
     """Whether fits may take the Jacobians of MLPs in place of the MLPs (HookedTransformer)."""
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the matrices, with embedding and unembedding counted apart."""
+        return self.itemsize * (self.n_layers * self.layer_weights + 2 * self.d_vocab * self.d_model)
+
+    def pass_operations(self, *, n_tokens: int, n_logits: int = 0, n_layers: int | None = None) -> int:
+        """Of tokens that go forward through some of the layers (None: all), with logits at some positions."""
+        n_layers = self.n_layers if n_layers is None else n_layers
+        return 2 * (n_tokens * n_layers * self.layer_weights + n_logits * self.d_model * self.d_vocab)
+
+    def pass_bytes(self, *, n_tokens: int, n_logits: int = 0) -> int:
+        """Of a pass without gradients: activations of one layer, and logits with their softmax in float32."""
+        activations = n_tokens * (4 * self.d_mlp + 8 * self.d_model) * self.itemsize
+        return activations + 3 * n_logits * self.d_vocab * torch.float32.itemsize
+
 
 def model_sizes(model: HookedModel | str | Path) -> ModelSizes:
     """The sizes of a model, or of one that `load_model` would load by this name, from its configuration alone.
