@@ -68,7 +68,7 @@ def test_a_low_rank_sweep_takes_fewer_operations_where_the_model_is_wide_enough(
 def test_seconds_follow_from_a_rate(measured):
     plan, _ = measured
     assert plan.seconds(1e9) == plan.operations / 1e9
-    with pytest.raises(ValueError, match="rate is 0.0; give operations a second, above 0"):
+    with pytest.raises(ValueError, match=r"rate is 0\.0; give operations a second, above 0"):
         plan.seconds(0.0)
 
 
