@@ -10,6 +10,7 @@ others. Seconds are those of all cores together. Writes `results/sweep_predictio
 import argparse
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def main() -> None:
         ends.append(time.process_time())
 
     lrc.run_sweep(model, relations, settings=settings, on_record=finished, progress=False)
-    taken = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    taken = [end - start for start, end in pairwise(ends)]
     # CPU seconds in place of those on the clock, which other work on the machine makes longer.
     counted = [
         lrc.experiments.SweepRecord.from_dict({
