@@ -99,7 +99,7 @@ def run_model(given: argparse.Namespace, n_layers: int, dtype_name: str) -> dict
     import torch
 
     import lrc_tl as lrc
-    from lrc_tl.lre.fit_cost import dual_cost
+    from lrc_tl.lre.costs import dual_cost
     from lrc_tl.models.sizes import model_sizes
 
     torch.set_num_threads(given.threads)

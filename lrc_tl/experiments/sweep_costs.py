@@ -11,7 +11,7 @@ from lrc_tl.experiments.sweep_metrics import OF_EDITS, READINGS
 from lrc_tl.experiments.sweep_request import UnitPlan
 from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.sweep_unit import with_validation
-from lrc_tl.lre.fit_cost import TextLength, decomposition_cost, dual_cost, pairs_cost
+from lrc_tl.lre.costs import TextLength, decomposition_cost, dual_cost, pairs_cost
 from lrc_tl.lre.fit_settings import LowRank, Sketch, sketch_for, solver_named
 from lrc_tl.lre.jacobian import ROWS_AT_ONCE
 from lrc_tl.lre.low_rank_fit import exact_is_cheaper

@@ -16,7 +16,7 @@ from lrc_tl.experiments.sweep_record import SweepRecord
 from lrc_tl.experiments.sweep_request import SweepRequest, UnitPlan, sweep_request
 from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.sweep_store import cells_of, stored_units
-from lrc_tl.lre.fit_cost import bytes_left, in_mebibytes
+from lrc_tl.lre.costs import bytes_left, in_mebibytes
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.sizes import model_sizes, token_counter
 from lrc_tl.numerics.precision import HOST

@@ -1,7 +1,7 @@
 from .attribute_lenses import attribute_lens as attribute_lens
+from .costs import FitCost as FitCost
+from .costs import fit_cost as fit_cost
 from .embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
-from .fit_cost import FitCost as FitCost
-from .fit_cost import fit_cost as fit_cost
 from .fit_settings import LowRank as LowRank
 from .jacobian import SubjectObjectJacobian as SubjectObjectJacobian
 from .jacobian import subject_object_jacobian as subject_object_jacobian

@@ -8,8 +8,8 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
+from lrc_tl.lre.costs import cost_on, require_memory
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
-from lrc_tl.lre.fit_cost import cost_on, require_memory
 from lrc_tl.lre.fit_settings import FitDtype, LowRank, Sketch, Solver, require_fit_dtype, sketch_for
 from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs, row_pieces
 from lrc_tl.lre.left_out import LeftOut

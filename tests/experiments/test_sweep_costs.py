@@ -9,7 +9,7 @@ from tiny_sweep import SETTINGS
 import lrc_tl as lrc
 from lrc_tl.errors import OutOfMemoryError
 from lrc_tl.experiments.sweep_costs import STAGES
-from lrc_tl.lre import fit_cost
+from lrc_tl.lre import costs
 from lrc_tl.models.sizes import model_sizes
 
 ONE = replace(SETTINGS, subject_layers=0, ranks=2, seeds=1, methods="lrc", betas=0.3)
@@ -109,7 +109,7 @@ def test_records_of_other_units_and_of_those_left_out_say_nothing(measured):
 
 def test_a_sweep_that_memory_is_not_enough_for_is_refused_before_anything_runs(word_model, relations, monkeypatch):
     plan = lrc.plan_sweep(word_model, relations, settings=SETTINGS)
-    monkeypatch.setattr(fit_cost, "host_free_bytes", lambda: plan.memory_bytes - 1)
+    monkeypatch.setattr(costs, "host_free_bytes", lambda: plan.memory_bytes - 1)
     message = r"a unit of this sweep takes about [\d,]+ MiB beside the model \(the LREs of one unit: 0 MiB\), and"
     records = []
     with pytest.raises(OutOfMemoryError, match=message):
@@ -117,7 +117,7 @@ def test_a_sweep_that_memory_is_not_enough_for_is_refused_before_anything_runs(w
     assert not records
     with pytest.raises(OutOfMemoryError, match="3 units of this sweep take about"):
         plan.require_memory(n_at_once=3)
-    monkeypatch.setattr(fit_cost, "host_free_bytes", lambda: plan.memory_bytes)
+    monkeypatch.setattr(costs, "host_free_bytes", lambda: plan.memory_bytes)
     plan.require_memory()
 
 
