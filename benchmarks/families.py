@@ -143,7 +143,8 @@ def _intro(runs: list[dict[str, object]]) -> str:
         "Tiny random models of each architecture, loaded by `load_model` from a folder, as `tests/zoo` tries them "
         "(residuals against transformers, positions of tokens, Jacobians against finite differences and autograd, "
         f"low-rank fits, steering, files): {counts}. What is not there on a class is refused at load, by name; "
-        "HookedTransformer takes some of these by the names that it lists, such as the packaged Gemma. Written by `benchmarks/families.py`.",
+        "HookedTransformer takes some of these by the names that it lists, such as the packaged Gemma. Written by "
+        "`benchmarks/families.py`.",
         width=119,
     )
 
