@@ -147,7 +147,7 @@ class SweepCosts:
                 n_rows=min(ROWS_AT_ONCE, self.d_model),
                 with_mlp_jacobians=sketch is None and self._has_mlp_jacobians(pairs),
             )
-            operations += cost.operations
+            operations += cost.operations + cost.reading
             n_bytes = max(n_bytes, cost.n_bytes)
             if sketch is None:  # which gives the decomposition with the LRE
                 operations += decomposition.operations * len(pairs)

@@ -1,7 +1,8 @@
 """What a fit of LREs takes: floating-point operations and memory, known before anything runs."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,13 +30,15 @@ class FitCost:
 
     operations: int
     """In matrix products; a multiplication and an addition are two."""
+    reading: int = 0
+    """What reading the weights takes in each pass, as the operations that take as long."""
     n_bytes: int
     """At the peak: the LREs, the Jacobians or the sketch under way, and what is kept of the passes."""
 
     @numbers_checked
     def seconds(self, rate: float) -> float:
         """At so many operations a second, as `lrc.numerics.product_rate` measures them."""
-        return self.operations / rate
+        return (self.operations + self.reading) / rate
 
     def __str__(self) -> str:
         return f"{self.operations / 1e12:,.2f} x 10^12 operations, {in_mebibytes(self.n_bytes)} beside the model"
@@ -114,7 +117,7 @@ def cost_on(
     if fit_dtype == "model":
         return cost
     more = widened_bytes(model, highest=max(object_ for _, object_ in pairs))
-    return FitCost(operations=cost.operations, n_bytes=cost.n_bytes + more)
+    return replace(cost, n_bytes=cost.n_bytes + more)
 
 
 def require_memory(model: HookedModel, cost: FitCost, *, n_pairs: int) -> None:
@@ -159,19 +162,27 @@ def pairs_cost(
     held = len(pairs) * square * _WIDE
     if sketch is None:
         n_operations = sum(_exact_operations(sizes, text, pairs, with_mlp_jacobians) for text in texts)
+        n_passes = math.ceil(sizes.d_model / n_rows) * len({object_ for _, object_ in pairs})
         together = max(sum(1 for _, other in pairs if other == object_) for _, object_ in pairs)
         jacobians = together * square * _WIDE if len(texts) > 1 else 0  # those of the first prompt become the sums
         kept = sizes.itemsize * (highest - lowest) * longest * square if with_mlp_jacobians else 0
         n_bytes = held + jacobians + kept + graph + min(n_rows, sizes.d_model) * at_once
     else:
         n_operations = sum(_sketch_operations(sizes, text, pairs, sketch) for text in texts)
+        n_passes = 1 + 2 * math.ceil(sketch.least_size / sketch.width)  # one makes the graph
+        if len(pairs) > 1:
+            n_passes = 1 + len({subject for subject, _ in pairs}) + len({object_ for _, object_ in pairs})
         n_graphs = min(len(texts), GRID_GRAPHS_KEPT if len(pairs) > 1 else GRAPHS_KEPT)
         width = sketch.width if len(pairs) == 1 else sketch.size
         vectors = 8 * len(pairs) * sizes.d_model * sketch.size * _WIDE
         # A product from the left goes through the reverse pass of the reverse pass.
         n_bytes = held + square * _WIDE + vectors + 2 * n_graphs * graph + 2 * min(n_rows, width) * at_once
     forward = sum(sizes.pass_operations(n_tokens=text.n_tokens, n_layers=highest + 1) for text in texts)
-    return FitCost(operations=n_operations + forward, n_bytes=n_bytes + _SMALL)
+    # Forward in two passes, before the subject and after it; and the whole model once, for its fingerprint.
+    reading = len(texts) * sizes.reading_operations(n_passes=n_passes, n_layers=highest - lowest)
+    reading += len(texts) * sizes.reading_operations(n_passes=2, n_layers=highest + 1)
+    reading += sizes.reading_operations(n_passes=1)
+    return FitCost(operations=n_operations + forward, reading=reading, n_bytes=n_bytes + _SMALL)
 
 
 def dual_cost(sizes: ModelSizes) -> FitCost:

@@ -12,6 +12,11 @@ from lrc_tl.errors import ModelError, in_one_line
 from lrc_tl.models.hooked_model import HookedModel, hooked_transformer, is_hooked_transformer
 from lrc_tl.models.packaged import PACKAGED, gguf_folder, packaged_folder
 
+_TOKENS_READING = 28
+"""Tokens whose products take as long as reading the weights does: the rate of products times the bytes of a weight,
+over twice the rate of memory. Chosen to fit what one CPU core took at d_model 4096 in float32 and in bfloat16
+(`benchmarks/results/robustness.md`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSizes:
@@ -38,6 +43,13 @@ class ModelSizes:
     def weight_bytes(self) -> int:
         """Of the matrices, with embedding and unembedding counted apart."""
         return self.itemsize * (self.n_layers * self.layer_weights + 2 * self.d_vocab * self.d_model)
+
+    def reading_operations(self, *, n_passes: int, n_layers: int | None = None) -> int:
+        """What reading the weights takes in passes through some of the layers (None: all), as operations.
+
+        A pass over few tokens takes hardly less time than one over some dozens: the weights come from memory first.
+        """
+        return self.pass_operations(n_tokens=_TOKENS_READING * n_passes, n_layers=n_layers)
 
     def pass_operations(self, *, n_tokens: int, n_logits: int = 0, n_layers: int | None = None) -> int:
         """Of tokens that go forward through some of the layers (None: all), with logits at some positions."""

@@ -86,7 +86,19 @@ def test_memory_grows_with_pairs_and_rows_and_no_model_runs(wide_model, prompts)
     assert least.n_bytes < one.n_bytes
     assert least.operations <= single.operations * 3
     assert "x 10^12 operations" in str(one)
-    assert one.seconds(2.0) == one.operations / 2
+    assert one.seconds(2.0) == (one.operations + one.reading) / 2
+
+
+def test_each_pass_reads_the_weights_once(wide_model, prompts):
+    sizes = model_sizes(wide_model)
+    of_layer = sizes.reading_operations(n_passes=1, n_layers=1)
+    assert of_layer == sizes.pass_operations(n_tokens=28, n_layers=1)
+    exact = fit_cost(wide_model, prompts, **LAYERS)  # all rows at once, through two layers; the model has three
+    assert exact.reading == len(prompts) * (2 + 2 * 3) * of_layer + 3 * of_layer
+    low = fit_cost(wide_model, prompts, **LAYERS, solver=lrc.LowRank(rank=6))  # two rounds of eight, each way
+    assert low.reading == len(prompts) * (5 * 2 + 2 * 3) * of_layer + 3 * of_layer
+    grid = fit_cost(wide_model, prompts, subject_layers=[0, 1], object_layers=[2], solver=lrc.LowRank(rank=6))
+    assert grid.reading == len(prompts) * (4 * 2 + 2 * 3) * of_layer + 3 * of_layer
 
 
 def test_a_fit_in_float32_counts_the_wider_weights(tmp_path):
