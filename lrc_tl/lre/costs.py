@@ -10,7 +10,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import OutOfMemoryError
 from lrc_tl.lre.fit_settings import FitDtype, LowRank, Sketch, Solver, require_fit_dtype, sketch_for
-from lrc_tl.lre.jacobian import free_bytes, layer_pairs, mlp_jacobian_bytes, row_bytes, rows_at_once
+from lrc_tl.lre.jacobian import free_bytes, layer_pairs, mlp_jacobian_bytes, rows_at_once
 from lrc_tl.lre.low_rank_fit import GRAPHS_KEPT, GRID_GRAPHS_KEPT, exact_is_cheaper, grid_width
 from lrc_tl.lre.wide_weights import widened_bytes
 from lrc_tl.models.hooked_model import HookedModel
@@ -154,11 +154,10 @@ def pairs_cost(
     """The cost on a model of these sizes, with `n_rows` rows of a Jacobian in one reverse pass."""
     lowest, highest = min(subject for subject, _ in pairs), max(object_ for _, object_ in pairs)
     longest = max(text.n_after for text in texts)
-    widest = max(texts, key=lambda text: text.n_tokens)
     square = sizes.d_model**2
     # What autograd keeps of a layer at a position: inputs of products and of whatever is not linear.
     graph = sizes.itemsize * longest * (highest - lowest) * (4 * sizes.d_mlp + 8 * sizes.d_model)
-    at_once = row_bytes(sizes, n_tokens=widest.n_tokens, n_after=longest)
+    at_once = _row_bytes(sizes, n_after=longest)
     held = len(pairs) * square * _WIDE
     if sketch is None:
         n_operations = sum(_exact_operations(sizes, text, pairs, with_mlp_jacobians) for text in texts)
@@ -198,6 +197,14 @@ def decomposition_cost(sizes: ModelSizes) -> FitCost:
     """What the singular value decomposition of a whole weight takes, which is slower than products."""
     square = sizes.d_model**2
     return FitCost(operations=60 * square * sizes.d_model, n_bytes=6 * square * _WIDE)
+
+
+def _row_bytes(sizes: ModelSizes, *, n_after: int) -> int:
+    """What a row takes on its way through an MLP, in float32 in part whatever the model's dtype; as measured.
+
+    `lrc_tl.lre.jacobian.row_bytes` bounds it from above, for a `memory_limit`.
+    """
+    return _WIDE * n_after * (5 * sizes.d_mlp // 2 + 4 * sizes.d_model)
 
 
 def _exact_operations(

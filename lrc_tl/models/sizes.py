@@ -13,8 +13,8 @@ from lrc_tl.models.hooked_model import HookedModel, hooked_transformer, is_hooke
 from lrc_tl.models.packaged import PACKAGED, gguf_folder, packaged_folder
 
 _TOKENS_READING = 28
-"""Tokens whose products take as long as reading the weights does: the rate of products times the bytes of a weight,
-over twice the rate of memory. Chosen to fit what one CPU core took at d_model 4096 in float32 and in bfloat16
+"""Tokens whose products take as long as reading the weights does: the rate of products times the bytes of a
+weight, over twice the rate of memory. Chosen to fit what one CPU core took at d_model 4096 in float32 and in bfloat16
 (`benchmarks/results/robustness.md`)."""
 
 
@@ -47,7 +47,7 @@ class ModelSizes:
     def reading_operations(self, *, n_passes: int, n_layers: int | None = None) -> int:
         """What reading the weights takes in passes through some of the layers (None: all), as operations.
 
-        A pass over few tokens takes hardly less time than one over some dozens: the weights come from memory first.
+        A pass over few tokens takes hardly less time than one over some dozens: it waits for the weights.
         """
         return self.pass_operations(n_tokens=_TOKENS_READING * n_passes, n_layers=n_layers)
 
