@@ -145,6 +145,7 @@ class SweepCosts:
                 sorted(pairs),
                 sketch,
                 n_rows=min(ROWS_AT_ONCE, self.d_model),
+                n_rows_held=min(ROWS_AT_ONCE, self.d_model),
                 with_mlp_jacobians=sketch is None and self._has_mlp_jacobians(pairs),
             )
             operations += cost.operations + cost.reading

@@ -103,15 +103,16 @@ def cost_on(
     """The cost of these pairs on a model, by a sketch or exactly."""
     longest = max(tokenized, key=lambda tokens: len(tokens.input_ids) - tokens.subject_position)
     kept = 0 if sketch is not None else mlp_jacobian_bytes(model, longest, pairs, memory_limit)
+    n_rows = rows_at_once(model, longest, memory_limit, kept=kept)
     # Without a limit a GPU takes as many rows as fit beside all else, which is one at least.
-    on_host = torch.device(model.cfg.device).type == HOST.type
-    n_rows = rows_at_once(model, longest, memory_limit, kept=kept) if on_host or memory_limit is not None else 1
+    fills_memory = memory_limit is None and torch.device(model.cfg.device).type != HOST.type
     cost = pairs_cost(
         model_sizes(model),
         [TextLength.of(tokens) for tokens in tokenized],
         pairs,
         sketch,
         n_rows=n_rows,
+        n_rows_held=1 if fills_memory else n_rows,
         with_mlp_jacobians=kept > 0,
     )
     if fit_dtype == "model":
@@ -149,9 +150,13 @@ def pairs_cost(
     sketch: Sketch | None,
     *,
     n_rows: int,
+    n_rows_held: int,
     with_mlp_jacobians: bool,
 ) -> FitCost:
-    """The cost on a model of these sizes, with `n_rows` rows of a Jacobian in one reverse pass."""
+    """The cost on a model of these sizes, with `n_rows` rows of a Jacobian in one reverse pass.
+
+    Memory is counted with `n_rows_held` rows.
+    """
     lowest, highest = min(subject for subject, _ in pairs), max(object_ for _, object_ in pairs)
     longest = max(text.n_after for text in texts)
     square = sizes.d_model**2
@@ -165,7 +170,7 @@ def pairs_cost(
         together = max(sum(1 for _, other in pairs if other == object_) for _, object_ in pairs)
         jacobians = together * square * _WIDE if len(texts) > 1 else 0  # those of the first prompt become the sums
         kept = sizes.itemsize * (highest - lowest) * longest * square if with_mlp_jacobians else 0
-        n_bytes = held + jacobians + kept + graph + min(n_rows, sizes.d_model) * at_once
+        n_bytes = held + jacobians + kept + graph + min(n_rows_held, sizes.d_model) * at_once
     else:
         n_operations = sum(_sketch_operations(sizes, text, pairs, sketch) for text in texts)
         n_passes = 1 + 2 * math.ceil(sketch.least_size / sketch.width)  # one makes the graph
@@ -175,7 +180,7 @@ def pairs_cost(
         width = sketch.width if len(pairs) == 1 else sketch.size
         vectors = 8 * len(pairs) * sizes.d_model * sketch.size * _WIDE
         # A product from the left goes through the reverse pass of the reverse pass.
-        n_bytes = held + square * _WIDE + vectors + 2 * n_graphs * graph + 2 * min(n_rows, width) * at_once
+        n_bytes = held + square * _WIDE + vectors + 2 * n_graphs * graph + 2 * min(n_rows_held, width) * at_once
     forward = sum(sizes.pass_operations(n_tokens=text.n_tokens, n_layers=highest + 1) for text in texts)
     # Forward in two passes, before the subject and after it; and the whole model once, for its fingerprint.
     reading = len(texts) * sizes.reading_operations(n_passes=n_passes, n_layers=highest - lowest)

@@ -14,8 +14,8 @@ from lrc_tl.models.packaged import PACKAGED, gguf_folder, packaged_folder
 
 _TOKENS_READING = 28
 """Tokens whose products take as long as reading the weights does: the rate of products times the bytes of a
-weight, over twice the rate of memory. Chosen to fit what one CPU core took at d_model 4096 in float32 and in bfloat16
-(`benchmarks/results/robustness.md`)."""
+weight, over twice the rate of memory. Chosen to fit what one CPU core took at d_model 4096 in float32 and in
+bfloat16 (`benchmarks/results/robustness.md`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
