@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/dual_evaluation.py --relations FOLDER --parts PARTS [--device cuda]
 
-Six runs for the built-in relations and six for the folder's, each resumable, its records in a folder of PARTS:
+Seven runs for the built-in relations and seven for the folder's, each resumable, its records in a folder of PARTS:
 `chosen` (nine methods; the noise of `lrc-map` chosen on each relation's training facts), `kept` (the test subjects
-counted in the covariance), and `noise01`, `noise1`, `noise10`, `noise30` (a given noise). Subject layer 9, object
-layer 13, rank 64, the rest as in the preset `table5-small`, edits at all layers and at the subject layer alone.
+counted in the covariance), `noise01`, `noise1`, `noise10`, `noise30` (a given noise), and `combined` (the
+default method). Subject layer 9, object layer 13, rank 64, the rest as in the preset `table5-small`, edits at
+all layers and at the subject layer alone.
 
 Writes `benchmarks/results/dual_evaluation.json` and prints its tables; with `--only-summary` in place of
 `--relations` from finished records alone.
@@ -36,6 +37,7 @@ RUNS = {
     "noise1": (*DUAL, "--noise", "1"),
     "noise10": (*DUAL, "--noise", "10"),
     "noise30": (*DUAL, "--noise", "30"),
+    "combined": ("--methods", "lrc-map-combined"),
 }
 COMMON = (
     "--model", "packaged:gemma-3-270m", "--preset", "table5-small", "--seeds", "42", "--single-layer",

@@ -20,6 +20,7 @@ STEPS = {
     "open": "result = lrc.SweepResult.load(folder)",
     "best": 'result.best("accuracy"); result.best("causality", within=())',
     "compare": 'best = result.best("causality"); result.compare(best.iloc[0], best.iloc[1], metric="causality")',
+    "plot": "result.plot(); result.plot(kind='layers')",
 }
 
 
@@ -133,7 +134,12 @@ def main() -> None:
         n_rows = make(folder, options.rows)
         made = time.perf_counter() - started
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        steps = {"open": ["open"], "best": ["open", "best"], "compare": ["open", "compare"]}
+        steps = {
+            "open": ["open"],
+            "best": ["open", "best"],
+            "compare": ["open", "compare"],
+            "plot": ["open", "plot"],
+        }
         figures = {name: run(folder, of_step) for name, of_step in steps.items()}
     result = {
         "rows": n_rows, "bytes_on_disk": size, "seconds_made": made, "steps": figures,

@@ -24,14 +24,17 @@ def matrix_product_gflops() -> float:
 def minimum_gflop(model: Any, tokens: lrc.relations.TokenizedPrompt, subject: int, object_: int) -> float:
     """Products that the reverse pass from one layer to another needs at least, for all d_model rows.
 
-    In the topmost layer only the object positions take part but for keys and values, in the lowest only the
-    subject gives keys, values and a query; the attention over the positions itself is not counted.
+    An MLP takes the lesser of two ways: its weights for every row, or its Jacobian at each position, made once,
+    and one product with that for every row. In the topmost layer only the object positions take part but for keys
+    and values, in the lowest only the subject gives keys, values and a query; the attention over the positions
+    itself is not counted.
     """
     cfg = model.cfg
     groups = cfg.n_key_value_heads or cfg.n_heads
     query = output = cfg.d_model * cfg.n_heads * cfg.d_head
     keys_values = 2 * cfg.d_model * groups * cfg.d_head
-    mlp = (3 if cfg.gated_mlp else 2) * cfg.d_model * cfg.d_mlp
+    weights = (3 if cfg.gated_mlp else 2) * cfg.d_model * cfg.d_mlp
+    mlp = min(weights, cfg.d_model * cfg.d_mlp + cfg.d_model**2)
     n_after = tokens.object_positions[-1] - tokens.subject_position + 1
     n_objects = len(tokens.object_positions)
     below = (object_ - subject - 1) * n_after * (query + output + keys_values + mlp)

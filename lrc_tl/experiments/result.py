@@ -194,19 +194,21 @@ class ProtocolResult:
         """The table of arXiv:2311.08968, section 4, with counts; accuracies, curves and comparisons."""
         return benchmark_markdown(self.to_dict())
 
-    def plot(self) -> Any:
-        """A figure of what the result shows best: `lrc_tl.views.plot_sweep`.
+    def plot(self, **options: Any) -> Any:
+        """A figure of what the result shows best: `lrc_tl.views.plot_sweep`, whose options it takes.
 
         A sweep as a heat map or lines over its layers or ranks; else causality over several betas; else two
-        methods, relation by relation. It shows itself in a notebook, and `save` writes PNG, SVG, PDF or HTML;
-        `lrc_tl.views` draws each kind with options of its own.
+        methods, relation by relation. It shows itself in a notebook, and `save` writes PNG, SVG, PDF or HTML.
+        `plot(kind="relations", methods=["lrc", "svm"])` is another one.
 
         Raises:
-            LookupError: there is one method, at one setting and beta.
+            LookupError: there is one method, at one setting and beta; or nothing of what the options ask for.
+            ValueError: there is no such kind.
+            TypeError: there is no such option.
         """
-        from lrc_tl.views import plot_result  # views import results, so only here and now
+        from lrc_tl.views import plot_sweep  # views import results, so only here and now
 
-        return plot_result(self)
+        return plot_sweep(self, **options)
 
     def comparisons(self, first: str | None = None) -> list[dict[str, Any]]:
         """One method, by default the first, against each other one; see `lrc_tl.experiments.comparison.compare`.

@@ -177,18 +177,21 @@ class SweepResult:
         """
         return steering_at_kl(self.rows, self.outcomes, nats=nats, methods=methods)
 
-    def plot(self) -> Any:
-        """A figure of what the sweep shows best: `lrc_tl.views.plot_sweep`, which has options.
+    def plot(self, **options: Any) -> Any:
+        """A figure of what the sweep shows best: `lrc_tl.views.plot_sweep`, whose options it takes.
 
         A heat map of layers by layers, lines over layers or ranks, causality over betas, or two methods relation
         by relation. It shows itself in a notebook, and `save` writes PNG, SVG, PDF or HTML.
+        `plot(metric="causality", where={"rank": 64})` draws another metric, or part of the sweep.
 
         Raises:
-            LookupError: there is one method, at one setting and beta.
+            LookupError: there is one method, at one setting and beta; or nothing of what the options ask for.
+            ValueError: there is no such kind.
+            TypeError: there is no such option.
         """
         from lrc_tl.views import plot_sweep  # views import results, so only here and now
 
-        return plot_sweep(self)
+        return plot_sweep(self, **options)
 
     def _repr_html_(self) -> str:
         return sweep_html(self)

@@ -9,7 +9,6 @@ from .layer_figures import plot_ranks as plot_ranks
 from .method_figures import plot_curves as plot_curves
 from .method_figures import plot_relations as plot_relations
 from .method_figures import plot_trade_off as plot_trade_off
-from .plots import plot_result as plot_result
 from .plots import plot_sweep as plot_sweep
 from .plots import save_plots as save_plots
 from .report import write_report as write_report

@@ -113,15 +113,6 @@ def drawable_kinds(frame: pd.DataFrame) -> list[Kind]:
     return kinds
 
 
-def plot_result(result: ProtocolResult) -> Figure:
-    """A figure of what a benchmark shows best; `ProtocolResult.plot` gives it. It is `plot_sweep(result)`.
-
-    Raises:
-        LookupError: there is one method, at one setting and beta.
-    """
-    return plot_sweep(result)
-
-
 def figures_of(result: Any) -> dict[str, Figure]:
     """Every figure that a result has the numbers for, by the name of its file without ending; see `save_plots`."""
     frame = tidy_frame(result)

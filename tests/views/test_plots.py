@@ -136,6 +136,7 @@ def test_a_benchmark_draws_what_it_shows_best():
     assert list(matplotlib_lines(over_layers)) == ["accuracy", "causality"]
     assert RESULT.plot().panels[0].x.label.startswith("beta")
     assert list(matplotlib_lines(RESULT.plot())) == ["lrc", "mean"]
+    assert list(matplotlib_lines(RESULT.plot(methods=["mean"]))) == ["mean"]
     one_beta = [record("a", 1, lrc=([True, False], [True, False]), mean=([True, True], [True, True]))]
     relations = lrc.ProtocolResult(records=tuple(one_beta), methods=("lrc", "mean")).plot()
     assert relations.panels[0].y.tick_labels == ("a",)

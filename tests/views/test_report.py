@@ -142,6 +142,10 @@ def test_a_sweep_draws_itself(swept):
     figure = swept.plot()
     assert figure == plot_sweep(swept.to_frame())
     assert figure.panels
+    causality = swept.plot(kind="curves", metric="causality", methods=["lrc"])
+    assert causality == plot_sweep(swept.to_frame(), kind="curves", metric="causality", methods=["lrc"])
+    with pytest.raises(ValueError, match="'heat' is no kind of figure"):
+        swept.plot(kind="heat")
 
 
 def test_a_sweeps_report_repeats_it_from_its_settings(swept, capsys):
