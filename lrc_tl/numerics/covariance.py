@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
@@ -88,4 +87,7 @@ def shrinkage_of(samples: Float[Tensor, "sample width"]) -> float:
     It takes the samples for independent, so samples that come in groups are shrunk a little less than they should
     be. Computed by scikit-learn.
     """
+    # Takes long to import, and every LRE imports this module.
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
     return float(ledoit_wolf_shrinkage(samples.double().cpu().numpy()))
