@@ -1,9 +1,9 @@
 """Which checks hold for which family of models, on which class and version: the table of `tests/zoo`, as it ran.
 
-    .venv/bin/python benchmarks/families.py [--python .venv-bridge/bin/python]
+    .venv/bin/python benchmarks/families.py [--python .venv-bridge/bin/python] [--tables]
 
-Runs `tests/zoo` with each interpreter and writes `results/families.json` and the section "Families" of
-`results/robustness.md`.
+Runs `tests/zoo` with each interpreter and writes `results/families.json`, the section "Families" of
+`results/robustness.md` and the page `docs/families.md`; with `--tables` from the results that are there.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import xml.etree.ElementTree as Xml
 from collections import defaultdict
 from pathlib import Path
@@ -70,7 +71,12 @@ def main() -> None:
     """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", action="append", default=[], help="of another environment")
+    parser.add_argument("--tables", action="store_true", help="write them again from the results")
     given = parser.parse_args()
+    results = RESULTS / "families.json"
+    if given.tables:
+        write(json.loads(results.read_text())["runs"])
+        return
     runs: list[dict[str, object]] = []
     for python in [sys.executable, *given.python]:
         versions, rows = outcomes(python)
@@ -81,9 +87,12 @@ def main() -> None:
                     cases[case][check] = outcome
         n_failed = sum(outcome == "fails" for *_, outcome in rows)
         runs.append({"versions": versions, "n_tests": len(rows), "n_failed": n_failed, "cases": dict(cases)})
-    (RESULTS / "families.json").write_text(
-        json.dumps({"command": "benchmarks/families.py", "runs": runs}, indent=1)
-    )
+    results.write_text(json.dumps({"command": "benchmarks/families.py", "runs": runs}, indent=1) + "\n")
+    write(runs)
+
+
+def write(runs: list[dict[str, object]]) -> None:
+    """The section and the page."""
     text = "\n\n".join([BEGIN, "## Families", _intro(runs), table(runs), END])
     path = RESULTS / "robustness.md"
     before = path.read_text(encoding="utf-8") if path.exists() else "# What holds\n"
@@ -92,7 +101,36 @@ def main() -> None:
     else:
         after = before.rstrip() + "\n\n" + text + "\n"
     path.write_text(after, encoding="utf-8")
+    (ROOT / "docs" / "families.md").write_text(page(runs), encoding="utf-8")
     print(text)
+
+
+def page(runs: list[dict[str, object]]) -> str:
+    """The page of the documentation: a row per family, a column per class and version."""
+    sys.path.insert(0, str(ROOT / "tests" / "zoo"))
+    from zoo_families import FAMILIES
+
+    columns = [
+        (f"{kind} {run['versions']['transformer-lens']}", kind, run["cases"])  # type: ignore[index]
+        for run in runs
+        for kind in ("HookedTransformer", "Bridge")
+        if any(case.endswith(kind) for case in run["cases"])  # type: ignore[attr-defined]
+    ]
+    lines = [
+        f"| family | what is special | {' | '.join(name for name, _, _ in columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+    ]
+    for family, told in FAMILIES.items():
+        cells = [_cell(cases.get(f"{family}, {kind}")) for _, kind, cases in columns]
+        lines.append(f"| {family} | {told.what} | {' | '.join(cells)} |")
+    return "\n\n".join(["# Model families", _intro(runs), "\n".join(lines)]) + "\n"
+
+
+def _cell(held: dict[str, str] | None) -> str:
+    if held is None:
+        return "refused"
+    failing = [check for check, outcome in held.items() if outcome == "fails"]
+    return f"fails: {', '.join(failing)}" if failing else "holds"
 
 
 def _intro(runs: list[dict[str, object]]) -> str:
@@ -101,10 +139,13 @@ def _intro(runs: list[dict[str, object]]) -> str:
         f"{run['versions']['transformers']}, {run['n_failed']} of which fail"  # type: ignore[index]
         for run in runs
     )
-    return (
-        "Tiny random models of each architecture, loaded by `load_model` from a folder, as `tests/zoo` tries "
-        f"them: {counts}. A family that is not there on a class is refused at load, by name. Written by "
-        "`benchmarks/families.py`."
+    return textwrap.fill(
+        "Tiny random models of each architecture, loaded by `load_model` from a folder, as `tests/zoo` tries them "
+        "(residuals against transformers, positions of tokens, Jacobians against finite differences and autograd, "
+        f"low-rank fits, steering, files): {counts}. What is not there on a class is refused at load, by name; "
+        "HookedTransformer takes some of these by the names that it lists, such as the packaged Gemma. Written by "
+        "`benchmarks/families.py`.",
+        width=119,
     )
 
 

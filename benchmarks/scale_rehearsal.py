@@ -4,9 +4,10 @@
 
 Randomly initialised models of Llama's shape: d_model 4096, 2 and 4 layers, a small vocabulary, bfloat16 and
 float32, on the CPU. Each model runs in a process of its own, which is refused beforehand, with the numbers,
-where it does not fit into what is free. Seconds are those of all cores together. Of the exact pair some rows
-are computed, as many at a time as a fit takes, and the seconds scaled to all rows. The step from 2 layers to 4
-is extrapolated to 32. Writes `results/scale_rehearsal.json`.
+where it does not fit into what is free. Seconds are those of all cores together. What is predicted comes from
+`lrc.lre.fit_cost` and the sizes that the plan of a sweep counts with, divided by the measured rate of products.
+The step from 2 layers to 4 is extrapolated to 32. Writes `results/scale_rehearsal.json` and the section "Scale" of
+`results/robustness.md`.
 """
 
 import argparse
@@ -25,20 +26,13 @@ from lrc_tl.storage.json_results import write_result
 RESULTS = Path(__file__).parent / "results"
 ITEM = {"float32": 4, "bfloat16": 2}
 VOCABULARY = 512
-ROWS = 128
-"""Of a Jacobian that are computed, in one reverse pass, as in a fit on a CPU."""
-BATCH = 64 * 2**20
-"""Bytes of tokens and small things that a step may take beside what is counted."""
-
-
-def layer_weights(given: Any) -> int:
-    """Weights of one layer of Llama's shape, with a quarter of the heads for keys and values."""
-    return int(2.5 * given.d_model**2 + 3 * given.d_model * given.d_mlp)
+BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
 
 
 def model_bytes(given: Any, n_layers: int, dtype: str) -> int:
-    """Bytes of the weights."""
-    return int(ITEM[dtype] * (n_layers * layer_weights(given) + 2 * VOCABULARY * given.d_model))
+    """Bytes of the weights of Llama's shape, with a quarter of the heads for keys and values."""
+    of_layer = int(2.5 * given.d_model**2 + 3 * given.d_model * given.d_mlp)
+    return ITEM[dtype] * (n_layers * of_layer + 2 * VOCABULARY * given.d_model)
 
 
 def free_bytes() -> int:
@@ -100,28 +94,17 @@ def measured(work: Callable[[], object]) -> dict[str, float]:
     }
 
 
-def product_rate(d_model: int, dtype: Any) -> float:
-    """Floating-point operations a second of all cores in products of this width, rows as in a reverse pass."""
-    import torch
-
-    left, right = torch.randn(4 * ROWS, d_model).to(dtype), torch.randn(d_model, d_model).to(dtype)
-    left @ right
-    started, n = time.process_time(), 5
-    for _ in range(n):
-        left @ right
-    return n * 2 * left.shape[0] * d_model**2 / (time.process_time() - started)
-
-
 def run_model(given: argparse.Namespace, n_layers: int, dtype_name: str) -> dict[str, Any]:
     """Every step on one model, in this process."""
     import torch
 
     import lrc_tl as lrc
-    from lrc_tl.lre.jacobian_products import JacobianProducts
+    from lrc_tl.lre.costs import dual_cost
+    from lrc_tl.models.sizes import model_sizes
 
     torch.set_num_threads(given.threads)
-    dtype = getattr(torch, dtype_name)
     model = built(given, n_layers, dtype_name)
+    sizes = model_sizes(model)
     prompts = [
         lrc.Prompt(
             text=f"w{n} w{n + 1} w{n + 2} is w7 w8", subject=f"w{n} w{n + 1} w{n + 2}", object=f"w{n % 2 + 300}",
@@ -131,51 +114,73 @@ def run_model(given: argparse.Namespace, n_layers: int, dtype_name: str) -> dict
     ]  # fmt: skip
     background = [f"w{n} w{n + 1} w{n + 2} w9 w10 w{n % 50}" for n in range(10, 10 + given.background)]
     pair = {"subject_layer": 0, "object_layer": n_layers - 1}
+    layers = {"subject_layers": [0], "object_layers": [n_layers - 1]}
     solver = lrc.LowRank(rank=given.rank)
-    tokens = lrc.relations.tokenize_prompt(model, prompts[0])
     direction = lrc.ConceptDirection.from_unscaled(
         torch.ones(given.d_model), relation="rehearsal", object_name="w9", hook_name="blocks.0.hook_resid_post"
     )
-    n_after = len(tokens.input_ids) - tokens.subject_position
-    rate = product_rate(given.d_model, dtype)
+    rate = cpu_rate(given.d_model, getattr(torch, dtype_name))
+    n_background, n_text = 6 * len(background), 6 * len(prompts)
+    exact = lrc.lre.fit_cost(model, prompts[:1], **layers)
+    low = lrc.lre.fit_cost(model, prompts, **layers, solver=solver)
+    dual = dual_cost(sizes)
+    reading = sizes.pass_operations(n_tokens=2 * n_text) + sizes.reading_operations(n_passes=4)
     steps: dict[str, Any] = {}
 
-    def rows_of_a_jacobian() -> None:
-        products = JacobianProducts(model, tokens, [(0, n_layers - 1)])
-        products.reverse(n_layers - 1, torch.eye(given.d_model)[:ROWS])
+    def step(name: str, work: Callable[[], object], operations: int, n_bytes: int) -> None:
+        steps[name] = {
+            **measured(work), "cpu_seconds_predicted": operations / rate, "bytes_predicted": n_bytes,
+        }  # fmt: skip
+        print(name, steps[name], file=sys.stderr, flush=True)
 
     def statistics() -> Any:
         return lrc.SubjectStatistics.fit(model, layers=[0], background=background, progress=False)
 
-    some = measured(rows_of_a_jacobian)
-    one_row = 2 * n_after * (n_layers - 1) * layer_weights(given)
-    steps["exact pair, one prompt"] = {
-        "cpu_seconds": some["cpu_seconds"] * given.d_model / ROWS,
-        "cpu_seconds_predicted": given.d_model * one_row / rate,
-        # The Jacobian, the mean of them, and the rows under way.
-        "bytes_beside_model": some["bytes_beside_model"] + 2 * given.d_model**2 * 4,
-        "bytes_predicted": 2 * given.d_model**2 * 4
-        + ROWS * ITEM[dtype_name] * n_after * (4 * given.d_mlp + 8 * given.d_model) + BATCH,
-    }  # fmt: skip
-    steps["low-rank fit"] = measured(
-        lambda: lrc.LinearRelationalEmbedding.fit(model, prompts, **pair, solver=solver, progress=False)
-    )
-    steps["SubjectStatistics"] = measured(statistics)
+    embedding = lrc.LinearRelationalEmbedding
+    step("low-rank fit", lambda: embedding.fit(model, prompts, **pair, solver=solver, progress=False),
+         low.operations + low.reading, low.n_bytes)  # fmt: skip
+    step("SubjectStatistics", statistics,
+         sizes.pass_operations(n_tokens=n_background, n_layers=1) + sizes.reading_operations(n_passes=2),
+         sizes.pass_bytes(n_tokens=n_background))  # fmt: skip
     settings = lrc.FitSettings(background=statistics(), noise=0.1, max_lre_prompts=len(prompts), solver=solver)
-    steps["lrc-map, low-rank"] = measured(
-        lambda: lrc.fit_concepts(model, prompts, method="lrc-map", **pair, rank=given.rank, settings=settings,
-                                 progress=False)
+    held = given.d_model**2 * 4
+    step(
+        "lrc-map, low-rank",
+        lambda: lrc.fit_concepts(
+            model, prompts, method="lrc-map-given", **pair, settings=settings, progress=False
+        ),
+        low.operations + low.reading + dual.operations + reading, max(low.n_bytes, held + dual.n_bytes),
     )  # fmt: skip
-    steps["steered generation"] = measured(
-        lambda: lrc.generate(
-            model, [p.text for p in prompts], steering=direction, strengths=[0.1], max_new_tokens=8
-        )
+    step("exact pair, one prompt", lambda: embedding.fit(model, prompts[:1], **pair, progress=False),
+         exact.operations + exact.reading, exact.n_bytes)  # fmt: skip
+    n_new, texts = 8, [prompt.text for prompt in prompts]
+    step(
+        "steered generation",
+        lambda: lrc.generate(model, texts, steering=direction, strengths=[0.1], max_new_tokens=n_new),
+        sizes.pass_operations(n_tokens=n_text + n_new * len(texts), n_logits=n_new * len(texts))
+        + sizes.reading_operations(n_passes=n_new + 1),
+        2 * sizes.pass_bytes(n_tokens=n_text, n_logits=len(texts)),
     )
     return {
         "n_layers": n_layers, "dtype": dtype_name, "product_rate": rate, "steps": steps,
         "model_bytes": sum(weight.numel() * weight.itemsize for weight in model.parameters()),
-        "model_bytes_predicted": model_bytes(given, n_layers, dtype_name),
+        "model_bytes_predicted": sizes.weight_bytes,
     }  # fmt: skip
+
+
+def cpu_rate(d_model: int, dtype: Any) -> float:
+    """`product_rate` by CPU time, which a busy machine changes less than the time on the clock."""
+    import torch
+
+    left, right = torch.ones(512, d_model, dtype=dtype), torch.ones(d_model, d_model, dtype=dtype)
+    left @ right
+    rates = []
+    for _ in range(5):
+        started = time.process_time()
+        for _ in range(4):
+            left @ right
+        rates.append(4 * 2 * len(left) * d_model**2 / (time.process_time() - started))
+    return max(rates)
 
 
 def at_depth(two: float, four: float, n_layers: int) -> float:
@@ -225,7 +230,7 @@ def _write(given: argparse.Namespace, models: list[Any], refused: list[str], sta
         dtype: {
             step: {
                 key: at_depth(two, by[dtype, 4]["steps"][step][key], 32) for key, two in numbers.items()
-                if key in ("cpu_seconds", "bytes_beside_model")
+                if key in ("cpu_seconds", "bytes_beside_model", "cpu_seconds_predicted", "bytes_predicted")
             }
             for step, numbers in by[dtype, 2]["steps"].items()
         } | {"model_bytes": model_bytes(given, 32, dtype)}
@@ -239,6 +244,42 @@ def _write(given: argparse.Namespace, models: list[Any], refused: list[str], sta
         model=None,
         seconds=time.perf_counter() - started,
     )
+    _into_robustness(given, models, refused, extrapolated)
+
+
+def _into_robustness(given: argparse.Namespace, models: list[Any], refused: list[str], at_32: Any) -> None:
+    """The section of `robustness.md`, put in the place of the one before."""
+    lines = [
+        "| layers, dtype | step | CPU s | predicted | beside the model, MiB | predicted |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in models:
+        name = f"{row['n_layers']}, {row['dtype']} ({row['model_bytes'] / 2**20:,.0f} MiB)"
+        lines += [f"| {name} | {step} | {_figures(numbers)} |" for step, numbers in row["steps"].items()]
+    for dtype, steps in at_32.items():
+        name = f"32, {dtype}, extrapolated ({steps['model_bytes'] / 2**20:,.0f} MiB)"
+        lines += [f"| {name} | {step} | {_figures(of)} |" for step, of in steps.items() if step != "model_bytes"]
+    rates = ", ".join(f"{row['product_rate'] / 1e9:,.0f} ({row['dtype']})" for row in models)
+    text = (
+        f"{BEGIN}\n\n## Scale\n\n`python benchmarks/scale_rehearsal.py {' '.join(sys.argv[1:])}`: random weights, "
+        f"d_model {given.d_model}, {given.threads} thread(s), products at {rates} x 10^9 operations a second. "
+        "Predicted is what the library predicts."
+        "\n\n" + "\n".join(lines)
+    )
+    text += "".join(f"\n\nRefused: {reason}" for reason in refused) + f"\n\n{END}"
+    path = RESULTS / "robustness.md"
+    before = path.read_text(encoding="utf-8")
+    if BEGIN in before:
+        after = before[: before.index(BEGIN)] + text + before[before.index(END) + len(END) :]
+    else:
+        after = before.rstrip() + "\n\n" + text + "\n"
+    path.write_text(after, encoding="utf-8")
+
+
+def _figures(numbers: dict[str, float]) -> str:
+    sizes = [f"{numbers[name] / 2**20:,.0f}" for name in ("bytes_beside_model", "bytes_predicted")]
+    seconds = [f"{numbers[name]:,.1f}" for name in ("cpu_seconds", "cpu_seconds_predicted")]
+    return " | ".join([*seconds, *sizes])
 
 
 if __name__ == "__main__":

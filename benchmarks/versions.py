@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("local", "plots", "notebook", "erasure")
-TESTERS = ("pytest", "pytest-xdist")
+TESTERS = ("pytest", "pytest-xdist", "hypothesis")
 NOT_AT_FLOOR = ("torch", "jupyter")
 FAST = "not real_model and not notebook and not slow"
 

@@ -19,6 +19,7 @@ HELD = (
     "directions.readouts.Word",
     "experiments.record.AskedEdit",
     "experiments.record.AskedPrompt",
+    "experiments.sweep_costs.UnitCost",
     "experiments.sweep_outcomes.Outcomes",
     "experiments.sweep_record.CellRecord",
     "experiments.sweep_record.EditScores",

@@ -56,6 +56,7 @@ NO_PASS, ONE_TEXT = "runs no text", "names a place in one text, and runs nothing
 EXCEPTIONS = {
     "chat_prompt": NO_PASS,
     "chat_text": NO_PASS,
+    "fit_cost": NO_PASS,
     "free_text_edits": NO_PASS,
     "ConceptDirection.readout": NO_PASS,
     "ConceptDirection.require_model": NO_PASS,

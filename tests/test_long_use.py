@@ -80,7 +80,7 @@ print("\\n".join(sorted({name.split(".")[0] for name in set(sys.modules) - their
 """
 HEAVY = {
     "matplotlib", "plotly", "dask", "distributed", "pyarrow", "IPython", "ipywidgets", "anywidget", "gguf",
-    "concept_erasure",
+    "concept_erasure", "sklearn",
 }  # fmt: skip
 
 

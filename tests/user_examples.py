@@ -75,6 +75,8 @@ def other_ways(model: lrc.models.HookedModel, prompts: tuple[lrc.Prompt, ...]) -
     cheap = lrc.LinearRelationalEmbedding.fit(
         model, prompts, subject_layer=7, object_layer=12, solver=lrc.LowRank(rank=64, min_cosine=0.99)
     )
+    cost: lrc.lre.FitCost = lrc.lre.fit_cost(model, prompts, subject_layers=[7], object_layers=[12])
+    print(cost.n_bytes, cost.seconds(1e11))
     evaluation = lrc.evaluate(model, dual, prompts, beta=0.1)
     style = lrc.contrast_concepts(model, positive=["a"], negative=["b"], names=("x", "y"), layer=9, at="mean")
     acts: Tensor = lrc.subject_activations(model, prompts, layer=7)
@@ -85,8 +87,10 @@ def other_ways(model: lrc.models.HookedModel, prompts: tuple[lrc.Prompt, ...]) -
 def sweeps(model: lrc.models.HookedModel, relation: lrc.Relation, place: Path) -> pd.DataFrame:
     settings = lrc.SweepSettings(methods=("lrc", "svm"), subject_layers=(7, 9), object_layers=12, ranks=(64, 128))
     plan = lrc.plan_sweep(model, relation, settings=settings)
-    print(plan.products)
-    result = lrc.run_sweep(model, relation, settings=settings, out=place)
+    print(plan.products, plan.seconds(lrc.numerics.product_rate(640)), plan.memory_bytes)
+    records: list[lrc.experiments.SweepRecord] = []
+    result = lrc.run_sweep(model, relation, settings=settings, out=place, on_record=records.append)
+    print(plan.seconds_left(records))
     best = result.best()
     print(result.compare(best.iloc[0], best.iloc[1]))
     return result.to_frame()

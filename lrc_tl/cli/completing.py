@@ -68,6 +68,11 @@ def solver_names(incomplete: str) -> Offers:
     return _starting(incomplete, {"exact": "", "low_rank": "faster"})
 
 
+def fit_dtypes(incomplete: str) -> Offers:
+    """In what LREs are fitted."""
+    return _starting(incomplete, {"model": "its own", "float32": "more exact, 4 bytes more for each weight"})
+
+
 _METHODS = {name: method.summary for name, method in METHODS.items()}
 
 

@@ -24,7 +24,8 @@ from lrc_tl.cli.common import (
     remark,
     require_finite,
 )
-from lrc_tl.cli.completing import method_names
+from lrc_tl.cli.completing import fit_dtypes, method_names
+from lrc_tl.lre.fit_settings import fit_dtype_named
 from lrc_tl.methods.method import METHODS, OBJECT_SHARE, Method, default_method, meant_method, require_methods
 from lrc_tl.methods.settings import FitSettings
 from lrc_tl.storage.json_results import check_target
@@ -71,6 +72,14 @@ def fit(
         float | None,
         typer.Option("--noise", help="Of dual directions (lrc-map), above 0; else chosen on the training facts."),
     ] = None,
+    fit_dtype: Annotated[
+        str,
+        typer.Option(
+            "--fit-dtype",
+            autocompletion=fit_dtypes,
+            help="In what a bfloat16 or float16 model is run while LREs are fitted: model (its own), or float32.",
+        ),
+    ] = FitSettings.fit_dtype,
     first_token: Annotated[
         bool, typer.Option("--first-token", help="Use the object's first token, not the mean over its tokens.")
     ] = False,
@@ -89,10 +98,16 @@ def fit(
     from lrc_tl.methods.fitting import lre_prompts
 
     with bad_usage():
-        settings = FitSettings(max_lre_prompts=max_lre_prompts, noise=noise)
+        settings = FitSettings(
+            max_lre_prompts=max_lre_prompts,
+            noise=noise,
+            fit_dtype=fit_dtype_named(fit_dtype, argument="--fit-dtype"),
+        )
         require_methods([method])
         asked = meant_method(METHODS[method], object_layer=object_layer)
         _require_own_options(asked, rank=rank, ridge=ridge, first_token=first_token, noise=noise)
+        if fit_dtype != FitSettings.fit_dtype and asked.is_baseline:
+            raise typer.BadParameter(f"--fit-dtype is for methods with an LRE, which {asked.name} has not")
         needs.require_method_options(asked, rank=rank, ridge=ridge, solver=settings.solver)
         needs.require_layer_order(asked, subject_layer=subject_layer, object_layer=object_layer)
     check_target(out)
@@ -120,6 +135,7 @@ def fit(
             object_layer=object_layer,
             object_aggregation="first_token" if first_token else "mean",
             solver=settings.solver,
+            fit_dtype=settings.fit_dtype,
         )
         concepts = lre.concepts(loaded, known.prompts, rank=rank, ridge=ridge)
     else:

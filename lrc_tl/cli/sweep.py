@@ -32,6 +32,7 @@ from lrc_tl.experiments.sweep_metrics import METRICS, OF_EDITS, WITH_OUTCOMES, v
 from lrc_tl.experiments.sweep_settings import PLACES, SweepSettings
 
 if TYPE_CHECKING:  # imports torch
+    from lrc_tl.experiments.sweep_plan import SweepPlan
     from lrc_tl.experiments.sweep_record import SweepRecord
     from lrc_tl.experiments.sweep_result import SweepResult
 
@@ -153,9 +154,18 @@ def sweep(
         plan = lrc.plan_sweep(model, relations, settings=settings, out=out, resume=resume, shard=shard)
     print_text(str(plan))
     if dry_run:
-        run.finish({"plan": plan.to_dict()})
+        from lrc_tl.models.sizes import model_sizes
+        from lrc_tl.numerics import product_rate
+
+        rate = product_rate(model_sizes(model).d_model, dtype=torch_dtype(dtype), device=device)
+        seconds = plan.seconds(rate)
+        print_text(
+            f"time: at most about {_duration(seconds)}, one unit after another, at the {rate / 1e9:,.0f} x 10^9 "
+            "operations a second that products of this width have here"
+        )
+        run.finish({"plan": plan.to_dict(), "rate": rate, "seconds_predicted": seconds})
         return
-    on_record = _Said(len(plan.units))
+    on_record = _Said(plan)
     result = lrc.run_sweep(
         model,
         relations,
@@ -187,15 +197,32 @@ def merge(
 class _Said:
     """One line per finished unit, with the time that is left."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._started = total, 0, time.perf_counter()
+    def __init__(self, plan: "SweepPlan") -> None:
+        self._plan, self._started = plan, time.perf_counter()
+        self._records: list[SweepRecord] = []
 
     def __call__(self, record: "SweepRecord") -> None:
-        self._done += 1
-        left = (time.perf_counter() - self._started) / self._done * (self._total - self._done)
+        self._records.append(record)
         reason = f" left out: {record.left_out}" if record.left_out else ""
-        shown = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        remark(f"{record.relation} seed {record.seed}{reason} ({self._done} of {self._total}, about {shown} left)")
+        of = f"{len(self._records)} of {len(self._plan.units)}"
+        left = self._left()
+        remark(
+            f"{record.relation} seed {record.seed}{reason} ({of}"
+            f"{'' if left is None else f', about {_duration(left)} left'})"
+        )
+
+    def _left(self) -> float | None:
+        """Seconds; None before a unit was evaluated."""
+        if all(record.left_out for record in self._records):
+            return None
+        expected = self._plan.seconds_of_units(self._records)
+        done = sum(expected[record.relation, record.seed] for record in self._records if not record.left_out)
+        # On the clock, since several processes may be at work.
+        return (time.perf_counter() - self._started) * self._plan.seconds_left(self._records) / done
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:,.0f} min" if seconds > 90 else f"{seconds:.0f} s"
 
 
 def _settings(given: Mapping[str, Any]) -> SweepSettings:

@@ -1,4 +1,8 @@
-"""How thresholds and probabilities are fitted to scores, and the calibration of a whole set."""
+"""How thresholds and probabilities are fitted to scores, and the calibration of a whole set.
+
+Every set of directions imports this module, so scikit-learn and SciPy, which take longest to import, come in where
+something is fitted.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,10 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
@@ -115,6 +115,8 @@ def fit_platt(scores: _Array, positive: npt.NDArray[np.bool_]) -> tuple[float, f
     Positives count as `(n+ + 1) / (n+ + 2)` and negatives as `1 / (n- + 2)`, so separable samples keep a finite
     slope (Platt 1999). Both kinds must occur, and the scores must not all be equal.
     """
+    from sklearn.linear_model import LogisticRegression
+
     n_positive = int(positive.sum())
     target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (len(positive) - n_positive + 2))
     middle, spread = float(scores.mean()), float(scores.std())
@@ -140,6 +142,8 @@ def fit_isotonic(scores: _Array, positive: npt.NDArray[np.bool_]) -> Knots:
             f"isotonic regression needs {MIN_ISOTONIC_SAMPLES} samples or more, and {len(scores)} are given; use "
             "probabilities='platt'"
         )
+    from sklearn.isotonic import IsotonicRegression
+
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, positive)
     return tuple(zip(fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist(), strict=True))
 
@@ -170,11 +174,16 @@ def fit_multiclass(
                 f"multiclass='multinomial' needs samples of every concept, and {len(absent)} of {k} have none; "
                 "use 'temperature' or 'standardised'"
             )
+        from sklearn.linear_model import LogisticRegression
+
         fitted = LogisticRegression(C=1.0, max_iter=5000).fit((scores - middle) / scale, concept_of)
         weight, bias = fitted.coef_ / scale, fitted.intercept_
         if k == 2:  # scikit-learn gives the second class against the first
             weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
         return torch.from_numpy(weight), torch.from_numpy(bias - weight @ middle)
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
     target = np.full((n, k), 1 / (n + 2) / (k - 1))
     target[np.arange(n), concept_of] = (n + 1) / (n + 2)
     if kind == "temperature":

@@ -9,7 +9,6 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from lrc_tl.storage.json_fields import checked_fields
 
@@ -128,6 +127,9 @@ def binary_metrics(
     scores: _Array, positive: _Labels, *, probabilities: _Array | None, n_bins: int
 ) -> BinaryMetrics:
     """Metrics of one concept's scores and, where it has them, probabilities; both kinds of sample must occur."""
+    # Takes long to import, and every set of directions imports this module.
+    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+
     given = probabilities is not None
     return BinaryMetrics(
         n_positive=int(positive.sum()),
@@ -144,6 +146,8 @@ def binary_metrics(
 
 def multiclass_metrics(probabilities: _Array, labels: Sequence[int], *, n_bins: int) -> MulticlassMetrics:
     """Metrics of probabilities of shape `sample concept`, each row of which sums to 1."""
+    from sklearn.metrics import log_loss
+
     concept_of = np.asarray(labels)
     right = probabilities.argmax(1) == concept_of
     target = np.eye(probabilities.shape[1])[concept_of]

@@ -10,7 +10,7 @@ import torch
 from rich.markup import escape
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
-from lrc_tl.experiments.sweep_plan import remaining
+from lrc_tl.experiments.sweep_plan import plan_of, remaining
 from lrc_tl.experiments.sweep_record import SweepRecord
 from lrc_tl.experiments.sweep_request import SweepRequest, UnitPlan, sweep_request
 from lrc_tl.experiments.sweep_result import SweepResult
@@ -74,11 +74,16 @@ def run_sweep(
         ValueError: bad or missing settings, a layer outside the model, a model object for other processes, a shard
             that is none, or no relation that can be evaluated.
         ResumeError: `out` holds results and `resume` is not given, or they are of another sweep.
+        OutOfMemoryError: a unit takes more memory than is free here (`SweepPlan.require_memory`), which is seen
+            before anything runs; an executor and several devices are not asked.
         RuntimeError: another run writes to `out`, or a worker was killed.
         OSError: `out` cannot be written to, or no space is left.
     """
     require_one_place(model, executor=executor, workers=workers, devices=devices)
     request = sweep_request(relations, settings=settings, out=out, resume=resume, shard=shard, others=others)
+    if executor is None and devices is None:
+        place = device if isinstance(model, (str, Path)) else model.cfg.device
+        plan_of(model, request).require_memory(place, n_at_once=workers or 1)
     with (
         ExitStack() as stack,
         workers_for(

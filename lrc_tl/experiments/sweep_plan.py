@@ -5,21 +5,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lrc_tl.arguments.numbers_checked import numbers_checked
-from lrc_tl.experiments.relation_prompts import LeftOut, split_facts
+from lrc_tl.errors import OutOfMemoryError
+from lrc_tl.experiments.relation_prompts import LeftOut
 from lrc_tl.experiments.sweep_cells import SweepCell
-from lrc_tl.experiments.sweep_metrics import OF_EDITS, READINGS
+from lrc_tl.experiments.sweep_costs import STAGES, SweepCosts, UnitCost
+from lrc_tl.experiments.sweep_record import SweepRecord
 from lrc_tl.experiments.sweep_request import SweepRequest, UnitPlan, sweep_request
 from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.sweep_store import cells_of, stored_units
-from lrc_tl.experiments.sweep_unit import with_validation
-from lrc_tl.methods.method import METHODS
+from lrc_tl.lre.costs import bytes_left, in_mebibytes
 from lrc_tl.models.hooked_model import HookedModel
-from lrc_tl.models.sizes import model_sizes
+from lrc_tl.models.sizes import model_sizes, token_counter
+from lrc_tl.numerics.precision import HOST
 from lrc_tl.relations.relation import Relation
-
-_BYTES = 4
-_EDITS_OF_EACH_OBJECT = 5
 
 
 @numbers_checked
@@ -46,14 +47,97 @@ class SweepPlan:
     """Products with a Jacobian: rows of reverse passes."""
     products_cell_by_cell: int
     rows: int
+    costs: tuple[UnitCost, ...]
+    """Of each unit, operations in matrix products; none of one that is left out."""
+    lre_bytes: int
+    """Of the LREs with their decompositions that a unit holds at once."""
     memory_bytes: int
-    """Of the LREs with their decompositions that a unit holds at once, beside the model."""
+    """At the peak beside the model: LREs, what is under way while they are fitted, a full batch of texts."""
+
+    @property
+    def operations(self) -> int:
+        """Of all units that are left."""
+        return sum(cost.operations for cost in self.costs)
+
+    @numbers_checked
+    def seconds(self, rate: float) -> float:
+        """At so many operations a second (`lrc.numerics.product_rate` measures them), one unit after another.
+
+        Raises:
+            ValueError: a rate that is not above 0.
+        """
+        if not rate > 0:
+            raise ValueError(f"rate is {rate}; give operations a second, above 0")
+        return self.operations / rate
+
+    def seconds_of_units(self, records: Sequence[SweepRecord]) -> dict[tuple[str, int], float]:
+        """Seconds of each unit (relation, seed) that are to be expected, from what finished ones took.
+
+        Each kind of work (finding and reading prompts, fitting, editing) goes on as fast as it did on average in
+        `records`, which thereby also say how much of the plan's upper bounds is needed. Where a kind took no time
+        yet, it is counted as fast as all work together.
+
+        Raises:
+            ValueError: no record is of a unit of this plan that was evaluated.
+        """
+        of_unit = {
+            (unit.relation.name, unit.seed): cost for unit, cost in zip(self.units, self.costs, strict=True)
+        }
+        finished = [
+            (of_unit[record.relation, record.seed], record.seconds)
+            for record in records
+            if record.left_out is None and (record.relation, record.seed) in of_unit
+        ]
+        if not sum(cost.operations for cost, _ in finished):
+            raise ValueError(
+                "no record is of a unit of this plan that was evaluated; give one that run_sweep gave"
+            )
+        whole = sum(sum(seconds.values()) for _, seconds in finished)
+        overall = whole / sum(cost.operations for cost, _ in finished)
+        per_operation = {}
+        for kind, stages in STAGES.items():
+            counted = sum(getattr(cost, kind) for cost, _ in finished)
+            taken = sum(seconds.get(stage, 0.0) for _, seconds in finished for stage in stages)
+            per_operation[kind] = taken / counted if counted and taken else overall
+        return {
+            unit: sum(getattr(cost, kind) * seconds for kind, seconds in per_operation.items())
+            for unit, cost in of_unit.items()
+        }
+
+    def seconds_left(self, records: Sequence[SweepRecord]) -> float:
+        """The sum of `seconds_of_units` over the units that have no record yet.
+
+        Raises:
+            ValueError: as there.
+        """
+        done = {(record.relation, record.seed) for record in records}
+        return sum(seconds for unit, seconds in self.seconds_of_units(records).items() if unit not in done)
+
+    @numbers_checked
+    def require_memory(self, device: str | torch.device = HOST, *, n_at_once: int = 1) -> None:
+        """Go on where so many units at once have the memory they need on a device, as far as it says what is free.
+
+        Raises:
+            OutOfMemoryError: they have not; the text has both numbers.
+        """
+        needed, free = n_at_once * self.memory_bytes, bytes_left(torch.device(device))
+        if free is None or needed <= free:
+            return
+        of_units = "a unit of this sweep takes" if n_at_once == 1 else f"{n_at_once} units of this sweep take"
+        raise OutOfMemoryError(
+            f"{of_units} about {in_mebibytes(needed)} beside the model (the LREs of one unit: "
+            f"{in_mebibytes(self.lre_bytes)}), and {in_mebibytes(free)} are free; give fewer workers, or fewer "
+            "layers, and add the others later with resume"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         values = asdict(self)
+        del values["costs"]
+        values["operations"] = self.operations
         values["units"] = [
-            {"relation": unit.relation.name, "seed": unit.seed, "cells": len(unit.cells)} for unit in self.units
+            {"relation": unit.relation.name, "seed": unit.seed, "cells": len(unit.cells), **asdict(cost)}
+            for unit, cost in zip(self.units, self.costs, strict=True)
         ]
         return values
 
@@ -66,7 +150,9 @@ class SweepPlan:
             f"Jacobian products:    {self.products:>14,}   (cell by cell {self.products_cell_by_cell:,}: "
             f"{_times(self.products_cell_by_cell, self.products)})",
             f"rows of results:      {self.rows:>14,}",
-            f"memory beside model:  {self.memory_bytes / 2**20:>11,.0f} MiB   (LREs of a unit)",
+            f"operations:           {self.operations / 1e12:>14,.2f} x 10^12, in matrix products",
+            f"memory beside model:  {in_mebibytes(self.memory_bytes):>14}   "
+            f"(LREs of a unit: {in_mebibytes(self.lre_bytes)})",
             "Counts are upper bounds: they take every fact for known.",
         ]
         if self.n_finished:
@@ -95,21 +181,28 @@ def plan_sweep(
         ResumeError: `out` holds results and `resume` is not given.
     """
     request = sweep_request(relations, settings=settings, out=out, resume=resume, shard=shard, others=others)
+    return plan_of(model, request)
+
+
+def plan_of(model: HookedModel | str | Path, request: SweepRequest) -> SweepPlan:
+    """The plan of a checked request; what its folder holds is left out.
+
+    Raises:
+        ValueError: the model has not what is asked for.
+        ModelError: the model is named, and its sizes or its tokenizer cannot be read.
+    """
     sizes = model_sizes(model)
-    on_model = request.settings_on(n_layers=sizes.n_layers, d_model=sizes.d_model)
-    return planned(request, on_model, n_layers=sizes.n_layers, d_model=sizes.d_model)
-
-
-def planned(request: SweepRequest, settings: SweepSettings, *, n_layers: int, d_model: int) -> SweepPlan:
-    """The plan of a checked request; what its folder holds is left out."""
-    units = request.units(settings, n_layers=n_layers)
+    settings = request.settings_on(n_layers=sizes.n_layers, d_model=sizes.d_model)
+    units = request.units(settings, n_layers=sizes.n_layers)
     there = cells_of(stored_units(request.out)) if request.out is not None else {}
     left = remaining(units, there)
-    costs, left_out = _Costs(settings, n_layers, d_model), {}
+    costs, left_out = SweepCosts(settings, sizes, token_counter(model)), {}
+    of_units = []
     for unit in left:
         try:
-            costs.add(unit)
+            of_units.append(costs.add(unit))
         except LeftOut as reason:
+            of_units.append(UnitCost())
             left_out[f"{unit.relation.name}, seed {unit.seed}"] = str(reason)
     return SweepPlan(
         units=left,
@@ -121,7 +214,9 @@ def planned(request: SweepRequest, settings: SweepSettings, *, n_layers: int, d_
         products=costs.products,
         products_cell_by_cell=costs.products_cell_by_cell,
         rows=costs.rows,
-        memory_bytes=costs.memory,
+        costs=tuple(of_units),
+        lre_bytes=costs.lre_bytes,
+        memory_bytes=costs.n_bytes,
     )
 
 
@@ -133,98 +228,6 @@ def remaining(units: Sequence[UnitPlan], there: Mapping[tuple[str, int], set[Swe
         if cells := tuple(cell for cell in unit.cells if cell not in done):
             left.append(UnitPlan(relation=unit.relation, seed=unit.seed, cells=cells))
     return tuple(left)
-
-
-class _Costs:
-    """Upper bounds of what units take, with sharing and with each cell run by itself."""
-
-    def __init__(self, settings: SweepSettings, n_layers: int, d_model: int) -> None:
-        self.settings, self.n_layers, self.d_model = settings, n_layers, d_model
-        self.texts = self.texts_cell_by_cell = self.products = self.products_cell_by_cell = 0
-        self.rows = self.memory = 0
-
-    def add(self, unit: UnitPlan) -> None:
-        """Counts a unit.
-
-        Raises:
-            LeftOut: it has too few facts.
-        """
-        settings = self.settings
-        train, test = split_facts(unit.relation, unit.seed, settings.of_shots(settings.shots[0]))
-        train, validation = with_validation(train, unit.seed, settings.validation)
-        n_train, n_test = len(train.facts), len(test.facts)
-        n_validation = len(validation.facts) if validation else 0
-        n_templates = max(1, len(unit.relation.zero_shot_templates or unit.relation.templates))
-        asked = (n_test + n_validation) * n_templates  # to find what is known
-        read = n_train + n_test + n_validation
-        edits = self._edits(test, settings.max_edits)
-        validation_edits = self._edits(validation, settings.validation_edits) if validation else 0
-        self.texts += asked + read
-        self.texts_cell_by_cell += len(unit.cells) * (asked + read)
-        for shots in {cell.shots for cell in unit.cells}:
-            cells = [cell for cell in unit.cells if cell.shots == shots]
-            self.texts += 2 * n_train
-            self.texts_cell_by_cell += 2 * n_train * len(cells)
-            shared = {(self._passes(cell), cell.n_lre_prompts) for cell in cells if cell.n_lre_prompts}
-            for (_, object_layers), n in shared:
-                n_prompts = min(n or 0, n_train)
-                self.texts += n_prompts
-                self.products += n_prompts * self.d_model * len(object_layers)
-            for cell in cells:
-                if cell.n_lre_prompts:
-                    n_prompts = min(cell.n_lre_prompts, n_train)
-                    own = len(self._object_layers(cell))
-                    self.texts_cell_by_cell += n_prompts
-                    self.products_cell_by_cell += n_prompts * self.d_model * own
-            # Edits share what lies before the subject and the unedited run; their texts are the same either way.
-            edited = self._edited_texts(edits, validation_edits)
-            self.texts += len(cells) * edited + edits + validation_edits
-            self.texts_cell_by_cell += len(cells) * (edited + edits + validation_edits)
-            pairs = {(cell.subject_layer, layer) for cell in cells for layer in self._object_layers(cell)}
-            numbers = {cell.n_lre_prompts for cell in cells if cell.n_lre_prompts}
-            self.memory = max(self.memory, len(pairs) * len(numbers) * 3 * self.d_model**2 * _BYTES)
-        self.rows += len(unit.cells) * self._rows(edits, validation_edits, n_validation)
-        # The noise that was chosen, and faithfulness where the LRE has one.
-        self.rows += sum(METHODS[cell.method].is_dual and cell.noise is None for cell in unit.cells)
-        if "faithfulness" in settings.metrics:
-            self.rows += sum(cell.object_layer == self.n_layers - 1 for cell in unit.cells)
-
-    def _passes(self, cell: SweepCell) -> tuple[Any, tuple[int, ...]]:
-        """A key of cells whose LREs come from the same passes, with the object layers of all of them."""
-        method = METHODS[cell.method]
-        key = (method.aggregation, method.lre_for_each is not None, method.object_layer == "last")
-        if method.combines:
-            return (cell.method, cell.subject_layer), self._object_layers(cell)
-        layers = (self.n_layers - 1,) if method.object_layer == "last" else self.settings.object_layers
-        return key, tuple(layers)
-
-    def _object_layers(self, cell: SweepCell) -> tuple[int, ...]:
-        if cell.object_layer is None:
-            return ()
-        parts = cell.variant.components(self.n_layers)
-        return tuple(part.object_layer for part in parts if part.object_layer is not None)
-
-    def _edits(self, relation: Relation, most: int | None) -> int:
-        if not {*self.settings.metrics} & {*OF_EDITS}:
-            return 0
-        objects = {fact.object for fact in relation.facts}
-        n = len(objects) * _EDITS_OF_EACH_OBJECT if len(objects) > 1 else 0
-        return n if most is None else min(n, most)
-
-    def _edited_texts(self, edits: int, validation_edits: int) -> int:
-        settings = self.settings
-        kinds = len({"kl_elsewhere", "kl_same_subject"} & {*settings.metrics})
-        statements = kinds * bool(edits) + ("kl_elsewhere" in settings.metrics) * bool(validation_edits)
-        of_each = edits + validation_edits + statements * settings.n_side_effects
-        return of_each * len(settings.betas) * len(settings.places)
-
-    def _rows(self, edits: int, validation_edits: int, n_validation: int) -> int:
-        metrics = {*self.settings.metrics}
-        points = len(self.settings.betas) * len(self.settings.places)
-        of_edits = 2 + len(metrics & {"hard_causality", "kl_elsewhere", "kl_same_subject"})
-        of_validation = 1 + len(metrics & {"hard_causality", "kl_elsewhere"})
-        rows = 2 * len(READINGS) * (2 if n_validation else 1) + ("selectivity" in metrics)
-        return rows + points * (of_edits * bool(edits) + of_validation * bool(validation_edits))
 
 
 def _times(cell_by_cell: int, shared: int) -> str:

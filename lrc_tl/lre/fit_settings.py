@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from lrc_tl.arguments.numbers_checked import numbers_checked
 
@@ -146,6 +146,18 @@ def require_fit_dtype(fit_dtype: object) -> None:
     if fit_dtype not in get_args(FitDtype):
         allowed = " and ".join(map(repr, get_args(FitDtype)))
         raise ValueError(f"fit_dtype is {fit_dtype!r}; allowed are {allowed}")
+
+
+def fit_dtype_named(name: str, *, argument: str = "fit_dtype") -> FitDtype:
+    """The `FitDtype` of this name; `argument` is what the error calls it.
+
+    Raises:
+        ValueError: there is no such one.
+    """
+    for known in get_args(FitDtype):
+        if name == known:
+            return cast(FitDtype, known)
+    raise ValueError(f"{argument} is {name!r}; allowed are {' and '.join(map(repr, get_args(FitDtype)))}")
 
 
 def solver_name(solver: Solver) -> SolverName:

@@ -17,6 +17,7 @@ from lrc_tl.lre.mlp_jacobian import bytes_kept, is_worth_it
 from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.hooked_model import HookedModel, hook_name, is_hooked_transformer, layer_number
 from lrc_tl.models.hooking import hooked_pass, inside
+from lrc_tl.models.sizes import ModelSizes, model_sizes
 from lrc_tl.models.weights import require_differentiable
 from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.numerics.precision import HOST, wide_of
@@ -25,7 +26,7 @@ from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt, object_positions
 from lrc_tl.turns import turn
 
-_ROWS_AT_ONCE = 128
+ROWS_AT_ONCE = 128
 """Rows of a Jacobian in one reverse pass on a CPU: few enough for the cache, enough for full matrix products."""
 
 
@@ -162,7 +163,7 @@ def jacobian_grid(
     """
     pieces = row_pieces() if pieces is None else pieces
     positions = checked_positions(model, tokens, object_aggregation)
-    kept = _mlp_jacobian_bytes(model, tokens, pairs, memory_limit)
+    kept = mlp_jacobian_bytes(model, tokens, pairs, memory_limit)
     n_rows = rows_at_once(model, tokens, memory_limit, kept=kept)
     # Entered for each piece of work, and never across a yield: these modes belong to the caller's thread.
     with torch.inference_mode(False), torch.enable_grad():
@@ -206,7 +207,7 @@ def checked_positions(
     return positions
 
 
-def _mlp_jacobian_bytes(
+def mlp_jacobian_bytes(
     model: HookedModel, tokens: TokenizedPrompt, pairs: Sequence[tuple[int, int]], memory_limit: int | None
 ) -> int:
     """What the Jacobians of the MLPs take in a grid; 0 where the reverse passes had better go without them."""
@@ -237,13 +238,9 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
     d_model = int(model.cfg.d_model)
     device = torch.device(model.cfg.device)
     if memory_limit is None and device.type == HOST.type:
-        return min(d_model, _ROWS_AT_ONCE)
-    width: int = max(parameter.element_size() for parameter in model.parameters())
-    d_mlp = int(getattr(model.cfg, "d_mlp", None) or 4 * d_model)
-    d_heads = int(model.cfg.n_heads) * int(model.cfg.d_head)
-    n_after = len(tokens.input_ids) - tokens.subject_position
-    # What is alive at the worst moment of one block: a few tensors of the widest kind, keys over the whole text.
-    row = width * (n_after * (4 * d_mlp + 4 * d_model + 4 * d_heads) + 4 * len(tokens.input_ids) * d_heads)
+        return min(d_model, ROWS_AT_ONCE)
+    n_tokens = len(tokens.input_ids)
+    row = row_bytes(model_sizes(model), n_tokens=n_tokens, n_after=n_tokens - tokens.subject_position)
     if memory_limit is None:
         free = free_bytes(device)
         return d_model if free is None else max(1, min(d_model, (free - kept) // row))
@@ -253,6 +250,12 @@ def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int 
             "give shorter prompts"
         )
     return int(min(d_model, max(1, (memory_limit - kept) // row)))
+
+
+def row_bytes(sizes: ModelSizes, *, n_tokens: int, n_after: int) -> int:
+    """What one row takes at the worst moment of a block: a few tensors of the widest kind, keys of all tokens."""
+    after = n_after * (4 * sizes.d_mlp + 4 * sizes.d_model + 4 * sizes.d_heads)
+    return sizes.itemsize * (after + 4 * n_tokens * sizes.d_heads)
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
+from lrc_tl.lre.costs import cost_on, require_memory
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.fit_settings import FitDtype, LowRank, Sketch, Solver, require_fit_dtype, sketch_for
 from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs, row_pieces
@@ -167,7 +168,16 @@ def _fit_pairs(
     require_differentiable(model)
     tokenized, left_out = _tokenized(model, prompts), LeftOut()
     require_no_overflow(model)
-    is_sketched = sketch is not None and not exact_is_cheaper(model, pairs, sketch, grid=len(pairs) > 1)
+    is_sketched = sketch is not None and not exact_is_cheaper(int(model.cfg.d_model), pairs, sketch)
+    cost = cost_on(
+        model,
+        tokenized,
+        pairs,
+        sketch if is_sketched else None,
+        fit_dtype=fit_dtype,
+        memory_limit=memory_limit,
+    )
+    require_memory(model, cost, n_pairs=len(pairs))
 
     def fits_of_pairs() -> Mapping[tuple[int, int], MeanJacobianFit]:
         given: _Options = {

@@ -26,7 +26,7 @@ from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 Pair = tuple[int, int]
 _Graph = tuple[TokenizedPrompt, JacobianProducts]
 
-_GRAPHS_KEPT, _GRID_GRAPHS_KEPT = 32, 2  # those of a grid are large, and are used only twice
+GRAPHS_KEPT, GRID_GRAPHS_KEPT = 32, 2  # those of a grid are large, and are used only twice
 _PREFIXES_AT_ONCE = 8
 _ADVICE = "load the model in float32 or float64 and check its weights"
 
@@ -189,7 +189,7 @@ def fit_pair(
             object_aggregation=object_aggregation,
             memory_limit=memory_limit,
             bar=bar,
-            graphs_kept=_GRAPHS_KEPT,
+            graphs_kept=GRAPHS_KEPT,
             left_out=left_out,
         )
         return _pair_from_products(model, mean, pair, sketch)
@@ -255,7 +255,7 @@ def fit_grid(
             object_aggregation=object_aggregation,
             memory_limit=memory_limit,
             bar=bar,
-            graphs_kept=_GRID_GRAPHS_KEPT,
+            graphs_kept=GRID_GRAPHS_KEPT,
             left_out=left_out,
         )
         return _grid_from_products(model, mean, pairs, sketch)
@@ -295,10 +295,9 @@ def grid_width(pairs: Sequence[Pair], sketch: Sketch) -> int:
     return min(sketch.size, math.ceil(1.5 * sketch.size / min(layers_below.values())))
 
 
-def exact_is_cheaper(model: HookedModel, pairs: Sequence[Pair], sketch: Sketch, *, grid: bool) -> bool:
+def exact_is_cheaper(d_model: int, pairs: Sequence[Pair], sketch: Sketch) -> bool:
     """Whether the whole Jacobians take no more products than the sketch."""
-    d_model = int(model.cfg.d_model)
-    if not grid:
+    if len(pairs) == 1:
         return 2 * sketch.least_size >= d_model
     n_subjects, n_objects = len({pair[0] for pair in pairs}), len({pair[1] for pair in pairs})
     return n_subjects * grid_width(pairs, sketch) + n_objects * sketch.size >= n_objects * d_model

@@ -26,9 +26,13 @@ def is_worth_it(model: HookedModel, n_rows: int) -> bool:
     d_model, d_mlp = int(model.cfg.d_model), int(getattr(model.cfg, "d_mlp", None) or 0)
     if model.cfg.attn_only or not d_mlp:
         return False
-    n_weights = 3 if getattr(model.cfg, "gated_mlp", False) else 2
-    saved_per_row = n_weights * d_model * d_mlp - d_model * d_model
-    return n_rows * saved_per_row > d_model * d_model * d_mlp
+    n_matrices = 3 if getattr(model.cfg, "gated_mlp", False) else 2
+    return pays(n_rows, d_model=d_model, d_mlp=d_mlp, mlp_weights=n_matrices * d_model * d_mlp)
+
+
+def pays(n_rows: int, *, d_model: int, d_mlp: int, mlp_weights: int) -> bool:
+    """The same of a model of these sizes."""
+    return n_rows * (mlp_weights - d_model * d_model) > d_model * d_model * d_mlp
 
 
 def bytes_kept(model: HookedModel, *, n_layers: int, n_positions: int) -> int:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
@@ -66,12 +65,14 @@ class Covariance:
         """`W Sigma W^T`, the covariance of what an affine map makes of the samples, in float64."""
         wide = weight.double()
         image = self.factors @ wide.T
-        return image.T @ image + self.diagonal * (wide @ wide.T)
+        # In place, since at widths of thousands each such matrix takes hundreds of megabytes.
+        return (wide @ wide.T).mul_(self.diagonal).add_(image.T @ image)
 
     def dense(self) -> Float[Tensor, "width width"]:
         """The matrix itself, in float64."""
-        identity = torch.eye(self.width, dtype=self.factors.dtype, device=self.factors.device)
-        return self.factors.T @ self.factors + self.diagonal * identity
+        matrix = self.factors.T @ self.factors
+        matrix.diagonal().add_(self.diagonal)
+        return matrix
 
     def to(self, device: torch.device) -> "Covariance":
         """The same on another device."""
@@ -86,4 +87,7 @@ def shrinkage_of(samples: Float[Tensor, "sample width"]) -> float:
     It takes the samples for independent, so samples that come in groups are shrunk a little less than they should
     be. Computed by scikit-learn.
     """
+    # Takes long to import, and every LRE imports this module.
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
     return float(ledoit_wolf_shrinkage(samples.double().cpu().numpy()))

@@ -59,6 +59,7 @@ PROMPTS = {
     "fit_layer_grid": lambda m, d, given: _told(
         *lrc.fit_layer_grid(m, given, subject_layers=[0, 1], object_layers=[2], progress=False).values()
     ),
+    "fit_cost": lambda m, d, given: lrc.lre.fit_cost(m, given, subject_layers=[0], object_layers=[2]),
     "concepts": lambda m, d, given: d["lre"].concepts(m, given, rank=2).vectors,
     "fit_concepts": lambda m, d, given: lrc.fit_concepts(m, given, method="svm", subject_layer=1).vectors,
     "fit_baselines": lambda m, d, given: lrc.fit_baselines(m, given, layer=1)["svm"].vectors,
@@ -120,6 +121,7 @@ LAYERS = {
     "fit_layer_grid": lambda m, d, given: _told(
         *lrc.fit_layer_grid(m, d["prompts"], subject_layers=given, object_layers=[2], progress=False).values()
     ),
+    "fit_cost": lambda m, d, given: lrc.lre.fit_cost(m, d["prompts"], subject_layers=given, object_layers=[2]),
     "causality_curves": lambda m, d, given: (
         lrc.evaluation.causality_curves(m, d["edits"], {"a": d["differences"]}, betas=[0.1, 0.2], layers=given)[
             "a"

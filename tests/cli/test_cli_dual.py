@@ -42,6 +42,21 @@ def test_fit_of_an_lre_without_layers_has_those_of_the_library(calls, tmp_path):
     assert main(["fit", "--model", "m", "--rank", "2", "--subject-layer", "-1", *where]) == 2
 
 
+def test_fit_passes_on_in_what_lres_are_fitted(calls, tmp_path, monkeypatch):
+    path = write(tmp_path / "r.json")
+    where = ["--relation", str(path), "--out", str(tmp_path / "c.safetensors"), "--shots", "1"]
+    assert main(["fit", "--model", "m", "--rank", "2", *where]) == 0
+    assert calls["fit"][1]["fit_dtype"] == "model"
+    assert main(["fit", "--model", "m", "--rank", "2", "--fit-dtype", "float32", *where]) == 0
+    assert calls["fit"][1]["fit_dtype"] == "float32"
+    made = []
+    monkeypatch.setattr(
+        lrc, "fit_concepts", lambda model, prompts, **given: made.append(given) or lrc.ConceptSet.load(path)
+    )
+    assert main(["fit", "--model", "m", "--method", "lrc-map", "--fit-dtype", "float32", *where]) == 0
+    assert made[0]["settings"].fit_dtype == "float32"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -54,6 +69,11 @@ def test_fit_of_an_lre_without_layers_has_those_of_the_library(calls, tmp_path):
             ["--method", "lrc-map", "--ridge", "0.2"],
             "--ridge and --first-token belong to --method lrc",
         ),
+        (
+            ["--method", "svm", "--fit-dtype", "float32"],
+            "--fit-dtype is for methods with an LRE, which svm has not",
+        ),
+        (["--fit-dtype", "float16"], "--fit-dtype is 'float16'; allowed are 'model' and 'float32'"),
     ],
 )
 def test_fit_refuses_what_is_not_of_its_method(calls, tmp_path, capsys, options, message):

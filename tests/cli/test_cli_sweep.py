@@ -70,9 +70,13 @@ def test_a_dry_run_loads_no_model_and_writes_its_plan_alone(arguments, tmp_path,
     monkeypatch.setattr("lrc_tl.experiments.sweep.workers_for", None)
     plan = tmp_path / "plan.json"
     assert main([*arguments, "--dry-run", "--out", str(tmp_path / "out"), "--json", str(plan)]) == 0
-    assert "Jacobian products" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Jacobian products" in printed
+    assert "time: at most about " in printed
     assert not (tmp_path / "out").exists()
-    data = json.loads(plan.read_text())["plan"]
+    written = json.loads(plan.read_text())
+    data = written["plan"]
+    assert written["seconds_predicted"] == pytest.approx(data["operations"] / written["rate"])
     assert len(data["units"]) == 4
     assert data["products"] < data["products_cell_by_cell"]
 

@@ -43,6 +43,7 @@ def offered(monkeypatch, capsys):
         (["sweep", "--metrics", "kl_e"], ["kl_elsewhere"]),
         (["sweep", "--places", "sub"], ["subject"]),
         (["sweep", "--solver", "low"], ["low_rank"]),
+        (["fit", "--fit-dtype", "f"], ["float32"]),
         (["read", "--model", "pack"], sorted(PACKAGED)),
         (["read", "--dtype", "bf"], ["bfloat16"]),
     ],

@@ -80,6 +80,7 @@ EXEMPT = {
     "chat_prompt": "runs nothing",
     "chat_text": "runs nothing",
     "explore": "a widget, which shows what it is doing",
+    "fit_cost": "runs nothing",
     "free_text_edits": "runs nothing",
     "hook_name": "runs nothing",
     "last_subject_token": "runs nothing",

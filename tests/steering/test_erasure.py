@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LogisticRegression
 from spoken import spoken_relation
 
 import lrc_tl as lrc
@@ -42,6 +42,13 @@ def cross_covariance(x, places):
     return (x.double() - x.double().mean(0)).T @ (one_hot - one_hot.mean(0)) / len(x)
 
 
+def explained(x, one_hot):
+    """Share of the variance of `one_hot` that a linear map of `x` explains; erased axes hold rounding alone."""
+    centred, wanted = x - x.mean(0), one_hot - one_hot.mean(0)
+    weights = np.linalg.lstsq(centred, wanted, rcond=1e-9)[0]
+    return 1 - ((wanted - centred @ weights) ** 2).sum() / (wanted**2).sum()
+
+
 @pytest.mark.parametrize("shrinkage", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 6500.0])
 def test_no_linear_information_is_left_and_the_mean_stays(scale, shrinkage):
@@ -53,8 +60,8 @@ def test_no_linear_information_is_left_and_the_mean_stays(scale, shrinkage):
     assert cross_covariance(after, places).abs().max() < 1e-6 * scale
     torch.testing.assert_close(after.mean(0), x.mean(0))
     one_hot = torch.nn.functional.one_hot(places).numpy()
-    assert LinearRegression().fit(x.numpy(), one_hot).score(x.numpy(), one_hot) > 0.5
-    assert LinearRegression().fit(after.numpy(), one_hot).score(after.numpy(), one_hot) < 1e-9
+    assert explained(x.numpy(), one_hot) > 0.5
+    assert explained(after.numpy(), one_hot) < 1e-9
     centred = ((after - x.mean(0)) / scale).numpy()
     fitted = LogisticRegression(max_iter=1000).fit(centred, places.numpy())
     assert np.abs(fitted.predict_proba(centred) - 1 / 3).max() < 1e-3

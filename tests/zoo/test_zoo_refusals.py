@@ -6,6 +6,7 @@ import transformers
 from zoo_families import BRIDGE_IS_3, FAMILIES, VOCABULARY, WIDTH
 
 import lrc_tl as lrc
+from lrc_tl.models import agreement
 from lrc_tl.models.hooked_model import hooked_transformer
 
 OTHERS = [name for name, family in FAMILIES.items() if not family.hooked]
@@ -30,6 +31,31 @@ def test_what_the_bridge_computes_otherwise_than_transformers_is_refused(zoo, na
         lrc.errors.ModelError, match=r"computes other logits for the CohereForCausalLM of .*than tr"
     ):
         lrc.load_model(zoo.folder(name))
+
+
+def test_what_is_known_wrong_by_name_is_what_the_zoo_finds_wrong(zoo):
+    wrong = [name for name, family in FAMILIES.items() if family.wrong_on_bridge_3]
+    kinds = {type(zoo.plain(name, torch.float32)).__name__ for name in wrong}
+    assert kinds == {*agreement._WRONG_IN_TRANSFORMER_LENS_3}
+
+
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.wrong_on_bridge_3])
+def test_a_model_that_is_loaded_by_its_name_alone_is_refused_by_its_architecture(zoo, name, monkeypatch):
+    from transformer_lens.model_bridge import TransformerBridge
+
+    folder = zoo.folder(name)
+    # Without the model of transformers beside it there is nothing to compare with; stands for a name of the Hub.
+    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float32)
+    monkeypatch.setattr(agreement, "version", lambda package: "3.9.0")
+    kind = type(bridge.original_model).__name__
+    message = (
+        rf"TransformerLens 3\.9\.0 computes {kind} \(some/name\) otherwise than .*install transformer-lens 4\.3"
+    )
+    with pytest.raises(lrc.errors.ModelError, match=message):
+        agreement.require_known_right(bridge, what="some/name")
+    agreement.require_known_right(zoo.model("Llama", "bridge", torch.float32), what="some/name")
+    monkeypatch.setattr(agreement, "version", lambda package: "4.3.0")
+    agreement.require_known_right(bridge, what="some/name")
 
 
 @pytest.mark.parametrize(
