@@ -1,5 +1,6 @@
 """What is shown of readings of texts, directions, sets and rankings: the object's own numbers."""
 
+import re
 import time
 
 import pytest
@@ -181,7 +182,7 @@ def test_a_ranking_is_a_list_with_bars():
     assert repr(ranking[:2]) == "[('n0', 40.0), ('n1', 39.0)]"
     assert repr(ranking).endswith("22 more]")
     shown = seen(ranking)
-    widths = [float(style.split("em")[0].split(":")[1]) for style in shown.styles if style.startswith("width")]
+    widths = [float(width) for style in shown.styles for width in re.findall(r";width:([\d.]+)em", style)]
     assert widths == pytest.approx([9 * value / 40 for _, value in entries[:20]], abs=0.01)
     assert "… and 10 rows more" in shown.whole
 
