@@ -22,7 +22,9 @@ from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parents[1] / "results"
 NATS = 0.7
+NEW = "lrc-map-combined"
 ROWS = {
+    NEW: ("combined", NEW),
     "lrc": ("chosen", "lrc"),
     "lrc-ridge": ("chosen", "lrc-ridge"),
     "lrc-combined": ("chosen", "lrc-combined"),
@@ -36,7 +38,7 @@ ROWS = {
     "svm": ("chosen", "svm"),
     "mean": ("chosen", "mean"),
 }
-FIRSTS = ("lrc-map, noise .1", "lrc-map, noise 1", "lrc-map-given, noise .1", "lrc-map-given, noise 1")
+FIRSTS = (NEW, "lrc-map, noise .1", "lrc-map, noise 1", "lrc-map-given, noise .1", "lrc-map-given, noise 1")
 Records = Sequence[RelationRecord]
 
 
@@ -111,7 +113,7 @@ def main() -> None:
     compared = []
     for first in FIRSTS:
         for second in ROWS:
-            if second in FIRSTS:
+            if second == first or (second in FIRSTS and first != NEW):
                 continue
             a, b = of_row[first, "subject"]["hard"], of_row[second, "subject"]["hard"]
             differences = [
