@@ -128,7 +128,8 @@ def read_rows(paths: Iterable[Path]) -> pd.DataFrame:
         try:
             table = pq.ParquetFile(path, read_dictionary=list(_TEXTS)).read(use_threads=False)
             table.validate(full=True)
-        except (KeyError, OSError, pa.ArrowException) as error:  # KeyError: a text column is missing
+        # KeyError: a text column is missing. UnicodeDecodeError: its name is no text.
+        except (KeyError, OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise ResumeError(
                 f"{path} is damaged or no file of rows ({error}); delete it to have it made anew"
             ) from error

@@ -158,6 +158,16 @@ def test_rows_of_other_types_are_refused(tmp_path, column, value):
         read_rows([path])
 
 
+def test_rows_with_a_column_whose_name_is_no_text_are_refused(tmp_path):
+    write_shard(tmp_path, [unit_record(*UNITS[0], n=3)])
+    (path,) = (tmp_path / "rows").iterdir()
+    data = path.read_bytes()
+    # Each name stands in the schema, and in front of the pages of its column.
+    path.write_bytes(data.replace(b"metric", b"me\x98ric"))
+    with pytest.raises(lrc.errors.ResumeError, match="delete it to have it made anew"):
+        read_rows([path])
+
+
 def test_settings_with_numbers_beyond_floating_point_or_odd_names_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"betas\[0\] is a whole number too large for floating point"):
         SweepSettings(subject_layers=0, methods="mean", betas=10**400)
