@@ -25,9 +25,8 @@ class Turn:
         self._taken: list[bool] = []
         # `__exit__` of a lock releases it, whatever it is given.
         self._release = map(lock.__exit__, self._taken)
-        self._at_end = ref(
-            self, partial(next, self._release)
-        )  # which calls it with the reference, taken for a default
+        # Called with the reference, which `next` takes for its default.
+        self._at_end = ref(self, partial(next, self._release))
 
     def __enter__(self) -> None:
         self._taken.extend(map(self._lock.acquire, (True,)))

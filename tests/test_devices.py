@@ -21,6 +21,8 @@ NAMED = {
     "cli/common.py": "the default of --device",
     "experiments/sweep.py": "the default of run_sweep",
     "models/loading.py": "the default of load_model",
+    "models/sizes.py": "tensors without memory, to count weights that are not loaded",
+    "numerics/product_rate.py": "a GPU is waited for before the clock is read",
     "numerics/precision.py": "HOST, where what is no part of a model is computed",
 }
 """Files that name a device, and why."""

@@ -15,7 +15,7 @@ from lrc_tl.arguments.numbers_checked import means_a_number, numbers_checked
 RESULTS = {
     "CausalityResult", "Chunk", "Classification", "ConceptScores", "ControlVector", "CurvePoint", "DemoResult",
     "Evaluation",
-    "Faithfulness", "Generated", "LeftOutRelation", "LinearRelationalEmbedding", "MethodOutcome",
+    "Faithfulness", "FitCost", "Generated", "LeftOutRelation", "LinearRelationalEmbedding", "MethodOutcome",
     "ModelFingerprint", "PromptActivations", "RelationRecord", "Selectivity", "Settings", "SideEffectMeans",
     "SideEffects", "StrengthCalibration", "StrengthPoint", "TokenScores", "TokenizedPrompt",
 }  # fmt: skip

@@ -198,7 +198,13 @@ def test_fit_gives_its_arguments_to_the_library_and_saves_the_concepts(calls, ca
     assert calls["sample"] == (7, 3)
     assert calls["fit"] == (
         prompts[1:2],
-        {"subject_layer": -4, "object_layer": 3, "object_aggregation": "first_token", "solver": "exact"},
+        {
+            "subject_layer": -4,
+            "object_layer": 3,
+            "object_aggregation": "first_token",
+            "solver": "exact",
+            "fit_dtype": "model",
+        },
     )
     assert calls["concepts"] == (prompts[1:], 2, 0.0)
     assert out.read_text() == "saved"
