@@ -58,3 +58,5 @@ from .tuning.strength_edits import free_text_edits as free_text_edits
 from .tuning.strength_edits import swap_at_subject as swap_at_subject
 from .tuning.strength_result import Limits as Limits
 from .views.explorer import explore as explore
+
+__version__: str

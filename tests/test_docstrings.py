@@ -27,7 +27,7 @@ def examples():
 @pytest.mark.parametrize("found", list(examples()))
 def test_an_example_gives_what_it_says(found):
     said = []
-    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(found, out=said.append)
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE).run(found, out=said.append)
     assert not said, "".join(said)
 
 

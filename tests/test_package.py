@@ -10,6 +10,7 @@ import pytest
 from public_names import TOP, WINGS, public_objects
 
 import lrc_tl as lrc
+from lrc_tl.storage.own_version import own_version
 
 STUB = Path(lrc.__file__).with_suffix(".pyi")
 NAMES = [
@@ -81,6 +82,10 @@ def test_every_public_name_can_be_reached_and_says_what_it_is(name):
         assert value.__doc__
 
 
+def test_the_version_is_that_of_the_installed_package():
+    assert lrc.__version__ == own_version()
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(
         AttributeError, match=r"lrc_tl.*has no attribute.*relation_prompt|No lrc_tl attribute relation_prompt"
@@ -89,7 +94,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 @pytest.mark.parametrize(
-    "statement", ["import lrc_tl", "import lrc_tl; lrc_tl.load_relation('animal_class').prompts()"]
+    "statement",
+    ["import lrc_tl; lrc_tl.__version__", "import lrc_tl; lrc_tl.load_relation('animal_class').prompts()"],
 )
 def test_relations_and_prompts_need_no_torch(statement):
     code = f"import sys; {statement}; sys.exit('torch' in sys.modules)"

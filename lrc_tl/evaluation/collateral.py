@@ -166,7 +166,7 @@ class _Unedited:
             least_token_log_prob(log_probs, self._object_ids[prompt]).double() for log_probs in (before, after)
         )
         return (
-            kl_divergence(after[0], before[0]).double().clamp_min(0),
+            kl_divergence(after[0], before[0]).double(),
             bool(after[0].argmax() == before[0].argmax()),
             least_after - least_before,
         )

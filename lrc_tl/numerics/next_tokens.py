@@ -12,11 +12,11 @@ def kl_divergence(
 ) -> Float[Tensor, "*batch"]:
     """KL(p || q) in nats for each row, from natural log-probabilities: log p first, log q as the reference.
 
-    In the dtype given. Rounding may leave a number just below 0 where the two are equal. It is NaN where one of
-    the log-probabilities is NaN or log p is -inf.
+    In the dtype given, at least 0: what rounding leaves below is 0. It is NaN where one of the log-probabilities
+    is NaN or log p is -inf.
     """
     divergence: Tensor = (log_probs.exp() * (log_probs - reference)).sum(-1)
-    return divergence
+    return divergence.clamp_min(0)
 
 
 @checked

@@ -38,6 +38,13 @@ def test_the_divergence_has_a_direction_and_is_zero_for_equal_distributions(dtyp
     assert torch.equal(kl_divergence(one, one), torch.zeros(2, 3, dtype=dtype))
 
 
+def test_rounding_leaves_no_divergence_below_zero(dtype):
+    one = logits(0, dtype).log_softmax(-1)
+    other = one.nextafter(torch.zeros((), dtype=dtype))  # as probable as rounding can tell, and a little more so
+    assert ((one.exp() * (one - other)).sum(-1) < 0).all()
+    assert torch.equal(kl_divergence(one, other), torch.zeros(2, 3, dtype=dtype))
+
+
 def test_each_token_is_read_at_its_own_position_and_the_least_one_stands_for_all(dtype):
     given = logits(2, dtype)
     tokens = torch.tensor([7, 0, 49])
