@@ -1,10 +1,11 @@
 """The edits of `benchmarks/dual_evaluation.py`, read at one KL elsewhere with paired intervals.
 
-    .venv/bin/python benchmarks/verdict/dual_edits.py --parts PARTS
+    .venv/bin/python benchmarks/verdict/dual_edits.py --parts PARTS [--default]
 
 PARTS is the folder that `dual_evaluation.py` keeps its records in. Its edits are of test facts at six betas and
 two places, so places and noises are not chosen here: each is a row of its own. Writes
-`benchmarks/results/verdict_dual_edits.json` and prints its tables.
+`benchmarks/results/verdict_dual_edits.json` and prints its tables. With `--default` the default method is among
+them, on the relations for which its run (`combined`) has finished; that goes to `verdict_default_edits.json`.
 """
 
 import argparse
@@ -23,8 +24,8 @@ from lrc_tl.storage.json_results import write_result
 RESULTS = Path(__file__).parents[1] / "results"
 NATS = 0.7
 NEW = "lrc-map-combined"
+DEFAULT_ROW = {NEW: ("combined", NEW)}
 ROWS = {
-    NEW: ("combined", NEW),
     "lrc": ("chosen", "lrc"),
     "lrc-ridge": ("chosen", "lrc-ridge"),
     "lrc-combined": ("chosen", "lrc-combined"),
@@ -38,18 +39,18 @@ ROWS = {
     "svm": ("chosen", "svm"),
     "mean": ("chosen", "mean"),
 }
-FIRSTS = (NEW, "lrc-map, noise .1", "lrc-map, noise 1", "lrc-map-given, noise .1", "lrc-map-given, noise 1")
+FIRSTS = ("lrc-map, noise .1", "lrc-map, noise 1", "lrc-map-given, noise .1", "lrc-map-given, noise 1")
 Records = Sequence[RelationRecord]
 
 
-def records_of(parts: Path, run: str) -> list[RelationRecord]:
-    """The relations of a run that have edits and statements."""
-    return [
-        record
+def records_of(parts: Path, run: str) -> dict[tuple[str, str], RelationRecord]:
+    """The relations of a run that have edits and statements, by group and name."""
+    return {
+        (group, record.relation): record
         for group in ("builtin", "shared")
         for record in lrc.ProtocolResult.load(parts / f"{group}_{run}").records
         if isinstance(record, RelationRecord) and record.n_edits and record.n_unrelated
-    ]
+    }
 
 
 def curve_of(record: RelationRecord, method: str, place: str) -> list[Any]:
@@ -89,11 +90,15 @@ def main() -> None:
     """Read, compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=Path, required=True)
+    parser.add_argument("--default", action="store_true", help="with the default method, on the relations it has")
     given = parser.parse_args()
     started = time.perf_counter()
-    runs = {run: records_of(given.parts, run) for run in {run for run, _ in ROWS.values()}}
+    rows, firsts = (DEFAULT_ROW | ROWS, (NEW,)) if given.default else (ROWS, FIRSTS)
+    by_name = {run: records_of(given.parts, run) for run in {run for run, _ in rows.values()}}
+    common = [name for name in by_name["chosen"] if all(name in of_run for of_run in by_name.values())]
+    runs = {run: [of_run[name] for name in common] for run, of_run in by_name.items()}
     table, of_row = [], {}
-    for name, (run, method) in ROWS.items():
+    for name, (run, method) in rows.items():
         for place in ("subject", "all"):
             at = at_kl(runs[run], method, place)
             row: dict[str, Any] = {"method": name, "place": place}
@@ -111,9 +116,9 @@ def main() -> None:
                 )
             table.append(row)
     compared = []
-    for first in FIRSTS:
-        for second in ROWS:
-            if second == first or (second in FIRSTS and first != NEW):
+    for first in firsts:
+        for second in rows:
+            if second in firsts:
                 continue
             a, b = of_row[first, "subject"]["hard"], of_row[second, "subject"]["hard"]
             differences = [
@@ -142,7 +147,7 @@ def main() -> None:
                 for size in range(len(curve_of(runs[run][0], method, "subject")))
             ],
         }
-        for name, (run, method) in ROWS.items()
+        for name, (run, method) in rows.items()
     ]
     first_run = next(iter(runs.values()))
     n_edits = sum(record.n_edits for record in first_run)
@@ -152,17 +157,18 @@ def main() -> None:
     for row in compared:
         print(row)
     write_result(
-        RESULTS / "verdict_dual_edits.json",
-        kind="verdict_dual_edits",
+        RESULTS / ("verdict_default_edits.json" if given.default else "verdict_dual_edits.json"),
+        kind="verdict_default_edits" if given.default else "verdict_dual_edits",
         results={
             "nats": NATS,
             "n_relations": len(first_run),
+            "relations": [f"{group}: {relation}" for group, relation in common],
             "n_edits": n_edits,
             "table": table,
             "compared": compared,
             "curves_at_the_subject_layer": curves,
         },
-        settings={"command": "python benchmarks/verdict/dual_edits.py"},
+        settings={"command": f"python benchmarks/verdict/dual_edits.py{' --default' if given.default else ''}"},
         model=None,
         seconds=time.perf_counter() - started,
     )
