@@ -168,7 +168,7 @@ def run_model(given: argparse.Namespace, n_layers: int, dtype_name: str) -> dict
     }  # fmt: skip
 
 
-def cpu_rate(d_model: int, dtype: Any) -> float:
+def cpu_rate(d_model: int, dtype: Any, *, n_products: int = 4) -> float:
     """`product_rate` by CPU time, which a busy machine changes less than the time on the clock."""
     import torch
 
@@ -177,9 +177,9 @@ def cpu_rate(d_model: int, dtype: Any) -> float:
     rates = []
     for _ in range(5):
         started = time.process_time()
-        for _ in range(4):
+        for _ in range(n_products):
             left @ right
-        rates.append(4 * 2 * len(left) * d_model**2 / (time.process_time() - started))
+        rates.append(n_products * 2 * len(left) * d_model**2 / (time.process_time() - started))
     return max(rates)
 
 

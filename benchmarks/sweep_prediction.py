@@ -15,25 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scale_rehearsal import cpu_rate
 
 import lrc_tl as lrc
 from lrc_tl.models.sizes import model_sizes
 from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def rate_by_cpu_time(width: int) -> float:
-    """Operations a second in products of this width, by CPU time."""
-    left, right = torch.ones(512, width), torch.ones(width, width)
-    left @ right
-    rates = []
-    for _ in range(5):
-        started = time.process_time()
-        for _ in range(200):
-            left @ right
-        rates.append(200 * 2 * len(left) * width**2 / (time.process_time() - started))
-    return max(rates)
 
 
 def peak_bytes() -> int:
@@ -62,7 +50,7 @@ def main() -> None:
     lrc.subject_activations(
         model, relations[0].prompts()[:2], layer=7
     )  # weights come into memory as they are used
-    rate = rate_by_cpu_time(model_sizes(model).d_model)
+    rate = cpu_rate(model_sizes(model).d_model, torch.float32, n_products=200)
     plan = lrc.plan_sweep(model, relations, settings=settings)
     print(plan)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
