@@ -17,7 +17,7 @@ MAKERS = {
 KINDS = ("cpu", "cuda", "mps", "meta")
 NAMED = {
     "numerics/out_of_memory.py": "what torch holds back on a GPU is given up before a retry",
-    "lre/jacobian.py": "how much memory a GPU has left",
+    "lre/jacobian_graph.py": "how much memory a GPU has left",
     "cli/common.py": "the default of --device",
     "experiments/sweep.py": "the default of run_sweep",
     "models/loading.py": "the default of load_model",

@@ -55,7 +55,7 @@ def test_reusing_the_prefix_gives_the_jacobian_of_the_whole_sequence(gemma, fitt
     assert tokens.subject_position > 5
     layers = {"subject_layer": 10, "object_layer": 12}
     reused = lrc.lre.subject_object_jacobian(gemma, tokens, **layers)
-    monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr("lrc_tl.lre.jacobian_graph.prefix_cache", lambda *args, **kwargs: None)
     whole = lrc.lre.subject_object_jacobian(gemma, tokens, **layers)
     for got, expected in ((reused.jacobian, whole.jacobian), (reused.object, whole.object)):
         assert (got - expected).norm() / expected.norm() < 1e-5

@@ -65,6 +65,32 @@ class Chosen:
     edits: tuple[Edit, ...] = ()
 
 
+def fit_lres(model: Any, prompts: Sequence[lrc.Prompt], solver: str) -> dict[str, Any]:
+    """The LRE of each method: exact ones from one pass, low-rank ones each by itself."""
+    if solver == "exact":
+        grid = lrc.fit_layer_grid(
+            model,
+            prompts,
+            subject_layers=[SUBJECT_LAYER],
+            object_layers=[layer for layer, _ in LRE_METHODS.values()],
+            object_aggregation=dict(LRE_METHODS.values()),  # type: ignore[arg-type]
+            progress=False,
+        )
+        return {name: lre for name, lre in zip(LRE_METHODS, grid.values(), strict=True)}
+    return {
+        name: lrc.LinearRelationalEmbedding.fit(
+            model,
+            prompts,
+            subject_layer=SUBJECT_LAYER,
+            object_layer=layer,
+            object_aggregation=aggregation,  # type: ignore[arg-type]
+            solver=lrc.LowRank(rank=RANK),
+            progress=False,
+        )
+        for name, (layer, aggregation) in LRE_METHODS.items()
+    }
+
+
 def fit_ours(model: Any, chosen: Chosen, relation: str, solver: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Directions of every method, and the LREs, from one pass over the known prompts and one fit an LRE."""
     prompts = chosen.known.prompts
@@ -76,17 +102,8 @@ def fit_ours(model: Any, chosen: Chosen, relation: str, solver: str) -> tuple[di
         object_layers=[layer for layer, _ in LRE_METHODS.values()],
         object_aggregation={layer: way for layer, way in LRE_METHODS.values()},  # type: ignore[misc]
     )
-    sets, lres = {}, {}
-    for name, (layer, aggregation) in LRE_METHODS.items():
-        lres[name] = lrc.LinearRelationalEmbedding.fit(
-            model,
-            chosen.sample,
-            subject_layer=SUBJECT_LAYER,
-            object_layer=layer,
-            object_aggregation=aggregation,  # type: ignore[arg-type]
-            solver=lrc.LowRank(rank=RANK) if solver == "low_rank" else "exact",
-            progress=False,
-        )
+    sets, lres = {}, fit_lres(model, chosen.sample, solver)
+    for name, (layer, _) in LRE_METHODS.items():
         sets[name] = lres[name].concepts_from_activations(read.object[layer], names, rank=RANK)
     for name in METHODS:
         if name not in sets:

@@ -95,7 +95,7 @@ def fit(
     method = default_method(rank=rank, ridge=ridge) if method is None else method
     run = Run("fit", locals(), outputs={"--out": out}, inputs=read_files(relation, model))
     import lrc_tl.methods.options as needs  # imports torch
-    from lrc_tl.methods.fitting import lre_prompts
+    from lrc_tl.methods.lre_grids import lre_prompts
 
     with bad_usage():
         settings = FitSettings(

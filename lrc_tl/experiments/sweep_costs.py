@@ -1,9 +1,8 @@
 """Upper bounds of what the units of a sweep take: texts, products with Jacobians, operations and memory."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from lrc_tl.experiments.relation_prompts import split_facts
 from lrc_tl.experiments.sweep_cells import SweepCell
@@ -13,10 +12,11 @@ from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.sweep_unit import with_validation
 from lrc_tl.lre.costs import TextLength, decomposition_cost, dual_cost, pairs_cost
 from lrc_tl.lre.fit_settings import LowRank, Sketch, sketch_for, solver_named
-from lrc_tl.lre.jacobian import ROWS_AT_ONCE
+from lrc_tl.lre.jacobian_graph import ROWS_AT_ONCE, n_exact_passes
 from lrc_tl.lre.low_rank_fit import exact_is_cheaper
 from lrc_tl.lre.mlp_jacobian import pays
-from lrc_tl.methods.method import METHODS
+from lrc_tl.methods.lre_grids import joined, pairs_of
+from lrc_tl.methods.method import METHODS, MethodVariant
 from lrc_tl.models.sizes import ModelSizes
 from lrc_tl.passes.batches import MAX_LOGIT_POSITIONS, MAX_LOGITS, MAX_TOKENS
 from lrc_tl.relations.prompts import Prompt
@@ -120,29 +120,37 @@ class SweepCosts:
 
     def _fits(self, cells: Sequence[SweepCell], n_train: int, lengths: _Lengths) -> int:
         """Operations of the LREs of these cells; counts products and memory too."""
-        groups: dict[tuple[Any, int], set[tuple[int, int]]] = {}
+        groups: dict[int, dict[object, list[MethodVariant]]] = {}
         for cell in cells:
             if not cell.n_lre_prompts:
                 continue
-            key, layers = self._passes(cell)
-            group = groups.setdefault(((key, layers), cell.n_lre_prompts), set())
-            group |= {(cell.subject_layer, layer) for layer in self._object_layers(cell)}
+            parts = [part for part in cell.variant.components(self.n_layers) if part.object_layer is not None]
+            for part in parts:
+                group = groups.setdefault(cell.n_lre_prompts, {}).setdefault(part.method.shared_work, [])
+                group.append(part)
             n_prompts = min(cell.n_lre_prompts, n_train)
             self.texts_cell_by_cell += n_prompts
-            self.products_cell_by_cell += n_prompts * self.d_model * len(self._object_layers(cell))
+            self.products_cell_by_cell += n_prompts * self.d_model * n_exact_passes(pairs_of(parts))
         decomposition, dual = decomposition_cost(self.sizes), dual_cost(self.sizes)
-        held = 3 * _WIDE * self.d_model**2 * sum(len(pairs) for pairs in groups.values())
+        fits = [
+            (most, sorted({pair for key in keys for pair in pairs_of(by_work[key])}))
+            for most, by_work in groups.items()
+            for keys in (joined(by_work) if self.settings.solver == "exact" else [[key] for key in by_work])
+        ]
+        held = 3 * _WIDE * self.d_model**2 * sum(len(pairs) for _, pairs in fits)
         operations = n_bytes = 0
-        for ((_, object_layers), most), pairs in groups.items():
+        for most, pairs in fits:
             n_prompts = min(most, n_train)
             self.texts += n_prompts
-            self.products += n_prompts * self.d_model * len(object_layers)
-            length = TextLength(n_tokens=lengths.few_shot + lengths.object, n_after=lengths.after)
-            sketch = self._sketch(sorted(pairs), cells)
+            self.products += n_prompts * self.d_model * n_exact_passes(pairs)
+            length = TextLength(
+                n_tokens=lengths.few_shot + lengths.object, n_after=lengths.after, n_objects=lengths.object
+            )
+            sketch = self._sketch(pairs, cells)
             cost = pairs_cost(
                 self.sizes,
                 [length] * n_prompts,
-                sorted(pairs),
+                pairs,
                 sketch,
                 n_rows=min(ROWS_AT_ONCE, self.d_model),
                 n_rows_held=min(ROWS_AT_ONCE, self.d_model),
@@ -154,16 +162,16 @@ class SweepCosts:
                 operations += decomposition.operations * len(pairs)
         duals = sum(METHODS[cell.method].is_dual for cell in cells)
         operations += duals * dual.operations
-        if groups:
+        if fits:
             self.lre_bytes = max(self.lre_bytes, held)
             # Decompositions and duals are made while the LREs are held.
             after = held + max(decomposition.n_bytes, dual.n_bytes if duals else 0)
             self.n_bytes = max(self.n_bytes, n_bytes, after)
         return operations
 
-    def _has_mlp_jacobians(self, pairs: Iterable[tuple[int, int]]) -> bool:
-        sizes, n_rows = self.sizes, len({object_ for _, object_ in pairs}) * self.d_model
-        return sizes.has_mlp_jacobians and pays(
+    def _has_mlp_jacobians(self, pairs: Sequence[tuple[int, int]]) -> bool:
+        sizes, n_rows = self.sizes, n_exact_passes(pairs) * self.d_model
+        return sizes.is_hooked and pays(
             n_rows, d_model=sizes.d_model, d_mlp=sizes.d_mlp, mlp_weights=sizes.mlp_weights
         )
 
@@ -174,21 +182,6 @@ class SweepCosts:
             return None
         sketch = sketch_for(LowRank(rank=max(ranks)), self.d_model, grid=len(pairs) > 1)
         return None if sketch is None or exact_is_cheaper(self.d_model, pairs, sketch) else sketch
-
-    def _passes(self, cell: SweepCell) -> tuple[Any, tuple[int, ...]]:
-        """A key of cells whose LREs come from the same passes, with the object layers of all of them."""
-        method = METHODS[cell.method]
-        key = (method.aggregation, method.lre_for_each is not None, method.object_layer == "last")
-        if method.combines:
-            return (cell.method, cell.subject_layer), self._object_layers(cell)
-        layers = (self.n_layers - 1,) if method.object_layer == "last" else self.settings.object_layers
-        return key, tuple(layers)
-
-    def _object_layers(self, cell: SweepCell) -> tuple[int, ...]:
-        if cell.object_layer is None:
-            return ()
-        parts = cell.variant.components(self.n_layers)
-        return tuple(part.object_layer for part in parts if part.object_layer is not None)
 
     def _edited_pass(self, lengths: _Lengths) -> int:
         """Of an edited text: with its old object, its new one, and said by the model where that is asked for."""

@@ -1,6 +1,7 @@
 """What a fit of LREs takes: floating-point operations and memory, known before anything runs."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,8 +11,20 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import OutOfMemoryError
 from lrc_tl.lre.fit_settings import FitDtype, LowRank, Sketch, Solver, require_fit_dtype, sketch_for
-from lrc_tl.lre.jacobian import free_bytes, layer_pairs, mlp_jacobian_bytes, rows_at_once
-from lrc_tl.lre.low_rank_fit import GRAPHS_KEPT, GRID_GRAPHS_KEPT, exact_is_cheaper, grid_width
+from lrc_tl.lre.jacobian import layer_pairs
+from lrc_tl.lre.jacobian_graph import (
+    free_bytes,
+    goes_forward,
+    mlp_jacobian_bytes,
+    n_exact_passes,
+    rows_at_once,
+)
+from lrc_tl.lre.low_rank_fit import (
+    GRAPHS_KEPT,
+    GRID_GRAPHS_KEPT,
+    exact_is_cheaper,
+    grid_width,
+)
 from lrc_tl.lre.wide_weights import widened_bytes
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.models.sizes import ModelSizes, model_sizes
@@ -51,12 +64,15 @@ class TextLength:
     n_tokens: int
     n_after: int
     """From the last subject token on, which itself counts."""
+    n_objects: int = 1
+    """Tokens of the object."""
 
     @classmethod
     def of(cls, tokens: TokenizedPrompt) -> "TextLength":
         """Of a prompt that tokens were made of."""
         n_tokens = len(tokens.input_ids)
-        return cls(n_tokens=n_tokens, n_after=n_tokens - tokens.subject_position)
+        n_after = n_tokens - tokens.subject_position
+        return cls(n_tokens=n_tokens, n_after=n_after, n_objects=len(tokens.object_ids))
 
 
 @numbers_checked
@@ -164,15 +180,20 @@ def pairs_cost(
     graph = sizes.itemsize * longest * (highest - lowest) * (4 * sizes.d_mlp + 8 * sizes.d_model)
     at_once = _row_bytes(sizes, n_after=longest)
     held = len(pairs) * square * _WIDE
+    rows = [_Rows(sizes=sizes, text=text, pairs=pairs, with_mlp_jacobians=with_mlp_jacobians) for text in texts]
     if sketch is None:
-        n_operations = sum(_exact_operations(sizes, text, pairs, with_mlp_jacobians) for text in texts)
-        n_passes = math.ceil(sizes.d_model / n_rows) * len({object_ for _, object_ in pairs})
-        together = max(sum(1 for _, other in pairs if other == object_) for _, object_ in pairs)
+        n_operations = sum(map(_exact_operations, rows))
+        is_up = goes_forward(pairs)
+        n_passes = math.ceil(sizes.d_model / n_rows) * n_exact_passes(pairs) + is_up
+        # What a pass gives is in memory together. Forward it goes through the reverse pass of the reverse pass.
+        together = max(Counter(pair[0] if is_up else pair[1] for pair in pairs).values())
+        if is_up:
+            graph, at_once = 2 * graph, 2 * at_once
         jacobians = together * square * _WIDE if len(texts) > 1 else 0  # those of the first prompt become the sums
-        kept = sizes.itemsize * (highest - lowest) * longest * square if with_mlp_jacobians else 0
+        kept = max(of_text.mlp_jacobian_bytes() for of_text in rows)
         n_bytes = held + jacobians + kept + graph + min(n_rows_held, sizes.d_model) * at_once
     else:
-        n_operations = sum(_sketch_operations(sizes, text, pairs, sketch) for text in texts)
+        n_operations = sum(_sketch_operations(of_text, sketch) for of_text in rows)
         n_passes = 1 + 2 * math.ceil(sketch.least_size / sketch.width)  # one makes the graph
         if len(pairs) > 1:
             n_passes = 1 + len({subject for subject, _ in pairs}) + len({object_ for _, object_ in pairs})
@@ -207,39 +228,96 @@ def decomposition_cost(sizes: ModelSizes) -> FitCost:
 def _row_bytes(sizes: ModelSizes, *, n_after: int) -> int:
     """What a row takes on its way through an MLP, in float32 in part whatever the model's dtype; as measured.
 
-    `lrc_tl.lre.jacobian.row_bytes` bounds it from above, for a `memory_limit`.
+    `lrc_tl.lre.jacobian_graph.row_bytes` bounds it from above, for a `memory_limit`.
     """
     return _WIDE * n_after * (5 * sizes.d_mlp // 2 + 4 * sizes.d_model)
 
 
-def _exact_operations(
-    sizes: ModelSizes, text: TextLength, pairs: Sequence[tuple[int, int]], with_mlp_jacobians: bool
-) -> int:
-    total, made = 0, 0
-    of_row = sizes.layer_weights
-    if with_mlp_jacobians:
-        of_row += sizes.d_model**2 - sizes.mlp_weights
-        made = 2 * sizes.d_model**2 * sizes.d_mlp
-    for object_layer in {object_ for _, object_ in pairs}:
-        n_layers = object_layer - min(subject for subject, other in pairs if other == object_layer)
-        total += 2 * sizes.d_model * text.n_after * n_layers * of_row
-    n_below = max(object_ for _, object_ in pairs) - min(subject for subject, _ in pairs)
-    return total + made * text.n_after * n_below
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """What a row of gradients takes on its way through the layers of a fit.
+
+    A HookedTransformer goes without what is not needed in its first and its last layer. One whose attention and
+    MLP run side by side needs all of the last; that is not known here, and counted as if it were not so.
+    """
+
+    sizes: ModelSizes
+    text: TextLength
+    pairs: Sequence[tuple[int, int]]
+    with_mlp_jacobians: bool = False
+
+    @property
+    def lowest(self) -> int:
+        """The lowest subject layer."""
+        return min(subject for subject, _ in self.pairs)
+
+    @property
+    def highest(self) -> int:
+        """The highest object layer."""
+        return max(object_ for _, object_ in self.pairs)
+
+    @property
+    def cuts_last(self) -> bool:
+        """Whether the highest layer ends with the object's positions."""
+        return self.sizes.is_hooked and self.highest not in {subject for subject, _ in self.pairs}
+
+    def operations(self, low: int, high: int) -> int:
+        """Of one row between two layers."""
+        sizes, n_after = self.sizes, self.text.n_after
+        mlp = sizes.d_model**2 if self.with_mlp_jacobians else sizes.mlp_weights
+        of_heads = sizes.d_model * sizes.d_heads  # those of the queries, and those after the heads
+        keys_and_values = max(0, sizes.layer_weights - sizes.mlp_weights - 2 * of_heads)
+        total = n_after * (high - low) * (2 * of_heads + keys_and_values + mlp)
+        if sizes.is_hooked and low < high:
+            beside_subject, beside_object = n_after - 1, n_after - self.text.n_objects
+            if low == self.lowest:
+                total -= beside_subject * (of_heads + keys_and_values)
+            if high == self.highest and self.cuts_last:
+                total -= beside_object * (of_heads + mlp)
+                # Of a layer that is both, the queries of the subject are all that is left to leave out.
+                total -= (1 if high - low == 1 and low == self.lowest else beside_object) * of_heads
+        return 2 * total
+
+    @property
+    def n_mlp_jacobians(self) -> int:
+        """One for each layer and position that rows go through."""
+        if not self.with_mlp_jacobians:
+            return 0
+        n_left_out = self.text.n_after - self.text.n_objects if self.cuts_last else 0
+        return self.text.n_after * (self.highest - self.lowest) - n_left_out
+
+    def mlp_jacobian_operations(self) -> int:
+        """Of making them."""
+        return 2 * self.n_mlp_jacobians * self.sizes.d_model**2 * self.sizes.d_mlp
+
+    def mlp_jacobian_bytes(self) -> int:
+        """Of keeping them."""
+        return self.sizes.itemsize * self.n_mlp_jacobians * self.sizes.d_model**2
 
 
-def _sketch_operations(
-    sizes: ModelSizes, text: TextLength, pairs: Sequence[tuple[int, int]], sketch: Sketch
-) -> int:
-    of_layer = 2 * text.n_after * sizes.layer_weights
-    if len(pairs) == 1:
-        (subject, object_), n_products = pairs[0], 2 * sketch.least_size + 1
-        return n_products * (object_ - subject) * of_layer
+def _exact_operations(rows: _Rows) -> int:
+    total = rows.mlp_jacobian_operations()
+    if goes_forward(rows.pairs):
+        for subject_layer in {subject for subject, _ in rows.pairs}:
+            high = max(object_ for other, object_ in rows.pairs if other == subject_layer)
+            total += rows.sizes.d_model * rows.operations(subject_layer, high)
+        return total
+    for object_layer in {object_ for _, object_ in rows.pairs}:
+        low = min(subject for subject, other in rows.pairs if other == object_layer)
+        total += rows.sizes.d_model * rows.operations(low, object_layer)
+    return total
+
+
+def _sketch_operations(rows: _Rows, sketch: Sketch) -> int:
+    if len(rows.pairs) == 1:
+        return (2 * sketch.least_size + 1) * rows.operations(*rows.pairs[0])
     total = 0
-    for layer in {subject for subject, _ in pairs}:
-        n_layers = max(object_ for subject, object_ in pairs if subject == layer) - layer
-        total += (grid_width(pairs, sketch) + 1) * n_layers * of_layer
-    for layer in {object_ for _, object_ in pairs}:
-        total += sketch.size * (layer - min(subject for subject, object_ in pairs if object_ == layer)) * of_layer
+    for layer in {subject for subject, _ in rows.pairs}:
+        high = max(object_ for subject, object_ in rows.pairs if subject == layer)
+        total += (grid_width(rows.pairs, sketch) + 1) * rows.operations(layer, high)
+    for layer in {object_ for _, object_ in rows.pairs}:
+        low = min(subject for subject, object_ in rows.pairs if object_ == layer)
+        total += sketch.size * rows.operations(low, layer)
     return total
 
 

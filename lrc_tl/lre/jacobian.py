@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -12,22 +10,21 @@ from torch import Tensor
 from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
-from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
-from lrc_tl.lre.mlp_jacobian import bytes_kept, is_worth_it
+from lrc_tl.lre.jacobian_graph import (
+    Aggregations,
+    Pair,
+    checked_positions,
+    goes_forward,
+    mlp_jacobian_bytes,
+    row_pieces,
+    rows_at_once,
+    subject_object_graph,
+)
+from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.markup.brief import brief_fields
-from lrc_tl.models.hooked_model import HookedModel, hook_name, is_hooked_transformer, layer_number
-from lrc_tl.models.hooking import hooked_pass, inside
-from lrc_tl.models.sizes import ModelSizes, model_sizes
-from lrc_tl.models.weights import require_differentiable
+from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.numerics.out_of_memory import PieceSize
-from lrc_tl.numerics.precision import HOST, wide_of
-from lrc_tl.passes.padding import whole_rows
-from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
-from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt, object_positions
-from lrc_tl.turns import turn
-
-ROWS_AT_ONCE = 128
-"""Rows of a Jacobian in one reverse pass on a CPU: few enough for the cache, enough for full matrix products."""
+from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,24 +142,48 @@ def subject_object_jacobians(
 def jacobian_grid(
     model: HookedModel,
     tokens: TokenizedPrompt,
-    pairs: Sequence[tuple[int, int]],
+    pairs: Sequence[Pair],
     *,
-    object_aggregation: ObjectAggregation = "mean",
+    object_aggregation: Aggregations = "mean",
     memory_limit: int | None = None,
     pieces: PieceSize | None = None,
-) -> Iterator[tuple[tuple[int, int], SubjectObjectJacobian]]:
+) -> Iterator[tuple[Pair, SubjectObjectJacobian]]:
     """Each (subject layer, object layer) of `pairs`, made by `layer_pairs`, with its Jacobian.
 
-    One forward pass for all pairs and one reverse pass for each object layer. The results of one object layer are
-    in memory together. Where memory runs out, fewer rows are computed at once; prompts that share `pieces`
-    remember how many.
+    One forward pass for all pairs, and one reverse pass for each object layer; or, where that goes through fewer
+    layers, columns forward from each subject layer. What one such pass gives is in memory together. Where memory
+    runs out, fewer rows are computed at once; prompts that share `pieces` remember how many.
 
     Raises:
         ValueError: as `subject_object_jacobians`, except for the layers.
         OutOfMemoryError: as `subject_object_jacobians`.
     """
-    pieces = row_pieces() if pieces is None else pieces
-    positions = checked_positions(model, tokens, object_aggregation)
+    ways = _up if goes_forward(pairs) else _down
+    for pair, jacobian, subject, object_ in ways(
+        model, tokens, pairs, object_aggregation, memory_limit, row_pieces() if pieces is None else pieces
+    ):
+        if not torch.isfinite(jacobian).all():
+            raise NotFiniteError(
+                f"the Jacobian of {tokens.prompt.text!r} from layer {pair[0]} to {pair[1]} is not finite; load "
+                "the model in float32 or float64 and check its weights"
+            )
+        yield pair, SubjectObjectJacobian(jacobian=jacobian, subject=subject, object=object_)
+
+
+_Found = Iterator[tuple[Pair, Tensor, Tensor, Tensor]]
+"""Pairs with their Jacobian, subject and object."""
+
+
+def _down(
+    model: HookedModel,
+    tokens: TokenizedPrompt,
+    pairs: Sequence[Pair],
+    object_aggregation: Aggregations,
+    memory_limit: int | None,
+    pieces: PieceSize,
+) -> _Found:
+    """By rows that are pulled back from each object layer."""
+    positions = checked_positions(model, tokens, {object_ for _, object_ in pairs}, object_aggregation)
     kept = mlp_jacobian_bytes(model, tokens, pairs, memory_limit)
     n_rows = rows_at_once(model, tokens, memory_limit, kept=kept)
     # Entered for each piece of work, and never across a yield: these modes belong to the caller's thread.
@@ -173,177 +194,32 @@ def jacobian_grid(
         with torch.inference_mode(False), torch.enable_grad():
             jacobians = _reverse(objects[object_layer], [subjects[layer] for layer in wanted], n_rows, pieces)
         for layer, jacobian in zip(wanted, jacobians, strict=True):
-            if not torch.isfinite(jacobian).all():
-                raise NotFiniteError(
-                    f"the Jacobian of {tokens.prompt.text!r} from layer {layer} to {object_layer} is not finite; "
-                    "load the model in float32 or float64 and check its weights"
-                )
-            yield (
-                (layer, object_layer),
-                SubjectObjectJacobian(
-                    jacobian=jacobian, subject=subjects[layer].detach(), object=objects[object_layer].detach()
-                ),
-            )
+            yield (layer, object_layer), jacobian, subjects[layer].detach(), objects[object_layer].detach()
 
 
-def checked_positions(
-    model: HookedModel, tokens: TokenizedPrompt, object_aggregation: ObjectAggregation
-) -> list[int]:
-    """Positions of the object, after checks that its Jacobian can be computed.
-
-    Raises:
-        ValueError: as `subject_object_jacobians`, except for layers and memory.
-    """
-    if object_aggregation not in get_args(ObjectAggregation):
-        allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
-        raise ValueError(f"object_aggregation is {object_aggregation!r}; allowed are {allowed}")
-    require_differentiable(model)
-    positions = object_positions(tokens, object_aggregation)
-    if positions[0] < tokens.subject_position:
-        raise ValueError(
-            f"the object is read at position {positions[0]}, before the subject at "
-            f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
-        )
-    return positions
-
-
-def mlp_jacobian_bytes(
-    model: HookedModel, tokens: TokenizedPrompt, pairs: Sequence[tuple[int, int]], memory_limit: int | None
-) -> int:
-    """What the Jacobians of the MLPs take in a grid; 0 where the reverse passes had better go without them."""
-    object_layers = {object_ for _, object_ in pairs}
-    if not is_hooked_transformer(model) or not is_worth_it(model, len(object_layers) * int(model.cfg.d_model)):
-        return 0
-    n_layers = max(object_layers) - min(subject for subject, _ in pairs)
-    n_positions = len(tokens.input_ids) - tokens.subject_position
-    kept = bytes_kept(model, n_layers=n_layers, n_positions=n_positions)
-    free = free_bytes(torch.device(model.cfg.device))
-    if memory_limit is not None:
-        most = memory_limit // 4
-    elif free is not None:
-        most = free // 4
-    else:  # on a CPU, beside the weights, they shall not show
-        most = sum(parameter.nbytes for parameter in model.parameters()) // 4
-    return kept if kept <= most else 0
-
-
-def rows_at_once(model: HookedModel, tokens: TokenizedPrompt, memory_limit: int | None, *, kept: int = 0) -> int:
-    """Rows of a Jacobian in one pass, by default as many as run fast, and on a GPU as fit into what is free there.
-
-    `kept` bytes are taken by something else all the while.
-
-    Raises:
-        ValueError: `memory_limit` is too small for one row.
-    """
-    d_model = int(model.cfg.d_model)
-    device = torch.device(model.cfg.device)
-    if memory_limit is None and device.type == HOST.type:
-        return min(d_model, ROWS_AT_ONCE)
-    n_tokens = len(tokens.input_ids)
-    row = row_bytes(model_sizes(model), n_tokens=n_tokens, n_after=n_tokens - tokens.subject_position)
-    if memory_limit is None:
-        free = free_bytes(device)
-        return d_model if free is None else max(1, min(d_model, (free - kept) // row))
-    if memory_limit < row:
-        raise ValueError(
-            f"memory_limit is {memory_limit} bytes, but one row of the Jacobian takes about {row}; raise it, or "
-            "give shorter prompts"
-        )
-    return int(min(d_model, max(1, (memory_limit - kept) // row)))
-
-
-def row_bytes(sizes: ModelSizes, *, n_tokens: int, n_after: int) -> int:
-    """What one row takes at the worst moment of a block: a few tensors of the widest kind, keys of all tokens."""
-    after = n_after * (4 * sizes.d_mlp + 4 * sizes.d_model + 4 * sizes.d_heads)
-    return sizes.itemsize * (after + 4 * n_tokens * sizes.d_heads)
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be had on a GPU, what torch holds back there included; None on other devices."""
-    if device.type != "cuda":
-        return None
-    held_back = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + held_back
-
-
-def subject_object_graph(
+def _up(
     model: HookedModel,
     tokens: TokenizedPrompt,
-    pairs: Sequence[tuple[int, int]],
-    positions: list[int],
-    *,
-    cache: PrefixCache | None = None,
-    mlp_jacobians: bool = False,
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """The subject's residual at each subject layer and the object at each object layer, in one graph.
-
-    `cache` is that of the tokens before the subject; it is made here where none is given. `mlp_jacobians` pay
-    where many rows are pulled back through the graph, which keeps them.
-    """
-    subject_layers = {subject for subject, _ in pairs}
-    object_layers = {object_ for _, object_ in pairs}
-    lowest, highest = min(subject_layers), max(object_layers)
-    ids = torch.tensor([tokens.input_ids], device=model.cfg.device)
-    start = tokens.subject_position
-    if cache is None:
-        cache = prefix_cache(model, ids[:, :start], stop_at_layer=highest + 1)
-    skipped = start if cache is not None else 0
-    subject_at, object_at = start - skipped, [position - skipped for position in positions]
-    subjects: dict[int, Tensor] = {}
-    objects: dict[int, Tensor] = {}
-    only: tuple[str, Any] | None = None
-
-    def at(layer: int) -> Any:
-        # One function a layer: an object at a subject layer is read from the tensor that holds the subject.
-        def take(residual: Tensor, hook: Any) -> Tensor:
-            if layer in subject_layers:
-                # A copy in float32 or wider, so that gradients of a narrower model arrive there.
-                subject = wide_of(residual[0, subject_at]).clone()
-                if layer == lowest:
-                    residual, subject = residual.detach(), subject.detach().requires_grad_(True)
-                subjects[layer] = subject
-                # The subject must be a tensor that everything later really uses, or it has no gradient.
-                same = subject.to(residual.dtype)[None, None]
-                rebuilt = [residual[:, :subject_at], same, residual[:, subject_at + 1 :]]
-                residual = torch.cat(rebuilt, dim=1)
-            if layer in object_layers:
-                read = residual[0] if only and layer == highest else residual[0, object_at]
-                objects[layer] = wide_of(read).mean(0)
-            return residual
-
-        return take
-
-    fwd_hooks = [(hook_name(model, layer), at(layer)) for layer in sorted(subject_layers | object_layers)]
-    arguments = cache.arguments(ids.shape[1] - skipped) if cache is not None else {}
-    layers = range(lowest + 1, highest + 1)
-
-    def work() -> None:
-        hooks = [*fwd_hooks, *([only] if only else [])]
-        # Steering that is on is told where the text ends; there is no cache then.
-        with whole_rows(model, [ids.shape[1] - skipped]):
-            hooked_pass(
-                model, ids[:, skipped:], fwd_hooks=hooks, stop_at_layer=highest + 1, gradients=True, **arguments
-            )
-
-    # Replaced methods and cached entries are the model's: one fit at a time.
-    with turn(model):
-        if highest not in subject_layers:
-            only = only_positions_hook(model, highest, object_at)
-        spared = partial(inside, cache.without_gradients(layers), work) if cache is not None else work
-        inside(lean_reverse(model, layers, mlp_jacobians=mlp_jacobians), spared)
-    for kind, taken in (("subject", subjects), ("object", objects)):
-        for layer, activation in taken.items():
-            if not torch.isfinite(activation).all():
-                raise NotFiniteError(
-                    f"the {kind} activation of {tokens.prompt.text!r} at layer {layer} is not finite; load the "
-                    "model in float32 or float64 and check its weights"
-                )
-    return subjects, objects
-
-
-def row_pieces() -> PieceSize:
-    """Of a fit, whose prompts share it."""
-    return PieceSize("rows of a Jacobian")
+    pairs: Sequence[Pair],
+    object_aggregation: Aggregations,
+    memory_limit: int | None,
+    pieces: PieceSize,
+) -> _Found:
+    """By columns that go forward from each subject layer, to all object layers above it at once."""
+    graph = JacobianProducts(
+        model,
+        tokens,
+        pairs,
+        object_aggregation=object_aggregation,
+        memory_limit=memory_limit,
+        pieces=pieces,
+        mlp_jacobians=mlp_jacobian_bytes(model, tokens, pairs, memory_limit) > 0,
+    )
+    for subject_layer in sorted({subject for subject, _ in pairs}):
+        subject = graph.subject(subject_layer)
+        columns = torch.eye(len(subject), dtype=subject.dtype, device=subject.device)
+        for object_layer, products in sorted(graph.forward(subject_layer, columns).items()):
+            yield (subject_layer, object_layer), products.T.contiguous(), subject, graph.object(object_layer)
 
 
 def _reverse(target: Tensor, sources: list[Tensor], n_rows: int, pieces: PieceSize) -> list[Tensor]:

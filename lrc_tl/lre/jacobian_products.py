@@ -7,11 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
-from lrc_tl.lre.jacobian import checked_positions, row_pieces, rows_at_once, subject_object_graph
+from lrc_tl.lre.jacobian_graph import (
+    Aggregations,
+    Pair,
+    checked_positions,
+    row_pieces,
+    rows_at_once,
+    subject_object_graph,
+)
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.passes.prefix_cache import PrefixCache
-from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
+from lrc_tl.relations.prompts import TokenizedPrompt
 
 
 class JacobianProducts:
@@ -26,19 +33,25 @@ class JacobianProducts:
         self,
         model: HookedModel,
         tokens: TokenizedPrompt,
-        pairs: Sequence[tuple[int, int]],
+        pairs: Sequence[Pair],
         *,
-        object_aggregation: ObjectAggregation = "mean",
+        object_aggregation: Aggregations = "mean",
         memory_limit: int | None = None,
         cache: PrefixCache | None = None,
         pieces: PieceSize | None = None,
+        mlp_jacobians: bool = False,
     ) -> None:
-        """`pieces` is shared by prompts that remember how many rows memory is enough for."""
-        positions = checked_positions(model, tokens, object_aggregation)
+        """`pieces` is shared by prompts that remember how many rows memory is enough for.
+
+        `mlp_jacobians` are kept as long as this object, and pay where it is asked for many products.
+        """
+        positions = checked_positions(model, tokens, {object_ for _, object_ in pairs}, object_aggregation)
         self._n_rows = rows_at_once(model, tokens, memory_limit)
         self._pieces = row_pieces() if pieces is None else pieces
         with torch.inference_mode(False), torch.enable_grad():
-            self._subjects, self._objects = subject_object_graph(model, tokens, pairs, positions, cache=cache)
+            self._subjects, self._objects = subject_object_graph(
+                model, tokens, pairs, positions, cache=cache, mlp_jacobians=mlp_jacobians
+            )
             self._cotangents = {
                 layer: torch.zeros_like(activation).requires_grad_(True)
                 for layer, activation in self._objects.items()

@@ -11,14 +11,15 @@ from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.costs import cost_on, require_memory
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.fit_settings import FitDtype, LowRank, Sketch, Solver, require_fit_dtype, sketch_for
-from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs, row_pieces
+from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
+from lrc_tl.lre.jacobian_graph import Aggregations, aggregations, row_pieces
 from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.lre.low_rank_fit import MeanJacobianFit, exact_is_cheaper, fit_grid, fit_pair
 from lrc_tl.lre.wide_weights import run_in
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
-from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.models.weights import require_differentiable, require_no_overflow
 from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt, prompts_hash, tokenize_prompt
@@ -30,7 +31,7 @@ _Sums = dict[tuple[int, int], Tensor]
 class _Options(TypedDict):
     """What fits of every kind take."""
 
-    object_aggregation: ObjectAggregation
+    object_aggregation: Aggregations
     memory_limit: int | None
     progress: bool
     left_out: LeftOut
@@ -45,7 +46,7 @@ def fit_layer_grid(
     *,
     subject_layers: Sequence[int],
     object_layers: Sequence[int],
-    object_aggregation: ObjectAggregation = "mean",
+    object_aggregation: Aggregations = "mean",
     solver: Solver = "exact",
     fit_dtype: FitDtype = "model",
     memory_limit: int | None = None,
@@ -54,8 +55,11 @@ def fit_layer_grid(
     """{(subject layer, object layer): LRE} for every pair whose object layer is at the subject layer or above it.
 
     Layers in the keys count from the start. Each prompt takes one forward pass, and one reverse pass for each
-    object layer, whatever the number of subject layers; each LRE equals `LinearRelationalEmbedding.fit` on its
-    pair. Held in memory: a weight for each pair, and one prompt's Jacobians to one object layer.
+    object layer, whatever the number of subject layers; or, where that is less, one pass forward for each subject
+    layer, whatever the number of object layers. Each LRE equals `LinearRelationalEmbedding.fit` on its pair. Held
+    in memory: a weight for each pair, and the Jacobians of one prompt and one such pass.
+
+    `object_aggregation` may differ by object layer: `{13: "mean", 17: "first_token"}`.
 
     With `solver=LowRank(rank=64)`, one pass with a few rows for each subject layer and one with
     `rank + oversample` rows for each object layer. There is no estimate of its error. A single pair is fitted by
@@ -78,13 +82,14 @@ def fit_layer_grid(
             prompts,
             subject_layer=pairs[0][0],
             object_layer=pairs[0][1],
-            object_aggregation=object_aggregation,
+            object_aggregation=_by_layer(model, pairs, object_aggregation)[pairs[0][1]],
             solver=solver,
             fit_dtype=fit_dtype,
             memory_limit=memory_limit,
             progress=progress,
         )
         return {pairs[0]: lre}
+    object_aggregation = _by_layer(model, pairs, object_aggregation)
     sketch = sketch_for(solver, int(model.cfg.d_model), grid=True)
     return _fit_pairs(
         model,
@@ -104,11 +109,13 @@ def fit_exact_pairs(
     prompts: Sequence[Prompt],
     pairs: Sequence[tuple[int, int]],
     *,
-    object_aggregation: ObjectAggregation,
+    object_aggregation: Aggregations,
     fit_dtype: FitDtype = "model",
     progress: bool,
 ) -> dict[tuple[int, int], LinearRelationalEmbedding]:
     """The exact LREs of these pairs alone, with the passes of `fit_layer_grid`; layers count from the start.
+
+    `object_aggregation` may differ by object layer.
 
     Raises:
         ValueError: no prompts, or what `subject_object_jacobians` refuses.
@@ -123,6 +130,15 @@ def fit_exact_pairs(
         memory_limit=None,
         progress=progress,
     )
+
+
+def _by_layer(
+    model: HookedModel, pairs: Sequence[tuple[int, int]], given: Aggregations
+) -> dict[int, ObjectAggregation]:
+    """How the object is read at each object layer, counted from the start as in `pairs`."""
+    if isinstance(given, Mapping):
+        given = {layer_number(model, layer): aggregation for layer, aggregation in given.items()}
+    return aggregations({object_ for _, object_ in pairs}, given)
 
 
 def fit_one_pair(
@@ -159,7 +175,7 @@ def _fit_pairs(
     pairs: Sequence[tuple[int, int]],
     sketch: Sketch | None,
     *,
-    object_aggregation: ObjectAggregation,
+    object_aggregation: Aggregations,
     fit_dtype: FitDtype,
     memory_limit: int | None,
     progress: bool,
@@ -202,7 +218,7 @@ def _exact_fits(
     tokenized: Sequence[TokenizedPrompt],
     pairs: Sequence[tuple[int, int]],
     *,
-    object_aggregation: ObjectAggregation,
+    object_aggregation: Aggregations,
     memory_limit: int | None,
     progress: bool,
     left_out: LeftOut,
@@ -228,7 +244,7 @@ def _summed(
     model: HookedModel,
     tokenized: Sequence[TokenizedPrompt],
     pairs: Sequence[tuple[int, int]],
-    object_aggregation: ObjectAggregation,
+    object_aggregation: Aggregations,
     memory_limit: int | None,
     progress: bool,
     left_out: LeftOut,
@@ -280,20 +296,21 @@ def _embeddings(
     fits: Mapping[tuple[int, int], MeanJacobianFit],
     *,
     rank: int,
-    object_aggregation: ObjectAggregation,
+    object_aggregation: Aggregations,
     fingerprint: ModelFingerprint,
 ) -> _Lres:
     """The LREs of fits; `rank` is what low-rank ones were made for.
 
     A warning names those with a weight of zeros, which no direction comes from.
     """
+    aggregation_at = aggregations({object_ for _, object_ in fits}, object_aggregation)
     lres = {
         pair: LinearRelationalEmbedding(
             weight=fit.weight,
             bias=fit.bias,
             subject_layer=pair[0],
             object_layer=pair[1],
-            object_aggregation=object_aggregation,
+            object_aggregation=aggregation_at[pair[1]],
             n_prompts=len(prompts),
             prompts_hash=prompts_hash(prompts),
             relation=" + ".join(dict.fromkeys(prompt.relation for prompt in prompts if prompt.relation)),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lrc_tl.lre.mlp_jacobian import use_mlp_jacobian
-from lrc_tl.models.hooked_model import HookedModel, block_hook, is_hooked_transformer
+from lrc_tl.models.hooked_model import HookedModel, is_hooked_transformer
 from lrc_tl.models.hooking import Block, Session, acting_hooks, replace_for
 from lrc_tl.numerics.precision import wide_of
 
@@ -44,21 +44,6 @@ def lean_reverse(model: HookedModel, layers: Sequence[int], *, mlp_jacobians: bo
                 replace_for(session, block.attn, "apply_rotary", _rotary(block.attn))
 
     return Block(put_on)
-
-
-def only_positions_hook(
-    model: HookedModel, layer: int, positions: Sequence[int]
-) -> tuple[str, Callable[[Tensor, Any], Tensor]] | None:
-    """A hook that leaves only `positions` in the upper half of a layer, where nothing else is asked of it.
-
-    None where that would show (hooks of others in the layer) or where nothing can be left out (a
-    TransformerBridge, a layer whose parts run side by side).
-    """
-    if not is_hooked_transformer(model) or model.cfg.attn_only or model.cfg.parallel_attn_mlp:
-        return None
-    if any(acting_hooks(module) for module in model.blocks[layer].modules()):
-        return None
-    return block_hook(layer, "hook_resid_mid"), lambda residual, hook: residual[:, list(positions)]
 
 
 def _is_plain_norm(module: Any) -> bool:

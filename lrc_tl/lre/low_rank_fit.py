@@ -12,7 +12,7 @@ from torch import Tensor
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.direction_bounds import DirectionBounds
 from lrc_tl.lre.fit_settings import Sketch
-from lrc_tl.lre.jacobian import checked_positions, row_pieces, rows_at_once
+from lrc_tl.lre.jacobian_graph import Aggregations, Pair, checked_positions, row_pieces, rows_at_once
 from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.markup.progress import ProgressBar
@@ -21,9 +21,8 @@ from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.numerics.precision import HOST, wide_dtype
 from lrc_tl.numerics.sketching import BlockKrylov, factors_of
 from lrc_tl.passes.prefix_cache import prefix_caches
-from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
+from lrc_tl.relations.prompts import TokenizedPrompt
 
-Pair = tuple[int, int]
 _Graph = tuple[TokenizedPrompt, JacobianProducts]
 
 GRAPHS_KEPT, GRID_GRAPHS_KEPT = 32, 2  # those of a grid are large, and are used only twice
@@ -54,14 +53,14 @@ class _MeanJacobian:
         tokenized: Sequence[TokenizedPrompt],
         pairs: Sequence[Pair],
         *,
-        object_aggregation: ObjectAggregation,
+        object_aggregation: Aggregations,
         memory_limit: int | None,
         bar: ProgressBar,
         graphs_kept: int,
         left_out: LeftOut,
     ) -> None:
         for tokens in tokenized:  # before the model runs
-            checked_positions(model, tokens, object_aggregation)
+            checked_positions(model, tokens, {object_ for _, object_ in pairs}, object_aggregation)
             rows_at_once(model, tokens, memory_limit)
 
         def graphs(chunk: Sequence[TokenizedPrompt]) -> Iterator[_Graph]:
@@ -170,7 +169,7 @@ def fit_pair(
     pair: Pair,
     sketch: Sketch,
     *,
-    object_aggregation: ObjectAggregation,
+    object_aggregation: Aggregations,
     memory_limit: int | None,
     progress: bool,
     left_out: LeftOut,
@@ -235,7 +234,7 @@ def fit_grid(
     pairs: Sequence[Pair],
     sketch: Sketch,
     *,
-    object_aggregation: ObjectAggregation,
+    object_aggregation: Aggregations,
     memory_limit: int | None,
     progress: bool,
     left_out: LeftOut,

@@ -35,10 +35,10 @@ def pays(n_rows: int, *, d_model: int, d_mlp: int, mlp_weights: int) -> bool:
     return n_rows * (mlp_weights - d_model * d_model) > d_model * d_model * d_mlp
 
 
-def bytes_kept(model: HookedModel, *, n_layers: int, n_positions: int) -> int:
-    """What the Jacobians of these layers and positions take, which are kept until the graph is gone."""
+def bytes_kept(model: HookedModel, n_places: int) -> int:
+    """What so many Jacobians, one for each layer and position, take until the graph is gone."""
     width: int = max(parameter.element_size() for parameter in model.parameters())
-    return n_layers * n_positions * int(model.cfg.d_model) ** 2 * width
+    return n_places * int(model.cfg.d_model) ** 2 * width
 
 
 def use_mlp_jacobian(session: Session, block: Any, *, is_plain_norm: Callable[[Any], bool]) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -15,17 +15,15 @@ from lrc_tl.errors import UnfitError
 from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.dual_means import MeansShare, joined_with_means
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
-from lrc_tl.lre.fit_settings import LowRank
 from lrc_tl.lre.joining import combined
-from lrc_tl.lre.layer_grid import fit_exact_pairs, fit_layer_grid
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import shows_progress
 from lrc_tl.methods.backgrounds import background_for, dual_layers, require_background
 from lrc_tl.methods.baselines import baseline_concepts
+from lrc_tl.methods.lre_grids import Grid, LreGrids
 from lrc_tl.methods.method import (
     METHODS,
-    Method,
     MethodVariant,
     default_method,
     meant_method,
@@ -43,7 +41,6 @@ from lrc_tl.relations.prompts import ObjectAggregation, Prompt
 
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
-_Grid: TypeAlias = dict[tuple[int, int], LinearRelationalEmbedding]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,18 +136,6 @@ def fit_concepts(
     return fitted[variant.name].concepts
 
 
-def lre_prompts(known: KnownPrompts, method: Method, *, most: int, seed: int) -> tuple[Prompt, ...]:
-    """The known prompts that a method's LREs are fitted on, balanced over objects; none for a baseline.
-
-    At most `most`, but at least one of each object for methods with an LRE for each object.
-    """
-    if method.is_baseline:
-        return ()
-    if method.lre_for_each:
-        most = max(most, len({prompt.object for prompt in known.prompts}))
-    return known.sample(most, seed=seed)
-
-
 def training_activations(
     model: HookedModel, variants: Sequence[MethodVariant], prompts: Sequence[Prompt]
 ) -> TrainingActivations:
@@ -205,9 +190,9 @@ def fit_methods(
 
     Where `unfit` is given, variants without directions are left out and the reasons are put there, by name.
 
-    Variants that differ in layers and rank alone share one forward pass per prompt and one reverse pass for each
-    object layer. A low-rank fit is made for the largest of the ranks. Where there are dual directions, the
-    background is as `fit_concepts` says.
+    Variants that differ in layers and rank alone share the passes of `lrc_tl.lre.fit_layer_grid`; in exact fits so
+    do those that read objects in other ways at other layers. A low-rank fit is made for the largest of the ranks.
+    Where there are dual directions, the background is as `fit_concepts` says.
 
     Raises:
         ValueError: a rank above that of the solver, none where it needs one, or what the background refuses.
@@ -222,16 +207,19 @@ def fit_methods(
         seed=seed,
         settings=settings,
         background=background_for(model, variants, known.prompts, settings, progress=progress),
-        progress=progress,
     )
     groups: dict[object, list[MethodVariant]] = {}
     for variant in _components(model, variants):
         groups.setdefault(variant.method.shared_work, []).append(variant)
     names = [prompt.object for prompt in known.prompts]
     parts: dict[str, FittedMethod] = {}
-    for group in groups.values():
+    lres = LreGrids(model=model, known=known, seed=seed, settings=settings, progress=progress)
+    together = lres.together(groups)
+    for key, group in groups.items():
         started = time.perf_counter()
-        grids = {} if group[0].method.is_baseline else fitting.grids(group)
+        grids, seconds_together = together.pop(key, ({}, 0.0))
+        if not grids and not group[0].method.is_baseline:
+            grids = lres.of(group)
         fitted: dict[str, tuple[ConceptSet, MakeByLabels]] = {}
         for variant in group:
             try:
@@ -241,7 +229,7 @@ def fit_methods(
                 if unfit is None:
                     raise UnfitError(f"{variant.name}: {error}") from error
                 unfit[variant.name] = str(error).removeprefix(f"{variant.name}: ")
-        seconds = (time.perf_counter() - started) / len(group)
+        seconds = (seconds_together + time.perf_counter() - started) / len(group)
         for variant in group:
             if variant.name in fitted:
                 concepts, make = fitted[variant.name]
@@ -279,40 +267,10 @@ class _Fitting:
     settings: FitSettings
     background: SubjectStatistics | None
     """None where no variant has dual directions."""
-    progress: bool
     duals: dict[tuple[int, bool], DualFit] = field(default_factory=dict)
     """By the LRE (its id) and whether the noise is tiny: what all labels and noises share."""
 
-    def grids(self, group: Sequence[MethodVariant]) -> dict[str, _Grid]:
-        """LREs of every pair of layers; by object where the methods have one for each, else under no name."""
-        method = group[0].method
-        pairs = sorted({(v.subject_layer, v.object_layer) for v in group if v.object_layer is not None})
-        solver, fit_dtype = self.settings.solver, self.settings.fit_dtype
-        ranks = [variant.rank for variant in group if variant.rank is not None]
-        if isinstance(solver, LowRank) and ranks:
-            solver = solver.for_rank(max(ranks))
-
-        def fit(prompts: Sequence[Prompt]) -> _Grid:
-            shared: dict[str, Any] = {"object_aggregation": method.aggregation, "progress": self.progress}
-            if solver == "exact":
-                return fit_exact_pairs(self.model, prompts, pairs, fit_dtype=fit_dtype, **shared)
-            return fit_layer_grid(
-                self.model,
-                prompts,
-                subject_layers=sorted({subject for subject, _ in pairs}),
-                object_layers=sorted({object_ for _, object_ in pairs}),
-                solver=solver,
-                fit_dtype=fit_dtype,
-                **shared,
-            )
-
-        sample = lre_prompts(self.known, method, most=self.settings.max_lre_prompts, seed=self.seed)
-        if not method.lre_for_each:
-            return {"": fit(sample)}
-        names = dict.fromkeys(prompt.object for prompt in self.known.prompts)
-        return {name: fit([prompt for prompt in sample if prompt.object == name]) for name in names}
-
-    def maker(self, variant: MethodVariant, grids: Mapping[str, _Grid]) -> MakeByLabels:
+    def maker(self, variant: MethodVariant, grids: Mapping[str, Grid]) -> MakeByLabels:
         """How the variant's directions come from labels; all that does not depend on them is done."""
         if variant.object_layer is None:
             return self._baseline(variant)

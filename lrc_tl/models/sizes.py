@@ -36,8 +36,9 @@ class ModelSizes:
     """Those of the MLP among them."""
     itemsize: int
     """Bytes of a weight and of an activation."""
-    has_mlp_jacobians: bool
-    """Whether fits may take the Jacobians of MLPs in place of the MLPs (HookedTransformer)."""
+    is_hooked: bool
+    """Whether it is a HookedTransformer, where fits may take the Jacobians of MLPs in place of the MLPs, and go
+    without the positions of the first and the last layer that are not needed."""
 
     @property
     def weight_bytes(self) -> int:
@@ -136,7 +137,7 @@ def _of_model(model: HookedModel) -> ModelSizes:
         mlp_weights=sum(_in_matrices(block.mlp.parameters()) for block in blocks if hasattr(block, "mlp"))
         // n_layers,
         itemsize=max(parameter.element_size() for parameter in model.parameters()),
-        has_mlp_jacobians=is_hooked_transformer(model),
+        is_hooked=is_hooked_transformer(model),
     )
 
 
@@ -162,7 +163,7 @@ def _of_configuration(source: str | Path, *, is_hooked: bool) -> ModelSizes:
         layer_weights=_in_matrices(weight for _, weight in named) // n_layers,
         mlp_weights=_in_matrices(weight for name, weight in named if "mlp" in name) // n_layers,
         itemsize=torch.float32.itemsize,
-        has_mlp_jacobians=is_hooked,
+        is_hooked=is_hooked,
     )
 
 

@@ -149,7 +149,7 @@ def test_a_sweep_gives_the_figures_of_single_runs_and_shares_the_jacobians(model
 
     grids = []
     monkeypatch.setattr(
-        "lrc_tl.methods.fitting.fit_exact_pairs",
+        "lrc_tl.methods.lre_grids.fit_exact_pairs",
         lambda *args, **options: grids.append(args) or fit_exact_pairs(*args, **options),
     )
     quick = replace(SETTINGS, n_side_effects=0)
@@ -196,15 +196,15 @@ def test_an_lre_for_each_object_is_what_fitting_on_its_prompts_gives(model, rela
 
 
 def test_methods_with_a_ridge_are_what_the_pieces_give_and_share_their_fits(model, relations, monkeypatch):
-    import lrc_tl.methods.fitting as fitting
+    import lrc_tl.methods.lre_grids as lre_grids
 
     grids = []
-    fit = fitting.fit_exact_pairs
-    monkeypatch.setattr(fitting, "fit_exact_pairs", lambda *a, **k: grids.append((a, k)) or fit(*a, **k))
+    fit = lre_grids.fit_exact_pairs
+    monkeypatch.setattr(lre_grids, "fit_exact_pairs", lambda *a, **k: grids.append((a, k)) or fit(*a, **k))
     settings = replace(SETTINGS, object_layers=2, n_side_effects=0)
     methods = ("lrc-combined", "lrc-ridge", "lrc", "lrc-final")
     (record,) = run_protocol(model, relations[:1], methods=methods, settings=settings).records
-    assert len(grids) == 2
+    assert len(grids) == 2  # the last layer is read in two ways
     train, test = relations[0].split(seed=42)
     known = lrc.filter_known(model, train.prompts(seed=42), seed=42)
     unseen = lrc.filter_known(model, test.prompts(seed=42, templates="all"), seed=42).one_per_fact()
@@ -266,7 +266,7 @@ def test_a_low_rank_sweep_takes_one_grid_for_the_largest_rank(model, relations, 
 
     grids = []
     monkeypatch.setattr(
-        "lrc_tl.methods.fitting.fit_layer_grid",
+        "lrc_tl.methods.lre_grids.fit_layer_grid",
         lambda *args, **options: grids.append(options) or fit_layer_grid(*args, **options),
     )
     run_protocol(

@@ -6,7 +6,8 @@ from reference.finite_differences import central_differences, object_after_repla
 from reference.hugging_face_jacobian import subject_object_jacobian as hugging_face_jacobian
 
 import lrc_tl as lrc
-from lrc_tl.lre.jacobian import layer_pairs
+from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
+from lrc_tl.lre.jacobian_graph import goes_forward, n_exact_passes
 from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.passes.prefix_cache import prefix_cache
 
@@ -104,6 +105,40 @@ def test_the_jacobian_equals_central_differences(model, subject_position, n_obje
     assert relative(got.object, object_after_replacing(model, at, got.subject, **where)) < 1e-6
 
 
+@pytest.mark.parametrize("subject_position", [0, 3])
+def test_columns_that_go_forward_give_the_jacobians_of_rows_that_go_back(model, subject_position):
+    at, ways = tokens(subject_position, 3), {1: "first_token", 2: "mean"}
+    pairs = [(0, 1), (0, 2)]
+    assert goes_forward(pairs)
+    forward = dict(jacobian_grid(model, at, pairs, object_aggregation=ways))
+    assert list(forward) == pairs
+    for (subject_layer, object_layer), got in forward.items():
+        back = lrc.lre.subject_object_jacobian(
+            model,
+            at,
+            subject_layer=subject_layer,
+            object_layer=object_layer,
+            object_aggregation=ways[object_layer],
+        )
+        assert back.jacobian.norm() > 0.01
+        assert relative(got.jacobian, back.jacobian) < 1e-6
+        assert relative(got.subject, back.subject) < 1e-6
+        assert relative(got.object, back.object) < 1e-6
+
+
+def test_a_grid_goes_the_way_that_passes_fewer_layers():
+    few = [(0, 1), (0, 2), (0, 5)]  # 5 layers up; 1 + 2 + 5 down
+    assert goes_forward(few)
+    assert n_exact_passes(few) == 1
+    turned = [(5 - object_, 5 - subject) for subject, object_ in few]
+    assert not goes_forward(turned)
+    assert n_exact_passes(turned) == 1
+    assert not goes_forward([(3, 7)])  # as many: rows need no second graph
+    grid = [(subject, object_) for subject in range(4, 12) for object_ in range(12, 16)]
+    assert not goes_forward(grid)
+    assert n_exact_passes(grid) == 4
+
+
 @pytest.mark.parametrize("subject_position", [0, 3, 7])
 def test_a_bridge_gives_the_jacobian_of_hugging_face_on_the_whole_sequence(
     gemma_bridge, hugging_face, subject_position
@@ -133,7 +168,7 @@ def test_the_prefix_is_run_once_and_gives_the_jacobian_of_the_whole_sequence(mod
         reused = lrc.lre.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
     native = type(getattr(model, "original_model", None)).__name__ == "NativeModel"  # it has no cache
     assert lengths == ([8] if native else [4, 4])
-    monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr("lrc_tl.lre.jacobian_graph.prefix_cache", lambda *args, **kwargs: None)
     whole = lrc.lre.subject_object_jacobian(model, at, subject_layer=0, object_layer=2)
     assert relative(reused.jacobian, whole.jacobian) < 1e-6
     assert relative(reused.object, whole.object) < 1e-6
@@ -190,7 +225,7 @@ def test_rows_at_once_do_not_change_the_jacobian(model, monkeypatch):
 
     monkeypatch.setattr(torch.func, "vmap", counted)
     # Jacobians of MLPs, which share the limit, have a test of their own.
-    monkeypatch.setattr("lrc_tl.lre.jacobian.is_worth_it", lambda model, n_rows: False)
+    monkeypatch.setattr("lrc_tl.lre.jacobian_graph.is_worth_it", lambda model, n_rows: False)
     for limit, expected_sizes in [(one_row, [1] * 12), (5 * one_row, [5, 5, 2])]:
         sizes.clear()
         got = lrc.lre.subject_object_jacobians(model, tokens(2, 2), memory_limit=limit, **where)

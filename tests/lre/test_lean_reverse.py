@@ -7,7 +7,7 @@ import torch
 
 import lrc_tl as lrc
 from lrc_tl.lre.jacobian import jacobian_grid
-from lrc_tl.lre.lean_reverse import lean_reverse, only_positions_hook
+from lrc_tl.lre.lean_reverse import lean_reverse
 from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.models.hooking import Block
 
@@ -32,6 +32,8 @@ KINDS = {
     "layer norm": {"normalization_type": "LN", "act_fn": "gelu_fast"},
     "attention and MLP side by side": {"parallel_attn_mlp": True},
     "attention only": {"attn_only": True},
+    "grouped queries, norms of queries and keys": {"n_key_value_heads": 1, "use_qk_norm": True},
+    "an input for each head": {"use_split_qkv_input": True},
 }  # fmt: skip
 
 
@@ -52,15 +54,20 @@ def model_of(kind):
 
 
 def plainly(monkeypatch):
-    monkeypatch.setattr("lrc_tl.lre.jacobian.lean_reverse", lambda *args, **options: Block(lambda session: None))
-    monkeypatch.setattr("lrc_tl.lre.jacobian.only_positions_hook", lambda *args: None)
+    monkeypatch.setattr(
+        "lrc_tl.lre.jacobian_graph.lean_reverse", lambda *args, **options: Block(lambda session: None)
+    )
+    monkeypatch.setattr("lrc_tl.lre.jacobian_graph.reads_only_objects", lambda *args: False)
+    monkeypatch.setattr(
+        "lrc_tl.lre.jacobian_graph.needed_gradients", lambda *args, **options: Block(lambda session: None)
+    )
 
 
 @pytest.mark.parametrize(("aggregation", "start"), [("mean", 2), ("first_token", 2), ("mean", 0)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_jacobian_is_that_of_the_plain_reverse_pass(kind, aggregation, start, monkeypatch):
     model, at = model_of(kind), replace(AT, subject_position=start)
-    pairs = [(0, 2), (1, 2), (0, 1), (2, 2)], [(0, 2)]
+    pairs = [(0, 2), (1, 2), (0, 1), (2, 2)], [(0, 2)], [(1, 2)], [(0, 1), (0, 2)]
     lean = [dict(jacobian_grid(model, at, some, object_aggregation=aggregation)) for some in pairs]
     plainly(monkeypatch)
     for found, some in zip(lean, pairs, strict=True):
@@ -109,17 +116,6 @@ def test_a_hook_that_changes_the_norm_changes_the_jacobian_as_ever(monkeypatch):
     assert (frozen - free).norm() > 1e-3 * free.norm()
     plainly(monkeypatch)
     torch.testing.assert_close(frozen, run())
-
-
-def test_the_upper_half_is_cut_only_where_nobody_looks():
-    model = model_of(next(iter(KINDS)))
-    name, cut = only_positions_hook(model, 2, [1, 2])
-    assert name == "blocks.2.hook_resid_mid"
-    residual = torch.arange(8.0).reshape(1, 4, 2)
-    torch.testing.assert_close(cut(residual, None), residual[:, 1:3])
-    with model.hooks(fwd_hooks=[("blocks.2.mlp.hook_pre", lambda activation, hook: None)]):
-        assert only_positions_hook(model, 2, [1, 2]) is None
-    assert only_positions_hook(model_of("attention and MLP side by side"), 2, [1]) is None
 
 
 def test_nothing_is_left_behind_after_an_error():

@@ -78,6 +78,34 @@ def test_a_layer_grid_holds_the_fit_of_every_pair(model):
         torch.testing.assert_close(got.bias, alone.bias, rtol=1e-5, atol=1e-6)
 
 
+def test_each_object_layer_of_a_grid_may_read_the_object_in_its_own_way(model):
+    ways = {1: "mean", -1: "first_token"}
+    grid = lrc.fit_layer_grid(
+        model, PROMPTS, subject_layers=[0], object_layers=[1, 2], object_aggregation=ways, progress=False
+    )
+    assert [lre.object_aggregation for lre in grid.values()] == ["mean", "first_token"]
+    for (_, object_layer), got in grid.items():
+        alone = fit(model, object_layer=object_layer, object_aggregation=got.object_aggregation)
+        torch.testing.assert_close(got.weight, alone.weight, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got.bias, alone.bias, rtol=1e-5, atol=1e-6)
+        low = lrc.fit_layer_grid(
+            model, PROMPTS, subject_layers=[0], object_layers=[object_layer], object_aggregation=ways,
+            solver=lrc.LowRank(rank=2), progress=False,
+        )  # fmt: skip
+        assert low[0, object_layer].object_aggregation == got.object_aggregation
+    with pytest.raises(ValueError, match=r"no entry for the object layers \[1\]; give one for each"):
+        lrc.fit_layer_grid(
+            model,
+            PROMPTS,
+            subject_layers=[0],
+            object_layers=[1, 2],
+            object_aggregation={2: "mean"},
+            progress=False,
+        )
+    with pytest.raises(ValueError, match="object_aggregation is 'last'; allowed are 'mean' or 'first_token'"):
+        fit(model, object_aggregation="last")
+
+
 def test_a_full_rank_inverse_leads_back_to_the_subject(model):
     lre = fit(model)
     subjects = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

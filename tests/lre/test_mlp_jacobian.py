@@ -7,6 +7,7 @@ from test_lean_reverse import AT, KINDS, model_of, plainly
 import lrc_tl as lrc
 from lrc_tl.lre import jacobian, mlp_jacobian
 from lrc_tl.lre.jacobian import jacobian_grid
+from lrc_tl.lre.jacobian_graph import mlp_jacobian_size
 from lrc_tl.lre.lean_reverse import lean_reverse
 from lrc_tl.models.hooked_model import hooked_transformer
 
@@ -97,8 +98,8 @@ def test_where_they_would_take_too_much_memory_the_reverse_pass_goes_without_the
     with pytest.raises(ValueError, match="one row of the Jacobian takes about") as error:
         dict(jacobian_grid(model, AT, PAIRS, memory_limit=1))
     row = int(str(error.value).split("takes about ")[1].split(";")[0])
-    kept = mlp_jacobian.bytes_kept(model, n_layers=2, n_positions=5)
-    assert kept == 2 * 5 * 12 * 12 * 8
+    kept = mlp_jacobian_size(model, AT, PAIRS)
+    assert kept == (5 + 2) * 12 * 12 * 8 == mlp_jacobian.bytes_kept(model, 5 + 2)
     little = dict(jacobian_grid(model, AT, PAIRS, memory_limit=max(row, 4 * kept - 1)))
     assert not made
     enough = dict(jacobian_grid(model, AT, PAIRS, memory_limit=4 * kept + row))

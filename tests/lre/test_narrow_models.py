@@ -10,7 +10,7 @@ from tiny_models import D_MODEL
 
 import lrc_tl as lrc
 from lrc_tl.errors import ModelError, NotFiniteError
-from lrc_tl.lre import jacobian, wide_weights
+from lrc_tl.lre import jacobian_graph, wide_weights
 
 SETTINGS = lrc.ExperimentSettings(subject_layers=[0], object_layers=[2], ranks=[4])
 RELATION = lrc.Relation.from_pairs(
@@ -196,16 +196,16 @@ def test_quantised_weights_and_several_devices_are_refused_before_the_model_runs
 def test_rows_at_once_on_a_gpu_are_those_that_fit_into_what_is_free(class_of_model, tmp_path, monkeypatch):
     model = model_in(torch.float32, class_of_model, tmp_path)
     tokens = lrc.relations.tokenize_prompt(model, PROMPTS[0])
-    on_cpu = jacobian.rows_at_once(model, tokens, None)
+    on_cpu = jacobian_graph.rows_at_once(model, tokens, None)
     assert on_cpu == D_MODEL
     monkeypatch.setattr(model.cfg, "device", "cuda")
     rows = []
     for free in (None, 10**9, 20_000, 1):
-        monkeypatch.setattr(jacobian, "free_bytes", lambda device, free=free: free)
-        rows.append(jacobian.rows_at_once(model, tokens, None))
+        monkeypatch.setattr(jacobian_graph, "free_bytes", lambda device, free=free: free)
+        rows.append(jacobian_graph.rows_at_once(model, tokens, None))
     assert (rows[0], rows[1], rows[3]) == (D_MODEL, D_MODEL, 1)
     # Memory that is free is a limit like one that is given.
-    assert 1 < rows[2] == jacobian.rows_at_once(model, tokens, 20_000) < D_MODEL
+    assert 1 < rows[2] == jacobian_graph.rows_at_once(model, tokens, 20_000) < D_MODEL
 
 
 FITS = {

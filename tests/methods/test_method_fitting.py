@@ -8,8 +8,10 @@ import torch
 from spoken import spoken_relations
 
 import lrc_tl as lrc
-from lrc_tl.methods.fitting import lre_prompts
-from lrc_tl.methods.method import METHODS
+from lrc_tl.methods import lre_grids
+from lrc_tl.methods.fitting import fit_methods, training_activations
+from lrc_tl.methods.lre_grids import lre_prompts
+from lrc_tl.methods.method import METHODS, MethodVariant
 
 PLACE = {"subject_layer": 0, "object_layer": -2}
 FOUR = lrc.FitSettings(max_lre_prompts=4)
@@ -180,3 +182,35 @@ def test_the_combined_method_probes_unseen_cities_and_swaps_their_country(gemma,
     found = lrc.evaluate(gemma, concepts, unseen.prompts, beta=0.1)
     assert found.accuracy > 3 * found.classification.chance
     assert found.causality > 0.5
+
+
+def test_lres_of_several_methods_come_from_the_same_passes_where_they_can(word_model, prompts, monkeypatch):
+    fits = []
+    fit = lre_grids.fit_exact_pairs
+
+    def counted(model, prompts, pairs, **options):
+        fits.append((pairs, options["object_aggregation"]))
+        return fit(model, prompts, pairs, **options)
+
+    monkeypatch.setattr(lre_grids, "fit_exact_pairs", counted)
+    known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
+
+    def fitted_of(*names):
+        layers = {name: 1 if METHODS[name].takes_object_layer else 2 for name in names}
+        variants = [
+            MethodVariant(name=name, method=METHODS[name], subject_layer=0, object_layer=layers[name], rank=3)
+            for name in names
+        ]
+        activations = training_activations(word_model, variants, prompts)
+        found = fit_methods(word_model, variants, known, activations, relation="r", seed=3, settings=FOUR)
+        return [one.concepts for one in found.values()], found
+
+    together, found = fitted_of("lrc", "lrc-final")
+    assert fits == [([(0, 1), (0, 2)], {1: "mean", 2: "first_token"})]
+    assert all(one.seconds > 0 for one in found.values())
+    fits.clear()
+    apart = [fitted_of(name)[0][0] for name in ("lrc", "lrc-final")]
+    assert fits == [([(0, 1)], "mean"), ([(0, 2)], "first_token")]
+    for one, other in zip(together, apart, strict=True):
+        assert list(one) == list(other)
+        torch.testing.assert_close(one.vectors, other.vectors, rtol=1e-4, atol=1e-5)

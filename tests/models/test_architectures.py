@@ -143,7 +143,7 @@ def test_a_jacobian_over_a_cached_prefix_is_that_of_the_whole_text(both, monkeyp
     _, model = both
     tokens = lrc.relations.tokenize_prompt(model, lrc.Prompt(text="w3 w8 w9 w10 w4", subject="w10", object="w30"))
     cached = lrc.lre.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
-    monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **given: None)
+    monkeypatch.setattr("lrc_tl.lre.jacobian_graph.prefix_cache", lambda *args, **given: None)
     whole = lrc.lre.subject_object_jacobian(model, tokens, subject_layer=0, object_layer=2)
     torch.testing.assert_close(cached.jacobian, whole.jacobian, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(cached.object, whole.object, rtol=1e-3, atol=1e-4)

@@ -40,8 +40,8 @@ def test_both_classes_have_the_same_sizes_but_for_what_the_class_does():
         sizes = model_sizes(HookedTransformer(config))
     assert sizes.mlp_weights == 3 * 16 * 24
     assert sizes.layer_weights == 4 * 16 * 16 + sizes.mlp_weights + 3 * 2 * 8  # biases by head have two axes
-    assert sizes.has_mlp_jacobians
-    assert not replace(sizes, has_mlp_jacobians=False).has_mlp_jacobians
+    assert sizes.is_hooked
+    assert not replace(sizes, is_hooked=False).is_hooked
 
 
 def test_passes_take_two_operations_for_each_weight_and_token(folder):

@@ -43,7 +43,7 @@ def model_of(kind):
 def test_the_jacobian_over_a_cached_prefix_is_that_of_the_whole_sequence(kind, monkeypatch):
     model = model_of(kind)
     spared = lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
-    monkeypatch.setattr("lrc_tl.lre.jacobian.prefix_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr("lrc_tl.lre.jacobian_graph.prefix_cache", lambda *args, **kwargs: None)
     whole = lrc.lre.subject_object_jacobian(model, AT, subject_layer=0, object_layer=2)
     assert whole.jacobian.norm() > 0.01
     torch.testing.assert_close(spared.jacobian, whole.jacobian)
