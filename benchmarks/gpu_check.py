@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/gpu_check.py --device cpu     # the same on a small model
 
 Compares fits, grids, low-rank fits, directions, subject statistics and steered generation on the device, in each
-dtype, with the CPU's float32 figures on a random Llama-shaped model (`--check-d-model`). Then times them on a
+dtype, and a sweep by two processes, with the CPU's float32 figures on a random Llama-shaped model
+(`--check-d-model`). Then times them on a
 larger one (`--d-model`, `--layers`) beside plain autograd and TransformerLens's `JacobianLens.fit`, and says which
 share of the measured matrix-product rate a fit reaches. Writes one JSON. The exit code is 1 where a figure is out
 of bounds or an operation failed.
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from gpu.comparisons import Layers, differences, figures
 from gpu.models import Shape, bridge_of, random_llama
+from gpu.sweeps import two_processes
 from gpu.timings import profile_of_a_fit, timings
 
 
@@ -72,7 +74,26 @@ def compared(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             rows.append({**row, "passed": one.passed})
             verdict = "ok" if one.passed else "OUT OF BOUNDS"
             print(f"{dtype:9} {one.name:46} {one.value:9.2e} (allowed {one.tolerance:g}) {verdict}", flush=True)
-    return rows
+    return [*rows, swept(given, folder)]
+
+
+def swept(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """A sweep by two processes on the device, beside one process on the CPU."""
+    started = time.perf_counter()
+    row: dict[str, Any] = {"dtype": "float32", "name": "sweep by two processes"}
+    try:
+        shape = Shape(d_model=given.check_d_model, n_layers=given.check_layers)
+        one, about = two_processes(shape, folder, device=given.device)
+    except Exception as error:
+        traceback.print_exc()
+        return {**row, "value": None, "passed": False, "error": str(error)}
+    verdict = "ok" if one.passed else "OUT OF BOUNDS"
+    taken = time.perf_counter() - started
+    print(
+        f"float32   {one.name:46} {one.value:9.2e} (allowed {one.tolerance:g}) {verdict}, {taken:.1f} s",
+        flush=True,
+    )
+    return {**row, "value": one.value, "tolerance": one.tolerance, "passed": one.passed, **about}
 
 
 def timed(given: argparse.Namespace, folder: Path, started: float) -> list[dict[str, Any]]:

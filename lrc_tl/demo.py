@@ -17,8 +17,10 @@ from lrc_tl.evaluation.causality import CausalityResult, causality_curve
 from lrc_tl.evaluation.classification import Classification, classify_activations
 from lrc_tl.evaluation.statements import known_statements
 from lrc_tl.evaluation.summary import Evaluation, evaluate, random_differences, swap_differences
-from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.methods.baselines import mean_concepts
+from lrc_tl.methods.fitting import fit_concepts
+from lrc_tl.methods.method import METHODS, default_method
+from lrc_tl.methods.settings import FitSettings
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import subject_activations
 from lrc_tl.passes.known_prompts import KnownPrompts, filter_known
@@ -59,12 +61,12 @@ class DemoResult:
     beta_source: BetaSource
     n_edits: int
     reload_max_abs_diff: float
+    method: str
     subject_layer: int
     object_layer: int
-    rank: int
     n_lre_prompts: int
     validation: dict[str, Any]
-    """What the choice of layers, rank and beta was based on: held-out training facts."""
+    """What the choice of layers and beta was based on: held-out training facts."""
     prompt: str
     subject: str
     ranking: list[tuple[str, float]]
@@ -117,7 +119,9 @@ def run_demo(
     say: Callable[[str], None] = print,
     progress: bool = True,
 ) -> DemoResult:
-    """Relation -> LRE -> directions -> probe, swap and steer; layers, rank, beta and strength from training facts.
+    """Relation -> directions -> probe, swap and steer; layers, beta and strength from training facts.
+
+    The directions are those of the default method of `fit_concepts`.
 
     Raises:
         ValueError: the model knows too few of the facts.
@@ -133,21 +137,24 @@ def run_demo(
         f"   {len(known.prompts)} training prompts ({shots}-shot) and {len(unseen.prompts)} test facts (zero-shot)"
     )
 
-    say("2. Layers, rank and beta, chosen on held-out training facts (select_settings)")
-    settings = select_settings(model, train, shots=shots, seed=seed, progress=progress)
+    method = default_method(rank=None)
+    say("2. Layers and beta, chosen on held-out training facts (select_settings)")
+    settings = select_settings(model, train, method=method, shots=shots, seed=seed, progress=progress)
     say(_described(settings))
     say("   a larger beta makes the new object likelier than the old one, but breaks what the model says")
 
-    say(f"3. The LRE, from {n_lre_prompts} prompts, and one direction for each object")
-    lre_prompts = known.sample(n_lre_prompts, seed=seed)
-    lre = LinearRelationalEmbedding.fit(
+    say(f"3. One direction for each object, from {n_lre_prompts} prompts for each LRE (fit_concepts)")
+    say(f"   {method}: {METHODS[method].summary}")
+    concepts = fit_concepts(
         model,
-        lre_prompts,
+        known.prompts,
+        method=method,
         subject_layer=settings.subject_layer,
         object_layer=settings.object_layer,
+        seed=seed,
+        settings=FitSettings(max_lre_prompts=n_lre_prompts),
         progress=progress,
-    )
-    concepts = lre.concepts(model, known.prompts, rank=settings.rank).with_beta(settings.beta)
+    ).with_beta(settings.beta)
 
     say("4. Unseen subjects")
     acts = subject_activations(model, unseen.prompts, layer=concepts.layer)
@@ -158,7 +165,7 @@ def run_demo(
     first = unseen.prompts[0]
     ranking = concepts.classify(model, first.text, subject=first.subject)
     say(f"5. One prompt: {first.text!r}")
-    say("   " + ", ".join(f"{name} {score:,.0f}" for name, score in ranking[:5]))
+    say("   " + ", ".join(f"{name} {score:,.2f}" for name, score in ranking[:5]))
 
     steered = _steering(model, concepts, train, neutral_text, seed=seed)
     outcome = "the smallest that names it or a training subject" if steered.succeeded else "none tried names it"
@@ -172,7 +179,7 @@ def run_demo(
         known=known,
         unseen=unseen,
         settings=settings,
-        n_lre_prompts=len(lre_prompts),
+        n_lre_prompts=min(n_lre_prompts, len(known.prompts)),
         concepts=concepts,
         judgement=judgement,
         ranking=ranking,
@@ -184,7 +191,7 @@ def run_demo(
 
 def _described(settings: Settings) -> str:
     return (
-        f"   subject layer {settings.subject_layer}, object layer {settings.object_layer}, rank {settings.rank}, "
+        f"   subject layer {settings.subject_layer}, object layer {settings.object_layer}, "
         f"beta {settings.beta:g} (accuracy {settings.accuracy:.2f}, hard success {settings.hard_success:.2f}, "
         f"causality {settings.causality:.2f}{_nats(settings.kl_elsewhere)}, perplexity of neutral texts "
         f"x{settings.perplexity_ratio:.2f} on {settings.n_validation} held-out facts)"
@@ -297,7 +304,6 @@ def _demo_result(
     steered: _Steered,
     reload_max_abs_diff: float,
 ) -> DemoResult:
-    assert settings.rank is not None  # it was chosen for lrc
     evaluation = judgement.evaluation
     classification = evaluation.classification
     return DemoResult(
@@ -319,9 +325,9 @@ def _demo_result(
         beta_source=evaluation.beta_source,
         n_edits=len(evaluation.edits),
         reload_max_abs_diff=reload_max_abs_diff,
+        method=settings.method,
         subject_layer=settings.subject_layer,
         object_layer=settings.object_layer,
-        rank=settings.rank,
         n_lre_prompts=n_lre_prompts,
         validation=settings.to_dict(),
         prompt=unseen.prompts[0].text,

@@ -130,7 +130,7 @@ def test_causality_shows_what_it_counted():
 def test_settings_show_what_was_chosen_and_the_curve():
     settings = shown_objects()["Settings"]
     shown = seen(settings)
-    assert "Layers 7 → 12, rank 128, beta 0.003" in shown.whole
+    assert "lrc: layers 7 → 12, rank 128, beta 0.003" in shown.whole
     assert fields(settings)["hard success"] == ["0.7"]
     assert [hover for hover in shown.hovers if hover.startswith("hard")] == [
         "hard success at 0.001: 0.1", "hard success at 0.003: 0.7", "hard success at 0.01: 0.4",

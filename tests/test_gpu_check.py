@@ -20,7 +20,11 @@ def test_the_check_of_a_device_runs_whole_on_the_cpu_and_finds_it_equal_to_itsel
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result = json.loads(out.read_text())
     assert result["passed"]
-    compared = {(row["dtype"], row["name"]): row["value"] for row in result["compared"]}
+    *rows, swept = result["compared"]
+    assert swept["name"] == "sweep by two processes"
+    assert swept["value"] == 0
+    assert swept["rows"] > 0
+    compared = {(row["dtype"], row["name"]): row["value"] for row in rows}
     names = {name for _, name in compared}
     assert len(names) == 10
     assert set(compared) == {(dtype, name) for dtype in ("float32", "bfloat16") for name in names}

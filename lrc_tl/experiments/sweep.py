@@ -45,9 +45,9 @@ def run_sweep(
 ) -> SweepResult:
     """Every cell of a sweep, for each relation and seed: accuracy by each reading, causality and its side effects.
 
-    A unit is one relation and seed. Inside, all cells share the known prompts, the activations, one reverse pass
-    per object layer for all subject layers, one decomposition of each W for all ranks, and the batches of edits of
-    all methods and betas; the steps are those of `run_protocol`, which measures one cell of each method. Facts are
+    A unit is one relation and seed. Inside, all cells share the known prompts, the activations, the passes of the
+    Jacobians of all layers, one decomposition of each W for all ranks, and the batches of edits of all methods and
+    betas; the steps are those of `run_protocol`, which measures one cell of each method. Facts are
     split as there; with `settings.validation` some training facts are held out of all directions, and
     `SweepResult.best` chooses on them.
 

@@ -63,29 +63,9 @@ class _MeanJacobian:
             checked_positions(model, tokens, {object_ for _, object_ in pairs}, object_aggregation)
             rows_at_once(model, tokens, memory_limit)
 
-        def graphs(chunk: Sequence[TokenizedPrompt]) -> Iterator[_Graph]:
-            prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in chunk]
-            with torch.inference_mode(False):
-                caches = prefix_caches(model, prefixes, stop_at_layer=max(pair[1] for pair in pairs) + 1)
-            for tokens, cache in zip(chunk, caches, strict=True):
-                try:
-                    graph = JacobianProducts(
-                        model,
-                        tokens,
-                        pairs,
-                        object_aggregation=object_aggregation,
-                        memory_limit=memory_limit,
-                        cache=cache,
-                        pieces=pieces,
-                    )
-                except NotFiniteError as error:
-                    self._leave_out(tokens, error)
-                else:
-                    yield tokens, graph
-
-        pieces = row_pieces()
+        self._model, self._pieces = model, row_pieces()
+        self._object_aggregation, self._memory_limit = object_aggregation, memory_limit
         self._left_out = left_out
-        self._new_graphs = graphs
         self._tokenized = tokenized
         self._kept: list[_Graph] = []
         self._graphs_kept = graphs_kept
@@ -95,6 +75,30 @@ class _MeanJacobian:
         """`mean_i [o_i - J_i s_i]`, once the first forward products are done."""
         self.targets: dict[Pair, dict[str, Tensor]] = {}
         """Mean of `o_i - bias` for each object name, likewise."""
+
+    # No function that holds this object may be kept in it: its graphs are large, and would then stay until Python
+    # looks for objects that hold each other.
+    def _new_graphs(self, chunk: Sequence[TokenizedPrompt]) -> Iterator[_Graph]:
+        prefixes = [tokens.input_ids[: tokens.subject_position] for tokens in chunk]
+        with torch.inference_mode(False):
+            caches = prefix_caches(
+                self._model, prefixes, stop_at_layer=max(object_ for _, object_ in self.pairs) + 1
+            )
+        for tokens, cache in zip(chunk, caches, strict=True):
+            try:
+                graph = JacobianProducts(
+                    self._model,
+                    tokens,
+                    self.pairs,
+                    object_aggregation=self._object_aggregation,
+                    memory_limit=self._memory_limit,
+                    cache=cache,
+                    pieces=self._pieces,
+                )
+            except NotFiniteError as error:
+                self._leave_out(tokens, error)
+            else:
+                yield tokens, graph
 
     def _leave_out(self, tokens: TokenizedPrompt, error: NotFiniteError) -> None:
         self._left_out.add(tokens, error)

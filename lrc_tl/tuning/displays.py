@@ -21,7 +21,7 @@ def settings_html(self: "Settings") -> str:
     value = self.noise if self.rank is None else self.rank
     edits = self.tried_edits[self.tried_edits[columns[2]] == value].sort_values("beta")
     return display(
-        f"Layers {self.subject_layer} → {self.object_layer}, "
+        f"{self.method}: layers {self.subject_layer} → {self.object_layer}, "
         f"{columns[2]} {number(value) if value is not None else '-'}, beta {self.beta:g}",
         pairs(
             {
@@ -52,10 +52,10 @@ def settings_text(self: "Settings") -> str:
     """One line: what was chosen and how it did on the validation facts."""
     of_inverse = f"rank {self.rank}" if self.noise is None else f"noise {self.noise:g}"
     return (
-        f"Settings(layers {self.subject_layer} -> {self.object_layer}, {of_inverse}, beta {self.beta:g}; on "
-        f"{self.n_validation} validation facts: accuracy {self.accuracy:.3f}, causality {self.causality:.3f}, "
-        f"hard success {self.hard_success:.3f}, KL elsewhere {_or_dash(self.kl_elsewhere)}, "
-        f"{'within' if self.within_limits else 'beyond'} limits)"
+        f"Settings({self.method}, layers {self.subject_layer} -> {self.object_layer}, {of_inverse}, "
+        f"beta {self.beta:g}; on {self.n_validation} validation facts: accuracy {self.accuracy:.3f}, "
+        f"causality {self.causality:.3f}, hard success {self.hard_success:.3f}, "
+        f"KL elsewhere {_or_dash(self.kl_elsewhere)}, {'within' if self.within_limits else 'beyond'} limits)"
     )
 
 

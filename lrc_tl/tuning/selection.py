@@ -20,7 +20,7 @@ from lrc_tl.markup.brief import brief_fields
 from lrc_tl.markup.progress import shows_progress
 from lrc_tl.methods.backgrounds import held_out_subjects
 from lrc_tl.methods.method import METHODS
-from lrc_tl.methods.settings import require_noise_or_none
+from lrc_tl.methods.settings import FitSettings, require_noise_or_none
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.models.weights import require_fittable
@@ -29,10 +29,16 @@ from lrc_tl.passes.known_prompts import filter_known
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation
 from lrc_tl.tuning.beta_choice import BetaEffect, BetaTrials, search_betas
-from lrc_tl.tuning.candidates import Candidates, DualCandidates, Lres, Pair, RankCandidates
+from lrc_tl.tuning.candidates import (
+    Candidates,
+    Pair,
+    dual_candidates,
+    rank_candidates,
+    whole_candidates,
+)
 from lrc_tl.tuning.displays import settings_html, settings_text
 
-_SELECTABLE = ("lrc", "lrc-map")
+_SELECTABLE = ("lrc", "lrc-map", "lrc-map-combined")
 _FEWEST = 5
 
 
@@ -43,7 +49,7 @@ class Settings:
     subject_layer: int
     object_layer: int
     rank: int | None
-    """None: of `lrc-map`, which has a noise in its place."""
+    """None: of methods with dual directions, which have a noise in its place."""
     beta: float
     """Keep it with the directions: `concepts.with_beta(settings.beta)`."""
     accuracy: float
@@ -70,14 +76,16 @@ class Settings:
     """One row for each rank (or noise) and beta tried at the chosen layers: rank, accuracy, the fields of
     `BetaEffect`, and within_limits."""
     noise: float | None = None
-    """Of `lrc-map`, which was chosen for; None: of `lrc`."""
+    """That was chosen for `lrc-map`, or that `lrc-map-combined` has; None: of `lrc`."""
+    method: str = "lrc"
+    """What they are for."""
 
     __repr__ = settings_text
     _repr_html_ = settings_html
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values without the tables, for JSON; the noise where there is one."""
-        left_out = ("tried", "noise") if self.noise is None else ("tried",)
+        """Plain values without the tables, for JSON; noise and method where there is a noise."""
+        left_out = ("tried", "noise", "method") if self.noise is None else ("tried",)
         return {key: value for key, value in asdict(self).items() if not key.startswith(left_out)}
 
 
@@ -167,7 +175,8 @@ def select_settings(
 
     With `method="lrc-map"` there are no ranks: at each pair of layers the noise is the one that reads the known
     few-shot facts best when each is left out (`DualFit.choose_noise`), and the last layer is among the object
-    layers. The covariance of subjects never holds those of the facts held out for choosing.
+    layers. With `method="lrc-map-combined"` nothing but layers and beta is chosen: the noise is the method's own.
+    The covariance of subjects never holds those of the facts held out for choosing.
 
     A beta is within limits while the edits change little else: KL elsewhere at most 0.7 nats and a perplexity
     ratio of neutral texts of at most 1.5 (`Settings` says what they are). Larger edits reach more soft causality
@@ -180,7 +189,7 @@ def select_settings(
         space: layers, ranks and betas to choose from.
         shots: examples in the prompts of the first part.
         n_prompts: LRE prompts for each pair of layers, balanced over objects.
-        method: what the settings are for, `"lrc"` or `"lrc-map"`.
+        method: what the settings are for, `"lrc"`, `"lrc-map"` or `"lrc-map-combined"`.
         others: relations that give the statements elsewhere; the built-in ones by default.
 
     Raises:
@@ -188,10 +197,10 @@ def select_settings(
     """
     if method not in _SELECTABLE:
         raise ValueError(f"method is {method!r}; settings can be chosen for {' or '.join(_SELECTABLE)}")
-    is_dual = METHODS[method].is_dual
+    is_dual, is_whole = METHODS[method].is_dual, bool(METHODS[method].combines)
     subject_layers, object_layers = space.layers(model)
     require_fittable(model)
-    if is_dual and not space.object_layers:
+    if is_dual and not is_whole and not space.object_layers:
         object_layers = sorted({*object_layers, int(model.cfg.n_layers) - 1})
     if n_prompts < 1:
         raise ValueError(f"n_prompts is {n_prompts}; it must be 1 or more")
@@ -201,19 +210,29 @@ def select_settings(
     validation_shots, validation = _validation_prompts(
         model, validate_on, shots=shots, seed=seed, progress=progress
     )
-    lres = fit_layer_grid(
-        model,
-        known.sample(n_prompts, seed=seed),
-        subject_layers=subject_layers,
-        object_layers=object_layers,
-        progress=progress,
-    )
     subject_acts = prompt_activations(model, validation, subject_layers=subject_layers).subject
+    background = None
     if is_dual:
         held_out = [fact.subject for fact in validate_on.facts]
-        candidates = _dual_candidates(model, lres, known.prompts, held_out, space, progress=progress)
+        background = _background(model, subject_layers, known.prompts, held_out, space, progress=progress)
+    candidates: Candidates
+    if is_whole:
+        candidates = whole_candidates(
+            model, known, METHODS[method], (subject_layers, object_layers),
+            FitSettings(max_lre_prompts=n_prompts, background=background), seed=seed, progress=progress,
+        )  # fmt: skip
     else:
-        candidates = _rank_candidates(model, lres, known.prompts, space)
+        lres = fit_layer_grid(
+            model,
+            known.sample(n_prompts, seed=seed),
+            subject_layers=subject_layers,
+            object_layers=object_layers,
+            progress=progress,
+        )
+        if background is None:
+            candidates = rank_candidates(model, lres, known.prompts, space.ranks)
+        else:
+            candidates = dual_candidates(model, lres, known.prompts, background, space.noises)
     tried = _accuracies(candidates, subject_acts, [prompt.object for prompt in validation])
     pair = _best_pair(tried)
     at_pair = tried[(tried.subject_layer == pair[0]) & (tried.object_layer == pair[1])]
@@ -243,45 +262,25 @@ def select_settings(
         tried=tried,
         tried_edits=_edits_table(effects, accuracies, candidates.name),
         noise=float(best) if is_dual else None,
+        method=method,
     )
 
 
-def _rank_candidates(model: HookedModel, lres: Lres, prompts: Sequence[Prompt], space: SearchSpace) -> Candidates:
-    object_layers = sorted({object_layer for _, object_layer in lres})
-    return RankCandidates(
-        lres=lres,
-        object_acts=prompt_activations(model, prompts, object_layers=object_layers).object,
-        objects=[prompt.object for prompt in prompts],
-        ranks=space.ranks,
-    )
-
-
-def _dual_candidates(
+def _background(
     model: HookedModel,
-    lres: Lres,
+    layers: Sequence[int],
     prompts: Sequence[Prompt],
     held_out: Sequence[str],
     space: SearchSpace,
     *,
     progress: bool,
-) -> Candidates:
-    """`held_out` are the subjects that the candidates are judged on."""
-    subject_layers, object_layers = sorted({pair[0] for pair in lres}), sorted({pair[1] for pair in lres})
-    background = space.background
-    if background is None:
-        whole = SubjectStatistics.fit(model, layers=subject_layers, progress=progress)
-        background = whole.without(held_out_subjects(prompts))
-    else:
-        background.require_model(model)
-    plain = [prompt.without_examples() for prompt in prompts]
-    return DualCandidates(
-        lres=lres,
-        object_acts=prompt_activations(model, prompts, object_layers=object_layers).object,
-        objects=[prompt.object for prompt in prompts],
-        subject_acts=prompt_activations(model, plain, subject_layers=subject_layers).subject,
-        background=background.without(held_out),
-        noises=space.noises,
-    )
+) -> SubjectStatistics:
+    """How subjects vary, without `held_out`, the subjects that the candidates are judged on."""
+    if space.background is None:
+        whole = SubjectStatistics.fit(model, layers=layers, progress=progress)
+        return whole.without([*held_out_subjects(prompts), *held_out])
+    space.background.require_model(model)
+    return space.background.without(held_out)
 
 
 def _accuracies(candidates: Candidates, subject_acts: Mapping[int, Tensor], actual: Sequence[str]) -> pd.DataFrame:

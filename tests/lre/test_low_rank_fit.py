@@ -1,6 +1,8 @@
 """Low-rank fits against exact ones on tiny models of both classes, and what is refused."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -336,3 +338,26 @@ def test_a_grid_of_one_pair_is_the_fit_of_that_pair(model):
     assert pair == (0, 2)
     assert torch.equal(found.weight, alone.weight)
     assert (found.n_products, found.direction_errors) == (alone.n_products, alone.direction_errors)
+
+
+def test_graphs_are_gone_after_a_fit_without_waiting_for_the_garbage_collector(model, monkeypatch):
+    made = []
+    init = JacobianProducts.__init__
+
+    def watched(self, *args, **options):
+        init(self, *args, **options)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(JacobianProducts, "__init__", watched)
+    low, layers = {"solver": lrc.LowRank(rank=4), "progress": False}, {"subject_layer": 0, "object_layer": 2}
+    gc.collect()
+    gc.disable()
+    try:
+        lrc.LinearRelationalEmbedding.fit(model, PROMPTS, **layers, **low)
+        lrc.fit_layer_grid(model, PROMPTS, subject_layers=[0, 1], object_layers=[1, 2], **low)
+        lrc.fit_layer_grid(model, PROMPTS, subject_layers=[0], object_layers=[1, 2], progress=False)
+        alive = [reference for reference in made if reference() is not None]
+    finally:
+        gc.enable()
+    assert len(made) >= 3 * len(PROMPTS)
+    assert not alive

@@ -88,12 +88,40 @@ def test_object_layers_that_are_given_are_tried_and_no_others(word_model, relati
 
 
 def test_other_methods_and_bad_noises_are_refused(word_model, relation):
-    with pytest.raises(ValueError, match="method is 'svm'; settings can be chosen for lrc or lrc-map"):
+    with pytest.raises(
+        ValueError, match="method is 'svm'; settings can be chosen for lrc or lrc-map or lrc-map-combined"
+    ):
         lrc.select_settings(word_model, relation, method="svm", progress=False)
     with pytest.raises(ValueError, match="noises are empty; give at least one"):
         lrc.SearchSpace(noises=[])
     with pytest.raises(ValueError, match=r"noise is -1.0; it must be above 0"):
         lrc.SearchSpace(noises=[3.0, -1.0])
+
+
+def test_layers_and_beta_of_the_default_method_are_the_best_of_what_was_tried(word_model, relation, background):
+    settings = lrc.select_settings(
+        word_model, relation, method="lrc-map-combined", shots=0, n_prompts=3, progress=False, others=[],
+        space=lrc.SearchSpace(**SPACE, object_layers=[1, 2], background=background),
+    )  # fmt: skip
+    tried = settings.tried.set_index(["subject_layer", "object_layer"]).accuracy
+    assert list(tried.index) == [(0, 1), (0, 2), (1, 2)]
+    assert tried[settings.subject_layer, settings.object_layer] == tried.max() == settings.accuracy
+    assert (settings.rank, settings.noise, settings.method) == (None, 10.0, "lrc-map-combined")
+    assert sorted(settings.tried_edits.beta) == [0.1, 0.4]
+    assert repr(settings).startswith("Settings(lrc-map-combined, layers ")
+    fit_on, validate_on = relation.split(seed=0)
+    known = lrc.filter_known(word_model, fit_on.prompts(seed=0), seed=0, progress=False)
+    concepts = lrc.fit_concepts(
+        word_model, known, progress=False,
+        subject_layer=settings.subject_layer, object_layer=settings.object_layer,
+        settings=lrc.FitSettings(
+            max_lre_prompts=3, background=background.without([fact.subject for fact in validate_on.facts])
+        ),
+    )  # fmt: skip
+    _, validation = selection._validation_prompts(word_model, validate_on, shots=0, seed=0, progress=False)
+    acts = lrc.subject_activations(word_model, validation, layer=settings.subject_layer)
+    actual = [prompt.object for prompt in validation]
+    assert settings.accuracy == lrc.evaluation.classify_activations(concepts, acts, actual).accuracy
 
 
 def test_settings_of_lrc_say_nothing_of_a_noise(word_model, relation):
