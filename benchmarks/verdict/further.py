@@ -23,13 +23,12 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
 from collect import LAYERS, SPLIT_SEED, Record, prompt_jacobians
 from facts import FOLDS, Facts, fold_facts, means_of, statistics_of, stored
-from search import READINGS, Rights, readings_of
+from search import Rights, print_table, readings_of, table_of
 from torch import Tensor
 from ways import Solver, pseudo_inverse, sigma_of, unit
 
@@ -225,22 +224,8 @@ def main() -> None:
             kept.write_text(json.dumps(rights), encoding="utf-8")
             print(kept.name, flush=True)
         units.append((f"{record['group']}: {record['relation']}", record["seed"], json.loads(kept.read_text())))
-    names = [name for name in units[0][2] if all(name in rights for _, _, rights in units)]
-    table = []
-    for name in names:
-        row: Record = {"way": name}
-        for reading in READINGS:
-            by_relation: dict[str, list[bool]] = defaultdict(list)
-            for relation, _, rights in units:
-                by_relation[relation] += rights[name][reading]
-            row[reading] = mean(mean(map(float, right)) for right in by_relation.values())
-        table.append(row)
-    relations = sorted({relation for relation, _, _ in units})
-    n_facts = sum(len(rights[names[0]]["plain"]) for _, _, rights in units)
-    print(f"{len(relations)} relations, {n_facts} facts\n\n| way | {' | '.join(READINGS)} |")
-    print("|---" * (1 + len(READINGS)) + "|")
-    for row in table:
-        print(f"| {row['way']} | {' | '.join(f'{row[reading]:.3f}' for reading in READINGS)} |")
+    table = table_of(units)
+    relations, n_facts = print_table(units, table)
     write_result(
         RESULTS / f"verdict_further_{short}.json",
         kind="verdict_further",

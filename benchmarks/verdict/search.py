@@ -12,6 +12,7 @@ import json
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -73,6 +74,35 @@ def judged(record: Record, statistics: lrc.SubjectStatistics) -> Rights:
     return {name: dict(by_reading) for name, by_reading in rights.items()}
 
 
+Unit = tuple[str, int, Rights]
+"""A relation, a seed, and what is right there."""
+
+
+def table_of(units: Sequence[Unit]) -> list[Record]:
+    """One row for each way that all units have: the mean over relations by each reading."""
+    table = []
+    for name in (name for name in units[0][2] if all(name in rights for _, _, rights in units)):
+        row: Record = {"way": name}
+        for reading in READINGS:
+            by_relation: dict[str, list[bool]] = defaultdict(list)
+            for relation, _, rights in units:
+                by_relation[relation] += rights[name][reading]
+            row[reading] = mean(mean(map(float, right)) for right in by_relation.values())
+        table.append(row)
+    return table
+
+
+def print_table(units: Sequence[Unit], rows: Sequence[Record]) -> tuple[list[str], int]:
+    """As Markdown; gives the relations, and how many facts were judged."""
+    relations = sorted({relation for relation, _, _ in units})
+    n_facts = sum(len(rights[rows[0]["way"]]["plain"]) for _, _, rights in units)
+    print(f"{len(relations)} relations, {n_facts} facts\n\n| way | {' | '.join(READINGS)} |")
+    print("|---" * (1 + len(READINGS)) + "|")
+    for row in rows:
+        print(f"| {row['way']} | {' | '.join(f'{row[reading]:.3f}' for reading in READINGS)} |")
+    return relations, n_facts
+
+
 def main() -> None:
     """Judge what is not judged yet, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,23 +124,9 @@ def main() -> None:
             kept.write_text(json.dumps(judged(record, statistics)), encoding="utf-8")
             print(kept.name, flush=True)
         units.append((f"{record['group']}: {record['relation']}", record["seed"], json.loads(kept.read_text())))
-    names = [name for name in units[0][2] if all(name in rights for _, _, rights in units)]
-    table = []
-    for name in names:
-        row: Record = {"way": name}
-        for reading in READINGS:
-            by_relation: dict[str, list[bool]] = defaultdict(list)
-            for relation, _, rights in units:
-                by_relation[relation] += rights[name][reading]
-            row[reading] = mean(mean(map(float, right)) for right in by_relation.values())
-        table.append(row)
+    table = table_of(units)
     table.sort(key=lambda row: -max(row["centred"], row["calibrated"]))
-    relations = sorted({relation for relation, _, _ in units})
-    n_facts = sum(len(rights[names[0]]["plain"]) for _, _, rights in units)
-    print(f"{len(relations)} relations, {n_facts} facts\n\n| way | {' | '.join(READINGS)} |")
-    print("|---" * (1 + len(READINGS)) + "|")
-    for row in table[: given.show]:
-        print(f"| {row['way']} | {' | '.join(f'{row[reading]:.3f}' for reading in READINGS)} |")
+    relations, n_facts = print_table(units, table[: given.show])
     write_result(
         RESULTS / f"verdict_search_{short}.json",
         kind="verdict_search",
