@@ -230,7 +230,7 @@ def _write(given: argparse.Namespace, models: list[Any], refused: list[str], sta
         dtype: {
             step: {
                 key: at_depth(two, by[dtype, 4]["steps"][step][key], 32) for key, two in numbers.items()
-                if key in ("cpu_seconds", "bytes_beside_model", "cpu_seconds_predicted", "bytes_predicted")
+                if key in ("cpu_seconds", "cpu_seconds_predicted", "bytes_predicted")
             }
             for step, numbers in by[dtype, 2]["steps"].items()
         } | {"model_bytes": model_bytes(given, 32, dtype)}
@@ -240,7 +240,7 @@ def _write(given: argparse.Namespace, models: list[Any], refused: list[str], sta
         given.out,
         kind="scale_rehearsal",
         results={"models": models, "refused": refused, "extrapolated_to_32_layers": extrapolated},
-        settings={key: str(value) if isinstance(value, Path) else value for key, value in vars(given).items()},
+        settings={key: value.name if isinstance(value, Path) else value for key, value in vars(given).items()},
         model=None,
         seconds=time.perf_counter() - started,
     )
@@ -262,8 +262,8 @@ def _into_robustness(given: argparse.Namespace, models: list[Any], refused: list
     rates = ", ".join(f"{row['product_rate'] / 1e9:,.0f} ({row['dtype']})" for row in models)
     text = (
         f"{BEGIN}\n\n## Scale\n\n`python benchmarks/scale_rehearsal.py {' '.join(sys.argv[1:])}`: random weights, "
-        f"d_model {given.d_model}, {given.threads} thread(s), products at {rates} x 10^9 operations a second. "
-        "Predicted is what the library predicts."
+        f"d_model {given.d_model}, threads: {given.threads}; products at {rates} x 10^9 operations a second.\n"
+        "Predicted is what the library tells beforehand (`lrc.lre.fit_cost`, `ModelSizes`), over that rate."
         "\n\n" + "\n".join(lines)
     )
     text += "".join(f"\n\nRefused: {reason}" for reason in refused) + f"\n\n{END}"
@@ -277,7 +277,11 @@ def _into_robustness(given: argparse.Namespace, models: list[Any], refused: list
 
 
 def _figures(numbers: dict[str, float]) -> str:
-    sizes = [f"{numbers[name] / 2**20:,.0f}" for name in ("bytes_beside_model", "bytes_predicted")]
+    # Peaks hardly grow with the depth, so that their noise cannot be extrapolated.
+    sizes = [
+        f"{numbers[name] / 2**20:,.0f}" if name in numbers else ""
+        for name in ("bytes_beside_model", "bytes_predicted")
+    ]
     seconds = [f"{numbers[name]:,.1f}" for name in ("cpu_seconds", "cpu_seconds_predicted")]
     return " | ".join([*seconds, *sizes])
 
