@@ -20,6 +20,7 @@ from lrc_tl.experiments.sweep_record import SweepRecord
 from lrc_tl.experiments.sweep_rows import as_frame, read_rows, record_rows, rows_table
 from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.sweep_store import HEAD
+from lrc_tl.markup.printable import printable
 
 _LEFT_OUT = ("relation", "seed", *CELL_COLUMNS, "reason")
 
@@ -97,7 +98,11 @@ class SweepResult:
     @cached_property
     def left_out(self) -> pd.DataFrame:
         """Relations and seeds, or single cells of them, without a result, and why."""
-        rows = [{name: row.get(name) for name in _LEFT_OUT} for row in self.outcomes.left_out()]
+        # A damaged file may hold half of a surrogate pair, which no table can.
+        rows = [
+            {name: printable(value) if isinstance(value := row.get(name), str) else value for name in _LEFT_OUT}
+            for row in self.outcomes.left_out()
+        ]
         return pd.DataFrame(rows, columns=list(_LEFT_OUT))
 
     @property

@@ -12,6 +12,7 @@ from tiny_sweep import SETTINGS, assert_same_rows
 import lrc_tl as lrc
 from lrc_tl.experiments.statements import side_effect_statements
 from lrc_tl.experiments.sweep_metrics import METRICS
+from lrc_tl.experiments.sweep_outcomes import Outcomes
 from lrc_tl.experiments.sweep_rows import COLUMNS, KEY
 from lrc_tl.relations.sampling import splittable_sample
 
@@ -180,6 +181,14 @@ def test_a_relation_with_too_few_facts_is_left_out(word_model, relations):
     assert "one-to-one" in result.left_out["reason"].iloc[0]
     with pytest.raises(ValueError, match="no relation could be evaluated: few: it is one-to-one"):
         lrc.run_sweep(word_model, few, settings=SETTINGS)
+
+
+def test_a_reason_that_no_table_can_hold_is_shown_with_escapes(word_model, relations):
+    few = lrc.Relation.from_pairs("few", [("w1", "w2"), ("w3", "w4")], templates=["{} w5"])
+    result = lrc.run_sweep(word_model, [relations[0], few], settings=SETTINGS, progress=False)
+    record, *_ = (record for record in result.outcomes.records if record["left_out"] is not None)
+    damaged = replace(result, outcomes=Outcomes.of([{**record, "left_out": "too few \ud800"}]))
+    assert list(damaged.left_out["reason"]) == ["too few \\ud800"]
 
 
 def test_records_are_handed_on_as_they_finish(word_model, relations):
