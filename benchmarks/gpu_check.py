@@ -5,10 +5,9 @@
 
 Compares fits, grids, low-rank fits, directions, subject statistics and steered generation on the device, in each
 dtype, and a sweep by two processes, with the CPU's float32 figures on a random Llama-shaped model
-(`--check-d-model`). Then times them on a
-larger one (`--d-model`, `--layers`) beside plain autograd and TransformerLens's `JacobianLens.fit`, and says which
-share of the measured matrix-product rate a fit reaches. Writes one JSON. The exit code is 1 where a figure is out
-of bounds or an operation failed.
+(`--check-d-model`). Then times all but the sweep on a larger one (`--d-model`, `--layers`) beside plain autograd
+and TransformerLens's `JacobianLens.fit`, and says which share of the measured matrix-product rate a fit reaches.
+Writes one JSON. The exit code is 1 where a figure is out of bounds or an operation failed.
 """
 
 import argparse

@@ -33,7 +33,7 @@ from torch import Tensor
 from ways import Solver, pseudo_inverse, sigma_of, unit
 
 import lrc_tl as lrc
-from lrc_tl.numerics.covariance import Covariance
+from lrc_tl.numerics.covariance import Covariance, shrinkage_of
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.storage.json_results import write_result
@@ -165,7 +165,7 @@ def background_ways(facts: Facts, texts: Tensor) -> Iterator[tuple[str, Tensor]]
     backgrounds = {f"{n} subjects": samples[order[:n]] for n in N_SAMPLES}
     backgrounds["tokens of plain texts"] = texts
     for name, chosen in backgrounds.items():
-        sigma = Covariance.of_samples(chosen).dense()
+        sigma = Covariance.of_samples(chosen, shrinkage=shrinkage_of(chosen)).dense()
         for noise in (1.0, 10.0):
             yield (
                 f"dual of given, background of {name}, noise {noise:g}",

@@ -11,7 +11,6 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.jacobian_graph import (
-    Aggregations,
     Pair,
     checked_positions,
     goes_forward,
@@ -24,6 +23,7 @@ from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.markup.brief import brief_fields
 from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.numerics.out_of_memory import PieceSize
+from lrc_tl.relations.object_aggregation import Aggregations
 from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt
 
 

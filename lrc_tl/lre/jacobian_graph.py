@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,13 +19,12 @@ from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.padding import whole_rows
 from lrc_tl.passes.prefix_cache import PrefixCache, prefix_cache
-from lrc_tl.relations.prompts import ObjectAggregation, TokenizedPrompt, object_positions
+from lrc_tl.relations.object_aggregation import Aggregations, aggregations
+from lrc_tl.relations.prompts import TokenizedPrompt, object_positions
 from lrc_tl.turns import turn
 
 Pair: TypeAlias = tuple[int, int]
 """A subject layer and an object layer."""
-Aggregations: TypeAlias = ObjectAggregation | Mapping[int, ObjectAggregation]
-"""How the object's tokens are read: at all object layers, or at each of them."""
 ROWS_AT_ONCE = 128
 """Rows of a Jacobian in one reverse pass on a CPU: few enough for the cache, enough for full matrix products."""
 
@@ -51,23 +50,6 @@ def checked_positions(
             f"{tokens.subject_position}, which cannot act on it; the text must go on after the subject"
         )
     return positions
-
-
-def aggregations(layers: Iterable[int], given: Aggregations) -> dict[int, ObjectAggregation]:
-    """How the object is read at each layer.
-
-    Raises:
-        ValueError: another way to read it, or a layer for which none is given.
-    """
-    layers = sorted(set(layers))
-    by_layer = dict(given) if isinstance(given, Mapping) else dict.fromkeys(layers, given)
-    if without := [layer for layer in layers if layer not in by_layer]:
-        raise ValueError(f"object_aggregation has no entry for the object layers {without}; give one for each")
-    for aggregation in by_layer.values():
-        if aggregation not in get_args(ObjectAggregation):
-            allowed = " or ".join(map(repr, get_args(ObjectAggregation)))
-            raise ValueError(f"object_aggregation is {aggregation!r}; allowed are {allowed}")
-    return {layer: by_layer[layer] for layer in layers}
 
 
 def goes_forward(pairs: Sequence[Pair]) -> bool:

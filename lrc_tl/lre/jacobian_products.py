@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.lre.jacobian_graph import (
-    Aggregations,
     Pair,
     checked_positions,
     row_pieces,
@@ -18,6 +17,7 @@ from lrc_tl.lre.jacobian_graph import (
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.out_of_memory import PieceSize
 from lrc_tl.passes.prefix_cache import PrefixCache
+from lrc_tl.relations.object_aggregation import Aggregations
 from lrc_tl.relations.prompts import TokenizedPrompt
 
 

@@ -12,7 +12,7 @@ from lrc_tl.lre.costs import cost_on, require_memory
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.fit_settings import FitDtype, LowRank, Sketch, Solver, require_fit_dtype, sketch_for
 from lrc_tl.lre.jacobian import jacobian_grid, layer_pairs
-from lrc_tl.lre.jacobian_graph import Aggregations, aggregations, row_pieces
+from lrc_tl.lre.jacobian_graph import row_pieces
 from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.lre.low_rank_fit import MeanJacobianFit, exact_is_cheaper, fit_grid, fit_pair
 from lrc_tl.lre.wide_weights import run_in
@@ -22,6 +22,7 @@ from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, layer_number
 from lrc_tl.models.weights import require_differentiable, require_no_overflow
 from lrc_tl.numerics.out_of_memory import PieceSize
+from lrc_tl.relations.object_aggregation import Aggregations, aggregations
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, TokenizedPrompt, prompts_hash, tokenize_prompt
 
 _Lres = dict[tuple[int, int], LinearRelationalEmbedding]

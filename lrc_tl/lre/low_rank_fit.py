@@ -12,7 +12,7 @@ from torch import Tensor
 from lrc_tl.errors import NotFiniteError
 from lrc_tl.lre.direction_bounds import DirectionBounds
 from lrc_tl.lre.fit_settings import Sketch
-from lrc_tl.lre.jacobian_graph import Aggregations, Pair, checked_positions, row_pieces, rows_at_once
+from lrc_tl.lre.jacobian_graph import Pair, checked_positions, row_pieces, rows_at_once
 from lrc_tl.lre.jacobian_products import JacobianProducts
 from lrc_tl.lre.left_out import LeftOut
 from lrc_tl.markup.progress import ProgressBar
@@ -21,6 +21,7 @@ from lrc_tl.numerics.low_rank import Factors
 from lrc_tl.numerics.precision import HOST, wide_dtype
 from lrc_tl.numerics.sketching import BlockKrylov, factors_of
 from lrc_tl.passes.prefix_cache import prefix_caches
+from lrc_tl.relations.object_aggregation import Aggregations
 from lrc_tl.relations.prompts import TokenizedPrompt
 
 _Graph = tuple[TokenizedPrompt, JacobianProducts]

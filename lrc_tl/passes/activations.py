@@ -1,6 +1,6 @@
 """Residuals at subject and object positions: many prompts and all asked layers in one batched pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,7 @@ from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import MAX_TOKENS, kept_residuals, length_batches
 from lrc_tl.passes.finite import require_finite_residuals
 from lrc_tl.passes.tracking import is_steered
+from lrc_tl.relations.object_aggregation import Aggregations, aggregations
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt, object_positions, subject_token, tokenize_prompt
 
 
@@ -41,7 +42,7 @@ def prompt_activations(
     *,
     subject_layers: Sequence[int] = (),
     object_layers: Sequence[int] = (),
-    object_aggregation: ObjectAggregation | Mapping[int, ObjectAggregation] = "mean",
+    object_aggregation: Aggregations = "mean",
     max_tokens: int = MAX_TOKENS,
     progress: bool = True,
 ) -> PromptActivations:
@@ -62,13 +63,7 @@ def prompt_activations(
         raise ValueError("no prompts to read activations from; give at least one")
     subject_names = {layer: hook_name(model, layer) for layer in subject_layers}
     object_names = {layer: hook_name(model, layer) for layer in object_layers}
-    aggregations = (
-        dict(object_aggregation)
-        if isinstance(object_aggregation, Mapping)
-        else dict.fromkeys(object_layers, object_aggregation)
-    )
-    if without := [layer for layer in object_layers if layer not in aggregations]:
-        raise ValueError(f"object_aggregation has no entry for the object layers {without}; give one for each")
+    by_layer = aggregations(object_layers, object_aggregation)
     tokenized = [tokenize_prompt(model, prompt) for prompt in prompts]
     if object_layers:
         sequences = [t.input_ids for t in tokenized]
@@ -81,7 +76,7 @@ def prompt_activations(
         for layer, name in subject_names.items()
     }
     objects = {
-        layer: _Reading(hook_name=name, positions=[object_positions(t, aggregations[layer]) for t in tokenized])
+        layer: _Reading(hook_name=name, positions=[object_positions(t, by_layer[layer]) for t in tokenized])
         for layer, name in object_names.items()
     }
     readings = [*subjects.values(), *objects.values()]
