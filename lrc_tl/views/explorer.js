@@ -280,7 +280,7 @@ function curvePage(curve, isFresh, chosen, width, pick) {
 
 function render({ model, el: host }) {
   const id = `lrc-x${(instances += 1)}`, offer = model.get("offer");
-  let timer = null, sent = model.get("wish").number || 0, view = model.get("wish").view || "edit", shadeBy = null;
+  let timer = null, sent = model.get("wish").number || 0, view = model.get("wish").view || "edit", shadeBy = null, width = 0;
   const send = (more = {}) => {
     clearTimeout(timer);
     sent = Math.max(sent, model.get("wish").number || 0) + 1;
@@ -297,7 +297,7 @@ function render({ model, el: host }) {
   const problem = el("div", { class: "x-error", role: "alert", id: `${id}-error`, hidden: true });
   const edited = el("div", { class: "x-page" }), curve = el("div", { class: "x-page" });
   const pages = tabs(id, [["edit", "Before and after"], ["curve", "Strength curve"]], [edited, curve], (chosen) => {
-    if (chosen !== view) { view = chosen; send(); }
+    if (chosen !== view) { view = chosen; send(); paint(); }
   });
   const code = el("pre", { tabindex: 0, "aria-label": "Python code" });
   const root = el("section", { class: "lrc-explorer", "aria-label": `Concept explorer: ${offer.relation}`, "data-lm-suppress-shortcuts": "true" },
@@ -335,8 +335,9 @@ function render({ model, el: host }) {
     const wish = model.get("wish"), edit = [wish.remove || null, wish.add || null], isEdit = Boolean(wish.remove || wish.add);
     code.textContent = answer.code || "";
     if (view === "curve") {
+      width = curve.clientWidth;
       const open = curve.querySelector("details")?.open;
-      curve.replaceChildren(...curvePage(isEdit ? answer.curve : null, fresh("curve"), Number(form.all.strength.value), Math.max(160, curve.clientWidth || 600), form.setStrength));
+      curve.replaceChildren(...curvePage(isEdit ? answer.curve : null, fresh("curve"), Number(form.all.strength.value), Math.max(160, width || 600), form.setStrength));
       if (open) curve.querySelector("details").open = true;
       return;
     }
@@ -376,8 +377,7 @@ function render({ model, el: host }) {
   const watcher = new MutationObserver(theme);
   for (const node of [document.documentElement, document.body]) watcher.observe(node, { attributes: true });
   system.addEventListener("change", theme);
-  let width = 0;
-  const sizes = new ResizeObserver(() => { if (view === "curve" && curve.clientWidth !== width) { width = curve.clientWidth; paint(); } });
+  const sizes = new ResizeObserver(() => { if (view === "curve" && curve.clientWidth !== width) paint(); });
   model.on("change:answer", paint);
   model.on("change:wish", fromModel);
   theme();

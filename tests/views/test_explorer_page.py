@@ -302,6 +302,13 @@ def test_the_curve_says_from_where_on_and_its_button_takes_that_strength(page):
     assert box[1] > 500
 
 
+def test_a_page_is_drawn_as_soon_as_its_tab_is_chosen_and_not_drawn_twice(page):
+    tab, drawing = within("[role=tab]:nth-child(2)"), within(".x-verdict")
+    assert page.js(f"({tab}.click(), window.drawn = {drawing}, drawn !== null)")
+    page.js("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.js(f"drawn === {drawing}"), "a drawing that is replaced between press and release loses the click"
+
+
 def test_the_keyboard_alone_reaches_every_control_in_the_order_seen(page):
     page.js("document.body.focus()")
     reached = []
