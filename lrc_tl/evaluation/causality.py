@@ -22,11 +22,12 @@ from lrc_tl.evaluation.edited_passes import (
     given_betas,
     given_layers,
 )
+from lrc_tl.evaluation.target_answers import TargetAnswers
 from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.numerics.next_tokens import least_token_log_prob
 from lrc_tl.numerics.precision import HOST, wide_of
-from lrc_tl.passes.answers import ExpectedAnswer, accepted_names, objects_of_relations
+from lrc_tl.passes.answers import objects_of_relations
 from lrc_tl.relations.prompts import Prompt, TokenizedPrompt, spelled_as_object, tokenize_prompt
 from lrc_tl.steering.operations import Unit
 
@@ -277,73 +278,40 @@ def edited_log_probs(
     edit_of = torch.tensor([of_sequence[0].edit for of_sequence in readings_of], device=HOST)
     n_variants, n_sequences = len(shifts), len(sequences)
     least = torch.empty(n_variants, len(edits), 2, dtype=torch.float64, device=HOST)
-    greedy = torch.zeros(n_variants, len(edits), dtype=torch.bool, device=HOST)
+    answers = None
+    if generated:
+        objects = objects_of_relations(
+            [*(edit.prompt for edit in edits), *(tokens.prompt for tokens in with_target)]
+        )
+        answers = TargetAnswers(model, with_target, objects)
     rows = torch.arange(n_sequences, device=HOST).repeat(n_variants)
     flat = shifts[:, edit_of].flatten(0, 1)
-    passes = edited_logits(model, sequences, rows, flat, layers=layers, unit=unit)
-    for row, logits in passes if bar is None else bar.over(passes, total=len(rows)):
+    edit_of_target = [next((r.edit for r in of_row if r.column == 1), None) for of_row in readings_of]
+
+    def next_ids(row: int) -> list[int] | None:
         variant, sequence = divmod(row, n_sequences)
-        wide = wide_of(logits)
-        log_probs = wide - wide.logsumexp(-1, keepdim=True)
-        for reading in readings_of[sequence]:
-            n = len(reading.object_ids)
-            ids = torch.tensor(reading.object_ids, device=wide.device)
-            least[variant, reading.edit, reading.column] = least_token_log_prob(log_probs[:n], ids).double().cpu()
-            if reading.column == 1 and generated:
-                greedy[variant, reading.edit] = bool((wide[:n].argmax(-1) == ids).all())
-    if not generated:
-        return least, None
-    # Where the target's tokens came, it remains to see whether the word ends there; where it has aliases, whether
-    # the model says one of them.
-    has_aliases = [len(accepted_names(tokens.prompt, ())) > 1 for tokens in with_target]
-    aliased = torch.tensor(has_aliases, dtype=torch.bool, device=HOST)
-    candidates = [
-        (variant, number, list(with_target[number].object_ids) if greedy[variant, number] else [])
-        for variant, number in (greedy | aliased).nonzero().tolist()
-    ]
-    objects = objects_of_relations([*(edit.prompt for edit in edits), *(tokens.prompt for tokens in with_target)])
-    verdicts = _target_verdicts(model, with_target, objects, candidates, shifts, layers, unit)
-    for (variant, number), says_target in verdicts.items():
-        greedy[variant, number] = says_target
-    return least, greedy
+        number = edit_of_target[sequence]
+        return None if answers is None or number is None else answers.next_ids(variant, number)
 
-
-def _target_verdicts(
-    model: HookedModel,
-    with_target: Sequence[TokenizedPrompt],
-    objects: Mapping[str, tuple[str, ...]],
-    candidates: list[tuple[int, int, list[int]]],
-    shifts: Float[Tensor, "variant edit d_model"],
-    layers: EditedLayers | None,
-    unit: Unit,
-) -> dict[tuple[int, int], bool]:
-    """Whether the target is the answer, for each (variant, edit) of the candidates, with the tokens that it said.
-
-    Each is decoded on until that is clear.
-    """
-    expected = {}
-    for _, number, _ in candidates:
-        tokens = with_target[number]
-        expected[number] = ExpectedAnswer.of(model, tokens, objects[tokens.prompt.relation])
-    decoded = {(variant, number): ids for variant, number, ids in candidates}
-    verdicts: dict[tuple[int, int], bool] = {}
-    unfinished = list(decoded)
-    while unfinished:
-        sequences = []
-        for variant, number in unfinished:
-            tokens = with_target[number]
-            ids = (*tokens.text_ids, *decoded[variant, number])
-            sequences.append(
-                EditedSequence(ids=ids, edited_position=tokens.subject_position, wanted=(len(ids) - 1,))
-            )
-        rows = torch.stack([shifts[variant, number] for variant, number in unfinished])
-        in_order = torch.arange(len(unfinished), device=HOST)
-        runs = edited_logits(model, sequences, in_order, rows, layers=layers, unit=unit)
-        for row, logits in runs:
-            key = unfinished[row]
-            decoded[key].append(int(logits[0].argmax()))
-            verdict = expected[key[1]].verdict(model, decoded[key])
-            if verdict is not None:
-                verdicts[key] = verdict
-        unfinished = [key for key in unfinished if key not in verdicts]
-    return verdicts
+    if bar is not None:
+        bar.expect(len(rows))
+    first = torch.ones(len(rows), dtype=torch.bool, device=HOST)
+    passes = edited_logits(
+        model, sequences, rows, flat, layers=layers, unit=unit, follow=next_ids if generated else None
+    )
+    for row, logits in passes:
+        variant, sequence = divmod(row, n_sequences)
+        if first[row]:
+            first[row] = False
+            if bar is not None:
+                bar.advance(1)
+            wide = wide_of(logits)
+            log_probs = wide - wide.logsumexp(-1, keepdim=True)
+            for reading in readings_of[sequence]:
+                n = len(reading.object_ids)
+                ids = torch.tensor(reading.object_ids, device=wide.device)
+                scored = least_token_log_prob(log_probs[:n], ids)
+                least[variant, reading.edit, reading.column] = scored.double().cpu()
+        if answers is not None and (target := edit_of_target[sequence]) is not None:
+            answers.take(variant, target, logits.argmax(-1).tolist())
+    return least, None if answers is None else answers.says_target(n_variants)

@@ -6,8 +6,8 @@ and objects on one prompt) take its keys and values from a cache.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.models.hooking import hooked_pass
-from lrc_tl.numerics.precision import wide_of
+from lrc_tl.numerics.precision import HOST, wide_of
 from lrc_tl.passes.batches import (
     MAX_LOGITS,
     MAX_TOKENS,
@@ -30,8 +30,9 @@ from lrc_tl.passes.batches import (
     right_padded,
 )
 from lrc_tl.passes.finite import LogitsCheck
+from lrc_tl.passes.growing_cache import GrowingCache, is_small
 from lrc_tl.passes.padding import whole_rows
-from lrc_tl.passes.prefix_cache import prefix_cache
+from lrc_tl.passes.prefix_cache import PrefixCache, growing_cache, prefix_cache
 from lrc_tl.relations.prompts import TokenizedPrompt
 from lrc_tl.steering.operations import Unit, shift_along
 
@@ -96,6 +97,13 @@ def given_betas(betas: Iterable[float]) -> tuple[float, ...]:
     return numbers
 
 
+Follow: TypeAlias = Callable[[int], Sequence[int] | None]
+"""Asked for a row once its logits were given: the token ids to go on with, or None where that is all.
+
+All of them but the last are what the row was run on, or its beginning; the logits behind the last come next.
+"""
+
+
 @checked
 def edited_logits(
     model: HookedModel,
@@ -106,6 +114,7 @@ def edited_logits(
     layers: EditedLayers | None,
     unit: Unit = "share",
     max_tokens: int = MAX_TOKENS,
+    follow: Follow | None = None,
 ) -> Iterator[tuple[int, Float[Tensor, "pos d_vocab"]]]:
     """For each row, its number and the logits at its sequence's wanted positions, in no fixed order.
 
@@ -113,15 +122,16 @@ def edited_logits(
     residual's dtype) or `shifts[r]` (`"absolute"`) is added at the edited position in each of `layers` (None:
     all), times the layer's share where these are given.
 
+    With `follow` a row may go on token by token: its number comes again, with the logits behind the new token.
+    Only that token is run where keys and values of the row could be kept, else the whole row.
+
     Raises:
         ValueError: a layer outside the model, given twice, or a share that is not finite.
         NotFiniteError: logits without a softmax; the edit is too large, or the model is broken.
     """
-    check = LogitsCheck(model)
-    shares = _layer_shares(model, layers)
-    numbers = sequence_of.tolist()
+    runs = _Runs(model, sequences, sequence_of.tolist(), shifts, _layer_shares(model, layers), unit, follow)
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for row, number in enumerate(numbers):
+    for row, number in enumerate(runs.sequence_of):
         groups[sequences[number].ids[: sequences[number].edited_position]].append(row)
     alone: list[int] = []
     for prefix, rows in groups.items():
@@ -132,12 +142,29 @@ def edited_logits(
         if cache is None:
             alone += rows
             continue
-        for batch in _batches(model, sequences, numbers, rows, len(prefix), max_tokens):
-            batch_sequences = [sequences[numbers[row]] for row in batch]
-            yield from _run(model, batch_sequences, batch, shifts, shares, unit, len(prefix), cache, check)
-    for batch in _batches(model, sequences, numbers, alone, 0, max_tokens):
-        batch_sequences = [sequences[numbers[row]] for row in batch]
-        yield from _run(model, batch_sequences, batch, shifts, shares, unit, 0, None, check)
+        for batch in _batches(model, sequences, runs.sequence_of, rows, len(prefix), max_tokens):
+            yield from runs.of_batch(batch, len(prefix), cache)
+    for batch in _batches(model, sequences, runs.sequence_of, alone, 0, max_tokens):
+        yield from runs.of_batch(batch, 0, None)
+    again = list(runs.again)
+    if not again:
+        return
+    longer = [
+        replace(sequences[runs.sequence_of[row]], ids=tuple(ids), wanted=(len(ids) - 1,))
+        for row, ids in runs.again.items()
+    ]
+    in_order = torch.arange(len(again), device=HOST)
+    for place, logits in edited_logits(
+        model,
+        longer,
+        in_order,
+        shifts[again],
+        layers=layers,
+        unit=unit,
+        max_tokens=max_tokens,
+        follow=None if follow is None else lambda place: follow(again[place]),
+    ):
+        yield again[place], logits
 
 
 def _layer_shares(model: HookedModel, layers: EditedLayers | None) -> dict[str, float]:
@@ -171,43 +198,100 @@ def _batches(
             yield [rows[place] for place in batch[start : start + size]]
 
 
-def _run(
-    model: HookedModel,
-    sequences: list[EditedSequence],
-    batch: list[int],
-    shifts: Tensor,
-    shares: dict[str, float],
-    unit: Unit,
-    skipped: int,
-    cache: Any,
-    check: LogitsCheck,
-) -> Iterator[tuple[int, Tensor]]:
-    device = model.cfg.device
-    batch_shifts = shifts[batch]
-    row = torch.arange(len(batch), device=device)
-    overflowed = torch.zeros(len(batch), dtype=torch.bool, device=device)
-    at = torch.tensor([sequence.edited_position - skipped for sequence in sequences], device=device)
-    most = max(len(sequence.wanted) for sequence in sequences)
-    wanted = torch.tensor(
-        [[p - skipped for p in s.wanted] + [0] * (most - len(s.wanted)) for s in sequences], device=device
-    )
+class _Runs:
+    """The batches of one `edited_logits`."""
 
-    def edit(residual: Tensor, hook: Any, *, share: float) -> Tensor:
-        h = wide_of(residual[row, at])
+    def __init__(
+        self,
+        model: HookedModel,
+        sequences: Sequence[EditedSequence],
+        sequence_of: list[int],
+        shifts: Tensor,
+        shares: dict[str, float],
+        unit: Unit,
+        follow: Follow | None,
+    ) -> None:
+        self._model, self._sequences, self.sequence_of = model, sequences, sequence_of
+        self._shifts, self._shares, self._unit, self._follow = shifts, shares, unit, follow
+        self._check = LogitsCheck(model)
+        self.again: dict[int, Sequence[int]] = {}
+        """Rows that go on but have to be run as a whole, with their token ids."""
+
+    def of_batch(self, batch: list[int], skipped: int, cache: PrefixCache | None) -> Iterator[tuple[int, Tensor]]:
+        """The logits of these rows, and of what follows them; `cache` holds their first `skipped` tokens."""
+        model = self._model
+        sequences = [self._sequences[self.sequence_of[row]] for row in batch]
+        following = [sequence.ids[skipped:] for sequence in sequences]
+        ids = right_padded(model, following)
+        n_rows, width = ids.shape
+        growing = None
+        if self._follow is not None and is_small(model, n_rows, skipped + width):
+            growing = growing_cache(model, n_rows=n_rows) if cache is None else cache.growing(n_rows=n_rows)
+        if growing is not None:
+            arguments = growing.arguments(width)
+        elif cache is not None:
+            arguments = cache.arguments(width, n_rows=n_rows)
+        else:
+            arguments = {"attention_mask": torch.ones_like(ids)}
+        edit = _BatchEdit(model, sequences, self._shifts[batch], skipped, self._unit)
+        editing: Hooks = [(name, partial(edit, share=share)) for name, share in self._shares.items()]
+        most = max(len(sequence.wanted) for sequence in sequences)
+        wanted = torch.tensor(
+            [[p - skipped for p in s.wanted] + [0] * (most - len(s.wanted)) for s in sequences], device=ids.device
+        )
+        with whole_rows(model, list(map(len, following))):
+            logits = hooked_pass(model, ids, fwd_hooks=[*editing, picked_before_unembedding(wanted)], **arguments)
+        self._check.require(logits, [sequence.ids for sequence in sequences], self._shifts[batch], edit.overflowed)
+        for place, row in enumerate(batch):
+            yield row, logits[place, : len(sequences[place].wanted)]
+        del logits
+        if self._follow is not None:
+            yield from self._going_on(batch, growing, self._follow)
+
+    def _going_on(
+        self, batch: list[int], cache: GrowingCache | None, follow: Follow
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The logits behind one more token, and another, of those rows of a batch that go on."""
+        by_length: dict[int, dict[int, Sequence[int]]] = defaultdict(dict)
+        for place, row in enumerate(batch):
+            if (ids := follow(row)) is not None:
+                by_length[len(ids)][place] = ids
+        for length, ids_at in by_length.items():
+            rows = [batch[place] for place in ids_at]
+            part = None if cache is None else cache.of_rows(list(ids_at), length - 1)
+            if part is None:
+                self.again |= dict(zip(rows, ids_at.values(), strict=True))
+                continue
+            last = torch.tensor([[ids[-1]] for ids in ids_at.values()], device=self._model.cfg.device)
+            logits = hooked_pass(self._model, last, fwd_hooks=[], **part.arguments(1))
+            self._check.require(logits, list(ids_at.values()), self._shifts[rows])
+            yield from zip(rows, logits, strict=True)
+            del logits
+            yield from self._going_on(rows, part, follow)
+
+
+class _BatchEdit:
+    """The edit of a batch, as a hook."""
+
+    def __init__(
+        self,
+        model: HookedModel,
+        sequences: Sequence[EditedSequence],
+        shifts: Tensor,
+        skipped: int,
+        unit: Unit,
+    ) -> None:
+        device = model.cfg.device
+        self._shifts, self._unit = shifts, unit
+        self._row = torch.arange(len(sequences), device=device)
+        self._at = torch.tensor([sequence.edited_position - skipped for sequence in sequences], device=device)
+        self.overflowed = torch.zeros(len(sequences), dtype=torch.bool, device=device)
+        """Rows in which the edit left a residual without a finite norm."""
+
+    def __call__(self, residual: Tensor, hook: Any, *, share: float) -> Tensor:
+        h = wide_of(residual[self._row, self._at])
         changed = residual.clone()
-        changed[row, at] = (h + shift_along(h, batch_shifts.to(h), share, unit)).to(residual.dtype)
-        overflowed.logical_or_(~wide_of(changed[row, at]).norm(dim=-1).isfinite())
+        shift = shift_along(h, self._shifts.to(h), share, self._unit)
+        changed[self._row, self._at] = (h + shift).to(residual.dtype)
+        self.overflowed.logical_or_(~wide_of(changed[self._row, self._at]).norm(dim=-1).isfinite())
         return changed
-
-    following = [sequence.ids[skipped:] for sequence in sequences]
-    ids = right_padded(model, following)
-    arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids)} if cache is None else {}
-    if cache is not None:
-        arguments = cache.arguments(ids.shape[1], n_rows=len(batch))
-    editing: Hooks = [(name, partial(edit, share=share)) for name, share in shares.items()]
-    fwd_hooks = [*editing, picked_before_unembedding(wanted)]
-    with whole_rows(model, list(map(len, following))):
-        logits = hooked_pass(model, ids, fwd_hooks=fwd_hooks, **arguments)
-    check.require(logits, [sequence.ids for sequence in sequences], batch_shifts, overflowed)
-    for place, number in enumerate(batch):
-        yield number, logits[place, : len(sequences[place].wanted)]

@@ -68,6 +68,10 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
         """Count this many more steps as done."""
         self._bar.advance(self._task, steps)
 
+    def expect(self, total: int) -> None:
+        """Say how many steps there are."""
+        self._bar.update(self._task, total=total)
+
     def say(self, what: str) -> None:
         """Show another description."""
         self._bar.update(self._task, description=what)
@@ -79,7 +83,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
     def over(self, items: Iterable[_Item], *, total: int | None = None) -> Iterator[_Item]:
         """The items, each a finished step when the next is asked for; `total`: how many there are, if known."""
         if total is not None:
-            self._bar.update(self._task, total=total)
+            self.expect(total)
         for item in items:
             yield item
             self.advance()

@@ -19,6 +19,7 @@ from lrc_tl.models.clean_pass import clean_pass
 from lrc_tl.models.hooked_model import HookedModel, block_hook, is_bridge, is_hooked_transformer
 from lrc_tl.models.hooking import Block, hooked_pass
 from lrc_tl.passes.batches import length_batches, right_padded
+from lrc_tl.passes.growing_cache import GrowingCache, GrowingHookedCache, GrowingHuggingFaceCache
 from lrc_tl.passes.suffix_attention import suffix_gradients
 from lrc_tl.passes.tracking import is_steered
 
@@ -32,6 +33,9 @@ class PrefixCache(Protocol):
 
         All rows share the prefix; the cache itself stays as it is.
         """
+
+    def growing(self, *, n_rows: int) -> GrowingCache:
+        """A cache of `n_rows` rows that begin with the prefix, for passes to add to; this one stays as it is."""
 
     def without_gradients(self, layers: Sequence[int]) -> Block:
         """Around that forward pass: no gradients to the prefix in these layers, where there would be some."""
@@ -72,6 +76,13 @@ def prefix_caches(
         for row, number in enumerate(chosen):
             caches[number] = together.row(row, len(prefixes[number]))
     return caches
+
+
+def growing_cache(model: HookedModel, *, n_rows: int) -> GrowingCache | None:
+    """An empty cache of so many rows; None where only a HookedTransformer's own would do, or a steering is on."""
+    if is_steered(model) or not _keeps_own_cache(model):
+        return None
+    return GrowingHookedCache.empty(model, n_rows)
 
 
 def keeps_followed_cache(model: HookedModel) -> bool:
@@ -150,19 +161,25 @@ class _HookedCache:
 
     def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
         following = torch.ones(n_rows, n_following, dtype=self._prefix.dtype, device=self._prefix.device)
+        return {"past_kv_cache": self._of_rows(n_rows), "attention_mask": following}
+
+    def growing(self, *, n_rows: int) -> GrowingCache:
+        return GrowingHookedCache(self._of_rows(n_rows))
+
+    def _of_rows(self, n_rows: int) -> Any:
         cache = self._cache
-        if n_rows > 1:
-            entries = [
-                replace(
-                    entry,
-                    past_keys=entry.past_keys.expand(n_rows, -1, -1, -1),
-                    past_values=entry.past_values.expand(n_rows, -1, -1, -1),
-                )
-                for entry in cache.entries
-            ]
-            mask = cache.previous_attention_mask.expand(n_rows, -1)
-            cache = replace(cache, entries=entries, previous_attention_mask=mask)
-        return {"past_kv_cache": cache, "attention_mask": following}
+        if n_rows == 1:
+            return cache
+        entries = [
+            replace(
+                entry,
+                past_keys=entry.past_keys.expand(n_rows, -1, -1, -1),
+                past_values=entry.past_values.expand(n_rows, -1, -1, -1),
+            )
+            for entry in cache.entries
+        ]
+        mask = cache.previous_attention_mask.expand(n_rows, -1)
+        return replace(cache, entries=entries, previous_attention_mask=mask)
 
     def without_gradients(self, layers: Sequence[int]) -> Block:
         return suffix_gradients(self._model, self._cache, layers)
@@ -173,11 +190,14 @@ class _HuggingFaceCache:
         self._cache = cache
 
     def arguments(self, n_following: int, *, n_rows: int = 1) -> dict[str, Any]:
+        return self.growing(n_rows=n_rows).arguments(n_following)
+
+    def growing(self, *, n_rows: int) -> GrowingCache:
         # A forward pass appends to the cache that it is given: a second pass would attend to the suffix twice.
         cache = deepcopy(self._cache)
         if n_rows > 1:
             cache.batch_repeat_interleave(n_rows)
-        return {"past_key_values": cache, "use_cache": True}
+        return GrowingHuggingFaceCache(cache)
 
     def without_gradients(self, layers: Sequence[int]) -> Block:
         return Block(lambda session: None)

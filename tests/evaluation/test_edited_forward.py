@@ -53,6 +53,73 @@ def test_every_row_is_what_running_it_alone_gives(word_model, layers, unit, max_
     assert not any(point.fwd_hooks for point in word_model.hook_dict.values())
 
 
+def behind(model, sequence, ids, shift):
+    """The logits behind the last of `ids`, run as a whole with the sequence's edit in every layer."""
+    whole = EditedSequence(ids=tuple(ids), edited_position=sequence.edited_position, wanted=(len(ids) - 1,))
+    return alone(model, whole, shift, (0, 1, 2), "share")
+
+
+@pytest.mark.parametrize("kept", [2**29, 0])
+@pytest.mark.parametrize("least", [14, 10**6])
+def test_rows_that_go_on_are_decoded_as_whole_runs_are(word_model, monkeypatch, kept, least):
+    monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", least)
+    monkeypatch.setattr("lrc_tl.passes.growing_cache._MOST_BYTES", kept)
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.tensor([0, 1, 0, 2, 1, 0, 3, 0, 1, 0, 2])
+    shifts = 0.5 * torch.randn(len(numbers), D_MODEL, generator=generator)
+    n_more = {row: row % 4 for row in range(len(numbers))}  # some end at once, others after three tokens
+    given = {row: [] for row in n_more}
+    said = {row: list(SEQUENCES[number].ids) for row, number in enumerate(numbers.tolist())}
+
+    def follow(row):
+        return said[row] if len(given[row]) <= n_more[row] else None
+
+    for row, logits in edited_logits(word_model, SEQUENCES, numbers, shifts, layers=(0, 1, 2), follow=follow):
+        sequence = SEQUENCES[numbers[row]]
+        expected = behind(word_model, sequence, said[row], shifts[row])
+        if given[row]:
+            torch.testing.assert_close(logits, expected, rtol=0, atol=TOLERANCE[expected.dtype])
+        given[row].append(logits)
+        said[row].append(int(expected[0].argmax()))
+    assert {row: len(steps) - 1 for row, steps in given.items()} == n_more
+
+
+def test_a_row_may_go_on_from_a_beginning_of_what_was_run(word_model):
+    shift = torch.randn(1, D_MODEL, generator=torch.Generator().manual_seed(0))
+    asked = iter([[1, 7, 9, 40], None])
+    passes = edited_logits(
+        word_model, SEQUENCES[:1], torch.zeros(1).long(), shift, layers=(0, 1, 2), follow=lambda row: next(asked)
+    )
+    _, (_, found) = passes
+    expected = behind(word_model, SEQUENCES[0], [1, 7, 9, 40], shift[0])
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[expected.dtype])
+
+
+def test_only_the_new_token_of_a_row_that_goes_on_is_run(word_model, monkeypatch):
+    widths = []
+    call = type(word_model).forward
+
+    def counted(self, ids, *args, **options):
+        widths.append(tuple(ids.shape))
+        return call(self, ids, *args, **options)
+
+    monkeypatch.setattr(type(word_model), "forward", counted)
+    more = {row: iter([[*SEQUENCES[0].ids, 5], None] if row < 4 else [None]) for row in range(10)}
+    numbers = torch.zeros(10, dtype=torch.long)
+    monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", 18)
+    list(
+        edited_logits(
+            word_model,
+            SEQUENCES,
+            numbers,
+            torch.zeros(10, D_MODEL),
+            layers=[0],
+            follow=lambda row: next(more[row]),
+        )
+    )
+    assert widths == [(1, 2), (10, 3), (4, 1)]
+
+
 @pytest.mark.parametrize(("least", "expected"), [(18, [(1, 2), (10, 3)]), (19, [(10, 5)])])
 def test_only_what_lies_behind_a_prefix_that_is_worth_sharing_is_run(word_model, least, expected, monkeypatch):
     monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", least)
