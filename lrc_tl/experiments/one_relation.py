@@ -22,11 +22,12 @@ from lrc_tl.experiments.record import AskedEdit, AskedPrompt, LeftOutRelation, R
 from lrc_tl.experiments.relation_prompts import LeftOut, RelationPrompts, known_prompts, split_facts
 from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.experiments.unit import Unit
-from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, training_activations
+from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, training_activations, training_residuals
 from lrc_tl.methods.method import METHODS, MethodVariant
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts
+from lrc_tl.passes.residuals import PromptResiduals
 from lrc_tl.relations.prompts import tokenize_prompt, tokens_once
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.sampling import permuted_objects
@@ -95,18 +96,24 @@ class _Measurement:
         train, test = split_facts(self.relation, self.seed, self.settings)
         if not self.settings.keep_test_subjects:
             self.unit.held_out = tuple(fact.subject for fact in test.facts)
+        of_known, of_unseen = self._residuals()
         with self.unit.clock("filter"):
-            prompts = known_prompts(self.model, train, test, self.seed, self.settings)
+            prompts = known_prompts(
+                self.model, train, test, self.seed, self.settings, of_known=of_known, of_unseen=of_unseen
+            )
         with self.unit.clock("select"):
             settings, selected = self._selected(train)
         known, unseen = prompts.known, prompts.unseen
         variants = settings.variants(self.methods, int(self.model.cfg.n_layers))
         layers = settings.subject_layers
         with self.unit.clock("activations"):
-            training = training_activations(self.model, variants, known.prompts)
+            training = training_activations(self.model, variants, known.prompts, residuals=of_known)
+            if of_unseen is None:
+                of_unseen = PromptResiduals(self.model, subject_layers=layers)
+            of_unseen.read(unseen.prompts)
             activations = _Activations(
                 plain=prompt_activations(self.model, prompts.plain, subject_layers=layers).subject,
-                unseen=prompt_activations(self.model, unseen.prompts, subject_layers=layers).subject,
+                unseen={layer: of_unseen.of(unseen.prompts, layer, "subject") for layer in layers},
             )
         try:
             fitted = self._fitted(variants, known, training)
@@ -148,6 +155,15 @@ class _Measurement:
             edits=tuple(AskedEdit(edit.prompt.subject, edit.prompt.object, edit.target) for edit in edits),
             methods=outcomes,
             seconds=self.unit.seconds,
+        )
+
+    def _residuals(self) -> tuple[PromptResiduals | None, PromptResiduals | None]:
+        """What is wanted of the training and the test prompts, where the layers do not have to be chosen first."""
+        if self.settings.select:
+            return None, None
+        variants = self.settings.variants(self.methods, int(self.model.cfg.n_layers))
+        return training_residuals(self.model, variants), PromptResiduals(
+            self.model, subject_layers=self.settings.subject_layers
         )
 
     def _selected(self, train: Relation) -> tuple[ExperimentSettings, dict[str, Any] | None]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from lrc_tl.errors import PositionError, RelationError
 from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.models.hooked_model import HookedModel
-from lrc_tl.passes.known_prompts import KnownPrompts, filter_known
+from lrc_tl.passes.known_prompts import KnownPrompts, known_and_read
+from lrc_tl.passes.residuals import PromptResiduals
 from lrc_tl.relations.prompts import Prompt
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.sampling import splittable_sample
@@ -61,17 +62,26 @@ def split_facts(relation: Relation, seed: int, settings: ExperimentSettings) -> 
 
 
 def known_prompts(
-    model: HookedModel, train: Relation, test: Relation, seed: int, settings: ExperimentSettings
+    model: HookedModel,
+    train: Relation,
+    test: Relation,
+    seed: int,
+    settings: ExperimentSettings,
+    *,
+    of_known: PromptResiduals | None = None,
+    of_unseen: PromptResiduals | None = None,
 ) -> RelationPrompts:
     """The prompts of the training and the test facts, those that the model answers told apart.
+
+    The passes that find them read the residuals that are wanted of each.
 
     Raises:
         LeftOut: the model knows too few, or a prompt's tokens cannot be placed.
     """
     prompts = training_prompts(train, seed, shots=settings.shots)
     # The cheaper half first: most relations that are left out have too few known test facts.
-    unseen = known_test_prompts(model, test, seed)
-    known = known_training_prompts(model, train, prompts, seed, shots=settings.shots)
+    unseen = known_test_prompts(model, test, seed, residuals=of_unseen)
+    known = known_training_prompts(model, train, prompts, seed, shots=settings.shots, residuals=of_known)
     return RelationPrompts(known=known, plain=tuple(train.prompts(seed=seed)), unseen=unseen)
 
 
@@ -88,16 +98,23 @@ def training_prompts(train: Relation, seed: int, *, shots: int) -> tuple[Prompt,
 
 
 def known_test_prompts(
-    model: HookedModel, test: Relation, seed: int, *, least: int = MIN_TEST_FACTS
+    model: HookedModel,
+    test: Relation,
+    seed: int,
+    *,
+    least: int = MIN_TEST_FACTS,
+    residuals: PromptResiduals | None = None,
 ) -> KnownPrompts:
     """Zero-shot prompts of the test facts that the model answers to one template or more, one per fact.
+
+    The pass that finds them reads `residuals` too.
 
     Raises:
         LeftOut: it knows fewer than `least`, or a prompt's tokens cannot be placed.
     """
     try:
         asked = test.prompts(seed=seed, templates="all")
-        unseen = filter_known(model, asked, seed=seed, whole_answers=False, progress=False).one_per_fact()
+        unseen = known_and_read(model, asked, residuals, seed=seed).one_per_fact()
     except PositionError as error:
         raise LeftOut(str(error)) from error
     if len(unseen.prompts) < least:
@@ -109,15 +126,21 @@ def known_test_prompts(
 
 
 def known_training_prompts(
-    model: HookedModel, train: Relation, prompts: Sequence[Prompt], seed: int, *, shots: int
+    model: HookedModel,
+    train: Relation,
+    prompts: Sequence[Prompt],
+    seed: int,
+    *,
+    shots: int,
+    residuals: PromptResiduals | None = None,
 ) -> KnownPrompts:
-    """Those of the training prompts that the model answers.
+    """Those of the training prompts that the model answers; the pass that finds them reads `residuals` too.
 
     Raises:
         LeftOut: they are of fewer than two objects, or a prompt's tokens cannot be placed.
     """
     try:
-        known = filter_known(model, prompts, seed=seed, whole_answers=False, progress=False)
+        known = known_and_read(model, prompts, residuals, seed=seed)
     except PositionError as error:
         raise LeftOut(str(error)) from error
     if len({prompt.object for prompt in known.prompts}) < 2:

@@ -36,11 +36,11 @@ from lrc_tl.experiments.sweep_record import (
 )
 from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.unit import Unit
-from lrc_tl.methods.fitting import FittedMethod, training_activations
+from lrc_tl.methods.fitting import FittedMethod, training_activations, training_residuals
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
-from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts
+from lrc_tl.passes.residuals import PromptResiduals
 from lrc_tl.relations.prompts import Prompt, tokens_once
 from lrc_tl.relations.relation import Relation
 from lrc_tl.relations.sampling import permuted_objects
@@ -106,18 +106,20 @@ class _SweepUnit:
 
     def record(self, cells: Sequence[SweepCell]) -> SweepRecord:
         """The measurements; raises LeftOut where there is nothing to evaluate."""
+        subjects = PromptResiduals(self.model, subject_layers=dict.fromkeys(cell.subject_layer for cell in cells))
         with self.unit.clock("filter"):
-            self.unseen = known_test_prompts(self.model, self.test, self.seed)
+            self.unseen = known_test_prompts(self.model, self.test, self.seed, residuals=subjects)
             self.validation = KnownPrompts(prompts=(), dropped=())
             if self.held_out:
-                self.validation = known_test_prompts(self.model, self.held_out, self.seed, least=0)
+                self.validation = known_test_prompts(
+                    self.model, self.held_out, self.seed, least=0, residuals=subjects
+                )
         self.plain = tuple(self.train.prompts(seed=self.seed))
-        layers = list(dict.fromkeys(cell.subject_layer for cell in cells))
         with self.unit.clock("activations"):
             self.subjects = _Subjects(
-                plain=self._subjects(self.plain, layers),
-                test=self._subjects(self.unseen.prompts, layers),
-                validation=self._subjects(self.validation.prompts, layers),
+                plain=_by_layer(subjects, self.plain),
+                test=_by_layer(subjects, self.unseen.prompts),
+                validation=_by_layer(subjects, self.validation.prompts),
             )
         records: dict[SweepCell, CellRecord] = {}
         by_shots = []
@@ -145,19 +147,17 @@ class _SweepUnit:
             seconds=self.unit.seconds,
         )
 
-    def _subjects(self, prompts: Sequence[Prompt], layers: Sequence[int]) -> Mapping[int, Tensor]:
-        if not prompts:
-            return {}
-        return prompt_activations(self.model, prompts, subject_layers=layers).subject
-
     def _with_shots(
         self, shots: int, cells: Sequence[SweepCell]
     ) -> tuple[ShotsRecord, dict[SweepCell, CellRecord]]:
         with self.unit.clock("filter"):
             prompts = training_prompts(self.train, self.seed, shots=shots)
-            known = known_training_prompts(self.model, self.train, prompts, self.seed, shots=shots)
+            residuals = training_residuals(self.model, [cell.variant for cell in cells])
+            known = known_training_prompts(
+                self.model, self.train, prompts, self.seed, shots=shots, residuals=residuals
+            )
         unfit: dict[str, str] = {}
-        fitted = self._fitted(cells, known, unfit)
+        fitted = self._fitted(cells, known, residuals, unfit)
         made = [cell for cell in cells if cell.name in fitted]
         records = {cell: left_out_cell(cell, unfit[cell.name]) for cell in cells if cell.name in unfit}
         with self.unit.clock("accuracy"):
@@ -199,11 +199,15 @@ class _SweepUnit:
         return shared, records
 
     def _fitted(
-        self, cells: Sequence[SweepCell], known: KnownPrompts, unfit: dict[str, str]
+        self,
+        cells: Sequence[SweepCell],
+        known: KnownPrompts,
+        residuals: PromptResiduals,
+        unfit: dict[str, str],
     ) -> dict[str, FittedMethod]:
         variants = [cell.variant for cell in cells]
         with self.unit.clock("activations"):
-            training = training_activations(self.model, variants, known.prompts)
+            training = training_activations(self.model, variants, known.prompts, residuals=residuals)
         fitted: dict[str, FittedMethod] = {}
         with self.unit.clock("fit"):
             # Baselines have no number of LRE prompts, and go with the first.
@@ -322,6 +326,14 @@ class _SweepUnit:
             }
             groups[layers[place]].append(cell)
         return groups
+
+
+def _by_layer(subjects: PromptResiduals, prompts: Sequence[Prompt]) -> Mapping[int, Tensor]:
+    """The subjects of the prompts, read now where no other pass has read them; none of no prompts."""
+    if not prompts:
+        return {}
+    subjects.read(prompts)
+    return {layer: subjects.of(prompts, layer, "subject") for layer in subjects.subject_layers}
 
 
 def with_validation(train: Relation, seed: int, share: float) -> tuple[Relation, Relation | None]:

@@ -37,6 +37,7 @@ from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.finite import finite_prompts
 from lrc_tl.passes.known_prompts import KnownPrompts
+from lrc_tl.passes.residuals import PromptResiduals
 from lrc_tl.relations.prompts import ObjectAggregation, Prompt
 
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
@@ -136,42 +137,43 @@ def fit_concepts(
     return fitted[variant.name].concepts
 
 
-def training_activations(
-    model: HookedModel, variants: Sequence[MethodVariant], prompts: Sequence[Prompt]
-) -> TrainingActivations:
-    """Subjects and objects that the variants need, by how objects of several tokens are read.
+def training_residuals(model: HookedModel, variants: Sequence[MethodVariant]) -> PromptResiduals:
+    """What the variants need of training prompts, by how objects of several tokens are read; none is read yet."""
+    components = _components(model, variants)
+    return PromptResiduals(
+        model,
+        subject_layers=dict.fromkeys(variant.subject_layer for variant in components),
+        objects=dict.fromkeys(
+            (variant.object_layer, variant.method.aggregation)
+            for variant in components
+            if variant.object_layer is not None
+        ),
+    )
 
-    One pass over the prompts, and a second where one layer is read in two ways. One over the prompts without their
-    examples where a variant has dual directions.
+
+def training_activations(
+    model: HookedModel,
+    variants: Sequence[MethodVariant],
+    prompts: Sequence[Prompt],
+    *,
+    residuals: PromptResiduals | None = None,
+) -> TrainingActivations:
+    """Subjects and objects that the variants need, from one pass over the prompts.
+
+    One more over the prompts without their examples where a variant has dual directions. `residuals` are the
+    `training_residuals` where another pass has read them.
     """
-    variants = _components(model, variants)
-    subjects = list(dict.fromkeys(variant.subject_layer for variant in variants))
-    passes: list[dict[int, ObjectAggregation]] = [{}]
-    for variant in variants:
-        if variant.object_layer is None:
-            continue
-        for layers in passes:
-            if layers.setdefault(variant.object_layer, variant.method.aggregation) == variant.method.aggregation:
-                break
-        else:
-            passes.append({variant.object_layer: variant.method.aggregation})
-    subject: dict[int, Tensor] = {}
-    object_: dict[tuple[int, ObjectAggregation], Tensor] = {}
-    for number, layers in enumerate(passes):
-        read = prompt_activations(
-            model,
-            prompts,
-            subject_layers=subjects if number == 0 else [],
-            object_layers=list(layers),
-            object_aggregation=layers,
-        )
-        subject |= read.subject
-        object_ |= {(layer, aggregation): read.object[layer] for layer, aggregation in layers.items()}
+    residuals = training_residuals(model, variants) if residuals is None else residuals
+    residuals.read(prompts)
     zero_shot: dict[int, Tensor] = {}
-    if layers_of_duals := dual_layers(variants):
+    if layers_of_duals := dual_layers(_components(model, variants)):
         plain = [prompt.without_examples() for prompt in prompts]
         zero_shot = prompt_activations(model, plain, subject_layers=layers_of_duals).subject
-    return TrainingActivations(subject=subject, object=object_, zero_shot=zero_shot)
+    return TrainingActivations(
+        subject={layer: residuals.of(prompts, layer, "subject") for layer in residuals.subject_layers},
+        object={key: residuals.of(prompts, *key) for key in residuals.objects},
+        zero_shot=zero_shot,
+    )
 
 
 def fit_methods(

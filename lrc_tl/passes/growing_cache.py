@@ -30,7 +30,7 @@ def is_small(model: HookedModel, n_rows: int, length: int) -> bool:
     cfg = model.cfg
     n_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
     width = 2 * int(n_heads) * int(cfg.d_head) * int(cfg.n_layers)
-    return n_rows * length * width * torch.empty(0, dtype=cfg.dtype).element_size() <= _MOST_BYTES
+    return n_rows * length * width * int(cfg.dtype.itemsize) <= _MOST_BYTES
 
 
 class GrowingHookedCache:

@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -14,8 +14,10 @@ from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.markup.progress import ProgressBar, shows_progress
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.answers import ExpectedAnswer, accepted_names, is_accepted, objects_of_relations, without_end
-from lrc_tl.passes.batches import MAX_TOKENS, logits_at
+from lrc_tl.passes.batches import MAX_TOKENS, Hooks, logits_at
 from lrc_tl.passes.displays import known_html, known_text
+from lrc_tl.passes.residuals import PromptResiduals
+from lrc_tl.passes.tracking import is_steered
 from lrc_tl.relations.prompts import Prompt, spread_over_objects, tokenize_prompt
 
 
@@ -184,12 +186,45 @@ def filter_known(
     Raises:
         ValueError: no prompts.
     """
+    return _filtered(
+        model, prompts, None, seed=seed, max_tokens=max_tokens, whole_answers=whole_answers, progress=progress
+    )
+
+
+def known_and_read(
+    model: HookedModel, prompts: Sequence[Prompt], residuals: PromptResiduals | None, *, seed: int
+) -> KnownPrompts:
+    """`filter_known` without whole answers; its first pass leaves what `residuals` want of all the prompts.
+
+    Not while a steering is on, for which a text with its object behind it is another text.
+    """
+    return _filtered(
+        model,
+        prompts,
+        None if is_steered(model) else residuals,
+        seed=seed,
+        max_tokens=MAX_TOKENS,
+        whole_answers=False,
+        progress=False,
+    )
+
+
+def _filtered(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    residuals: PromptResiduals | None,
+    *,
+    seed: int,
+    max_tokens: int,
+    whole_answers: bool,
+    progress: bool,
+) -> KnownPrompts:
     prompts = as_tuple(prompts, "prompts", Prompt)
     if not prompts:
         raise ValueError("no prompts to filter; give at least one")
     objects = objects_of_relations(prompts)
     with ProgressBar("known prompts", total=len(prompts), progress=progress) as bar:
-        answers = _greedy_answers(model, prompts, objects, max_tokens, whole_answers, bar)
+        answers = _greedy_answers(model, prompts, objects, residuals, max_tokens, whole_answers, bar)
     known, dropped = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
         if is_accepted(answer, prompt, objects[prompt.relation]):
@@ -208,6 +243,7 @@ def _greedy_answers(
     model: HookedModel,
     prompts: Sequence[Prompt],
     objects: Mapping[str, tuple[str, ...]],
+    residuals: PromptResiduals | None,
     max_tokens: int,
     whole_answers: bool,
     bar: ProgressBar,
@@ -218,18 +254,25 @@ def _greedy_answers(
     # The guess is right at every position up to and including the first where greedy decoding leaves it.
     guesses = [list(tokens.object_ids) for tokens in tokenized]
     unfinished = list(range(len(prompts)))
+
+    def reading(rows: list[int]) -> Hooks:
+        return [] if residuals is None else residuals.hooks([tokenized[row] for row in rows])
+
+    hooks_for: Callable[[list[int]], Hooks] | None = reading
     while unfinished:
         sequences = [[*tokenized[i].text_ids, *decoded[i], *guesses[i]] for i in unfinished]
         positions = [
             range(len(s) - len(guesses[i]) - 1, len(s)) for i, s in zip(unfinished, sequences, strict=True)
         ]
-        for number, logits in logits_at(model, sequences, positions, max_tokens=max_tokens):
+        passes = logits_at(model, sequences, positions, hooks_for=hooks_for, max_tokens=max_tokens)
+        for number, logits in passes:
             row = unfinished[number]
             bar.advance(0 if decoded[row] else 1)  # nearly all of the time goes into each prompt's first pass
             greedy = logits.argmax(-1).tolist()
             right = next((i for i, guess in enumerate(guesses[row]) if guess != greedy[i]), len(guesses[row]))
             decoded[row] += greedy[: right + 1]
             guesses[row] = []
+        hooks_for = None  # the first pass has read all prompts
         unfinished = [row for row in unfinished if not _told(model, expected[row], decoded[row], whole_answers)]
     return [model.tokenizer.decode(without_end(model, ids)) for ids in decoded]
 

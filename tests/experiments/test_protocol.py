@@ -103,20 +103,19 @@ def test_a_curve_is_made_of_the_figures_of_single_betas_on_the_same_edits(model,
         assert value == (other[figure] if value is None else pytest.approx(other[figure], abs=1e-5)), figure
 
 
-def test_one_pass_over_the_training_and_one_over_the_test_prompts_serves_all_methods(
-    model, relations, monkeypatch
-):
-    read = lrc.passes.prompt_activations
+def test_the_passes_that_find_known_prompts_read_them_for_all_methods(model, relations, monkeypatch):
+    run = lrc.passes.residuals.run
     passes = []
-    for module in ("experiments.one_relation", "methods.fitting"):
-        monkeypatch.setattr(
-            f"lrc_tl.{module}.prompt_activations",
-            lambda model, prompts, **options: passes.append(len(prompts)) or read(model, prompts, **options),
-        )
+
+    def counted(model, ids, **options):
+        passes.append(len(ids))
+        return run(model, ids, **options)
+
+    monkeypatch.setattr("lrc_tl.passes.residuals.run", counted)
     result = run_protocol(model, relations[:1], methods=METHODS, settings=SETTINGS)
     (record,) = result.records
-    # The third reads the training facts' zero-shot prompts, for centring.
-    assert passes == [record.n_known_train, record.n_facts - record.n_test, record.n_prompts]
+    # Only the training facts' zero-shot prompts, for centring, need a pass of their own.
+    assert passes == [record.n_facts - record.n_test]
 
 
 def test_side_effects_stand_beside_the_curve_of_every_method_and_beta(model, relations):
@@ -338,11 +337,11 @@ def test_a_random_model_that_gives_no_numbers_costs_no_more_than_the_control(mod
 
     read, calls = benchmark.training_activations, []
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         calls.append(arguments)
         if len(calls) > 1:
             raise ValueError("the residual stream is not finite")
-        return read(*arguments)
+        return read(*arguments, **options)
 
     monkeypatch.setattr(benchmark, "training_activations", broken)
     settings = replace(SETTINGS, n_side_effects=0, random_model=True)

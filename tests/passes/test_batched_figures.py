@@ -16,7 +16,7 @@ import lrc_tl as lrc
 from lrc_tl.directions import pooling, token_scores
 from lrc_tl.evaluation import edited_passes
 from lrc_tl.lre import background
-from lrc_tl.passes import activations, batches, content, prefix_cache
+from lrc_tl.passes import batches, content, prefix_cache, residuals
 from lrc_tl.steering import generation
 from lrc_tl.tuning import strength_batches
 
@@ -30,13 +30,13 @@ def every_row_alone(monkeypatch):
 
     def put_on():
         for module in (
-            activations,
             background,
             content,
             edited_passes,
             batches,
             pooling,
             prefix_cache,
+            residuals,
             token_scores,
         ):
             monkeypatch.setattr(module, "length_batches", one_by_one)

@@ -121,7 +121,8 @@ def test_one_broken_text_is_named_and_counted(word_model, prompts, monkeypatch):
         changed[ids[0] == token] = math.nan
         return changed
 
-    monkeypatch.setattr("lrc_tl.passes.batches.right_padded", padded)
+    for module in ("batches", "residuals"):
+        monkeypatch.setattr(f"lrc_tl.passes.{module}.right_padded", padded)
     with word_model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", spoil)]):
         with pytest.raises(
             lrc.errors.NotFiniteError, match=rf"the residuals or logits of 1 of {len(given)} runs.*{marked}"
