@@ -22,7 +22,7 @@ from torch import Tensor
 import lrc_tl as lrc
 from lrc_tl.experiments.readings import readings
 from lrc_tl.lre.dual import DualFit
-from lrc_tl.lre.dual_means import MeansShare, joined_with_means
+from lrc_tl.lre.dual_means import MeansShare, joined_with_means, weights_by_lead
 from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.methods.method import METHODS
 from lrc_tl.numerics.statistics import bootstrap_interval, paired_bootstrap
@@ -51,13 +51,27 @@ def sets_of(facts: Facts, short: str) -> dict[str, lrc.ConceptSet | None]:
         fit = DualFit.of(facts.lres[place], facts.prior)
         return fit.directions(objects[place], labels, zero_shot, **noise)
 
-    def combined(share: MeansShare, **noise: float | None) -> lrc.ConceptSet:
-        sets = [dual((given, "mean"), **noise), dual(first, **noise)]
-        return joined_with_means(
-            sets, zero_shot, labels, facts.prior, write_acts=facts.few_shot, share=share, method=NEW
+    noise, write_noise = METHODS[NEW].noise, METHODS[NEW].write_noise
+    assert noise is not None
+
+    def lead(place: Any) -> float | None:
+        return DualFit.of(facts.lres[place], facts.prior).left_out_lead(
+            objects[place], labels, zero_shot, noise=noise
         )
 
-    own = {"noise": METHODS[NEW].noise, "write_noise": METHODS[NEW].write_noise}
+    def combined(share: MeansShare, *, weighed: bool = True) -> lrc.ConceptSet:
+        places = [(given, "mean"), first]
+        return joined_with_means(
+            [dual(place, noise=noise, write_noise=write_noise) for place in places],
+            zero_shot,
+            labels,
+            facts.prior,
+            write_acts=facts.few_shot,
+            share=share,
+            method=NEW,
+            weights=weights_by_lead([lead(place) for place in places]) if weighed else None,
+        )
+
     makers: dict[str, Callable[[], lrc.ConceptSet]] = {
         "lrc": lambda: facts.lres[given, "mean"].concepts_from_activations(
             objects[given, "mean"], labels, rank=64
@@ -69,8 +83,9 @@ def sets_of(facts: Facts, short: str) -> dict[str, lrc.ConceptSet | None]:
         ),
         "lrc-map": lambda: dual((last, "mean")),
         "lrc-map-given": lambda: dual((given, "mean")),
-        NEW: lambda: combined(MeansShare(), **own),
-        f"{NEW}, without class means": lambda: combined(MeansShare(reading=0.0, writing=0.0), **own),
+        NEW: lambda: combined(MeansShare()),
+        f"{NEW}, both duals alike": lambda: combined(MeansShare(), weighed=False),
+        f"{NEW}, without class means": lambda: combined(MeansShare(reading=0.0, writing=0.0)),
     }
     plain = facts.plain[[row for row, name in enumerate(facts.plain_objects) if name in facts.names]]
     plain_labels = [name for name in facts.plain_objects if name in facts.names]

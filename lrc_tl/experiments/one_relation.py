@@ -22,8 +22,9 @@ from lrc_tl.experiments.record import AskedEdit, AskedPrompt, LeftOutRelation, R
 from lrc_tl.experiments.relation_prompts import LeftOut, RelationPrompts, known_prompts, split_facts
 from lrc_tl.experiments.settings import ExperimentSettings
 from lrc_tl.experiments.unit import Unit
-from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, training_activations, training_residuals
+from lrc_tl.methods.fitting import FittedMethod
 from lrc_tl.methods.method import METHODS, MethodVariant
+from lrc_tl.methods.training_activations import TrainingActivations, training_activations, training_residuals
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts

@@ -36,7 +36,8 @@ from lrc_tl.experiments.sweep_record import (
 )
 from lrc_tl.experiments.sweep_settings import SweepSettings
 from lrc_tl.experiments.unit import Unit
-from lrc_tl.methods.fitting import FittedMethod, training_activations, training_residuals
+from lrc_tl.methods.fitting import FittedMethod
+from lrc_tl.methods.training_activations import training_activations, training_residuals
 from lrc_tl.models.fingerprint import fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.known_prompts import KnownPrompts

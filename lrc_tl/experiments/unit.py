@@ -15,9 +15,10 @@ from lrc_tl.experiments.statements import side_effect_statements
 from lrc_tl.lre.fit_settings import LowRank, solver_named
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.methods.backgrounds import dual_layers
-from lrc_tl.methods.fitting import FittedMethod, TrainingActivations, fit_methods
+from lrc_tl.methods.fitting import FittedMethod, fit_methods
 from lrc_tl.methods.method import MethodVariant
 from lrc_tl.methods.settings import FitSettings
+from lrc_tl.methods.training_activations import TrainingActivations
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import Prompt

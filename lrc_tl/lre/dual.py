@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrc_tl.directions.concept_direction import ConceptDirection
@@ -207,23 +207,59 @@ class DualFit:
         Raises:
             ValueError: no noises, one that is not above 0, or what `concepts` refuses.
         """
-        self._require_rows(object_acts, objects, subject_acts)
-        if len(subject_acts) != len(object_acts):
-            raise ValueError(f"{len(subject_acts)} subjects for {len(object_acts)} objects; give one for each")
         if not noises:
             raise ValueError("no noises to choose from; give at least one")
-        names = list(dict.fromkeys(objects))
-        labels = torch.tensor([names.index(name) for name in objects], device=HOST)
-        counted = torch.bincount(labels)[labels] > 1
+        labels, counted = self._facts(object_acts, objects, subject_acts)
         n_facts = int(counted.sum())
         accuracies = {}
         for noise in noises:
-            right = _left_out_places(
+            scores = _left_out_scores(
                 subject_acts.to(self.dual.weight) @ self.dual.reading(object_acts, noise=noise).T, labels
             )
-            accuracies[float(noise)] = float((right[counted] == 0).double().mean()) if n_facts else 0.0
+            own = scores.gather(1, labels[:, None])
+            right = (scores >= own).sum(1) == 1
+            accuracies[float(noise)] = float(right[counted].double().mean()) if n_facts else 0.0
         best = max(accuracies, key=lambda noise: (accuracies[noise], noise)) if n_facts else DEFAULT_NOISE
         return NoiseChoice(noise=best, accuracies=accuracies, n_facts=n_facts, n_left_out=len(labels) - n_facts)
+
+    def left_out_lead(
+        self,
+        object_acts: Float[Tensor, "prompt d_object"],
+        objects: Sequence[str],
+        subject_acts: Float[Tensor, "subject d_subject"],
+        *,
+        noise: float,
+    ) -> float | None:
+        """How far training facts score their own object above the others when they are left out of all means.
+
+        In units of the spread of an object's scores among the prior's subjects; the mean over the facts that
+        `choose_noise` counts, None where there are none. It tells how much this LRE's scores are worth.
+
+        Raises:
+            ValueError: a noise that is not above 0, or what `choose_noise` refuses.
+        """
+        labels, counted = self._facts(object_acts, objects, subject_acts)
+        if not bool(counted.any()):
+            return None
+        reading = self.dual.reading(object_acts, noise=noise)
+        scores = _left_out_scores(subject_acts.to(self.dual.weight) @ reading.T, labels)
+        own = scores.gather(1, labels[:, None])[:, 0]
+        n_objects = scores.shape[1]
+        leads = own - (scores.sum(1) - own) / (n_objects - 1)
+        members = torch.nn.functional.one_hot(labels).to(reading)
+        means = (members / members.sum(0)).T @ reading
+        means = means - means.mean(0)
+        spread = float((means * self.dual.writing(means)).sum(1).clamp_min(0).sqrt().mean())
+        return float(leads[counted].mean()) / spread if spread > 0 else 0.0
+
+    def _facts(self, object_acts: Tensor, objects: Sequence[str], subject_acts: Tensor) -> tuple[Tensor, Tensor]:
+        """The number of each fact's object, and whether another fact has it too."""
+        self._require_rows(object_acts, objects, subject_acts)
+        if len(subject_acts) != len(object_acts):
+            raise ValueError(f"{len(subject_acts)} subjects for {len(object_acts)} objects; give one for each")
+        names = list(dict.fromkeys(objects))
+        labels = torch.tensor([names.index(name) for name in objects], device=HOST)
+        return labels, torch.bincount(labels)[labels] > 1
 
     def _require_rows(self, object_acts: Tensor, objects: Sequence[str], subject_acts: Tensor) -> None:
         d_object, d_subject = self.lre.weight.shape
@@ -280,8 +316,10 @@ def _require_distinct(names: Sequence[str], means: Tensor) -> None:
             )
 
 
-def _left_out_places(products: Float[Tensor, "fact fact"], labels: Tensor) -> Tensor:
-    """For each fact, how many objects score higher than or equal to its own when it is left out of all means.
+def _left_out_scores(
+    products: Float[Tensor, "fact fact"], labels: Int[Tensor, " fact"]
+) -> Float[Tensor, "fact object"]:
+    """What each fact scores when it is left out of all means, of the objects and of the subjects.
 
     `products[i, j]` is the subject of fact i times the reading vector of the object activation of fact j. What all
     objects share in a score (the mean over objects) does not change their order, and is left out.
@@ -291,7 +329,7 @@ def _left_out_places(products: Float[Tensor, "fact fact"], labels: Tensor) -> Te
     n_facts = len(labels)
     own_count = counts[labels]
     sums = products @ members  # subject i times the sum of each object's activations
-    places = torch.empty(n_facts, dtype=torch.long, device=HOST)
+    left_out = torch.empty_like(sums)
     for fact, label in enumerate(labels.tolist()):
         without_own = sums.clone()
         without_own[:, label] -= products[:, fact]
@@ -299,9 +337,8 @@ def _left_out_places(products: Float[Tensor, "fact fact"], labels: Tensor) -> Te
         shares[label] = own_count[fact] - 1
         scores = without_own / shares.clamp_min(1)
         others = (scores.sum(0) - scores[fact]) / max(1, n_facts - 1)
-        score = scores[fact] - others
-        places[fact] = int((score >= score[label]).sum()) - 1
-    return places
+        left_out[fact] = scores[fact] - others
+    return left_out
 
 
 def dual_fit_of(

@@ -49,6 +49,19 @@ class MeansShare:
             raise ValueError(f"shrinkage is {self.shrinkage}; it must be above 0 and at most 1")
 
 
+def weights_by_lead(leads: Sequence[float | None]) -> tuple[float, ...]:
+    """How much each of several duals counts, by `DualFit.left_out_lead`; together 1.
+
+    Scores in units of their spread are like measurements of equal noise. The sum that tells objects apart best
+    weighs each by what it measures (Fisher's discriminant of independent measurements). One that puts facts below
+    other objects does not count. Where no fact could be left out, or nothing leads, all count alike.
+    """
+    known = [0.0 if lead is None else max(0.0, lead) for lead in leads]
+    if None in leads or not sum(known) > 0:
+        return (1 / len(leads),) * len(leads)
+    return tuple(lead / sum(known) for lead in known)
+
+
 def mean_dual(
     subject_acts: Float[Tensor, "subject d_subject"],
     objects: Sequence[str],
@@ -86,6 +99,7 @@ def joined_with_means(
     write_acts: Float[Tensor, "subject d_subject"] | None = None,
     share: MeansShare,
     method: str,
+    weights: Sequence[float] | None = None,
 ) -> ConceptSet:
     """Dual directions of several LREs and of class means as one set, the means with a `share`.
 
@@ -98,14 +112,21 @@ def joined_with_means(
         duals: sets at the prior's layer, with the same objects.
         subject_acts: subjects of the training facts as they will be read (zero-shot), with the object of each row.
         write_acts: the same subjects in few-shot prompts, where their means write better.
+        weights: how much each of the sets counts in reading (`weights_by_lead`); None: all alike.
 
     Raises:
-        ValueError: no sets, sets of other objects, or rows of another number.
+        ValueError: no sets, sets of other objects, rows of another number, or weights that are not one for each
+            set, 0 or more and not all 0.
     """
     duals = as_tuple(duals, "duals", ConceptSet)
+    weights = (1.0,) * len(duals) if weights is None else as_tuple(weights, "weights")
+    if len(weights) != len(duals) or not all(0 <= weight < float("inf") for weight in weights):
+        raise ValueError(f"weights are {list(weights)} for {len(duals)} sets; give a number of 0 or more for each")
     names = list(dict.fromkeys(objects))
     if not duals:
         raise ValueError("no sets to join; give at least one")
+    if not sum(weights) > 0:
+        raise ValueError("all weights are 0, so that no set counts; give one above 0")
     for dual in duals:
         if set(dual) != set(names):
             raise ValueError(f"a set has the objects {sorted(dual)}, and the subjects {sorted(names)}")
@@ -121,7 +142,8 @@ def joined_with_means(
         spread = (rows * prior.covariance.times(rows)).sum(1).clamp_min(0).sqrt().mean()
         return rows / spread.clamp_min(torch.finfo(rows.dtype).tiny)
 
-    reading = in_spreads(torch.stack([in_spreads(_reading_rows(dual, names)) for dual in duals]).sum(0))
+    parts = [w * in_spreads(_reading_rows(dual, names)) for w, dual in zip(weights, duals, strict=True)]
+    reading = in_spreads(torch.stack(parts).sum(0))
     reading = reading + share.reading * in_spreads(
         mean_dual(subject_acts, objects, prior, shrinkage=share.shrinkage).to(reading)
     )
@@ -150,6 +172,7 @@ def joined_with_means(
     settings = {
         "method": method,
         "combined": [dual.settings for dual in duals],
+        "weights": [weight / sum(weights) for weight in weights],
         "class_means": {**vars(share), "n_subjects": len(subject_acts)},
         "written_by_dual": [
             name for name, is_aligned in zip(names, aligned.tolist(), strict=True) if not is_aligned

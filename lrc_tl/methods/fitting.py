@@ -13,47 +13,35 @@ from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import UnfitError
 from lrc_tl.lre.dual import DualFit
-from lrc_tl.lre.dual_means import MeansShare, joined_with_means
+from lrc_tl.lre.dual_means import MeansShare, joined_with_means, weights_by_lead
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.joining import combined
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.markup.caller_warnings import warn_caller
 from lrc_tl.markup.progress import shows_progress
-from lrc_tl.methods.backgrounds import background_for, dual_layers, require_background
+from lrc_tl.methods.backgrounds import background_for, require_background
 from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.methods.lre_grids import Grid, LreGrids
 from lrc_tl.methods.method import (
     METHODS,
     MethodVariant,
+    components_of,
     default_method,
     meant_method,
     require_methods,
 )
 from lrc_tl.methods.options import ignored_options, require_method_options, require_places
 from lrc_tl.methods.settings import FitSettings
+from lrc_tl.methods.training_activations import TrainingActivations, training_activations
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
 from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE
-from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.finite import finite_prompts
 from lrc_tl.passes.known_prompts import KnownPrompts
-from lrc_tl.passes.residuals import PromptResiduals
-from lrc_tl.relations.prompts import ObjectAggregation, Prompt
+from lrc_tl.relations.prompts import Prompt
 
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingActivations:
-    """Residuals of the training prompts at the layers that methods need, one row for each prompt."""
-
-    subject: Mapping[int, Tensor]
-    """By layer, at the last subject token."""
-    object: Mapping[tuple[int, ObjectAggregation], Tensor]
-    """By layer and by how objects of several tokens are read."""
-    zero_shot: Mapping[int, Tensor]
-    """By layer, at the last subject token of each prompt without its examples; for dual directions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,45 +125,6 @@ def fit_concepts(
     return fitted[variant.name].concepts
 
 
-def training_residuals(model: HookedModel, variants: Sequence[MethodVariant]) -> PromptResiduals:
-    """What the variants need of training prompts, by how objects of several tokens are read; none is read yet."""
-    components = _components(model, variants)
-    return PromptResiduals(
-        model,
-        subject_layers=dict.fromkeys(variant.subject_layer for variant in components),
-        objects=dict.fromkeys(
-            (variant.object_layer, variant.method.aggregation)
-            for variant in components
-            if variant.object_layer is not None
-        ),
-    )
-
-
-def training_activations(
-    model: HookedModel,
-    variants: Sequence[MethodVariant],
-    prompts: Sequence[Prompt],
-    *,
-    residuals: PromptResiduals | None = None,
-) -> TrainingActivations:
-    """Subjects and objects that the variants need, from one pass over the prompts.
-
-    One more over the prompts without their examples where a variant has dual directions. `residuals` are the
-    `training_residuals` where another pass has read them.
-    """
-    residuals = training_residuals(model, variants) if residuals is None else residuals
-    residuals.read(prompts)
-    zero_shot: dict[int, Tensor] = {}
-    if layers_of_duals := dual_layers(_components(model, variants)):
-        plain = [prompt.without_examples() for prompt in prompts]
-        zero_shot = prompt_activations(model, plain, subject_layers=layers_of_duals).subject
-    return TrainingActivations(
-        subject={layer: residuals.of(prompts, layer, "subject") for layer in residuals.subject_layers},
-        object={key: residuals.of(prompts, *key) for key in residuals.objects},
-        zero_shot=zero_shot,
-    )
-
-
 def fit_methods(
     model: HookedModel,
     variants: Sequence[MethodVariant],
@@ -211,7 +160,7 @@ def fit_methods(
         background=background_for(model, variants, known.prompts, settings, progress=progress),
     )
     groups: dict[object, list[MethodVariant]] = {}
-    for variant in _components(model, variants):
+    for variant in components_of(variants, int(model.cfg.n_layers)):
         groups.setdefault(variant.method.shared_work, []).append(variant)
     names = [prompt.object for prompt in known.prompts]
     parts: dict[str, FittedMethod] = {}
@@ -245,16 +194,14 @@ def fit_methods(
             unfit[variant.name] = reasons[0]
             continue
         try:
-            directions[variant.name] = fitting.combined([parts[part.name] for part in components], variant)
+            directions[variant.name] = fitting.combined(
+                [parts[part.name] for part in components], variant, components
+            )
         except UnfitError as error:
             if unfit is None:
                 raise
             unfit[variant.name] = str(error).removeprefix(f"{variant.name}: ")
     return directions
-
-
-def _components(model: HookedModel, variants: Sequence[MethodVariant]) -> list[MethodVariant]:
-    return [part for variant in variants for part in variant.components(int(model.cfg.n_layers))]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -304,7 +251,9 @@ class _Fitting:
 
         return by_object
 
-    def combined(self, parts: Sequence[FittedMethod], variant: MethodVariant) -> FittedMethod:
+    def combined(
+        self, parts: Sequence[FittedMethod], variant: MethodVariant, components: Sequence[MethodVariant]
+    ) -> FittedMethod:
         """The directions of a variant from those of its components; UnfitError where they do not go together."""
         if not variant.method.combines:
             return parts[0]
@@ -316,8 +265,16 @@ class _Fitting:
             assert self.background is not None
             layer, name = variant.subject_layer, variant.method.name
             read, written = self.activations.zero_shot[layer], self.activations.subject[layer]
-            prior, share = self.background[layer], MeansShare()
-            return joined_with_means(sets, read, list(names), prior, write_acts=written, share=share, method=name)
+            return joined_with_means(
+                sets,
+                read,
+                list(names),
+                self.background[layer],
+                write_acts=written,
+                share=MeansShare(),
+                method=name,
+                weights=self._weights(parts, components, names),
+            )
 
         started = time.perf_counter()
         try:
@@ -327,13 +284,36 @@ class _Fitting:
         seconds = time.perf_counter() - started + sum(part.seconds for part in parts)
         return FittedMethod(concepts=concepts, make=make, seconds=seconds)
 
+    def _weights(
+        self, parts: Sequence[FittedMethod], components: Sequence[MethodVariant], names: Sequence[str]
+    ) -> tuple[float, ...]:
+        """How much the dual of each component counts, by how well it reads facts that are left out."""
+        leads = []
+        for part, component in zip(parts, components, strict=True):
+            noise = self._noise(component)
+            assert part.lre is not None
+            assert component.object_layer is not None
+            assert noise is not None
+            objects = self.activations.object[component.object_layer, component.method.aggregation]
+            subjects = self.activations.zero_shot[component.subject_layer]
+            fit = self.duals[self._dual_key(part.lre, noise)]
+            leads.append(fit.left_out_lead(objects, names, subjects, noise=noise))
+        return weights_by_lead(leads)
+
+    def _noise(self, variant: MethodVariant) -> float | None:
+        given = (variant.noise, self.settings.noise, variant.method.noise)
+        return next((noise for noise in given if noise is not None), None)
+
+    @staticmethod
+    def _dual_key(lre: LinearRelationalEmbedding, noise: float | None) -> tuple[int, bool]:
+        return id(lre), noise is not None and noise < LEAST_UNROTATED_NOISE
+
     def _dual(self, lre: LinearRelationalEmbedding, objects: Tensor, variant: MethodVariant) -> MakeByLabels:
         """Dual directions; what does not depend on the labels and the noise is computed once."""
         assert self.background is not None
-        given = (variant.noise, self.settings.noise, variant.method.noise)
-        noise, write_noise = next((n for n in given if n is not None), None), variant.method.write_noise
+        noise, write_noise = self._noise(variant), variant.method.write_noise
         subjects = self.activations.zero_shot[lre.subject_layer]
-        key = id(lre), noise is not None and noise < LEAST_UNROTATED_NOISE
+        key = self._dual_key(lre, noise)
         if key not in self.duals:
             self.duals[key] = DualFit.of(lre, self.background[lre.subject_layer], noise=noise)
         fit = self.duals[key]  # holds the LRE, so that no other gets its id

@@ -240,6 +240,11 @@ class MethodVariant:
         return tuple(parts)
 
 
+def components_of(variants: Sequence[MethodVariant], n_layers: int) -> list[MethodVariant]:
+    """All variants whose directions are made, in order: the components of those that combine some."""
+    return [part for variant in variants for part in variant.components(n_layers)]
+
+
 def method_variants(
     methods: Sequence[str],
     *,

@@ -10,9 +10,10 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
 from lrc_tl.lre.subject_statistics import SubjectStatistics
-from lrc_tl.methods.fitting import fit_methods, training_activations
+from lrc_tl.methods.fitting import fit_methods
 from lrc_tl.methods.method import Method, method_variants
 from lrc_tl.methods.settings import FitSettings
+from lrc_tl.methods.training_activations import training_activations
 from lrc_tl.models.hooked_model import HookedModel
 from lrc_tl.passes.activations import prompt_activations
 from lrc_tl.passes.known_prompts import KnownPrompts

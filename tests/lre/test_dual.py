@@ -201,6 +201,39 @@ def test_the_noise_is_chosen_by_really_leaving_each_fact_out(lre, prior, rank, s
     assert counted != list(choice.accuracies.values())
 
 
+def test_the_lead_is_what_facts_score_that_are_really_left_out(lre, prior, rank, objects, subjects):
+    fit, noise = DualFit.of(lre, prior, rank=rank), 3.0
+    leads = []
+    for fact, name in enumerate(OBJECTS[:12]):  # the last is alone with its object
+        rest = [other for other in range(len(OBJECTS)) if other != fact]
+        concepts = fit.concepts(objects[rest], [OBJECTS[other] for other in rest], subjects[rest], noise=noise)
+        scores = dict(zip(concepts, concepts.scores(subjects[fact]).tolist(), strict=True))
+        own = scores.pop(name)
+        leads.append(own - np.mean(list(scores.values())))
+    rows = fit.dual.reading(targets_of(objects), noise=noise)
+    spread = float((rows * (rows @ prior.covariance.dense())).sum(1).sqrt().mean())
+    found = fit.left_out_lead(objects, OBJECTS, subjects, noise=noise)
+    assert found == pytest.approx(np.mean(leads) / spread, rel=1e-9)
+
+
+def test_a_lead_takes_no_unit_from_the_lre_and_grows_as_facts_are_plainer(lre, prior, subjects):
+    rows = torch.tensor(["abcd".index(name) for name in OBJECTS])
+    noisy = draw(len(OBJECTS), D_OBJECT, seed=3)
+    leads = []
+    for plainness in (0.0, 1.0, 4.0):
+        given = subjects + plainness * draw(4, D_SUBJECT, seed=4)[rows]
+        objects = given @ lre.weight.T + noisy
+        leads.append(DualFit.of(lre, prior).left_out_lead(objects, OBJECTS, given, noise=1.0))
+    assert leads == sorted(leads)
+    larger = DualFit.of(replace(lre, weight=7 * lre.weight), prior)
+    again = larger.left_out_lead(7 * objects, OBJECTS, given, noise=1.0)
+    assert again == pytest.approx(leads[-1], rel=1e-9)
+
+
+def test_where_every_fact_is_alone_there_is_no_lead(lre, prior, objects, subjects):
+    assert DualFit.of(lre, prior).left_out_lead(objects[:4], list("abcd"), subjects[:4], noise=1.0) is None
+
+
 def test_where_every_fact_is_alone_the_default_noise_is_taken_and_said(lre, prior, objects, subjects):
     choice = DualFit.of(lre, prior).choose_noise(objects[:4], list("abcd"), subjects[:4])
     assert (choice.noise, choice.n_facts, choice.n_left_out) == (DEFAULT_NOISE, 0, 4)

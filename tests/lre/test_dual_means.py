@@ -6,7 +6,7 @@ import torch
 from tiny_directions import FINGERPRINT
 
 import lrc_tl as lrc
-from lrc_tl.lre.dual_means import MeansShare, joined_with_means, mean_dual
+from lrc_tl.lre.dual_means import MeansShare, joined_with_means, mean_dual, weights_by_lead
 from lrc_tl.lre.subject_statistics import LayerStatistics
 
 WIDTH, HOOK = 6, "blocks.1.hook_resid_post"
@@ -103,6 +103,60 @@ def test_joined_scores_are_those_of_each_set_over_their_spread_among_the_prior_s
     assert joined.settings["written_by_dual"] == [n for n, good in zip("abc", aligned, strict=True) if not good]
     np.testing.assert_allclose(joined.scores(subjects).mean(0).numpy(), 0, atol=1e-8)
     assert {direction.method for direction in joined.values()} == {"both"}
+
+
+def test_sets_count_in_reading_by_their_weights_and_alike_in_writing(prior, subjects):
+    duals = [a_dual(prior, 2), a_dual(prior, 3)]
+
+    def joined(sets, **options):
+        share = MeansShare(reading=0.4, writing=0.7)
+        return joined_with_means(sets, subjects, OBJECTS, prior, share=share, method="m", **options)
+
+    first = joined(duals[:1])
+    np.testing.assert_allclose(reading_rows(joined(duals, weights=[2, 0])), reading_rows(first), rtol=1e-9)
+    alike, equal = joined(duals), joined(duals, weights=[3, 3])
+    np.testing.assert_allclose(reading_rows(alike), reading_rows(equal), rtol=1e-9)
+    assert alike.settings["weights"] == equal.settings["weights"] == [0.5, 0.5]
+    other = joined(duals, weights=[3, 1])
+    assert other.settings["weights"] == [0.75, 0.25]
+    assert np.abs(reading_rows(other) - reading_rows(alike)).max() > 0.01
+    assert other.settings["written_by_dual"] == alike.settings["written_by_dual"] == []
+    torch.testing.assert_close(other.write_vectors, alike.write_vectors)
+
+
+@pytest.mark.parametrize("weights", [[1], [1, -1], [0, 0], [1, float("nan")], [1, float("inf")]])
+def test_weights_that_say_nothing_are_refused(prior, subjects, weights):
+    with pytest.raises(ValueError, match=r"weights (are|is)|all weights are 0"):
+        joined_with_means(
+            [a_dual(prior, 2), a_dual(prior, 3)], subjects, OBJECTS, prior, share=MeansShare(), method="m",
+            weights=weights,
+        )  # fmt: skip
+
+
+def test_weighing_by_leads_tells_two_objects_apart_as_well_as_their_discriminant(prior):
+    """Of independent measurements with equal noise, Fisher's weights are in proportion to what each measures."""
+    leads = (0.4, 1.6)
+    weights = weights_by_lead(leads)
+    assert weights == (0.2, 0.8)
+
+    def telling(share):
+        return ((1 - share) * leads[0] + share * leads[1]) / np.hypot(1 - share, share)
+
+    shares = np.linspace(0, 1, 1001)
+    assert shares[np.argmax([telling(share) for share in shares])] == pytest.approx(weights[1], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("leads", "expected"),
+    [
+        ((1.0, -2.0), (1, 0)),
+        ((None, 3.0), (0.5, 0.5)),
+        ((-1.0, 0.0), (0.5, 0.5)),
+        ((2.0,), (1,)),
+    ],
+)
+def test_what_leads_nothing_does_not_count_and_where_nothing_is_known_all_count_alike(leads, expected):
+    assert weights_by_lead(leads) == expected
 
 
 def test_an_object_whose_vectors_would_not_go_together_is_written_with_the_dual_of_its_reading_vector(

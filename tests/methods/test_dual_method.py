@@ -9,11 +9,12 @@ from spoken import spoken_relations
 
 import lrc_tl as lrc
 from lrc_tl.lre.dual import DualFit
-from lrc_tl.lre.dual_means import MeansShare, joined_with_means
+from lrc_tl.lre.dual_means import MeansShare, joined_with_means, weights_by_lead
 from lrc_tl.lre.subject_statistics import SubjectStatistics
 from lrc_tl.methods import backgrounds
-from lrc_tl.methods.fitting import fit_methods, training_activations
+from lrc_tl.methods.fitting import fit_methods
 from lrc_tl.methods.method import method_variants
+from lrc_tl.methods.training_activations import training_activations
 
 FOUR = lrc.FitSettings(max_lre_prompts=4)
 
@@ -222,7 +223,7 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
     )  # fmt: skip
     zero_shot = lrc.subject_activations(word_model, [p.without_examples() for p in prompts], layer=0)
     names = [prompt.object for prompt in prompts]
-    parts = []
+    parts, leads = [], []
     for layer, aggregation in ((1, "mean"), (2, "first_token")):
         known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
         lre = lrc.LinearRelationalEmbedding.fit(
@@ -232,6 +233,7 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
         acts = lrc.passes.object_activations(word_model, prompts, layer=layer, object_aggregation=aggregation)
         fit = DualFit.of(lre, background[0])
         parts.append(fit.concepts(acts, names, zero_shot, noise=10.0, write_noise=0.1))
+        leads.append(fit.left_out_lead(acts, names, zero_shot, noise=10.0))
     expected = joined_with_means(
         parts,
         zero_shot,
@@ -240,8 +242,10 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
         write_acts=lrc.subject_activations(word_model, prompts, layer=0),
         share=MeansShare(),
         method="lrc-map-combined",
+        weights=weights_by_lead(leads),
     )
     assert_same(made, expected)
+    assert made.settings["weights"] == pytest.approx(weights_by_lead(leads), abs=1e-3)
     assert {direction.method for direction in made.values()} == {"lrc-map-combined"}
     assert {direction.write_rule for direction in made.values()} == {"given"}
     other = lrc.fit_concepts(

@@ -9,9 +9,10 @@ from spoken import spoken_relations
 
 import lrc_tl as lrc
 from lrc_tl.methods import lre_grids
-from lrc_tl.methods.fitting import fit_methods, training_activations
+from lrc_tl.methods.fitting import fit_methods
 from lrc_tl.methods.lre_grids import lre_prompts
 from lrc_tl.methods.method import METHODS, MethodVariant
+from lrc_tl.methods.training_activations import training_activations
 
 PLACE = {"subject_layer": 0, "object_layer": -2}
 FOUR = lrc.FitSettings(max_lre_prompts=4)
