@@ -146,6 +146,7 @@ def edited_logits(
             yield from runs.of_batch(batch, len(prefix), cache)
     for batch in _batches(model, sequences, runs.sequence_of, alone, 0, max_tokens):
         yield from runs.of_batch(batch, 0, None)
+    yield from runs.going_on()
     again = list(runs.again)
     if not again:
         return
@@ -216,6 +217,8 @@ class _Runs:
         self._check = LogitsCheck(model)
         self.again: dict[int, Sequence[int]] = {}
         """Rows that go on but have to be run as a whole, with their token ids."""
+        self._waiting: dict[int, list[_Waiting]] = defaultdict(list)
+        """By how many token ids they have."""
 
     def of_batch(self, batch: list[int], skipped: int, cache: PrefixCache | None) -> Iterator[tuple[int, Tensor]]:
         """The logits of these rows, and of what follows them; `cache` holds their first `skipped` tokens."""
@@ -246,28 +249,71 @@ class _Runs:
             yield row, logits[place, : len(sequences[place].wanted)]
         del logits
         if self._follow is not None:
-            yield from self._going_on(batch, growing, self._follow)
+            self._put_aside(batch, growing)
+        if self.is_full:
+            yield from self.going_on()
 
-    def _going_on(
-        self, batch: list[int], cache: GrowingCache | None, follow: Follow
-    ) -> Iterator[tuple[int, Tensor]]:
-        """The logits behind one more token, and another, of those rows of a batch that go on."""
+    def _put_aside(self, rows: Sequence[int], cache: GrowingCache | None) -> None:
+        """Keep what is needed of those of the rows that go on."""
+        assert self._follow is not None
         by_length: dict[int, dict[int, Sequence[int]]] = defaultdict(dict)
-        for place, row in enumerate(batch):
-            if (ids := follow(row)) is not None:
+        for place, row in enumerate(rows):
+            if (ids := self._follow(row)) is not None:
                 by_length[len(ids)][place] = ids
         for length, ids_at in by_length.items():
-            rows = [batch[place] for place in ids_at]
+            going = [rows[place] for place in ids_at]
             part = None if cache is None else cache.of_rows(list(ids_at), length - 1)
             if part is None:
-                self.again |= dict(zip(rows, ids_at.values(), strict=True))
-                continue
-            last = torch.tensor([[ids[-1]] for ids in ids_at.values()], device=self._model.cfg.device)
-            logits = hooked_pass(self._model, last, fwd_hooks=[], **part.arguments(1))
-            self._check.require(logits, list(ids_at.values()), self._shifts[rows])
-            yield from zip(rows, logits, strict=True)
-            del logits
-            yield from self._going_on(rows, part, follow)
+                self.again |= dict(zip(going, ids_at.values(), strict=True))
+            else:
+                self._waiting[length].append(_Waiting(rows=going, ids=list(ids_at.values()), cache=part))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many rows wait as one pass takes, or as memory may be used for."""
+        n_rows = sum(len(part.rows) for parts in self._waiting.values() for part in parts)
+        return n_rows >= self._most_rows or not is_small(self._model, n_rows, max(self._waiting, default=0))
+
+    @property
+    def _most_rows(self) -> int:
+        return max(1, MAX_LOGITS // int(self._model.cfg.d_vocab))
+
+    def going_on(self) -> Iterator[tuple[int, Tensor]]:
+        """The logits behind one more token, and another, of the rows that wait, until none goes on."""
+        while self._waiting:
+            for part in _joined(self._waiting.pop(min(self._waiting)), self._most_rows):
+                last = torch.tensor([[ids[-1]] for ids in part.ids], device=self._model.cfg.device)
+                logits = hooked_pass(self._model, last, fwd_hooks=[], **part.cache.arguments(1))
+                self._check.require(logits, part.ids, self._shifts[part.rows])
+                yield from zip(part.rows, logits, strict=True)
+                del logits
+                self._put_aside(part.rows, part.cache)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Waiting:
+    """Rows that go on by one token, the last of their `ids`; the cache holds the others."""
+
+    rows: list[int]
+    ids: list[Sequence[int]]
+    cache: GrowingCache
+
+
+def _joined(parts: Sequence[_Waiting], most: int) -> Iterator[_Waiting]:
+    """The parts in larger ones of at most so many rows, as far as their caches can be joined."""
+    together: list[_Waiting] = []
+    for part in [*parts, None]:
+        n_rows = sum(len(one.rows) for one in together)
+        if together and (part is None or n_rows + len(part.rows) > most):
+            cache = together[0].cache.joined([one.cache for one in together[1:]])
+            if cache is None:
+                yield from together
+            else:
+                rows = [row for one in together for row in one.rows]
+                yield _Waiting(rows=rows, ids=[ids for one in together for ids in one.ids], cache=cache)
+            together = []
+        if part is not None:
+            together.append(part)
 
 
 class _BatchEdit:

@@ -24,6 +24,9 @@ class GrowingCache(Protocol):
     def of_rows(self, rows: Sequence[int], length: int) -> "GrowingCache | None":
         """What is kept of these rows' first `length` tokens, in memory of its own; None where it cannot be cut."""
 
+    def joined(self, others: Sequence["GrowingCache"]) -> "GrowingCache | None":
+        """The rows of this cache and of others with as many tokens, in order; None where they cannot be joined."""
+
 
 def is_small(model: HookedModel, n_rows: int, length: int) -> bool:
     """Whether keys and values of so many rows of so many tokens may be kept."""
@@ -62,6 +65,19 @@ class GrowingHookedCache:
         mask = cut(self._cache.previous_attention_mask)
         return GrowingHookedCache(replace(self._cache, entries=entries, previous_attention_mask=mask))
 
+    def joined(self, others: Sequence[GrowingCache]) -> "GrowingHookedCache | None":
+        caches = [self._cache, *(other._cache for other in others if isinstance(other, GrowingHookedCache))]
+        entries = [
+            replace(
+                layer[0],
+                past_keys=torch.cat([entry.past_keys for entry in layer]),
+                past_values=torch.cat([entry.past_values for entry in layer]),
+            )
+            for layer in zip(*(cache.entries for cache in caches), strict=True)
+        ]
+        mask = torch.cat([cache.previous_attention_mask for cache in caches])
+        return GrowingHookedCache(replace(self._cache, entries=entries, previous_attention_mask=mask))
+
 
 class GrowingHuggingFaceCache:
     """A cache of the library that a Bridge wraps, never cut: how that is asked for differs by version."""
@@ -78,3 +94,6 @@ class GrowingHuggingFaceCache:
         cache = deepcopy(self._cache)
         cache.batch_select_indices(torch.tensor(list(rows)))
         return GrowingHuggingFaceCache(cache)
+
+    def joined(self, others: Sequence[GrowingCache]) -> None:
+        return None

@@ -5,6 +5,7 @@ import torch
 from tiny_models import D_MODEL
 
 from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits
+from lrc_tl.models.hooked_model import is_bridge
 
 SEQUENCES = [
     EditedSequence(ids=(1, 7, 9, 11, 13), edited_position=2, wanted=(2, 4)),
@@ -95,42 +96,58 @@ def test_a_row_may_go_on_from_a_beginning_of_what_was_run(word_model):
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[expected.dtype])
 
 
-def test_only_the_new_token_of_a_row_that_goes_on_is_run(word_model, monkeypatch):
-    widths = []
+@pytest.fixture
+def widths(word_model, monkeypatch):
+    """Rows and tokens of each pass."""
+    shapes = []
     call = type(word_model).forward
 
     def counted(self, ids, *args, **options):
-        widths.append(tuple(ids.shape))
+        shapes.append(tuple(ids.shape))
         return call(self, ids, *args, **options)
 
     monkeypatch.setattr(type(word_model), "forward", counted)
-    more = {row: iter([[*SEQUENCES[0].ids, 5], None] if row < 4 else [None]) for row in range(10)}
-    numbers = torch.zeros(10, dtype=torch.long)
+    return shapes
+
+
+@pytest.mark.parametrize("max_tokens", [9, 4096])
+def test_only_the_new_token_of_rows_that_go_on_is_run_for_all_batches_together(
+    word_model, widths, monkeypatch, max_tokens
+):
     monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", 18)
-    list(
-        edited_logits(
-            word_model,
-            SEQUENCES,
-            numbers,
-            torch.zeros(10, D_MODEL),
-            layers=[0],
-            follow=lambda row: next(more[row]),
-        )
-    )
-    assert widths == [(1, 2), (10, 3), (4, 1)]
+    more = {row: iter([[*SEQUENCES[0].ids, 5], None] if row % 2 else [None]) for row in range(10)}
+    numbers = torch.zeros(10, dtype=torch.long)
+    passes = edited_logits(
+        word_model, SEQUENCES, numbers, torch.zeros(10, D_MODEL), layers=[0], max_tokens=max_tokens,
+        follow=lambda row: next(more[row]),
+    )  # fmt: skip
+    assert sorted(row for row, _ in passes) == sorted([*range(10), 1, 3, 5, 7, 9])
+    batches = [(3, 3), (3, 3), (3, 3), (1, 3)] if max_tokens == 9 else [(10, 3)]
+    # Caches of another library are not joined.
+    alone = is_bridge(word_model) and max_tokens == 9
+    assert widths == [(1, 2), *batches, *([(1, 1), (2, 1), (1, 1), (1, 1)] if alone else [(5, 1)])]
+
+
+def test_what_waits_is_run_before_it_takes_too_much_memory(word_model, widths, monkeypatch):
+    monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", 18)
+    cfg = word_model.cfg
+    of_a_token = 2 * (cfg.n_key_value_heads or cfg.n_heads) * cfg.d_head * cfg.n_layers * cfg.dtype.itemsize
+    monkeypatch.setattr("lrc_tl.passes.growing_cache._MOST_BYTES", 16 * of_a_token)  # 3 rows of 5 tokens
+    more = {row: iter([[*SEQUENCES[0].ids, 5], None]) for row in range(10)}
+    numbers = torch.zeros(10, dtype=torch.long)
+    passes = edited_logits(
+        word_model, SEQUENCES, numbers, torch.zeros(10, D_MODEL), layers=[0], max_tokens=9,
+        follow=lambda row: next(more[row]),
+    )  # fmt: skip
+    assert len(list(passes)) == 20
+    assert widths == [(1, 2), (3, 3), (3, 1), (3, 3), (3, 1), (3, 3), (3, 1), (1, 3), (1, 1)]
 
 
 @pytest.mark.parametrize(("least", "expected"), [(18, [(1, 2), (10, 3)]), (19, [(10, 5)])])
-def test_only_what_lies_behind_a_prefix_that_is_worth_sharing_is_run(word_model, least, expected, monkeypatch):
+def test_only_what_lies_behind_a_prefix_that_is_worth_sharing_is_run(
+    word_model, widths, least, expected, monkeypatch
+):
     monkeypatch.setattr("lrc_tl.evaluation.edited_passes._LEAST_SPARED", least)
-    widths = []
-    call = type(word_model).forward
-
-    def counted(self, ids, *args, **options):
-        widths.append(tuple(ids.shape))
-        return call(self, ids, *args, **options)
-
-    monkeypatch.setattr(type(word_model), "forward", counted)
     numbers = torch.zeros(10, dtype=torch.long)
     list(edited_logits(word_model, SEQUENCES, numbers, torch.zeros(10, D_MODEL), layers=[0]))
     assert widths == expected
