@@ -32,7 +32,7 @@ from lrc_tl.passes.batches import (
 from lrc_tl.passes.finite import LogitsCheck
 from lrc_tl.passes.growing_cache import GrowingCache, is_small
 from lrc_tl.passes.padding import whole_rows
-from lrc_tl.passes.prefix_cache import PrefixCache, growing_cache, prefix_cache
+from lrc_tl.passes.prefix_cache import PrefixCache, growing_cache, keeps_own_cache, prefix_cache
 from lrc_tl.relations.prompts import TokenizedPrompt
 from lrc_tl.steering.operations import Unit, shift_along
 
@@ -227,9 +227,7 @@ class _Runs:
         following = [sequence.ids[skipped:] for sequence in sequences]
         ids = right_padded(model, following)
         n_rows, width = ids.shape
-        growing = None
-        if self._follow is not None and is_small(model, n_rows, skipped + width):
-            growing = growing_cache(model, n_rows=n_rows) if cache is None else cache.growing(n_rows=n_rows)
+        growing = self._growing(cache, n_rows=n_rows, length=skipped + width)
         if growing is not None:
             arguments = growing.arguments(width)
         elif cache is not None:
@@ -253,6 +251,15 @@ class _Runs:
         if self.is_full:
             yield from self.going_on()
 
+    def _growing(self, cache: PrefixCache | None, *, n_rows: int, length: int) -> GrowingCache | None:
+        """A cache for rows some of which may go on; None where that is not asked, or cannot be kept."""
+        model = self._model
+        if self._follow is None or (cache is None and not keeps_own_cache(model)):
+            return None
+        if not is_small(model, n_rows, length):
+            return None
+        return growing_cache(model, n_rows=n_rows) if cache is None else cache.growing(n_rows=n_rows)
+
     def _put_aside(self, rows: Sequence[int], cache: GrowingCache | None) -> None:
         """Keep what is needed of those of the rows that go on."""
         assert self._follow is not None
@@ -271,8 +278,10 @@ class _Runs:
     @property
     def is_full(self) -> bool:
         """Whether as many rows wait as one pass takes, or as memory may be used for."""
+        if not self._waiting:
+            return False
         n_rows = sum(len(part.rows) for parts in self._waiting.values() for part in parts)
-        return n_rows >= self._most_rows or not is_small(self._model, n_rows, max(self._waiting, default=0))
+        return n_rows >= self._most_rows or not is_small(self._model, n_rows, max(self._waiting))
 
     @property
     def _most_rows(self) -> int:

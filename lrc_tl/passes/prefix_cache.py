@@ -51,7 +51,7 @@ def prefix_cache(model: HookedModel, prefix: Int[Tensor, "1 pos"], *, stop_at_la
     """
     if prefix.shape[1] == 0 or is_steered(model):
         return None
-    if _keeps_own_cache(model):
+    if keeps_own_cache(model):
         return _HookedCache(model, prefix, stop_at_layer)
     if is_hooked_transformer(model):
         return None
@@ -65,7 +65,7 @@ def prefix_caches(
     caches: list[PrefixCache | None] = [None] * len(prefixes)
     if is_steered(model):
         return caches
-    if not _keeps_own_cache(model):
+    if not keeps_own_cache(model):
         rows = [torch.tensor([list(prefix)], dtype=torch.long, device=model.cfg.device) for prefix in prefixes]
         return [prefix_cache(model, row, stop_at_layer=stop_at_layer) for row in rows]
     filled = [number for number, prefix in enumerate(prefixes) if prefix]
@@ -80,7 +80,7 @@ def prefix_caches(
 
 def growing_cache(model: HookedModel, *, n_rows: int) -> GrowingCache | None:
     """An empty cache of so many rows; None where only a HookedTransformer's own would do, or a steering is on."""
-    if is_steered(model) or not _keeps_own_cache(model):
+    if is_steered(model) or not keeps_own_cache(model):
         return None
     return GrowingHookedCache.empty(model, n_rows)
 
@@ -122,7 +122,8 @@ def _tells_of_its_cache(model: HookedModel, wrapped: Any) -> bool:
     return bool(cache.layers) and int(cache.get_seq_length()) == 2
 
 
-def _keeps_own_cache(model: HookedModel) -> bool:
+def keeps_own_cache(model: HookedModel) -> bool:
+    """Whether the model takes TransformerLens's own cache."""
     # Its cache has one entry a key-value head, which fails for keys that are spread over all heads.
     return is_hooked_transformer(model) and not model.cfg.ungroup_grouped_query_attention
 
