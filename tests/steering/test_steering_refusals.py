@@ -227,3 +227,11 @@ def test_a_range_that_is_empty_for_one_row_alone_is_refused_with_the_row(model):
             ValueError, match=r"no position of row 1: it goes from 3 to before 3; give another range"
         ):
             generate(model, WORDS, n_new=1)
+
+
+def test_an_attention_mask_of_another_shape_is_refused_with_the_right_one(model):
+    said = r"attention mask has shape \(1, 3\), but 0 cached and 5 new tokens in 1 rows need \(1, 5\); without it"
+    if "Hooked" in type(model).__name__:  # which looks first
+        said = r"Attention mask shape torch.Size\(\[1, 3\]\) does not match"
+    with adding().on(model), pytest.raises((ValueError, AssertionError), match=said):
+        model(TOKENS, attention_mask=torch.ones(1, 3, dtype=torch.long))
