@@ -207,3 +207,16 @@ def test_a_metric_that_was_not_measured_is_refused_with_those_that_were(result):
     of_kl = result.rows[result.rows["metric"] == "edit_share"]
     with pytest.raises(ValueError, match="the sweep has no accuracy; it has no metric of single facts"):
         rows_of_metric(of_kl, "accuracy", "plain")
+
+
+def test_a_noise_that_each_unit_chose_for_itself_has_its_row(result):
+    records = [SweepRecord.from_dict(record) for record in result.outcomes.records]
+    chosen = [
+        replace(record, cells=(replace(record.cells[0], chosen_noise=0.1 * number), *record.cells[1:]))
+        for number, record in enumerate(records, start=1)
+    ]
+    with_noise = SweepResult.of(chosen, settings=SETTINGS, model={"name": "made-up"})
+    rows = with_noise.rows[with_noise.rows["metric"] == "chosen_noise"]
+    assert rows["value"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert rows["noise"].isna().all()
+    assert with_noise.best().equals(result.best())

@@ -1,8 +1,10 @@
 """A report says what was run and what came out, in one file that fetches nothing."""
 
 import html
+import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -216,3 +218,15 @@ def test_rows_without_accuracy_have_a_report_by_what_they_have(metrics):
     label = metric_of(metrics[0]).label
     assert f"a {label} of " in headline(source)
     assert f"Settings: {label}, mean over relations" in report_html(source)
+
+
+def test_the_report_of_built_in_relations_repeats_them_by_name(swept, tmp_path, capsys):
+    folder = shutil.copytree(swept.folder, tmp_path / "sweep")
+    head = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    head["asked"]["built_in"] = True
+    (folder / "sweep.json").write_text(json.dumps(head), encoding="utf-8")
+    assert main(["report", str(folder)]) == 0
+    (command,) = re.findall("<pre>(lrc-tl sweep .*?)</pre>", (folder / "report.html").read_text(encoding="utf-8"))
+    words = shlex.split(html.unescape(command))
+    assert "--relations" not in words
+    assert words[words.index("--only") + 1] == ",".join(sorted(swept.relations))
