@@ -121,8 +121,8 @@ def outcomes_of(facts: Facts, concepts: lrc.ConceptSet) -> Outcome:
     return {reading: tuple(place == 1 for place in of.places) for reading, of in by_reading}
 
 
-Values = dict[str, dict[tuple[str, str], list[bool]]]
-"""By group and relation, by subject and object: outcomes over seeds."""
+Values = dict[str, dict[tuple[str, str], dict[int, bool]]]
+"""By group and relation, by subject and object: the outcome of each seed."""
 
 
 def by_relation(measured: list[dict[str, Any]], method: str, reading: str, group: str | None = None) -> Values:
@@ -134,13 +134,15 @@ def by_relation(measured: list[dict[str, Any]], method: str, reading: str, group
             continue
         facts = values.setdefault(f"{unit['group']}: {unit['relation']}", {})
         for fact, right in zip(unit["facts"], outcomes[reading], strict=True):
-            facts.setdefault(fact, []).append(right)
+            facts.setdefault(fact, {})[unit["seed"]] = right
     return values
 
 
 def accuracy(values: Values) -> float:
     """Mean over relations, each with its facts of all seeds."""
-    return mean(mean(float(right) for fact in facts.values() for right in fact) for facts in values.values())
+    return mean(
+        mean(float(right) for fact in facts.values() for right in fact.values()) for facts in values.values()
+    )
 
 
 def best_reading(measured: list[dict[str, Any]], method: str) -> str:
@@ -149,16 +151,13 @@ def best_reading(measured: list[dict[str, Any]], method: str) -> str:
 
 
 def compared(measured: list[dict[str, Any]], first: str, second: str, group: str | None) -> dict[str, Any]:
-    """The first less the second, each at its best reading, on the facts that both have."""
+    """The first less the second, each at its best reading, on the facts and seeds that both have."""
     a, b = (by_relation(measured, method, best_reading(measured, method), group) for method in (first, second))
-    differences = [
-        [
-            [float(x) - float(y) for x, y in zip(a[relation][fact], b[relation][fact], strict=True)]
-            for fact in a[relation]
-        ]
-        for relation in a
-        if relation in b
-    ]
+    differences = []
+    for relation in (relation for relation in a if relation in b):
+        pairs = [(first_of, b[relation].get(fact, {})) for fact, first_of in a[relation].items()]
+        of_facts = [[float(x[seed]) - float(y[seed]) for seed in x if seed in y] for x, y in pairs]
+        differences.append([of_seeds for of_seeds in of_facts if of_seeds])
     means = [mean(value for fact in relation for value in fact) for relation in differences]
     return {
         "first": first,
@@ -175,6 +174,7 @@ def compared(measured: list[dict[str, Any]], first: str, second: str, group: str
 def summary(measured: list[dict[str, Any]]) -> dict[str, Any]:
     """What the tables show."""
     methods = [name for name in measured[0]["outcomes"] if any(unit["outcomes"][name] for unit in measured)]
+    seeds = sorted({unit["seed"] for unit in measured})
     table = []
     for method in methods:
         best = best_reading(measured, method)
@@ -188,13 +188,17 @@ def summary(measured: list[dict[str, Any]]) -> dict[str, Any]:
                 "builtin": accuracy(by_relation(measured, method, best, "builtin")),
                 "shared": accuracy(by_relation(measured, method, best, "shared")),
                 "n_relations": len(values),
+                "by_seed": [
+                    accuracy(by_relation([unit for unit in measured if unit["seed"] == seed], method, best))
+                    for seed in seeds
+                ],
             }
         )
     groups = (None, "builtin", "shared")
     others = [method for method in methods if method != NEW]
     return {
         "relations": sorted({f"{unit['group']}: {unit['relation']}" for unit in measured}),
-        "seeds": sorted({unit["seed"] for unit in measured}),
+        "seeds": seeds,
         "n_prompts": sum(len(unit["facts"]) for unit in measured),
         "table": table,
         "compared": [compared(measured, NEW, other, group) for other in others for group in groups],
@@ -236,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=Path, required=True)
     parser.add_argument("--model", default="packaged:gemma-3-270m")
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default all that are there")
     given = parser.parse_args()
     short = given.model.removeprefix("packaged:")
     parts, started = given.parts / short, time.perf_counter()
@@ -243,6 +248,8 @@ def main() -> None:
     statistics = statistics_of(parts)
     measured = []
     for path, record in stored(parts):
+        if given.seeds and record["seed"] not in given.seeds:
+            continue
         test = torch.load(path.with_suffix(".test.pt"), weights_only=False)
         facts = test_facts(record, test, statistics)
         if facts is None:
@@ -267,7 +274,8 @@ def main() -> None:
         kind="verdict_accuracy",
         results=results,
         settings={
-            "command": f"python benchmarks/verdict/accuracy.py --model {given.model}",
+            "command": f"python benchmarks/verdict/accuracy.py --model {given.model}"
+            + (f" --seeds {' '.join(map(str, given.seeds))}" if given.seeds else ""),
             "split_seed": SPLIT_SEED,
             "layers": list(map(list, LAYERS[short])),
         },

@@ -88,22 +88,23 @@ class SweepCosts:
         n_validation = len(validation.facts) if validation else 0
         n_templates = max(1, len(unit.relation.zero_shot_templates or unit.relation.templates))
         asked = (n_test + n_validation) * n_templates  # to find what is known
-        read = n_train + n_test + n_validation
         edits = self._edits(test, settings.max_edits)
         validation_edits = self._edits(validation, settings.validation_edits) if validation else 0
-        self.texts += asked + read
-        self.texts_cell_by_cell += len(unit.cells) * (asked + read)
+        # The passes that find what is known read it too; zero-shot training prompts are only read.
+        self.texts += asked + n_train
+        self.texts_cell_by_cell += len(unit.cells) * (asked + n_train)
         lengths = self._lengths(unit.relation, settings.shots[0])
         reading = asked * self._pass(lengths.zero_shot + lengths.object, lengths.object)
-        reading += read * self._pass(lengths.zero_shot, 0)
+        reading += n_train * self._pass(lengths.zero_shot, 0)
         fitting = editing = 0
         for shots in {cell.shots for cell in unit.cells}:
             cells = [cell for cell in unit.cells if cell.shots == shots]
             lengths = self._lengths(unit.relation, shots)
-            self.texts += 2 * n_train
-            self.texts_cell_by_cell += 2 * n_train * len(cells)
+            dual = [cell for cell in cells if METHODS[cell.method].is_dual]  # these read prompts without examples
+            self.texts += n_train * (1 + bool(dual))
+            self.texts_cell_by_cell += n_train * (len(cells) + len(dual))
             reading += n_train * self._pass(lengths.few_shot + lengths.object, lengths.object)
-            reading += n_train * self._pass(lengths.few_shot, 0)
+            reading += n_train * self._pass(lengths.zero_shot, 0) * bool(dual)
             fitting += self._fits(cells, n_train, lengths)
             # Edits share what lies before the subject and the unedited run; their texts are the same either way.
             edited = self._edited_texts(edits, validation_edits)
@@ -184,9 +185,9 @@ class SweepCosts:
         return None if sketch is None or exact_is_cheaper(self.d_model, pairs, sketch) else sketch
 
     def _edited_pass(self, lengths: _Lengths) -> int:
-        """Of an edited text: with its old object, its new one, and said by the model where that is asked for."""
-        n_texts = 3 if "hard_causality" in self.settings.metrics else 2
-        return n_texts * self._pass(lengths.zero_shot + lengths.object, lengths.object)
+        """Of an edited text with its old and its new object, and of what is said behind that where it is asked."""
+        behind = self._pass(1, 1) if "hard_causality" in self.settings.metrics else 0
+        return 2 * self._pass(lengths.zero_shot + lengths.object, lengths.object) + behind
 
     def _pass(self, n_tokens: int, n_logits: int) -> int:
         return self.sizes.pass_operations(n_tokens=n_tokens, n_logits=n_logits)

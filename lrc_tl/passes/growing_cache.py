@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.numerics.precision import HOST
 
 _MOST_BYTES = 2**29
 """Keys and values that are kept of a batch; rows of a larger one are run again."""
@@ -92,7 +93,7 @@ class GrowingHuggingFaceCache:
         if int(self._cache.get_seq_length()) != length:
             return None
         cache = deepcopy(self._cache)
-        cache.batch_select_indices(torch.tensor(list(rows)))
+        cache.batch_select_indices(torch.tensor(list(rows), device=HOST))
         return GrowingHuggingFaceCache(cache)
 
     def joined(self, others: Sequence[GrowingCache]) -> None:

@@ -54,7 +54,7 @@ def model(request, monkeypatch):
             prompt=prompt, text_ids=tuple(ids[:6]), object_ids=tuple(ids[6 : 7 + row]), subject_position=row + 1
         )
 
-    for module in ("lre.layer_grid", "passes.activations"):
+    for module in ("lre.layer_grid", "passes.residuals"):
         monkeypatch.setattr(f"lrc_tl.{module}.tokenize_prompt", tokenize)
     return request.getfixturevalue(request.param)
 

@@ -36,7 +36,7 @@ def model(monkeypatch):
             subject_position=row % 4,
         )
 
-    for module in ("lre.layer_grid", "passes.activations"):
+    for module in ("lre.layer_grid", "passes.residuals"):
         monkeypatch.setattr(f"lrc_tl.{module}.tokenize_prompt", tokenize)
     return bridge.eval().requires_grad_(False)
 

@@ -1,0 +1,146 @@
+"""How much each dual of `lrc-map-combined` should count, on training facts that nothing was made from.
+
+    .venv/bin/python benchmarks/verdict/weights.py --parts PARTS [--model packaged:smollm2-135m] [--seeds 0]
+
+Four folds of each relation's training half, as in `search.py`. A minute for a model and seed. Writes
+`benchmarks/results/verdict_weights_<model>.json` and prints its table.
+"""
+
+import argparse
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+import torch
+from accuracy import READINGS, outcomes_of
+from collect import LAYERS, SPLIT_SEED
+from facts import FOLDS, Facts, Place, fold_facts, statistics_of, stored
+
+import lrc_tl as lrc
+from lrc_tl.lre.dual import DualFit
+from lrc_tl.lre.dual_means import MeansShare, joined_with_means, weights_by_lead
+from lrc_tl.methods.method import METHODS
+from lrc_tl.storage.json_results import write_result
+
+RESULTS = Path(__file__).parents[1] / "results"
+METHOD = METHODS["lrc-map-combined"]
+POWERS = (1, 2, 4)
+
+
+class Duals:
+    """The duals at several places, made from the same facts."""
+
+    def __init__(self, facts: Facts, places: Sequence[Place]) -> None:
+        assert METHOD.noise is not None
+        self._facts = facts
+        fits = {place: DualFit.of(facts.lres[place], facts.prior) for place in places}
+        self._sets: Mapping[Place, lrc.ConceptSet] = {
+            place: fit.concepts(
+                facts.objects[place],
+                facts.labels,
+                facts.zero_shot,
+                noise=METHOD.noise,
+                write_noise=METHOD.write_noise,
+            )
+            for place, fit in fits.items()
+        }
+        self.leads = {
+            place: fit.left_out_lead(facts.objects[place], facts.labels, facts.zero_shot, noise=METHOD.noise)
+            for place, fit in fits.items()
+        }
+        self.accuracies = {
+            place: fit.choose_noise(
+                facts.objects[place], facts.labels, facts.zero_shot, noises=[METHOD.noise]
+            ).accuracies[METHOD.noise]
+            for place, fit in fits.items()
+        }
+
+    def joined(self, weights: Mapping[Place, float]) -> lrc.ConceptSet:
+        """The method with these weights."""
+        return joined_with_means(
+            [self._sets[place] for place in weights],
+            self._facts.zero_shot,
+            self._facts.labels,
+            self._facts.prior,
+            share=MeansShare(),
+            method=METHOD.name,
+            weights=list(weights.values()),
+        )
+
+
+def ways(facts: Facts, short: str) -> Iterator[tuple[str, lrc.ConceptSet]]:
+    """Every way to weigh, by name."""
+    _, (half_way, given, last) = LAYERS[short]
+    two: list[Place] = [(given, "mean"), (last, "first_token")]
+    three: list[Place] = [(half_way, "mean"), *two]
+    duals = Duals(facts, three)
+    for place in three:
+        yield f"the dual of {place[0]} alone", duals.joined({place: 1.0})
+    for name, places in (("two", two), ("three", three)):
+        yield f"{name} alike", duals.joined(dict.fromkeys(places, 1.0))
+        for power in POWERS:
+            leads = [duals.leads[place] for place in places]
+            powered = [None if lead is None else max(lead, 0.0) ** power for lead in leads]
+            by_lead = dict(zip(places, weights_by_lead(powered), strict=True))
+            yield f"{name} by lead to the power of {power}", duals.joined(by_lead)
+            by_accuracy = {place: duals.accuracies[place] ** power for place in places}
+            if not sum(by_accuracy.values()):
+                by_accuracy = dict.fromkeys(places, 1.0)
+            yield f"{name} by accuracy to the power of {power}", duals.joined(by_accuracy)
+
+
+def main() -> None:
+    """Judge, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=Path, required=True)
+    parser.add_argument("--model", default="packaged:gemma-3-270m")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    given = parser.parse_args()
+    short = given.model.removeprefix("packaged:")
+    parts, started = given.parts / short, time.perf_counter()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    torch.set_grad_enabled(False)
+    statistics = statistics_of(parts)
+    rights: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for _, record in stored(parts):
+        if record["seed"] not in given.seeds:
+            continue
+        relation = f"{record['group']}: {record['relation']}"
+        for number in range(FOLDS):
+            facts = fold_facts(record, statistics, number)
+            if facts is None:
+                continue
+            for name, concepts in ways(facts, short):
+                for reading, right in outcomes_of(facts, concepts).items():
+                    rights[name][reading][relation] += map(float, right)
+    table = [
+        {"way": name, **{reading: mean(mean(right) for right in of[reading].values()) for reading in READINGS}}
+        for name, of in rights.items()
+    ]
+    print(f"| way | {' | '.join(READINGS)} |\n|---|---|---|---|")
+    for row in table:
+        print(f"| {row['way']} | {' | '.join(f'{row[reading]:.3f}' for reading in READINGS)} |")
+    relations = next(iter(rights.values()))[READINGS[0]]
+    write_result(
+        RESULTS / f"verdict_weights_{short}.json",
+        kind="verdict_weights",
+        results={"relations": sorted(relations), "n_facts": sum(map(len, relations.values())), "table": table},
+        settings={
+            "command": f"python benchmarks/verdict/weights.py --model {given.model} --seeds "
+            f"{' '.join(map(str, given.seeds))}",
+            "split_seed": SPLIT_SEED,
+            "folds": FOLDS,
+            "layers": list(map(list, LAYERS[short])),
+        },
+        model=statistics.fingerprint.to_dict(),
+        seconds=time.perf_counter() - started,
+    )
+
+
+if __name__ == "__main__":
+    main()
