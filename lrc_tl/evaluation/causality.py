@@ -199,6 +199,8 @@ def causality_curves(
     """
     edits = as_tuple(edits, "edits", Edit)
     layers, betas = given_layers(layers), given_betas(betas)
+    if not differences:
+        raise ValueError("differences are empty; give those of at least one method")
     for rows in differences.values():
         if not edits or len(edits) != len(rows):
             raise ValueError(f"{len(edits)} edits and {len(rows)} differences were given; give one for each edit")

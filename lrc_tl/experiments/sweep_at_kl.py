@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from lrc_tl.arguments.near_names import did_you_mean
 from lrc_tl.arguments.numbers_checked import numbers_checked
+from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.experiments.at_kl import AtKl, value_at_kl
 from lrc_tl.experiments.sweep_cells import CELL_COLUMNS
 from lrc_tl.experiments.sweep_choice import matching, plain_values
@@ -84,7 +86,11 @@ def steering_at_kl(
             f"the sweep has no {', '.join(missing)}; run it with the metrics {SOFT!r}, {HARD!r} and {KL!r}, "
             "validation_edits above 0 and n_side_effects above 0"
         )
-    names = list(rows["method"].unique()) if methods is None else list(methods)
+    known = [str(name) for name in rows["method"].unique()]
+    names = known if methods is None else list(as_tuple(methods, "methods", str))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"the sweep has no method {name!r}; {did_you_mean(name, known, otherwise='it has')}")
     return tuple(_of_method(rows[rows["method"] == name], outcomes, name, nats) for name in names)
 
 
@@ -96,7 +102,13 @@ def _of_method(rows: pd.DataFrame, outcomes: Outcomes, name: str, nats: float) -
     if not chosen:
         raise ValueError(f"{name}: there is no curve of validation edits to choose by")
     on_validation, cell, place, betas = max(chosen, key=lambda candidate: candidate[0].value)
-    ((_, _, _, hard, kls),) = _curves(matching(rows, {**cell, "place": place}), HARD, KL)
+    on_tests = list(_curves(matching(rows, {**cell, "place": place}), HARD, KL))
+    if not on_tests:
+        raise ValueError(
+            f"{name}: validation edits choose a cell (place {place!r}) without {HARD} and {KL} of test edits; run "
+            "the sweep with more facts, so that test edits can be made"
+        )
+    ((_, _, _, hard, kls),) = on_tests
     on_test = value_at_kl(hard, kls, at=nats)
     hard_outcomes, soft_outcomes = (
         _mixed(outcomes, cell, place, betas, on_test, metric) for metric in (HARD, SOFT)

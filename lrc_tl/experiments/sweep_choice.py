@@ -137,7 +137,7 @@ def rows_of_metric(rows: pd.DataFrame, metric: str, reading: str) -> pd.DataFram
     of_metric = _of_metric(rows, metric, reading)
     if of_metric.empty:
         known = [name for name in WITH_OUTCOMES if (rows["metric"] == name).any()]
-        raise ValueError(f"the sweep has no {metric}; it has {', '.join(known)}")
+        raise ValueError(f"the sweep has no {metric}; it has {', '.join(known) or 'no metric of single facts'}")
     return of_metric
 
 

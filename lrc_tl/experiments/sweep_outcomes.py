@@ -157,14 +157,16 @@ def head_of(folder: Path) -> dict[str, Any]:
     path = folder / HEAD
     try:
         head = json.loads(path.read_bytes())
-        settings, model = head["settings"], head["model"]
-        if not isinstance(settings, dict) or not isinstance(model, dict):
-            raise ValueError("its settings or model are none")
+        named = [
+            name for name in ("settings", "model") if isinstance(head, dict) and isinstance(head.get(name), dict)
+        ]
+        if len(named) < 2:
+            raise ValueError("it does not hold settings and model")
     except FileNotFoundError as error:
         raise ResumeError(
             f"{folder} holds no sweep (there is no {HEAD}); give the folder of run_sweep's out"
         ) from error
-    except (KeyError, OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ResumeError(
             f"{path} is damaged ({error}); run the sweep again with resume to have it made anew"
         ) from error

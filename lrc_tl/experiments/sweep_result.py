@@ -177,8 +177,9 @@ class SweepResult:
             methods: names, all of the sweep by default.
 
         Raises:
-            ValueError: the sweep lacks hard causality, KL elsewhere or validation edits, or the KL of the smallest
-                beta lies above `nats`.
+            ValueError: no such method; the sweep lacks hard causality, KL elsewhere, test edits or validation
+                edits; or the KL of the smallest beta lies above `nats`.
+            TypeError: one name in place of several.
         """
         return steering_at_kl(self.rows, self.outcomes, nats=nats, methods=methods)
 

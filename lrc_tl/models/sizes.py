@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrc_tl.errors import ModelError, in_one_line
 from lrc_tl.models.hooked_model import HookedModel, hooked_transformer, is_hooked_transformer
-from lrc_tl.models.packaged import PACKAGED, gguf_folder, packaged_folder
+from lrc_tl.models.packaged import PACKAGED, gguf_folder, listed_name, packaged_folder
 
 _TOKENS_READING = 28
 """Tokens whose products take as long as reading the weights does: the rate of products times the bytes of a
@@ -116,7 +116,8 @@ def _source(model: str | Path) -> tuple[str | Path, str | None]:
             raise ModelError(f"no packaged model {str(model)!r}; there are {', '.join(PACKAGED)}")
         return packaged_folder(PACKAGED[str(model)]), PACKAGED[str(model)].listed_name
     if Path(model).suffix == ".gguf" and Path(model).is_file():
-        return gguf_folder(Path(model)), None
+        folder = gguf_folder(Path(model))
+        return folder, listed_name(folder)
     if Path(model).is_dir():
         return model, None
     listed = _listed_name(str(model))

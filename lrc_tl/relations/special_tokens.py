@@ -21,8 +21,11 @@ def token_ids(model: Tokenizing, text: str) -> list[int]:
     A text that itself begins with that token, as chat templates write it, gets no second one.
 
     Raises:
-        ValueError: the text itself begins with that token twice, or the tokenizer puts an end token after it.
+        ValueError: the model has no tokenizer, the text itself begins with that token twice, or the tokenizer puts
+            an end token after it.
     """
+    if model.tokenizer is None:
+        raise ValueError("the model has no tokenizer, so it cannot be given texts; load it with one")
     ids = _with_one_beginning(model, text)
     end, number = (getattr(model.tokenizer, name, None) for name in ("eos_token", "eos_token_id"))
     unknown = getattr(model.tokenizer, "unk_token_id", None)

@@ -120,6 +120,13 @@ def _select_slice(where: slice, chunk: Chunk) -> Tensor:
         end = torch.full_like(first, stop)
         if stop < 0:
             end = end + _prompt_lengths(chunk, "a negative position")
+        # Of ends that are counted from different sides, this depends on the prompt.
+        if bool((empty := end <= first).any()):
+            row = int(empty.nonzero()[0])
+            raise ValueError(
+                f"`where` is {where}, which holds no position of row {row}: it goes from {int(first[row])} to "
+                f"before {int(end[row])}; give another range, or one position per row"
+            )
         _require_inside(end - 1, torch.tensor([stop - 1], device=HOST), chunk)
         chosen = chosen & (chunk.index < end[:, None])
     return chosen & (chunk.index >= 0)

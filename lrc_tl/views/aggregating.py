@@ -32,7 +32,7 @@ def at_one_setting(
 
     Rows of `metrics` and of those that decide are given. The setting is that of the best cell by the first of
     `metrics`; on validation facts where these were measured. Edits (beta, place) are chosen for metrics of edits,
-    by how often the new object is said where that is known.
+    by how often the new object is said where that is known, else by causality, else by the first of these metrics.
     """
     kept: list[pd.DataFrame] = []
     # Ground of the choice -> what was chosen -> methods.
@@ -40,15 +40,16 @@ def at_one_setting(
     methods = in_order(frame["method"])
     asked = {name.removeprefix("validation_") for name in (*metrics, "hard_causality", "causality")}
     frame = frame[frame["metric"].isin({*metrics, *asked, *(f"validation_{name}" for name in asked)})]
-    axes: list[tuple[Sequence[str], str]] = [
-        (CELL, "hard_causality" if metric_of(metrics[0]).of_edits else metrics[0])
+    by_edits = ["hard_causality", "causality", *(name for name in metrics if metric_of(name).of_edits)]
+    axes: list[tuple[Sequence[str], Sequence[str]]] = [
+        (CELL, by_edits if metric_of(metrics[0]).of_edits else metrics[:1])
     ]
     if any(metric_of(name).of_edits for name in metrics):
-        axes.append((EDIT, "hard_causality"))
+        axes.append((EDIT, by_edits))
     for method in methods:
         rows = frame[frame["method"] == method]
-        for columns, metric in axes:
-            rows, chosen, ground = _at_best(rows, metric=metric, reading=reading, columns=columns, drawn=drawn)
+        for columns, by in axes:
+            rows, chosen, ground = _at_best(rows, by=by, reading=reading, columns=columns, drawn=drawn)
             for choice in chosen:
                 choices.setdefault(ground, {}).setdefault(choice, []).append(method)
         kept.append(rows)
@@ -67,10 +68,13 @@ def _of_methods(methods_by_choice: Mapping[str, list[str]], n_methods: int) -> s
 
 
 def _at_best(
-    rows: pd.DataFrame, *, metric: str, reading: str, columns: Sequence[str], drawn: Sequence[str]
+    rows: pd.DataFrame, *, by: Sequence[str], reading: str, columns: Sequence[str], drawn: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str], str]:
-    """The rows with the best cell's values of those columns that are open and not drawn, in words, and on what."""
-    metrics = [f"validation_{metric}", metric, *(["causality"] if metric == "hard_causality" else [])]
+    """The rows with the best cell's values of those columns that are open and not drawn, in words, and on what.
+
+    The best is that by the first metric of `by` that there is, on validation facts where it was measured there.
+    """
+    metrics = [f"validation_{by[0]}", *by]
     deciding = next((name for name in metrics if (rows["metric"] == name).any()), None)
     if deciding is None:
         return rows, [], ""

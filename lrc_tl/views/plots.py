@@ -10,7 +10,7 @@ from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.views.figure import Figure
 from lrc_tl.views.layer_figures import plot_layer_grid, plot_layers, plot_object_tokens, plot_ranks
 from lrc_tl.views.method_figures import has_curves, plot_curves, plot_relations, plot_trade_off, second_method
-from lrc_tl.views.tidy import in_order, rows_where, tidy_frame, varies
+from lrc_tl.views.tidy import in_order, leading_metric, tidy_frame, varies
 
 Kind: TypeAlias = Literal["grid", "layers", "ranks", "curves", "trade_off", "relations"]
 _Plot: TypeAlias = Callable[..., Figure]
@@ -59,6 +59,8 @@ def plot_sweep(
     chosen = best_kind(frame) if kind is None else kind
     if chosen not in _PLOTS:
         raise ValueError(f"kind={kind!r} is no kind of figure; there are {', '.join(get_args(Kind))}")
+    if metric is None and chosen not in ("curves", "trade_off"):
+        metric = _named(frame)
     options: dict[str, Any] = {"where": where}
     if chosen in ("layers", "ranks"):
         options |= {"metrics": None if metric is None else [metric], "reading": reading, "methods": methods}
@@ -88,10 +90,16 @@ def best_kind(frame: pd.DataFrame) -> Kind:
     return kinds[0]
 
 
+def _named(frame: pd.DataFrame) -> str | None:
+    """The metric to draw where there is no accuracy, which figures are about by default; None where there is."""
+    leading = leading_metric(frame)
+    return None if leading == "accuracy" else leading
+
+
 def drawable_kinds(frame: pd.DataFrame) -> list[Kind]:
     """The kinds of figure that tidy rows have the numbers for, the one that shows most first."""
     metrics = in_order(frame["metric"])
-    rows = frame[frame["metric"] == ("accuracy" if "accuracy" in metrics else metrics[0])]
+    rows = frame[frame["metric"] == leading_metric(frame)]
     counts = {axis: varies(rows, axis) for axis in ("subject_layer", "object_layer", "rank")}
     kinds: list[Kind] = []
     if any(
@@ -118,26 +126,29 @@ def figures_of(result: Any) -> dict[str, Figure]:
     frame = tidy_frame(result)
     kinds = drawable_kinds(frame)
     figures: dict[str, Figure] = {}
-    metrics = set(frame["metric"])
+    metrics, leading, named = set(frame["metric"]), leading_metric(frame), _named(frame)
+    rows = frame[frame["metric"] == leading]
+    lines = None if named is None else [named]
     if "grid" in kinds:
-        for metric in ("accuracy", "causality", "hard_causality"):
+        for metric in dict.fromkeys((leading, "causality", "hard_causality")):
             if metric in metrics:
                 figures[f"grid_{metric}"] = plot_layer_grid(frame, metric=metric)
     for axis in ("object_layer", "subject_layer"):
-        if varies(rows_where(frame, {"metric": "accuracy"}) if "accuracy" in metrics else frame, axis) > 1:
-            figures[f"sweep_{axis}"] = plot_layers(frame, over=axis)
+        if varies(rows, axis) > 1:
+            figures[f"sweep_{axis}"] = plot_layers(frame, over=axis, metrics=lines)
     if "sweep_object_layer" in figures and isinstance(result, ProtocolResult):
         apart = result.by_object_tokens()
         if apart.loc[apart["n_prompts"] > 0, "object"].nunique() > 1:
             figures["sweep_object_layer_by_tokens"] = plot_object_tokens(result)
     if "ranks" in kinds:
-        figures["sweep_rank"] = plot_ranks(frame)
+        figures["sweep_rank"] = plot_ranks(frame, metrics=lines)
     if "curves" in kinds:
         figures["curves"] = plot_curves(frame)
         if "hard_causality" in metrics:
             figures["curves_hard"] = plot_curves(frame, metric="hard_causality")
     if "relations" in kinds:
-        figures["relations"] = plot_relations(frame, second=second_method(in_order(frame["method"])))
+        second = second_method(in_order(rows["method"]))
+        figures["relations"] = plot_relations(frame, second=second, metric=leading)
     return figures
 
 

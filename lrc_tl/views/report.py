@@ -15,7 +15,7 @@ from lrc_tl.views.aggregating import at_one_setting, described, over_relations, 
 from lrc_tl.views.report_page import Number, drawing, page, pairs, table
 from lrc_tl.views.report_source import ReportSource, report_source
 from lrc_tl.views.text import shown
-from lrc_tl.views.tidy import CELL, EDIT, in_order, measured, metric_of
+from lrc_tl.views.tidy import CELL, EDIT, in_order, leading_metric, measured, metric_of
 
 _MOST_ROWS = 200
 _MOST_RELATIONS = 300
@@ -119,7 +119,7 @@ def report_html(source: ReportSource, *, command: str | None = None) -> str:
 def headline(source: ReportSource) -> str:
     """What came out, in one sentence with its interval."""
     frame = source.frame
-    metric = "accuracy" if (frame["metric"] == "accuracy").any() else str(in_order(frame["metric"])[0])
+    metric = leading_metric(frame)
     kind = metric_of(metric)
     model = f"On {source.model['name']}, " if source.model.get("name") else ""
     methods = in_order(measured(frame, metric)["method"])

@@ -59,6 +59,12 @@ def metric_of(name: str) -> Metric:
     return Metric(name.replace("_", " "), is_share=False)
 
 
+def leading_metric(frame: pd.DataFrame) -> str:
+    """What a frame is about where nothing is asked for: accuracy, else the first of `METRICS` that it has."""
+    there = in_order(frame["metric"])
+    return str(next((name for name in METRICS if name in there), there[0]))
+
+
 def tidy_frame(result: Any) -> pd.DataFrame:
     """The tidy rows of a sweep, of a `ProtocolResult`, or of a frame that has them, with layers as integers.
 

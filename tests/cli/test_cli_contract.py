@@ -160,3 +160,13 @@ def test_results_of_every_command_have_the_same_head(folder, capsys):
     assert {"schema", "lrc_tl", "model", "settings", "seconds", "peak_rss_bytes"} < set(data)
     assert data["schema"]["name"] == "lrc_tl.relations"
     capsys.readouterr()
+
+
+def test_an_interrupt_ends_with_130_and_without_a_traceback(monkeypatch, capsys):
+    def interrupted(*args, **given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lrc, "load_relation", interrupted)
+    for debug in ([], ["--debug"]):
+        assert main(["demo", *debug]) == 130
+        assert "Traceback" not in capsys.readouterr().err

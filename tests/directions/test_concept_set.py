@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_directions import named, residuals
+from tiny_directions import FINGERPRINT, named, residuals
 from tiny_steering import HOOK
 
 import lrc_tl as lrc
@@ -31,6 +31,8 @@ def test_directions_that_do_not_belong_together_make_no_set():
     narrow = lrc.ConceptDirection(vector=one.vector.float(), relation="r", object_name="b", hook_name=HOOK)
     with pytest.raises(ValueError, match="one width, dtype and device"):
         lrc.ConceptSet({"a": one, "b": narrow})
+    with pytest.raises(ValueError, match="directions of one model; given are directions of several"):
+        lrc.ConceptSet({"a": one, "b": named(1, "b", fingerprint=FINGERPRINT)})
 
 
 def test_a_direction_under_another_name_than_its_own_is_refused(direction):

@@ -1,10 +1,13 @@
 """Sets are calibrated concept by concept; probabilities over the concepts are those of independent versions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from tiny_directions import named
 
 import lrc_tl as lrc
 from lrc_tl.directions.calibration import fit_multiclass, multiclass_probabilities
@@ -219,3 +222,43 @@ def test_activations_may_carry_gradients(probabilities):
     expected = concepts.calibrate(acts, objects, probabilities=probabilities)
     found = concepts.calibrate(acts.requires_grad_(), objects, probabilities=probabilities)
     assert found.calibration.report == expected.calibration.report == found.report(acts, objects)
+
+
+def set_of_one():
+    """A set of one concept, and samples in which it is there and not."""
+    acts = torch.randn(40, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    concepts = lrc.ConceptSet({"a": named(0, "a")})
+    acts[:20] += 3 * concepts["a"].vector
+    return concepts, acts, ["a"] * 20 + ["b"] * 20
+
+
+def test_a_set_of_one_is_calibrated_without_probabilities_over_concepts_and_comes_back_from_its_file(tmp_path):
+    concepts, acts, objects = set_of_one()
+    calibrated = concepts.calibrate(acts, objects)
+    assert (calibrated.calibration.weight, calibrated.calibration.bias) == (None, None)
+    calibrated.save(tmp_path / "one.safetensors")
+    loaded = lrc.ConceptSet.load(tmp_path / "one.safetensors")
+    assert loaded.calibration.report == calibrated.calibration.report
+    assert loaded.calibration.weight is None
+    assert loaded["a"].threshold == calibrated["a"].threshold
+    assert torch.equal(loaded["a"].probability(acts), calibrated["a"].probability(acts))
+    with pytest.raises(ValueError, match=r"no probabilities over its concepts; use .* on a set of two or more"):
+        loaded.probabilities(acts)
+
+
+def test_samples_of_which_none_has_an_object_of_the_set_are_refused():
+    one, acts, _ = set_of_one()
+    two = lrc.ConceptSet({"a": named(0, "a"), "b": named(1, "b")})
+    with pytest.raises(ValueError, match="no sample has an object of the set; give samples of its concepts"):
+        two.calibrate(acts, ["x"] * 40, missing="skip")
+    with pytest.raises(ValueError, match=r"no concept has samples of both kinds: .* the concepts are \['a'\]"):
+        one.calibrate(acts, ["x"] * 40, missing="skip")
+
+
+def test_a_calibration_that_does_not_fit_its_set_or_is_not_finite_is_refused():
+    _, acts, objects = set_of_one()
+    two = lrc.ConceptSet({"a": named(0, "a"), "b": named(1, "b")}).calibrate(acts, objects)
+    with pytest.raises(ValueError, match="the calibration is for 2 concepts, and the set has 1"):
+        lrc.ConceptSet({"a": named(0, "a")}, calibration=two.calibration)
+    with pytest.raises(ValueError, match="the bias of the calibration is not finite; calibrate again"):
+        replace(two.calibration, bias=torch.tensor([0.0, float("nan")]).double())

@@ -1,6 +1,7 @@
 """Accuracy and causality: known answers by hand, and the edit against the plain context manager."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -378,3 +379,16 @@ def test_scores_and_differences_have_a_row_for_each_prompt_or_edit():
         classify_scores(("a", "b"), torch.ones(2), ["a", "b"])
     with pytest.raises(TypeError, match=r"`differences` is a tensor of .* it must be Float"):
         random_differences(torch.ones(3), seed=0)
+
+
+def test_numbers_of_edits_that_do_not_fit_are_refused(word_model, edits):
+    n = len(edits)
+    curves = partial(lrc.evaluation.causality_curves, word_model, edits, betas=[0.1])
+    with pytest.raises(ValueError, match="differences are empty; give those of at least one method"):
+        curves({})
+    with pytest.raises(ValueError, match=f"{n} edits and 1 differences were given; give one for each edit"):
+        curves({"lrc": torch.zeros(1, D_MODEL)})
+    with pytest.raises(TypeError, match=r"`clean` is a tensor of float32 and shape \(1, 2\); it must be"):
+        curves({"lrc": torch.zeros(n, D_MODEL)}, clean=torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="per_object is 0; ask for at least one edit"):
+        lrc.evaluation.counterfactual_edits([edit.prompt for edit in edits], per_object=0)

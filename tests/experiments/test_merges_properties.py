@@ -110,3 +110,24 @@ def test_parts_of_other_settings_do_not_merge(tmp_path):
         second = write_shard(tmp_path / "second", [unit_record(*UNITS[1])])
     with pytest.raises(lrc.errors.ResumeError, match="belong to different sweeps"):
         merge_sweeps([first, second], out=tmp_path / "out")
+
+
+def test_nothing_to_merge_a_part_without_units_and_a_damaged_head_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no folders were given to merge; give at least one"):
+        merge_sweeps([], out=tmp_path / "out")
+    write_shard(tmp_path / "part", [unit_record(*UNITS[0])])
+    for content in ("[]", "{}", '{"settings": {}, "model": null}', '{"settings"'):
+        (tmp_path / "bad").mkdir(exist_ok=True)
+        (tmp_path / "bad" / "sweep.json").write_text(content, encoding="utf-8")
+        with pytest.raises(
+            lrc.errors.ResumeError, match=r"sweep.json is damaged \(.*; run the sweep again with resume"
+        ):
+            merge_sweeps([tmp_path / "part", tmp_path / "bad"], out=tmp_path / "out")
+    shutil.copy(tmp_path / "part" / "sweep.json", tmp_path / "bad" / "sweep.json")
+    with pytest.raises(
+        lrc.errors.ResumeError, match="bad holds no finished unit; leave it out, or finish it first"
+    ):
+        merge_sweeps([tmp_path / "part", tmp_path / "bad"], out=tmp_path / "out")
+    with pytest.raises(lrc.errors.ResumeError, match="bad holds no results of a sweep; give the folder"):
+        SweepResult.load(tmp_path / "bad")
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ from tiny_benchmark import METHODS, SETTINGS
 
 import lrc_tl as lrc
 from lrc_tl.experiments.record import record_from_dict
-from lrc_tl.experiments.resuming import read_record, record_files, record_path
+from lrc_tl.experiments.resuming import locked_folder, read_record, record_files, record_path
 from lrc_tl.experiments.run import run_protocol
 
 
@@ -144,3 +144,35 @@ def test_a_record_with_any_field_missing_or_of_another_type_is_refused(stored):
             ValueError, match=rf"record\['methods'\]\['lrc'\]\['curve'\]\[0\]\['{key}'\] cannot be"
         ):
             record_from_dict(record | {"methods": {"lrc": {**outcome, "curve": [{**point, key: object()}]}}})
+
+
+def test_a_folder_of_relations_that_are_all_left_out_is_loaded_with_the_methods_asked_for(
+    one_word_model, tmp_path
+):
+    relation = lrc.Relation.from_pairs(
+        "none", [(f"w{n}", f"w{30 + n % 3}") for n in range(30)], templates=["{} w1"]
+    )
+    with pytest.raises(ValueError, match=r"could be evaluated|known"):
+        run_protocol(one_word_model, [relation], methods=METHODS, out=tmp_path, settings=SETTINGS)
+    result = lrc.ProtocolResult.load(tmp_path)
+    assert result.methods == METHODS
+    assert [record.relation for record in result.records] == ["none"]
+    (path,) = record_files(tmp_path)
+    copied = path.with_name("none-00000000.json")
+    copied.write_bytes(path.read_bytes())
+    with pytest.raises(lrc.errors.ResumeError, match=r"holds 'none', seed .*, twice; delete one"):
+        lrc.ProtocolResult.load(tmp_path)
+    copied.write_text("{", encoding="utf-8")
+    with pytest.raises(lrc.errors.ResumeError, match=r"2 finished results .* of which the first cannot be read"):
+        run_protocol(one_word_model, [relation], methods=METHODS, out=tmp_path, settings=SETTINGS)
+
+
+def test_what_a_killed_run_left_unfinished_is_removed_and_nothing_else(tmp_path):
+    kept = [tmp_path / "a.json", tmp_path / "records" / "b.json", tmp_path / "c.partial"]
+    left = [tmp_path / ".a.json.partial", tmp_path / "records" / ".b.partial"]
+    (tmp_path / "records").mkdir()
+    for path in (*kept, *left):
+        path.touch()
+    with locked_folder(tmp_path):
+        assert not [path for path in left if path.exists()]
+    assert all(path.exists() for path in kept)

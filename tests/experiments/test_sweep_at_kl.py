@@ -1,5 +1,8 @@
 """Methods at one KL elsewhere, on made-up records whose answers are known."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from tiny_sweep import SETTINGS
 
@@ -111,3 +114,44 @@ def test_a_sweep_without_kl_of_validation_edits_says_how_to_run_it():
     bare = sweep_of(measured("lrc", validation=points, test=points))
     with pytest.raises(ValueError, match=r"validation_kl_elsewhere; run it with .* validation_edits above 0"):
         bare.at_kl()
+
+
+def test_methods_that_the_sweep_has_not_are_refused_with_those_that_it_has(result):
+    with pytest.raises(ValueError, match="the sweep has no method 'svn'; did you mean svm"):
+        result.at_kl(0.7, methods=["lrc", "svn"])
+    with pytest.raises(TypeError, match="methods"):
+        result.at_kl(0.7, methods="svm")
+    assert [of.method for of in result.at_kl(0.7, methods=["svm"])] == ["svm"]
+
+
+def test_a_cell_without_test_edits_is_refused_and_the_advice_is_to_have_more_facts():
+    chosen_without = sweep_of(
+        measured("lrc", validation=BETTER_ON_VALIDATION, test={"subject": [(0.1, 0.2)]}),
+        measured("svm", validation={}, test=ON_TEST),
+    )
+    with pytest.raises(
+        ValueError, match=r"lrc: validation edits choose a cell \(place 'all'\) without .* more facts"
+    ):
+        chosen_without.at_kl(0.7)
+    with pytest.raises(ValueError, match="svm: there is no curve of validation edits to choose by"):
+        chosen_without.at_kl(0.7, methods=["svm"])
+
+
+def test_readings_and_differences_are_plain_json_without_single_outcomes(result):
+    readings = result.at_kl(0.7)
+    for reading in readings:
+        plain = json.loads(json.dumps(reading.to_dict()))
+        assert not [name for name in plain if "outcomes" in name]
+        assert (plain["method"], plain["hard"], plain["betas"]) == (
+            reading.method, reading.hard, list(reading.betas),
+        )  # fmt: skip
+    difference = difference_at_kl(*readings)
+    plain = json.loads(json.dumps(difference.to_dict()))
+    assert (plain["a"], plain["b"], plain["over_facts"]) == ("lrc", "svm", list(difference.over_facts))
+
+
+def test_readings_on_other_edits_pair_nothing(result):
+    lrc, svm = result.at_kl(0.7)
+    others = {("r9", *trial[1:]): outcome for trial, outcome in svm.hard_outcomes.items()}
+    with pytest.raises(ValueError, match="no edit in common, so nothing pairs them"):
+        difference_at_kl(lrc, replace(svm, hard_outcomes=others))

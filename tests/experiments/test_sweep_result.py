@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from tiny_sweep import SETTINGS
 
 from lrc_tl.experiments.record import AskedEdit, AskedPrompt
 from lrc_tl.experiments.sweep_cells import SweepCell
-from lrc_tl.experiments.sweep_record import CellRecord, EditScores, ShotsRecord, SweepRecord
+from lrc_tl.experiments.sweep_choice import rows_of_metric
+from lrc_tl.experiments.sweep_record import CellRecord, EditScores, ShotsRecord, SweepRecord, left_out_record
 from lrc_tl.experiments.sweep_result import SweepResult
 
 N, N_VALIDATION = 40, 10
@@ -163,3 +165,58 @@ def test_nothing_is_loaded_from_a_folder_without_a_sweep(tmp_path):
 
     with pytest.raises(ResumeError, match=r"holds no sweep .there is no sweep\.json"):
         SweepResult.load(tmp_path)
+
+
+def test_a_comparison_is_plain_json(result):
+    compared = result.compare({"method": "lrc", "rank": 2}, "svm", metric="causality")
+    plain = json.loads(json.dumps(compared.to_dict()))
+    assert (plain["difference"], plain["n"], plain["a"]["rank"]) == (compared.difference, compared.n, 2)
+    assert plain["reading"] is None
+
+
+def test_a_display_names_what_was_left_out_five_at_a_time_and_escapes_it(result):
+    records = [SweepRecord.from_dict(record) for record in result.outcomes.records]
+    reason = "the model knows <2> facts"
+    more = [left_out_record(f"z{n}", 1, reason, [cell()]) for n in range(7)]
+    shown = SweepResult.of([*records, *more], settings=SETTINGS, model={"name": "made-up"})._repr_html_()
+    assert shown.count("the model knows &lt;2&gt; facts") == 5
+    assert "… and 2 more; .left_out has all" in shown
+    assert "was chosen on validation facts" in shown
+
+
+def test_where_nothing_was_held_out_the_display_says_so_and_best_what_to_do(result):
+    records = [
+        replace(
+            record,
+            validation_prompts=(),
+            cells=tuple(replace(of, validation_places={}, validation_edits=()) for of in record.cells),
+        )
+        for record in map(SweepRecord.from_dict, result.outcomes.records)
+    ]
+    without = SweepResult.of(records, settings=SETTINGS, model={"name": "made-up"})
+    assert "Nothing was held out to choose cells on." in without._repr_html_()
+    with pytest.raises(
+        ValueError, match="no accuracy on validation facts to choose by; run it with validation above 0"
+    ):
+        without.best()
+
+
+def test_a_metric_that_was_not_measured_is_refused_with_those_that_were(result):
+    with pytest.raises(ValueError, match="the sweep has no accuracy; it has causality, hard_causality"):
+        rows_of_metric(result.rows[~result.rows["metric"].isin(["accuracy", "top3"])], "accuracy", "plain")
+    of_kl = result.rows[result.rows["metric"] == "edit_share"]
+    with pytest.raises(ValueError, match="the sweep has no accuracy; it has no metric of single facts"):
+        rows_of_metric(of_kl, "accuracy", "plain")
+
+
+def test_a_noise_that_each_unit_chose_for_itself_has_its_row(result):
+    records = [SweepRecord.from_dict(record) for record in result.outcomes.records]
+    chosen = [
+        replace(record, cells=(replace(record.cells[0], chosen_noise=0.1 * number), *record.cells[1:]))
+        for number, record in enumerate(records, start=1)
+    ]
+    with_noise = SweepResult.of(chosen, settings=SETTINGS, model={"name": "made-up"})
+    rows = with_noise.rows[with_noise.rows["metric"] == "chosen_noise"]
+    assert rows["value"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert rows["noise"].isna().all()
+    assert with_noise.best().equals(result.best())

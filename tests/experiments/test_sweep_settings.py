@@ -121,3 +121,13 @@ def test_the_sizes_of_a_model_are_read_from_its_folder(tmp_path):
     assert (sizes.n_layers, sizes.d_model) == (3, 12)
     with pytest.raises(lrc.errors.ModelError, match="no packaged model 'packaged:x'"):
         model_sizes("packaged:x")
+
+
+def test_a_low_rank_sweep_may_not_grow_along_the_axes_that_it_fits_together():
+    given = {"methods": ("lrc",), "subject_layers": (0, 1), "object_layers": 2, "ranks": (2, 4)}
+    for solver, fixed in (("exact", False), ("low_rank", True)):
+        settings = lrc.SweepSettings(**given, solver=solver)
+        for name, value in (("ranks", (2, 4, 8)), ("subject_layers", (0,)), ("methods", ("lrc", "svm"))):
+            grown = replace(settings, **{name: value})
+            assert (grown.shared() != settings.shared()) == fixed, (solver, name)
+        assert replace(settings, seeds=(7, 8)).shared() == settings.shared()

@@ -7,6 +7,8 @@ import pytest
 import tiny_models
 
 from lrc_tl.errors import ModelError
+from lrc_tl.models import sizes as sizes_of_names
+from lrc_tl.models.hooked_model import hooked_transformer
 from lrc_tl.models.sizes import model_sizes, token_counter
 
 
@@ -66,3 +68,13 @@ def test_what_is_not_there_is_said_in_one_line(reading, tmp_path):
     with pytest.raises(ModelError, match="cannot be read: ") as caught:
         reading(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("listed", [None, "google/gemma-3-270m"])
+def test_a_gguf_file_has_the_class_with_which_it_is_loaded(folder, listed, tmp_path, monkeypatch):
+    (tmp_path / "m.gguf").touch()
+    monkeypatch.setattr(sizes_of_names, "gguf_folder", lambda path: folder[0])
+    monkeypatch.setattr(sizes_of_names, "listed_name", lambda given: listed if given == folder[0] else "wrong")
+    sizes = model_sizes(tmp_path / "m.gguf")
+    assert sizes.is_hooked == (listed is not None and hooked_transformer() is not None)
+    assert replace(sizes, is_hooked=False) == model_sizes(folder[0])

@@ -1,5 +1,7 @@
 """One beginning-of-sequence token in front of a text, and special tokens known by id and place."""
 
+from dataclasses import replace
+
 import pytest
 import tiny_models
 import torch
@@ -192,3 +194,24 @@ def test_a_bridge_keeps_an_end_token_off_every_text(tmp_path):
     model = tiny_models.bridge(ending_every_text(tmp_path / "tokenizer"), tmp_path / "model").eval()
     model.cfg.default_prepend_bos = False
     assert token_ids(model, "w1 w2") == [5, 6]
+
+
+TAKING_TEXT = {
+    "token_ids": lambda model, concepts: token_ids(model, TEXT),
+    "read": lambda model, concepts: concepts["x"].read(model, TEXT),
+    "classify": lambda model, concepts: concepts.classify(model, TEXT, subject="w2"),
+    "filter_known": lambda model, concepts: lrc.filter_known(model, [prompt(TEXT)], progress=False),
+    "fit": lambda model, concepts: lrc.LinearRelationalEmbedding.fit(
+        model, [prompt(TEXT)], subject_layer=0, object_layer=1, progress=False
+    ),
+    "generate": lambda model, concepts: lrc.generate(model, TEXT, max_new_tokens=1),
+}
+
+
+@pytest.mark.parametrize("name", TAKING_TEXT)
+def test_a_model_without_a_tokenizer_is_refused_with_what_to_do(tiny_model, name):
+    made = {"x": direction(), "y": replace(direction(1), object_name="y")}
+    with pytest.raises(
+        ValueError, match=r"the model has no tokenizer, so .*; (load it with one|use model.generate)"
+    ):
+        TAKING_TEXT[name](tiny_model, lrc.ConceptSet(made))

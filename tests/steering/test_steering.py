@@ -47,6 +47,8 @@ PLACES = {
     "the last token of the prompt": (-1, lambda row, place, prompt: place == prompt - 1),
     "a range": (slice(1, 3), lambda row, place, prompt: 1 <= place < 3),
     "from the end of the prompt on": (slice(-2, None), lambda row, place, prompt: place >= prompt - 2),
+    "all but the ends of the prompt": (slice(1, -1), lambda row, place, prompt: 1 <= place < prompt - 1),
+    "before the end of the prompt": (slice(-3, -1), lambda row, place, prompt: prompt - 3 <= place < prompt - 1),
     "one position a row": ([3, 1], lambda row, place, prompt: place == (3, 1)[row]),
     "a callable": (lambda chunk: chunk.index % 2 == 1, lambda row, place, prompt: place % 2 == 1),
     "a mask": (PADDED, lambda row, place, prompt: place in ((1, 2, 5), (1, 3))[row]),

@@ -26,6 +26,9 @@ def model(word_model):
         (slice(3, 2), r"`where` is slice\(3, 2, None\), which holds no position"),
         (slice(2, 2), "which holds no position"),
         (slice(-1, -3), "which holds no position"),
+        (slice(3, -2), r"slice\(3, -2, None\), which holds no position of row 0: it goes from 3 to before 3"),
+        (slice(-1, 2), r"slice\(-1, 2, None\), which holds no position of row 0: it goes from 4 to before 2"),
+        (slice(0, -5), r"which holds no position of row 0: it goes from 0 to before 0"),
         ([1, 2], "holds 2 positions, but the batch has 1 rows"),
         ("subject", "allowed words are 'all', 'prompt' and 'generated'"),
         (torch.ones(1, 3, dtype=torch.bool), r"shape \(1, 3\); it must be torch\.bool .* here \(1, 5\)"),
@@ -215,3 +218,20 @@ def test_the_names_of_hook_points_are_no_check_and_all_that_puts_hooks_on_a_mode
     own = adding(bos=True, layers=[-1, 0], fingerprint=fingerprint)
     own.require_model(model)
     assert [name for name, _ in own.hooks(model)] == names
+
+
+def test_a_range_that_is_empty_for_one_row_alone_is_refused_with_the_row(model):
+    with adding(where=slice(3, -1)).on(model):
+        generate(model, WORDS[:1], n_new=1)
+        with pytest.raises(
+            ValueError, match=r"no position of row 1: it goes from 3 to before 3; give another range"
+        ):
+            generate(model, WORDS, n_new=1)
+
+
+def test_an_attention_mask_of_another_shape_is_refused_with_the_right_one(model):
+    said = r"attention mask has shape \(1, 3\), but 0 cached and 5 new tokens in 1 rows need \(1, 5\); without it"
+    if "Hooked" in type(model).__name__:  # which looks first
+        said = r"Attention mask shape torch.Size\(\[1, 3\]\) does not match"
+    with adding().on(model), pytest.raises((ValueError, AssertionError), match=said):
+        model(TOKENS, attention_mask=torch.ones(1, 3, dtype=torch.long))

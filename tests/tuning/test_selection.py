@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -243,3 +244,20 @@ def test_known_statements_have_nothing_to_do_with_the_relation_and_are_known(wor
     assert lrc.known_statements(word_model, relation, others=[same_name], progress=False) == ()
     with pytest.raises(ValueError, match="n is 0"):
         lrc.known_statements(word_model, relation, n=0)
+
+
+def test_without_prompts_or_with_too_few_facts_to_choose_by_nothing_is_chosen(word_model, relation):
+    with pytest.raises(ValueError, match="n_prompts is 0; it must be 1 or more"):
+        lrc.select_settings(word_model, relation, n_prompts=0, progress=False)
+    few = replace(relation, facts=tuple(facts_of_two_objects(relation, n=4)))
+    with pytest.raises(
+        ValueError, match=r"knows only [0-4] of the 4 facts held out .* 5 of two objects are needed"
+    ):
+        lrc.select_settings(word_model, few, shots=0, n_prompts=1, progress=False)
+
+
+def facts_of_two_objects(relation, *, n):
+    """The first `n` facts of each of the two commonest objects."""
+    (first, _), (second, _) = Counter(fact.object for fact in relation.facts).most_common(2)
+    for name in (first, second):
+        yield from [fact for fact in relation.facts if fact.object == name][:n]

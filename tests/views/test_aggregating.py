@@ -78,3 +78,13 @@ def test_settings_and_averages_are_said_in_words():
     assert averaged(ROWS) == "Mean over 2 relations, each with its mean over 3 seeds"
     assert averaged(ROWS[ROWS["seed"] == 0]) == "Mean over 2 relations"
     assert averaged(ROWS[ROWS["relation"] == "b"]) == "b"
+
+
+def test_side_effects_alone_are_not_averaged_over_settings_either():
+    frame = tidy_frame(sweep_frame())
+    of_kl = frame[frame["metric"] == "kl_elsewhere"]
+    rows, choice = at_one_setting(of_kl, metrics=["kl_elsewhere"], reading="plain", drawn=())
+    for method in in_order(frame["method"]):
+        assert not rows[rows["method"] == method].duplicated(["relation", "seed"]).any(), method
+    assert set(rows["beta"]) == {0.01}  # where the KL is least
+    assert "beta 0.01 (one of 3)" in choice

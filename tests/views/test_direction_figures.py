@@ -90,3 +90,11 @@ def test_writing_vectors_have_a_panel_of_their_own():
     assert (plotly_cells(figure, 1) > 0.8).all()
     with pytest.raises(ValueError, match="the set has 1 directions"):
         plot_cosines(a_set(torch.eye(2)[:1]))
+
+
+def test_one_lre_is_drawn_under_its_relation_and_layers():
+    figure = plot_singular_values(an_lre(0))
+    assert figure.title == "Singular values of the LRE of 'city in country'"
+    (line,) = figure.panels[0].series
+    assert line.name == "layer 1 to 2"
+    assert line == plot_singular_values({(1, 2): an_lre(0)}).panels[0].series[0]

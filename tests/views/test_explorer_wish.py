@@ -136,3 +136,12 @@ def test_quotes_and_line_ends_in_a_text_stay_text_in_the_code(concepts):
 def test_a_wish_is_json():
     assert json.loads(json.dumps(WISH)) == WISH
     assert set(OBJECTS) >= {WISH["remove"], WISH["add"]}
+
+
+def test_code_for_a_set_of_one_concept_ranks_nothing_and_runs(one_word_model, concepts, capsys):
+    alone = lrc.ConceptSet({"w30": concepts["w30"]})
+    asked = wish(alone, remove=None, add="w30")
+    exec(asked.code(alone, 3), {"model": one_word_model, "concepts": alone, "lrc": lrc})
+    steering = asked.steering(one_word_model, alone)
+    (same,) = lrc.generate(one_word_model, TEXT, steering=steering, max_new_tokens=4)
+    assert capsys.readouterr().out.splitlines() == [same.text]

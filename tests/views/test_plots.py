@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from drawn import matplotlib_lines
 from made_up_sweep import sweep_frame
@@ -20,7 +21,7 @@ from lrc_tl.views import (
     save_plots,
 )
 from lrc_tl.views.plots import drawable_kinds, figures_of
-from lrc_tl.views.tidy import tidy_frame
+from lrc_tl.views.tidy import metric_of, tidy_frame
 
 pytest.importorskip("matplotlib")
 
@@ -184,3 +185,28 @@ def test_a_sweep_has_all_of_its_figures():
         "curves_hard",
         "relations",
     ]
+
+
+WITHOUT_ACCURACY = [("causality",), ("hard_causality", "kl_elsewhere"), ("kl_elsewhere",), ("top3", "causality")]
+
+
+def frame_with(metrics, **axes):
+    frame = sweep_frame(relations=("a", "b"), seeds=(0,), ranks=(16, 64), **axes)
+    accuracies = frame[(frame["metric"] == "accuracy") & (frame["reading"] == "plain")]
+    frame = pd.concat([frame, accuracies.assign(metric="top3")], ignore_index=True)
+    return frame[frame["metric"].isin(metrics)]
+
+
+@pytest.mark.parametrize("metrics", WITHOUT_ACCURACY, ids=" ".join)
+@pytest.mark.parametrize("object_layers", [(10, 12), (12,)], ids=str)
+def test_rows_without_accuracy_are_drawn_by_the_metric_that_they_have(metrics, object_layers):
+    frame = frame_with(metrics, subject_layers=(4, 6), object_layers=object_layers)
+    figures = figures_of(frame)
+    assert {"sweep_subject_layer", "sweep_rank", "relations"} <= set(figures)
+    assert ("grid_" + metrics[0] in figures) == (len(object_layers) > 1)
+    (kind, *_) = drawable_kinds(tidy_frame(frame))
+    assert plot_sweep(frame) == plot_sweep(frame, kind=kind, metric=metrics[0])
+    relations = figures["relations"].panels[0]
+    assert relations.x.label == metric_of(metrics[0]).label
+    by_hand = frame[(frame["metric"] == metrics[0]) & (frame["method"] == "svm")]
+    assert set(matplotlib_lines(figures["relations"])["svm"][:, 0]) <= set(by_hand["value"])

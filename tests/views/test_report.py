@@ -1,23 +1,30 @@
 """A report says what was run and what came out, in one file that fetches nothing."""
 
 import html
+import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from made_up_sweep import sweep_frame
 from spoken import spoken_relations
 from test_protocol_result import RESULT
 from test_report_source import write_benchmark
+from test_sweep_result import made_up_result
 from tiny_sweep import SETTINGS
 
 from lrc_tl import Relation, run_sweep
 from lrc_tl.cli.main import main
+from lrc_tl.experiments.sweep_record import SweepRecord, left_out_cell, left_out_record
+from lrc_tl.experiments.sweep_result import SweepResult
 from lrc_tl.numerics.statistics import bootstrap_interval
 from lrc_tl.views import plot_sweep, write_report
 from lrc_tl.views.report import headline, report_html, report_path
 from lrc_tl.views.report_source import report_source
+from lrc_tl.views.tidy import metric_of
 
 pytest.importorskip("matplotlib")
 EVIL = '<img src="x" onerror="alert(1)">'
@@ -158,3 +165,68 @@ def test_a_sweeps_report_repeats_it_from_its_settings(swept, capsys):
     assert words[words.index("--relations") + 1] == "DIR"  # its relations are not built in
     assert words[words.index("--seeds") + 1] == ",".join(map(str, swept.settings.seeds))
     assert swept.folder.joinpath("sweep.json").is_file()
+
+
+def test_single_settings_that_were_left_out_stand_by_name_with_their_reason():
+    result = made_up_result()
+    records = [SweepRecord.from_dict(record) for record in result.outcomes.records]
+    first = records[0]
+    cell = first.cells[0].cell  # lrc at rank 2
+    records[0] = replace(first, cells=(left_out_cell(cell, "its rank is too high"), *first.cells[1:]))
+    records.append(left_out_record("r9", 1, "one-to-one", [cell]))
+    source = report_source(SweepResult.of(records, settings=result.settings, model=result.model))
+    assert source.left_out == [
+        (
+            "r0, seed 1, lrc, subject layer 0, object layer 2, rank 2, LRE prompts 4, shots 0",
+            "its rank is too high",
+        ),
+        ("r9, seed 1", "one-to-one"),
+    ]
+    assert "<td>r9, seed 1</td><td>one-to-one</td>" in report_html(source)
+
+
+def test_one_relation_has_no_interval_and_none_is_made_up():
+    page = report_html(report_source(sweep_frame(relations=("a",), subject_layers=[6], object_layers=[12])))
+    cells = re.findall("<td[^>]*>(.*?)</td>", page)
+    assert ">95 % interval</button>" in page
+    assert not [cell for cell in cells if "nan" in cell.split() or " to " in cell]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, ""),
+        (0.4, "0 seconds"),
+        (89.4, "89 seconds"),
+        (90, "2 minutes"),
+        (5399, "90 minutes"),
+        (5400, "1.5 hours"),
+    ],
+)
+def test_durations_are_said_in_the_unit_of_their_size(seconds, said):
+    source = report_source(sweep_frame(subject_layers=[6], object_layers=[12]))
+    page = report_html(replace(source, figures={}, seconds=seconds))
+    assert re.findall(r"<dt>computed in</dt><dd>(.*?)</dd>", page) == ([said] if said else [])
+
+
+@pytest.mark.parametrize("metrics", [["hard_causality"], ["kl_elsewhere"], ["my_score"]], ids=str)
+def test_rows_without_accuracy_have_a_report_by_what_they_have(metrics):
+    frame = sweep_frame(subject_layers=(4, 6))
+    frame = pd.concat([frame, frame[frame["reading"] == "plain"].assign(metric="my_score", reading=None)])
+    of_metrics = frame[frame["metric"].isin(metrics)].reset_index(drop=True)
+    source = report_source(of_metrics)
+    label = metric_of(metrics[0]).label
+    assert f"a {label} of " in headline(source)
+    assert f"Settings: {label}, mean over relations" in report_html(source)
+
+
+def test_the_report_of_built_in_relations_repeats_them_by_name(swept, tmp_path, capsys):
+    folder = shutil.copytree(swept.folder, tmp_path / "sweep")
+    head = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    head["asked"]["built_in"] = True
+    (folder / "sweep.json").write_text(json.dumps(head), encoding="utf-8")
+    assert main(["report", str(folder)]) == 0
+    (command,) = re.findall("<pre>(lrc-tl sweep .*?)</pre>", (folder / "report.html").read_text(encoding="utf-8"))
+    words = shlex.split(html.unescape(command))
+    assert "--relations" not in words
+    assert words[words.index("--only") + 1] == ",".join(sorted(swept.relations))

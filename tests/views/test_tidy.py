@@ -5,6 +5,8 @@ import pytest
 from made_up_sweep import sweep_frame
 from test_protocol_result import RESULT
 
+from lrc_tl.experiments.record import LeftOutRelation
+from lrc_tl.experiments.result import ProtocolResult
 from lrc_tl.views.tidy import COLUMNS, KEY, in_order, measured, metric_of, rows_where, tidy_frame, varies
 
 FRAME = sweep_frame(relations=("b", "a"), subject_layers=[4, 6])
@@ -80,3 +82,35 @@ def test_metrics_that_are_not_known_are_plain_numbers():
     assert metric_of("validation_accuracy").label == "accuracy, validation facts"
     assert metric_of("my_score") == ("my score", False, False, False)
     assert metric_of("kl_elsewhere").smaller_is_better
+
+
+def test_repeated_keys_are_found_however_many_different_values_the_columns_have():
+    rows = pd.concat([FRAME.head(1)] * 60, ignore_index=True)
+    for name in KEY:
+        words = rows[name].dtype == object and name not in (
+            "rank",
+            "ridge",
+            "noise",
+            "n_lre_prompts",
+            "shots",
+            "beta",
+        )
+        rows[name] = [f"{name}{number}" if words else number for number in range(60)]
+    assert 60 ** len(KEY) > 2**62
+    assert len(tidy_frame(rows)) == 60
+    for changed in KEY[:3]:  # each alone tells rows apart
+        other = rows.assign(**{changed: rows[changed].tolist()[1:] + rows[changed].tolist()[:1]})
+        assert len(tidy_frame(pd.concat([rows, other], ignore_index=True))) == 120
+    with pytest.raises(ValueError, match="1 rows repeat the key of another"):
+        tidy_frame(pd.concat([rows, rows.tail(1)], ignore_index=True))
+
+
+def test_a_metric_without_a_number_and_a_result_without_a_relation_are_refused():
+    empty = tidy_frame(FRAME.assign(value=float("nan")))
+    with pytest.raises(LookupError, match="accuracy has no value that is a number"):
+        measured(empty, "accuracy")
+    nothing = ProtocolResult(
+        records=(LeftOutRelation(relation="a", seed=1, left_out="one-to-one"),), methods=("lrc",)
+    )
+    with pytest.raises(ValueError, match="holds no relation that was evaluated; nothing can be drawn"):
+        tidy_frame(nothing)
