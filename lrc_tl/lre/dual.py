@@ -213,9 +213,8 @@ class DualFit:
         n_facts = int(counted.sum())
         accuracies = {}
         for noise in noises:
-            scores = _left_out_scores(
-                subject_acts.to(self.dual.weight) @ self.dual.reading(object_acts, noise=noise).T, labels
-            )
+            reading = self.dual.reading(object_acts, noise=noise)
+            scores = _left_out_scores(subject_acts.to(reading), reading, labels)
             own = scores.gather(1, labels[:, None])
             right = (scores >= own).sum(1) == 1
             accuracies[float(noise)] = float(right[counted].double().mean()) if n_facts else 0.0
@@ -242,7 +241,7 @@ class DualFit:
         if not bool(counted.any()):
             return None
         reading = self.dual.reading(object_acts, noise=noise)
-        scores = _left_out_scores(subject_acts.to(self.dual.weight) @ reading.T, labels)
+        scores = _left_out_scores(subject_acts.to(reading), reading, labels)
         own = scores.gather(1, labels[:, None])[:, 0]
         n_objects = scores.shape[1]
         leads = own - (scores.sum(1) - own) / (n_objects - 1)
@@ -317,28 +316,29 @@ def _require_distinct(names: Sequence[str], means: Tensor) -> None:
 
 
 def _left_out_scores(
-    products: Float[Tensor, "fact fact"], labels: Int[Tensor, " fact"]
+    subjects: Float[Tensor, "fact d_subject"],
+    reading: Float[Tensor, "fact d_subject"],
+    labels: Int[Tensor, " fact"],
 ) -> Float[Tensor, "fact object"]:
     """What each fact scores when it is left out of all means, of the objects and of the subjects.
 
-    `products[i, j]` is the subject of fact i times the reading vector of the object activation of fact j. What all
-    objects share in a score (the mean over objects) does not change their order, and is left out.
+    `reading` holds the reading vector of each fact's object activation. What all objects share in a score (the
+    mean over objects) does not change their order, and is left out.
     """
-    members = torch.nn.functional.one_hot(labels).to(products)  # fact object
+    members = torch.nn.functional.one_hot(labels).to(reading)  # fact object
     counts = members.sum(0)
-    n_facts = len(labels)
-    own_count = counts[labels]
-    sums = products @ members  # subject i times the sum of each object's activations
-    left_out = torch.empty_like(sums)
-    for fact, label in enumerate(labels.tolist()):
-        without_own = sums.clone()
-        without_own[:, label] -= products[:, fact]
-        shares = counts.clone()
-        shares[label] = own_count[fact] - 1
-        scores = without_own / shares.clamp_min(1)
-        others = (scores.sum(0) - scores[fact]) / max(1, n_facts - 1)
-        left_out[fact] = scores[fact] - others
-    return left_out
+    sums = subjects @ (reading.T @ members)  # each subject times the sum of each object's reading vectors
+    own = labels[:, None]
+    fewer = (counts[labels] - 1).clamp_min(1)[:, None]  # facts of the own object without this one
+
+    def without_own(of_objects: Tensor, of_fact: Tensor) -> Tensor:
+        """Means over the facts of each object, those of the own one less the fact itself."""
+        rows = of_objects.expand(len(labels), -1)
+        return (rows / counts).scatter(1, own, (rows.gather(1, own) - of_fact[:, None]) / fewer)
+
+    scores = without_own(sums, (subjects * reading).sum(1))
+    of_all_subjects = without_own(sums.sum(0, keepdim=True), reading @ subjects.sum(0))
+    return scores - (of_all_subjects - scores) / max(1, len(labels) - 1)
 
 
 def dual_fit_of(
