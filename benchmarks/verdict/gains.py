@@ -1,9 +1,9 @@
-"""Where `lrc-map-combined` gains and where it does not: each relation's gain beside what is known of it beforehand.
+"""Where `lrc-map-combined` gains and where not: each relation's gain beside what is known of it beforehand.
 
     .venv/bin/python benchmarks/verdict/gains.py --parts PARTS [--model packaged:smollm2-135m]
 
-After `accuracy.py`, whose result file it reads; seconds, and no model. What is known beforehand comes from training
-facts alone. With some twenty relations a rank correlation below about .4 can be chance. Writes
+After `accuracy.py`, whose result file it reads; seconds, and no model. What is known beforehand comes from
+training facts alone. With some twenty relations a rank correlation below about .4 can be chance. Writes
 `benchmarks/results/verdict_gains_<model>.json` and prints its tables.
 """
 
