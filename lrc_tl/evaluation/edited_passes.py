@@ -314,7 +314,8 @@ def _joined(parts: Sequence[_Waiting], most: int) -> Iterator[_Waiting]:
     for part in [*parts, None]:
         n_rows = sum(len(one.rows) for one in together)
         if together and (part is None or n_rows + len(part.rows) > most):
-            cache = together[0].cache.joined([one.cache for one in together[1:]])
+            first, *others = together
+            cache = first.cache.joined([one.cache for one in others]) if others else None
             if cache is None:
                 yield from together
             else:

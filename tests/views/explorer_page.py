@@ -30,6 +30,52 @@ window.ready = true;
 </script></body></html>"""
 
 
+# What a test's page offers, wishes for and is answered.
+NAMES = ["France", "Japan", "<b>Italy</b>", *(f"country {number}" for number in range(12))]
+OFFER = {
+    "relation": "city in country", "model": "tiny", "layer": 1, "n_layers": 3, "concepts": NAMES,
+    "most_tokens": 200,
+}  # fmt: skip
+WISH = {
+    "number": 1, "text": "Lyon is in", "subject": "Lyon", "remove": "France", "add": "Japan", "place": "subject",
+    "layers": "all", "first_layer": 1, "last_layer": 2, "strength": 0.005, "n_tokens": 5, "view": "edit",
+}  # fmt: skip
+STRENGTHS = [10 ** (step / 4 - 4) for step in range(17)]
+PROMPT = ["<bos>", "Lyon", " is", " in"]
+
+
+def objects(first, score):
+    return {
+        "subject": "Lyon", "left_out": 2,
+        "objects": [
+            {"name": name, "score": score if name == first else -float(place), "p": 0.5 if name == first else 0.01}
+            for place, name in enumerate(NAMES)
+        ],
+    }  # fmt: skip
+
+
+def text(new, *, edited):
+    return {
+        "prompt": PROMPT, "new": new, "special": [0], "read_at": 1, "text": "".join(new),
+        "shades": {"Japan": [900.0, -2.0, 1.0, 0.0, 4.0, None], "France": [900.0, 8.0, 1.0, 0.0, 4.0, 1.0]},
+        "instead": new, "changed": [edited, False], "kl": 0.25 if edited else None,
+    }  # fmt: skip
+
+
+ANSWER = {
+    "number": 1, "status": "done", "doing": "", "error": None, "code": "print(1)",
+    "fresh": ["code", "before", "after", "before_text", "after_text", "curve"],
+    "before": objects("France", 20.0), "after": objects("Japan", 31.25),
+    "before_text": text([" France", "."], edited=False), "after_text": text([" Japan", "\n<i>"], edited=True),
+    "curve": {
+        "remove": "France", "add": "Japan", "strengths": STRENGTHS,
+        "p": {"France": [0.5] * 17, "Japan": [min(1.0, 10 * s) for s in STRENGTHS]},
+        "p_unedited": {"France": 0.5, "Japan": 0.0001}, "says": [False] * 8 + [True] * 9, "first": STRENGTHS[8],
+        "kl": [20 * s for s in STRENGTHS],
+    },
+}  # fmt: skip
+
+
 def page_of(offer, wish, answer):
     """The page as HTML."""
 
