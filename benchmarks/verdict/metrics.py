@@ -9,6 +9,7 @@ each; what is there already is skipped.
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from collect import LAYERS, Record
@@ -18,7 +19,7 @@ import lrc_tl as lrc
 from lrc_tl.models.next_token_metric import next_token_metric
 
 
-def metrics_of(model: lrc.HookedModel, record: Record, last: int) -> dict[int, torch.Tensor]:
+def metrics_of(model: Any, record: Record, last: int) -> dict[int, torch.Tensor]:
     """By fold, and under `ALL`: the metric at the prompts whose subjects are not in it, in float32."""
     few, fold = record["few_shot"], folds(record)
     residuals = few["object"][last, "first_token"]
