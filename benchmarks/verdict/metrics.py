@@ -16,7 +16,7 @@ from collect import LAYERS, Record
 from facts import ALL, FOLDS, folds, metric_path, stored
 
 import lrc_tl as lrc
-from lrc_tl.models.next_token_metric import next_token_metric
+from lrc_tl.models.token_metric import next_token_metric
 
 
 def metrics_of(model: Any, record: Record, last: int) -> dict[int, torch.Tensor]:

@@ -1,6 +1,7 @@
 from .attribute_lenses import attribute_lens as attribute_lens
 from .costs import FitCost as FitCost
 from .costs import fit_cost as fit_cost
+from .dual import DualFit as DualFit
 from .embedding import LinearRelationalEmbedding as LinearRelationalEmbedding
 from .fit_settings import LowRank as LowRank
 from .jacobian import SubjectObjectJacobian as SubjectObjectJacobian

@@ -36,7 +36,7 @@ from lrc_tl.methods.settings import FitSettings
 from lrc_tl.methods.training_activations import TrainingActivations, training_activations
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
-from lrc_tl.models.next_token_metric import next_token_metric
+from lrc_tl.models.token_metric import next_token_metric
 from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE
 from lrc_tl.passes.finite import finite_prompts
 from lrc_tl.passes.known_prompts import KnownPrompts

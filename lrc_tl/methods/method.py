@@ -50,7 +50,7 @@ class Method:
     write_noise: float | None = None
     """That dual directions write with; None: the one that they read with."""
     metric: Literal["next_token"] | None = None
-    """In which the noise of dual directions is even when they read (`lrc_tl.models.next_token_metric`); None: the
+    """In which the noise of dual directions is even when they read (`next_token_metric`); None: the
     identity."""
     adds_means: bool = False
     """Class means of the training subjects count too, with a small share (`lrc_tl.lre.dual_means`)."""

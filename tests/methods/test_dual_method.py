@@ -16,7 +16,7 @@ from lrc_tl.methods import backgrounds
 from lrc_tl.methods.fitting import fit_methods
 from lrc_tl.methods.method import method_variants
 from lrc_tl.methods.training_activations import training_activations
-from lrc_tl.models.next_token_metric import next_token_metric
+from lrc_tl.models.token_metric import next_token_metric
 
 FOUR = lrc.FitSettings(max_lre_prompts=4)
 

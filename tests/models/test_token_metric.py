@@ -6,8 +6,8 @@ import torch
 from normed_models import KINDS, normed_model
 
 from lrc_tl.errors import ModelError
-from lrc_tl.models import next_token_metric as module
-from lrc_tl.models.next_token_metric import MOST_RESIDUALS, next_token_metric
+from lrc_tl.models import token_metric as module
+from lrc_tl.models.token_metric import MOST_RESIDUALS, next_token_metric
 
 
 @pytest.fixture(scope="module", params=KINDS)
