@@ -2,6 +2,7 @@
 
     make gpu-check                                            # on the first GPU
     .venv/bin/python benchmarks/gpu_check.py --device cpu     # the same on a small model
+    .venv/bin/python benchmarks/gpu_check.py --no-timings     # only the comparisons
 
 Compares fits, grids, low-rank fits, directions, subject statistics and steered generation on the device, in each
 dtype, and a sweep by two processes, with the CPU's float32 figures on a random Llama-shaped model
