@@ -1,4 +1,4 @@
-"""Accuracy of every method on test facts, from what `collect.py` keeps: seconds, and no model.
+"""Accuracy of every method on test facts, from what `collect.py` and `metrics.py` keep: seconds, and no model.
 
     .venv/bin/python benchmarks/verdict/accuracy.py --parts PARTS [--model packaged:smollm2-135m]
 
@@ -47,22 +47,27 @@ def sets_of(facts: Facts, short: str) -> dict[str, lrc.ConceptSet | None]:
             objects[place], labels, ridge=METHODS["lrc-ridge"].ridge
         )
 
-    def dual(place: Any, **noise: float | None) -> lrc.ConceptSet:
-        fit = DualFit.of(facts.lres[place], facts.prior)
-        return fit.directions(objects[place], labels, zero_shot, **noise)
+    def dual(place: Any, *, noise: float | None = None, metric: Tensor | None = None) -> lrc.ConceptSet:
+        fit = DualFit.of(facts.lres[place], facts.prior, metric=metric)
+        write_noise = None if noise is None else METHODS[NEW].write_noise
+        return fit.directions(objects[place], labels, zero_shot, noise=noise, write_noise=write_noise)
 
-    noise, write_noise = METHODS[NEW].noise, METHODS[NEW].write_noise
-    assert noise is not None
+    own_noise = METHODS[NEW].noise
+    assert own_noise is not None
+    if facts.metric is None:
+        raise SystemExit("the metrics of the next token are missing; run metrics.py first")
 
-    def lead(place: Any) -> float | None:
-        return DualFit.of(facts.lres[place], facts.prior).left_out_lead(
-            objects[place], labels, zero_shot, noise=noise
-        )
-
-    def combined(share: MeansShare, *, weighed: bool = True) -> lrc.ConceptSet:
+    def combined(
+        share: MeansShare, *, weighed: bool = True, noise: float = own_noise, metric: Tensor | None = facts.metric
+    ) -> lrc.ConceptSet:
         places = [(given, "mean"), first]
+
+        def lead(place: Any) -> float | None:
+            fit = DualFit.of(facts.lres[place], facts.prior, metric=metric)
+            return fit.left_out_lead(objects[place], labels, zero_shot, noise=noise)
+
         return joined_with_means(
-            [dual(place, noise=noise, write_noise=write_noise) for place in places],
+            [dual(place, noise=noise, metric=metric) for place in places],
             zero_shot,
             labels,
             facts.prior,
@@ -85,6 +90,10 @@ def sets_of(facts: Facts, short: str) -> dict[str, lrc.ConceptSet | None]:
         "lrc-map-given": lambda: dual((given, "mean")),
         NEW: lambda: combined(MeansShare()),
         f"{NEW}, both duals alike": lambda: combined(MeansShare(), weighed=False),
+        f"{NEW}, even noise of 10, .15 class means": lambda: combined(
+            MeansShare(reading=0.15), noise=10.0, metric=None
+        ),
+        "lrc-fisher": lambda: dual(first, noise=own_noise, metric=facts.metric),
         f"{NEW}, without class means": lambda: combined(MeansShare(reading=0.0, writing=0.0)),
     }
     plain = facts.plain[[row for row, name in enumerate(facts.plain_objects) if name in facts.names]]

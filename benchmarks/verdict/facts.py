@@ -17,6 +17,8 @@ from lrc_tl.lre.subject_statistics import LayerStatistics
 from lrc_tl.relations.prompts import Prompt
 
 FOLDS = 4
+ALL = -1
+"""The number of no fold."""
 Place = tuple[int, str]
 """An object layer and how objects are read there."""
 
@@ -41,6 +43,8 @@ class Facts:
     prior: LayerStatistics
     others: LayerStatistics
     """The built-in subjects that are not of this relation."""
+    metric: Tensor | None
+    """Of the next token, at the known few-shot prompts; None: `metrics.py` has not run."""
     judged: Tensor
     judged_subjects: list[str]
     judged_objects: list[str]
@@ -57,7 +61,14 @@ def stored(parts: Path) -> Iterator[tuple[Path, Record]]:
         if not path.name.endswith(".test.pt"):
             record = torch.load(path, weights_only=False)
             if record["left_out"] is None:
+                if metric_path(path).exists():
+                    record["metrics"] = torch.load(metric_path(path))
                 yield path, record
+
+
+def metric_path(path: Path) -> Path:
+    """Where the metrics of a training half's file are."""
+    return path.with_suffix(".metric")
 
 
 def statistics_of(parts: Path) -> lrc.SubjectStatistics:
@@ -86,17 +97,22 @@ def fold_facts(record: Record, statistics: lrc.SubjectStatistics, number: int) -
     out = {subject for subject, of in fold.items() if of == number}
     judged = record["judged"]
     rows = [row for row, subject in enumerate(judged["subjects"]) if subject in out]
-    facts = _facts(record, statistics, out, judged, rows)
+    facts = _facts(record, statistics, out, judged, rows, number)
     return facts if facts is not None and rows else None
 
 
 def test_facts(record: Record, test: Record, statistics: lrc.SubjectStatistics) -> Facts | None:
     """All training facts, to be judged on those of the test half."""
-    return _facts(record, statistics, set(), test["test"], range(len(test["test"]["subjects"])))
+    return _facts(record, statistics, set(), test["test"], range(len(test["test"]["subjects"])), ALL)
 
 
 def _facts(
-    record: Record, statistics: lrc.SubjectStatistics, out: set[str], judged: Record, rows: Sequence[int]
+    record: Record,
+    statistics: lrc.SubjectStatistics,
+    out: set[str],
+    judged: Record,
+    rows: Sequence[int],
+    number: int,
 ) -> Facts | None:
     few, plain, lre = record["few_shot"], record["plain"], record["lre"]
     layer = next(iter(few["subject"]))
@@ -134,6 +150,7 @@ def _facts(
         },
         prior=background[layer],
         others=background.without(own_names)[layer],
+        metric=record.get("metrics", {}).get(number),
         judged=judged["subject"][layer][list(rows)],
         judged_subjects=[judged["subjects"][row] for row in rows],
         judged_objects=[judged["objects"][row] for row in rows],

@@ -1,8 +1,9 @@
-"""How much each dual of `lrc-map-combined` should count, on training facts that nothing was made from.
+"""How `lrc-map-combined` should be joined: weights of duals, noise, metric, share of class means; training facts.
 
     .venv/bin/python benchmarks/verdict/weights.py --parts PARTS [--model packaged:smollm2-135m] [--seeds 0]
 
-Four folds of each relation's training half, as in `search.py`. A minute for a model and seed. Writes
+After `metrics.py`. Four folds of each relation's training half, as in `search.py`; each is judged by what is made
+without it. Some minutes for a model and seed. Writes
 `benchmarks/results/verdict_weights_<model>.json` and prints its table.
 """
 
@@ -17,7 +18,8 @@ from statistics import mean
 import torch
 from accuracy import READINGS, outcomes_of
 from collect import LAYERS, SPLIT_SEED
-from facts import FOLDS, Facts, Place, fold_facts, statistics_of, stored
+from facts import FOLDS, Facts, Place, fold_facts, metric_path, statistics_of, stored
+from torch import Tensor
 
 import lrc_tl as lrc
 from lrc_tl.lre.dual import DualFit
@@ -28,68 +30,70 @@ from lrc_tl.storage.json_results import write_result
 RESULTS = Path(__file__).parents[1] / "results"
 METHOD = METHODS["lrc-map-combined"]
 POWERS = (1, 2, 4)
+NOISES = (3.0, 10.0, 30.0, 100.0)
+SHARES = (0.0, 0.1, 0.15, 0.3)
 
 
 class Duals:
-    """The duals at several places, made from the same facts."""
+    """The duals at several places with one noise, made from the same facts."""
 
-    def __init__(self, facts: Facts, places: Sequence[Place]) -> None:
-        assert METHOD.noise is not None
+    def __init__(self, facts: Facts, places: Sequence[Place], *, noise: float, metric: Tensor | None) -> None:
         self._facts = facts
-        fits = {place: DualFit.of(facts.lres[place], facts.prior) for place in places}
-        self._sets: Mapping[Place, lrc.ConceptSet] = {
-            place: fit.concepts(
-                facts.objects[place],
-                facts.labels,
-                facts.zero_shot,
-                noise=METHOD.noise,
-                write_noise=METHOD.write_noise,
-            )
+        fits = {place: DualFit.of(facts.lres[place], facts.prior, metric=metric) for place in places}
+        given = {place: (facts.objects[place], facts.labels, facts.zero_shot) for place in places}
+        self.sets: Mapping[Place, lrc.ConceptSet] = {
+            place: fit.concepts(*given[place], noise=noise, write_noise=METHOD.write_noise)
             for place, fit in fits.items()
         }
-        self.leads = {
-            place: fit.left_out_lead(facts.objects[place], facts.labels, facts.zero_shot, noise=METHOD.noise)
-            for place, fit in fits.items()
-        }
+        self.leads = {place: fit.left_out_lead(*given[place], noise=noise) for place, fit in fits.items()}
         self.accuracies = {
-            place: fit.choose_noise(
-                facts.objects[place], facts.labels, facts.zero_shot, noises=[METHOD.noise]
-            ).accuracies[METHOD.noise]
-            for place, fit in fits.items()
+            place: fit.choose_noise(*given[place], noises=[noise]).accuracies[noise] for place, fit in fits.items()
         }
 
-    def joined(self, weights: Mapping[Place, float]) -> lrc.ConceptSet:
-        """The method with these weights."""
+    def joined(self, weights: Mapping[Place, float], share: float | None = None) -> lrc.ConceptSet:
+        """The method with these weights, and this share of class means."""
         return joined_with_means(
-            [self._sets[place] for place in weights],
+            [self.sets[place] for place in weights],
             self._facts.zero_shot,
             self._facts.labels,
             self._facts.prior,
-            share=MeansShare(),
+            share=MeansShare() if share is None else MeansShare(reading=share),
             method=METHOD.name,
             weights=list(weights.values()),
         )
 
+    def by_lead(self, places: Sequence[Place], power: int = 1) -> dict[Place, float]:
+        """Weights by leads to this power."""
+        leads = [self.leads[place] for place in places]
+        powered = [None if lead is None else max(lead, 0.0) ** power for lead in leads]
+        return dict(zip(places, weights_by_lead(powered), strict=True))
+
 
 def ways(facts: Facts, short: str) -> Iterator[tuple[str, lrc.ConceptSet]]:
-    """Every way to weigh, by name."""
+    """Every way to join duals, by name."""
+    assert METHOD.noise is not None
     _, (half_way, given, last) = LAYERS[short]
     two: list[Place] = [(given, "mean"), (last, "first_token")]
     three: list[Place] = [(half_way, "mean"), *two]
-    duals = Duals(facts, three)
+    duals = Duals(facts, three, noise=METHOD.noise, metric=facts.metric)
     for place in three:
         yield f"the dual of {place[0]} alone", duals.joined({place: 1.0})
     for name, places in (("two", two), ("three", three)):
         yield f"{name} alike", duals.joined(dict.fromkeys(places, 1.0))
         for power in POWERS:
-            leads = [duals.leads[place] for place in places]
-            powered = [None if lead is None else max(lead, 0.0) ** power for lead in leads]
-            by_lead = dict(zip(places, weights_by_lead(powered), strict=True))
-            yield f"{name} by lead to the power of {power}", duals.joined(by_lead)
+            yield f"{name} by lead to the power of {power}", duals.joined(duals.by_lead(places, power))
             by_accuracy = {place: duals.accuracies[place] ** power for place in places}
             if not sum(by_accuracy.values()):
                 by_accuracy = dict.fromkeys(places, 1.0)
             yield f"{name} by accuracy to the power of {power}", duals.joined(by_accuracy)
+    for metric in (None, facts.metric):
+        kind = "even noise" if metric is None else "noise in the metric"
+        for noise in NOISES:
+            grid = Duals(facts, two, noise=noise, metric=metric)
+            yield f"{kind} of {noise:g}: the dual of {last} as it is", grid.sets[two[1]]
+            for share in SHARES:
+                weights = grid.by_lead(two)
+                yield f"{kind} of {noise:g}: two by lead, {share:g} class means", grid.joined(weights, share)
 
 
 def main() -> None:
@@ -107,7 +111,9 @@ def main() -> None:
     rights: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
-    for _, record in stored(parts):
+    for path, record in stored(parts):
+        if not metric_path(path).exists():
+            raise SystemExit("the metrics of the next token are missing; run metrics.py first")
         if record["seed"] not in given.seeds:
             continue
         relation = f"{record['group']}: {record['relation']}"

@@ -6,6 +6,9 @@ lets one expect lies along `Sigma r_o` with `r_o = W^T (W Sigma W^T + noise tau 
 object activation of o, `m` the mean of these over all objects. It is a Wiener filter. The pair has the form of the
 causal inner product of Park et al. 2024 (arXiv:2311.03658), with the covariance of subjects in the place of that
 of unembedding rows.
+
+With a metric `M` of the objects' space the noise is `e ~ N(0, noise tau M^-1)`: small where a step matters, large
+where it does not. The Fisher information of the next token (`next_token_metric`, arXiv:2605.17231) is one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +36,10 @@ DEFAULT_NOISE = 10.0
 Edits alone do better with 1."""
 NOISES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Those that training facts choose among."""
+METRIC_NOISE = 30.0
+"""With the metric of the next token; chosen on training facts of two models (`benchmarks/verdict.md`)."""
+IDENTITY_SHARE = 0.01
+"""Of a metric, the rest of which may have eigenvalues of 0; as accurate as larger shares, or more."""
 _LEAST_DISTANCE = 1e-6
 """Of two objects' mean activations, as a share of their length; nearer ones are equal."""
 
@@ -67,6 +74,8 @@ class DualFit:
     prior: LayerStatistics
     rank: int | None
     dual: DualMap
+    metric_name: str | None = None
+    """Of the metric that noise is even in when it reads; None: the identity."""
 
     @classmethod
     def of(
@@ -76,15 +85,22 @@ class DualFit:
         *,
         rank: int | None = None,
         noise: float | None = None,
+        metric: Float[Tensor, "d_object d_object"] | None = None,
+        metric_name: str = "given",
     ) -> "DualFit":
         """The shared part for the whole weight, or for its `rank` largest singular values.
 
         A `noise` that will be asked for and is very small makes the solution rest on singular vectors too.
 
+        Args:
+            metric: of the objects' space, in which noise is even, such as `next_token_metric`; symmetric, with no
+                eigenvalue below 0. A hundredth of the identity is mixed with it. None: the identity.
+            metric_name: what the settings of concepts call it.
+
         Raises:
             FingerprintMismatch: the statistics are of another model.
             ValueError: they are of another layer or width, the weight is zero, its numerical rank or that of a
-                low-rank fit is below `rank`, or the noise is not above 0.
+                low-rank fit is below `rank`, the noise is not above 0, or the metric is none or of another width.
         """
         if noise is not None:
             require_noise(noise)
@@ -105,8 +121,10 @@ class DualFit:
             factors = lre.svd.leading(rank)
         elif noise is not None and noise < LEAST_UNROTATED_NOISE:
             factors = lre.svd.leading(max(1, lre.numerical_rank))
-        dual = DualMap.of(lre.weight, prior.covariance, factors=factors)
-        return cls(lre=lre, prior=prior, rank=rank, dual=dual)
+        mixed = None if metric is None else _with_identity(metric, len(lre.weight))
+        dual = DualMap.of(lre.weight, prior.covariance, factors=factors, metric=mixed)
+        name = None if metric is None else metric_name
+        return cls(lre=lre, prior=prior, rank=rank, dual=dual, metric_name=name)
 
     def concepts(
         self,
@@ -120,8 +138,8 @@ class DualFit:
     ) -> ConceptSet:
         """A direction for each object, which reads with `r_o` and writes with `Sigma r_o`.
 
-        With a `write_noise` it writes with the `Sigma r_o` of that noise. Much noise reads best and little writes
-        best; such directions have the write rule `"given"`.
+        With a `write_noise` it writes with the `Sigma r_o` of that noise, and without the metric. Much noise reads
+        best and little writes best; such directions have the write rule `"given"`.
 
         Its score is `r_o . (a - mean of subject_acts)`, lengths kept, so that scores of different objects compare.
 
@@ -137,9 +155,10 @@ class DualFit:
         names, means = _object_means(object_acts.double(), objects)
         _require_distinct(names, means)
         reading = self.dual.reading(means - means.mean(0), noise=noise)
-        write_noise = noise if write_noise is None else write_noise
-        writes_otherwise = write_noise != noise
-        written = self.dual.reading(means - means.mean(0), noise=write_noise) if writes_otherwise else reading
+        writes_otherwise = write_noise is not None and (write_noise != noise or self.metric_name is not None)
+        written = reading
+        if write_noise is not None and writes_otherwise:
+            written = self.dual.with_even_noise().reading(means - means.mean(0), noise=write_noise)
         writing = self.dual.writing(written)
         offsets = reading @ subject_acts.to(reading).mean(0)
         dtype = self.lre.weight.dtype
@@ -283,6 +302,7 @@ class DualFit:
             "object_aggregation": lre.object_aggregation,
             "rank": lre.rank_limit if self.rank is None else self.rank,
             "noise": noise,
+            **({} if self.metric_name is None else {"metric": self.metric_name}),
             "prior": {
                 "kind": prior.kind,
                 "n_samples": prior.n_samples,
@@ -313,6 +333,19 @@ def _require_distinct(names: Sequence[str], means: Tensor) -> None:
                 f"{float(distances[nearest]):.2g} apart, and are {length:.2g} long), so nothing reads one and not "
                 "the other; take another object layer, or one of the two objects"
             )
+
+
+def _with_identity(metric: Tensor, d_object: int) -> Tensor:
+    """The metric over its mean eigenvalue, mixed with a share of the identity; in float64."""
+    if metric.shape != (d_object, d_object):
+        raise ValueError(f"the metric has shape {tuple(metric.shape)}; the LRE's objects have width {d_object}")
+    wide = metric.double()
+    mean_eigenvalue = float(wide.trace()) / d_object
+    if not 0 < mean_eigenvalue < float("inf"):
+        raise ValueError(f"the metric's mean eigenvalue is {mean_eigenvalue}; it must be above 0 and finite")
+    mixed = wide * ((1 - IDENTITY_SHARE) / mean_eigenvalue)
+    mixed.diagonal().add_(IDENTITY_SHARE)
+    return mixed
 
 
 def _left_out_scores(

@@ -34,7 +34,7 @@ class MeansShare:
         ValueError: a share below 0, or a shrinkage outside 0 to 1.
     """
 
-    reading: float = 0.15
+    reading: float = 0.1
     """Of the reading vector, against 1 for all LREs together, each counted in the spread of its scores."""
     writing: float = 1.0
     """Of the writing vector, against 1 for all LREs together, both of unit length."""
@@ -104,9 +104,12 @@ def joined_with_means(
     """Dual directions of several LREs and of class means as one set, the means with a `share`.
 
     Scores of each set are divided by their spread among the prior's subjects, `sqrt(r . Sigma r)` on average over
-    objects: what counts is how well each tells subjects apart, not how long its vectors are. The mean of
-    `subject_acts` scores 0. Where the joined writing vector has a cosine of less than 0.01 with the reading one,
-    as may be with few subjects, `Sigma r` is written; the settings name these objects under `"written_by_dual"`.
+    objects: what counts is how well each tells subjects apart, not how long its vectors are. The joined scores of
+    each object are in units of their own spread there, and the mean of `subject_acts` scores 0: a score of 3 lies
+    three standard deviations of the prior's subjects above the relation's mean.
+
+    Where the joined writing vector has a cosine of less than 0.01 with the reading one, as may be with few
+    subjects, `Sigma r` is written; the settings name these objects under `"written_by_dual"`.
 
     Args:
         duals: sets at the prior's layer, with the same objects.
@@ -137,16 +140,20 @@ def joined_with_means(
             "given; give one of each for every fact"
         )
 
+    def spreads_of(rows: Tensor) -> Tensor:
+        variances = (rows * prior.covariance.times(rows)).sum(1)
+        return variances.clamp_min(0).sqrt().clamp_min(torch.finfo(rows.dtype).tiny)
+
     def in_spreads(rows: Tensor) -> Tensor:
         rows = rows - rows.mean(0)
-        spread = (rows * prior.covariance.times(rows)).sum(1).clamp_min(0).sqrt().mean()
-        return rows / spread.clamp_min(torch.finfo(rows.dtype).tiny)
+        return rows / spreads_of(rows).mean()
 
     parts = [w * in_spreads(_reading_rows(dual, names)) for w, dual in zip(weights, duals, strict=True)]
     reading = in_spreads(torch.stack(parts).sum(0))
     reading = reading + share.reading * in_spreads(
         mean_dual(subject_acts, objects, prior, shrinkage=share.shrinkage).to(reading)
     )
+    reading = reading / spreads_of(reading)[:, None]
     writing = torch.stack([_unit_less_mean(_writing_rows(dual, names)) for dual in duals]).sum(0)
     differences = class_differences(written, objects).to(writing)
     writing = _unit(writing) + share.writing * _unit_or_zero(differences)

@@ -11,7 +11,7 @@ from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.arguments.sequences import as_tuple
 from lrc_tl.directions.combining import combine_concepts
 from lrc_tl.directions.concept_set import ConceptSet
-from lrc_tl.errors import UnfitError
+from lrc_tl.errors import ModelError, UnfitError
 from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.dual_means import MeansShare, joined_with_means, weights_by_lead
 from lrc_tl.lre.embedding import LinearRelationalEmbedding
@@ -24,6 +24,7 @@ from lrc_tl.methods.baselines import baseline_concepts
 from lrc_tl.methods.lre_grids import Grid, LreGrids
 from lrc_tl.methods.method import (
     METHODS,
+    Method,
     MethodVariant,
     components_of,
     default_method,
@@ -35,11 +36,14 @@ from lrc_tl.methods.settings import FitSettings
 from lrc_tl.methods.training_activations import TrainingActivations, training_activations
 from lrc_tl.models.fingerprint import ModelFingerprint, fingerprints_once
 from lrc_tl.models.hooked_model import HookedModel, hook_name
+from lrc_tl.models.next_token_metric import next_token_metric
 from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE
 from lrc_tl.passes.finite import finite_prompts
 from lrc_tl.passes.known_prompts import KnownPrompts
 from lrc_tl.relations.prompts import Prompt
 
+DualKey: TypeAlias = tuple[int, bool, str | None]
+"""The LRE (its id), whether the noise is tiny, and the name of its metric."""
 MakeByLabels: TypeAlias = Callable[[Sequence[str]], ConceptSet]
 """Directions from the object of each known training prompt, in their order."""
 
@@ -216,8 +220,10 @@ class _Fitting:
     settings: FitSettings
     background: SubjectStatistics | None
     """None where no variant has dual directions."""
-    duals: dict[tuple[int, bool], DualFit] = field(default_factory=dict)
-    """By the LRE (its id) and whether the noise is tiny: what all labels and noises share."""
+    duals: dict[DualKey, DualFit] = field(default_factory=dict)
+    """What all labels and noises share."""
+    metrics: dict[str, Tensor | None] = field(default_factory=dict)
+    """By name; None: the model has none."""
 
     def maker(self, variant: MethodVariant, grids: Mapping[str, Grid]) -> MakeByLabels:
         """How the variant's directions come from labels; all that does not depend on them is done."""
@@ -296,7 +302,7 @@ class _Fitting:
             assert noise is not None
             objects = self.activations.object[component.object_layer, component.method.aggregation]
             subjects = self.activations.zero_shot[component.subject_layer]
-            fit = self.duals[self._dual_key(part.lre, noise)]
+            fit = self.duals[_dual_key(part.lre, noise, component.method)]
             leads.append(fit.left_out_lead(objects, names, subjects, noise=noise))
         return weights_by_lead(leads)
 
@@ -304,20 +310,31 @@ class _Fitting:
         given = (variant.noise, self.settings.noise, variant.method.noise)
         return next((noise for noise in given if noise is not None), None)
 
-    @staticmethod
-    def _dual_key(lre: LinearRelationalEmbedding, noise: float | None) -> tuple[int, bool]:
-        return id(lre), noise is not None and noise < LEAST_UNROTATED_NOISE
-
     def _dual(self, lre: LinearRelationalEmbedding, objects: Tensor, variant: MethodVariant) -> MakeByLabels:
         """Dual directions; what does not depend on the labels and the noise is computed once."""
         assert self.background is not None
         noise, write_noise = self._noise(variant), variant.method.write_noise
         subjects = self.activations.zero_shot[lre.subject_layer]
-        key = self._dual_key(lre, noise)
+        key = _dual_key(lre, noise, variant.method)
         if key not in self.duals:
-            self.duals[key] = DualFit.of(lre, self.background[lre.subject_layer], noise=noise)
+            prior, name = self.background[lre.subject_layer], variant.method.metric
+            metric = None if name is None else self._metric(name)
+            self.duals[key] = DualFit.of(lre, prior, noise=noise, metric=metric, metric_name=str(name))
         fit = self.duals[key]  # holds the LRE, so that no other gets its id
         return lambda names: fit.directions(objects, list(names), subjects, noise=noise, write_noise=write_noise)
+
+    def _metric(self, name: str) -> Tensor | None:
+        """The metric of this name at the known prompts; None, with a warning, where the model has none."""
+        if name not in self.metrics:
+            last = int(self.model.cfg.n_layers) - 1
+            try:
+                self.metrics[name] = next_token_metric(self.model, self.activations.object[last, "first_token"])
+            except ModelError as error:
+                warn_caller(
+                    f"noise counts alike in all directions, since there is no metric of the next token: {error}"
+                )
+                self.metrics[name] = None
+        return self.metrics[name]
 
     def _baseline(self, variant: MethodVariant) -> MakeByLabels:
         activations = self.activations.subject[variant.subject_layer]
@@ -336,3 +353,7 @@ class _Fitting:
             )
 
         return baseline
+
+
+def _dual_key(lre: LinearRelationalEmbedding, noise: float | None, method: Method) -> DualKey:
+    return id(lre), noise is not None and noise < LEAST_UNROTATED_NOISE, method.metric

@@ -49,6 +49,9 @@ class Method:
     """Of dual directions where none is given; None: chosen on the training prompts."""
     write_noise: float | None = None
     """That dual directions write with; None: the one that they read with."""
+    metric: Literal["next_token"] | None = None
+    """In which the noise of dual directions is even when they read (`lrc_tl.models.next_token_metric`); None: the
+    identity."""
     adds_means: bool = False
     """Class means of the training subjects count too, with a small share (`lrc_tl.lre.dual_means`)."""
     open_settings: bool = False
@@ -110,8 +113,15 @@ _MAP_GIVEN = Method(
     object_layer="given",
     inverse="dual",
 )
-_READ_NOISE, _WRITE_NOISE = 10.0, 0.1
-"""Of `lrc-map-combined`: much noise reads best, little writes best (`benchmarks/verdict.md`)."""
+_FISHER_GIVEN = replace(_MAP_GIVEN, noise=30.0, write_noise=0.1, metric="next_token")
+"""Much noise reads best, little writes best (`benchmarks/verdict.md`)."""
+_FISHER = replace(
+    _FISHER_GIVEN,
+    name="lrc-fisher",
+    summary="lrc-map with noise as the next token feels it; last layer.",
+    object_layer="last",
+    aggregation="first_token",
+)
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
@@ -161,24 +171,16 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 with_object_layer="lrc-map-given",
             ),
             _MAP_GIVEN,
+            _FISHER,
             Method(
                 name="lrc-map-combined",
                 summary="lrc-map of the given and the last layer, and class means.",
                 object_layer="given",
                 inverse="dual",
-                combines=(
-                    replace(_MAP_GIVEN, noise=_READ_NOISE, write_noise=_WRITE_NOISE),
-                    replace(
-                        _MAP_GIVEN,
-                        object_layer="last",
-                        aggregation="first_token",
-                        noise=_READ_NOISE,
-                        write_noise=_WRITE_NOISE,
-                    ),
-                ),
+                combines=(_FISHER_GIVEN, _FISHER),
                 adds_means=True,
-                noise=_READ_NOISE,
-                write_noise=_WRITE_NOISE,
+                noise=_FISHER.noise,
+                write_noise=_FISHER.write_noise,
             ),
             Method(name="mean", summary="The object's mean subject activation.", compares_objects=False),
             Method(name="centred-mean", summary="mean, less the mean of all objects' means."),

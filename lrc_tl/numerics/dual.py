@@ -2,11 +2,12 @@
 
 With subjects `s ~ N(mu, Sigma)` and objects `o = W s + b + e`, `e ~ N(0, noise tau I)`, the subject that an object
 lets one expect lies at `mu + Sigma r` with `r = W^T (W Sigma W^T + noise tau I)^-1 (o - E[o])`: a Wiener filter.
-`r` reads, `Sigma r` writes. Tensors only.
+`r` reads, `Sigma r` writes. Noise need not be even in all directions: with a metric `M` it has the covariance
+`M^-1` in the place of `I`. Tensors only.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -32,8 +33,10 @@ class DualMap:
     covariance: Covariance
     object_covariance: Float[Tensor, "equation equation"]
     """`W Sigma W^T` in that basis."""
+    noise_covariance: Float[Tensor, "equation equation"] | None
+    """`M^-1` in that basis; None: the identity."""
     mean_variance: float
-    """`tau = trace(W Sigma W^T) / d_object`, the unit of the noise."""
+    """`tau = trace(M W Sigma W^T) / d_object`, the unit of the noise."""
 
     @classmethod
     @checked
@@ -43,11 +46,17 @@ class DualMap:
         covariance: Covariance,
         *,
         factors: Factors | None = None,
+        metric: Float[Tensor, "d_object d_object"] | None = None,
     ) -> "DualMap":
         """The shared part for a weight, or for the leading part of it that `factors` hold.
 
+        Args:
+            metric: M, symmetric and positive definite; noise is even in its units. Its scale does not matter: it
+                is divided by its mean eigenvalue. None: the identity.
+
         Raises:
-            ValueError: the weight is zero or not finite, or of another width than the covariance.
+            ValueError: the weight is zero or not finite, or of another width than the covariance; or the metric is
+                not positive definite.
         """
         if weight.shape[1] != covariance.width:
             raise ValueError(
@@ -61,7 +70,17 @@ class DualMap:
         if factors is not None:
             basis, rows = factors.u.double(), factors.s.double()[:, None] * factors.vh.double()
         object_covariance = moved.seen_through(rows)
-        mean_variance = float(object_covariance.trace()) / weight.shape[0]
+        noise_covariance = None
+        if metric is None:
+            mean_variance = float(object_covariance.trace()) / weight.shape[0]
+        else:
+            metric = metric.double().to(weight.device)
+            metric = metric * (len(metric) / metric.trace())
+            in_basis = metric if basis is None else basis.T @ metric @ basis
+            mean_variance = float((in_basis * object_covariance).sum()) / weight.shape[0]
+            noise_covariance = _inverse(metric)
+            if basis is not None:
+                noise_covariance = basis.T @ noise_covariance @ basis
         if not mean_variance > 0:
             raise ValueError(
                 "the weight is zero: at these layers the object does not depend on the subject; take an object "
@@ -72,22 +91,37 @@ class DualMap:
             basis=basis,
             covariance=moved,
             object_covariance=object_covariance,
+            noise_covariance=noise_covariance,
             mean_variance=mean_variance,
         )
+
+    def with_even_noise(self) -> "DualMap":
+        """The same without a metric."""
+        if self.noise_covariance is None:
+            return self
+        d_object = len(self.weight) if self.basis is None else len(self.basis)
+        mean_variance = float(self.object_covariance.trace()) / d_object
+        return replace(self, noise_covariance=None, mean_variance=mean_variance)
 
     @checked
     def reading(
         self, targets: Float[Tensor, "*batch d_object"], *, noise: float
     ) -> Float[Tensor, "*batch d_subject"]:
-        """`W^T (W Sigma W^T + noise tau I)^-1 t` for each row t: object activations less their mean. In float64.
+        """`W^T (W Sigma W^T + noise tau M^-1)^-1 t` for each row t, an object activation less their mean.
+
+        In float64.
 
         Raises:
             ValueError: `noise` is not above 0.
         """
         require_noise(noise)
         in_basis = targets.double() if self.basis is None else targets.double() @ self.basis
-        system = self.object_covariance.clone()
-        system.diagonal().add_(noise * self.mean_variance)
+        size = noise * self.mean_variance
+        if self.noise_covariance is None:
+            system = self.object_covariance.clone()
+            system.diagonal().add_(size)
+        else:
+            system = self.object_covariance + size * self.noise_covariance
         solved = torch.cholesky_solve(in_basis.reshape(-1, system.shape[0]).T, torch.linalg.cholesky(system)).T
         return (solved @ self.weight).reshape(*targets.shape[:-1], self.weight.shape[1])
 
@@ -100,3 +134,13 @@ def require_noise(noise: float) -> None:
     """Raise ValueError unless this is the noise of a dual: a finite number above 0."""
     if not (math.isfinite(noise) and noise > 0):
         raise ValueError(f"noise is {noise}; it must be above 0, a share of the objects' mean variance")
+
+
+def _inverse(metric: Tensor) -> Tensor:
+    """Of a positive definite matrix."""
+    root, failed = torch.linalg.cholesky_ex(metric)
+    if bool(failed) or not bool(torch.isfinite(root).all()):
+        raise ValueError(
+            "the metric of the noise is not positive definite; give a symmetric one with eigenvalues above 0"
+        )
+    return torch.cholesky_inverse(root)

@@ -287,6 +287,61 @@ def test_an_lre_and_statistics_of_one_model_make_directions_for_it(word_model):
         torch.testing.assert_close(direction.write_vector.double(), seen, rtol=0, atol=1e-4)
 
 
+@pytest.fixture
+def metric():
+    root = draw(D_OBJECT, 4, seed=9)
+    return root @ root.T
+
+
+def test_a_metric_is_mixed_with_a_hundredth_of_the_identity_and_counts_in_reading(
+    lre, prior, metric, objects, subjects
+):
+    fit = DualFit.of(lre, prior, metric=metric, metric_name="next_token")
+    concepts = fit.concepts(objects, OBJECTS, subjects, noise=30.0)
+    mixed = 0.99 * metric * D_OBJECT / metric.trace() + 0.01 * torch.eye(D_OBJECT).double()
+    root = torch.linalg.cholesky(mixed)
+    within = replace(lre, weight=root.T @ lre.weight)
+    expected = DualFit.of(within, prior).concepts(objects @ root, OBJECTS, subjects, noise=30.0)
+    for name, direction in expected.items():
+        torch.testing.assert_close(concepts[name].vector, direction.vector, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(concepts[name].write_vector, direction.write_vector, rtol=1e-8, atol=1e-10)
+        assert concepts[name].scale == pytest.approx(direction.scale)
+        assert concepts[name].offset == pytest.approx(direction.offset)
+    assert concepts.settings["metric"] == "next_token"
+    assert "metric" not in expected.settings
+    leads = [
+        of.left_out_lead(acts, OBJECTS, subjects, noise=30.0)
+        for of, acts in ((fit, objects), (DualFit.of(within, prior), objects @ root))
+    ]
+    assert leads[0] == pytest.approx(leads[1])
+
+
+def test_with_a_noise_of_its_own_writing_knows_no_metric(lre, prior, metric, objects, subjects):
+    with_metric, plain = DualFit.of(lre, prior, metric=metric), DualFit.of(lre, prior)
+    both = with_metric.concepts(objects, OBJECTS, subjects, noise=30.0, write_noise=30.0)
+    reads = with_metric.concepts(objects, OBJECTS, subjects, noise=30.0)
+    writes = plain.concepts(objects, OBJECTS, subjects, noise=30.0)
+    assert torch.equal(both.vectors, reads.vectors)
+    assert torch.equal(both.write_vectors, writes.write_vectors)
+    assert not torch.allclose(both.write_vectors, reads.write_vectors, rtol=0.1)
+    assert {direction.write_rule for direction in both.values()} == {"given"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.eye(3).double(), r"the metric has shape \(3, 3\); the LRE's objects have width 10"),
+        (torch.zeros(D_OBJECT, D_OBJECT).double(), "mean eigenvalue is 0.0; it must be above 0"),
+        (torch.full((D_OBJECT, D_OBJECT), float("nan")).double(), "mean eigenvalue is nan"),
+        (torch.diag(torch.tensor([5.0] * 9 + [-1])).double(), "not positive definite"),
+    ],
+    ids=["width", "zero", "nan", "below zero"],
+)
+def test_a_metric_that_is_none_is_refused(lre, prior, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        DualFit.of(lre, prior, metric=wrong)
+
+
 def test_statistics_of_another_layer_model_or_width_are_refused(lre, prior):
     with pytest.raises(ValueError, match=r"statistics are of layer 2, and the LRE's subject layer is 1; fit them"):
         DualFit.of(lre, statistics_of(prior.samples, layer=2))

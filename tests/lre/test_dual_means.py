@@ -78,7 +78,7 @@ def test_class_means_are_read_through_the_inverse_covariance(prior, subjects, sh
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8)
 
 
-def test_joined_scores_are_those_of_each_set_over_their_spread_among_the_prior_s_subjects(prior, subjects):
+def test_joined_scores_are_those_of_each_set_in_units_of_their_spread_among_the_prior_s_subjects(prior, subjects):
     duals, share = [a_dual(prior, 2), a_dual(prior, 3)], MeansShare(reading=0.4, writing=0.7, shrinkage=0.5)
     few_shot = subjects + 0.3 * draw(len(OBJECTS), WIDTH, seed=9)
     joined = joined_with_means(duals, subjects, OBJECTS, prior, write_acts=few_shot, share=share, method="both")
@@ -94,6 +94,7 @@ def test_joined_scores_are_those_of_each_set_over_their_spread_among_the_prior_s
     means = np.linalg.solve(shrunk_covariance(prior, 0.5), plain_means(subjects).T).T
     duals_alone = in_spreads(sum(in_spreads(reading_rows(dual)) for dual in duals))
     read = duals_alone + 0.4 * in_spreads(means)
+    read = read / np.sqrt(np.einsum("oi,ij,oj->o", read, sigma, read))[:, None]
     np.testing.assert_allclose(reading_rows(joined), read, rtol=1e-7)
     written = [unit(dual.write_vectors.numpy()) for dual in duals]
     written = unit(sum(rows - rows.mean(0) for rows in written)) + 0.7 * unit(plain_means(few_shot))
@@ -102,6 +103,8 @@ def test_joined_scores_are_those_of_each_set_over_their_spread_among_the_prior_s
     np.testing.assert_allclose(joined.write_vectors.numpy(), unit(expected), rtol=1e-7)
     assert joined.settings["written_by_dual"] == [n for n, good in zip("abc", aligned, strict=True) if not good]
     np.testing.assert_allclose(joined.scores(subjects).mean(0).numpy(), 0, atol=1e-8)
+    spread = np.sqrt(np.diag(reading_rows(joined) @ sigma @ reading_rows(joined).T))
+    np.testing.assert_allclose(spread, 1)  # among the prior's subjects, with its shrinkage
     assert {direction.method for direction in joined.values()} == {"both"}
 
 

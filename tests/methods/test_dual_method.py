@@ -8,6 +8,7 @@ import torch
 from spoken import spoken_relations
 
 import lrc_tl as lrc
+from lrc_tl.errors import ModelError
 from lrc_tl.lre.dual import DualFit
 from lrc_tl.lre.dual_means import MeansShare, joined_with_means, weights_by_lead
 from lrc_tl.lre.subject_statistics import SubjectStatistics
@@ -15,6 +16,7 @@ from lrc_tl.methods import backgrounds
 from lrc_tl.methods.fitting import fit_methods
 from lrc_tl.methods.method import method_variants
 from lrc_tl.methods.training_activations import training_activations
+from lrc_tl.models.next_token_metric import next_token_metric
 
 FOUR = lrc.FitSettings(max_lre_prompts=4)
 
@@ -213,7 +215,7 @@ def test_variants_and_labels_share_one_solution_and_the_lre_of_lrc(word_model, p
     assert len(made) == 2
 
 
-def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
+def test_the_combined_method_joins_the_given_and_the_last_layer_in_the_next_token_s_metric_and_class_means(
     word_model, prompts, background, tmp_path
 ):
     settings = replace(FOUR, background=background)
@@ -223,6 +225,8 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
     )  # fmt: skip
     zero_shot = lrc.subject_activations(word_model, [p.without_examples() for p in prompts], layer=0)
     names = [prompt.object for prompt in prompts]
+    first = lrc.passes.object_activations(word_model, prompts, layer=2, object_aggregation="first_token")
+    metric = next_token_metric(word_model, first)
     parts, leads = [], []
     for layer, aggregation in ((1, "mean"), (2, "first_token")):
         known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
@@ -231,9 +235,9 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
             object_aggregation=aggregation, progress=False,
         )  # fmt: skip
         acts = lrc.passes.object_activations(word_model, prompts, layer=layer, object_aggregation=aggregation)
-        fit = DualFit.of(lre, background[0])
-        parts.append(fit.concepts(acts, names, zero_shot, noise=10.0, write_noise=0.1))
-        leads.append(fit.left_out_lead(acts, names, zero_shot, noise=10.0))
+        fit = DualFit.of(lre, background[0], metric=metric)
+        parts.append(fit.concepts(acts, names, zero_shot, noise=30.0, write_noise=0.1))
+        leads.append(fit.left_out_lead(acts, names, zero_shot, noise=30.0))
     expected = joined_with_means(
         parts,
         zero_shot,
@@ -257,6 +261,44 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_and_class_means(
     again = lrc.ConceptSet.load(tmp_path / "c.safetensors", model=word_model)
     assert torch.equal(again.write_vectors, made.write_vectors)
     assert again.settings["class_means"] == made.settings["class_means"]
+
+
+@pytest.mark.parametrize("method", ["lrc-fisher", "lrc-map-combined"])
+def test_without_a_metric_of_the_next_token_noise_is_even_and_a_warning_says_so(
+    word_model, prompts, background, monkeypatch, method
+):
+    def refuse(model, states):
+        raise ModelError("no final norm")
+
+    with_metric = lrc.fit_concepts(
+        word_model, prompts, method=method, settings=replace(FOUR, background=background), progress=False
+    )
+    monkeypatch.setattr("lrc_tl.methods.fitting.next_token_metric", refuse)
+    with pytest.warns(UserWarning, match="counts alike in all directions.* no final norm"):
+        made = lrc.fit_concepts(
+            word_model, prompts, method=method, settings=replace(FOUR, background=background), progress=False
+        )
+    assert not torch.allclose(made.vectors, with_metric.vectors, atol=1e-3)
+    settings = [concepts.settings for concepts in (made, with_metric)]
+    dual_settings = [of["combined"][0] if "combined" in of else of for of in settings]
+    assert ["metric" in of for of in dual_settings] == [False, True]
+    assert torch.isfinite(made.vectors).all()
+
+
+def test_lrc_fisher_is_the_dual_of_the_last_layer_in_the_next_token_s_metric(word_model, prompts, background):
+    made = lrc.fit_concepts(
+        word_model, prompts, method="lrc-fisher", settings=replace(FOUR, background=background), progress=False
+    )
+    zero_shot = lrc.subject_activations(word_model, [p.without_examples() for p in prompts], layer=made.layer)
+    known = lrc.passes.KnownPrompts(prompts=tuple(prompts), dropped=())
+    lre = lrc.LinearRelationalEmbedding.fit(
+        word_model, known.sample(4, seed=0), subject_layer=made.layer, object_layer=2,
+        object_aggregation="first_token", progress=False,
+    )  # fmt: skip
+    acts = lrc.passes.object_activations(word_model, prompts, layer=2, object_aggregation="first_token")
+    fit = DualFit.of(lre, background[made.layer], metric=next_token_metric(word_model, acts))
+    names = [prompt.object for prompt in prompts]
+    assert_same(made, fit.concepts(acts, names, zero_shot, noise=30.0, write_noise=0.1))
 
 
 def test_directions_that_write_with_another_noise_read_as_without_it(word_model, prompts, background):

@@ -24,7 +24,7 @@ from lrc_tl.methods.method import (
 def test_results_and_files_know_the_methods_by_these_names_in_this_order():
     assert list(METHODS) == [
         "lrc", "lrc-final", "lrc-first", "lrc-ridge", "lrc-combined", "lrc-same-object", "lrc-other-objects",
-        "lrc-map", "lrc-map-given", "lrc-map-combined",
+        "lrc-map", "lrc-map-given", "lrc-fisher", "lrc-map-combined",
         "mean", "centred-mean", "mean-difference", "svm", "logistic", "lda", "pca", "random",
         "shuffled-mean", "shuffled-svm",
     ]  # fmt: skip

@@ -104,6 +104,65 @@ def test_vectors_do_not_depend_on_the_units_of_the_objects(weight, covariance, t
     torch.testing.assert_close(rescaled, reading, rtol=1e-10, atol=1e-12)
 
 
+@pytest.fixture
+def metric():
+    root = draw(6, 9, seed=3)
+    return root @ root.T
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("rank", [None, 3])
+def test_noise_that_is_even_in_a_metric_is_plain_noise_in_its_coordinates(
+    weight, covariance, targets, metric, noise, rank
+):
+    root = torch.linalg.cholesky(metric * 6 / metric.trace())
+    part, factors = weight, None
+    if rank is not None:
+        factors = Factors.of(weight).leading(rank)
+        part, targets = (factors.u * factors.s) @ factors.vh, targets @ factors.u @ factors.u.T
+    found = DualMap.of(part, covariance, factors=factors, metric=metric)
+    if rank is None:
+        plain = DualMap.of(root.T @ weight, covariance)
+        assert found.mean_variance == pytest.approx(plain.mean_variance)
+        torch.testing.assert_close(
+            found.reading(targets, noise=noise), plain.reading(targets @ root, noise=noise), rtol=1e-9, atol=1e-12
+        )
+    # The posterior mean given what the singular vectors see of the object, by the textbook formula.
+    basis = torch.eye(6, dtype=torch.float64) if factors is None else factors.u
+    seen = basis.T @ part
+    error = noise * found.mean_variance * basis.T @ torch.linalg.inv(metric * 6 / metric.trace()) @ basis
+    gain = covariance.dense() @ seen.T @ torch.linalg.inv(seen @ covariance.dense() @ seen.T + error)
+    written = found.writing(found.reading(targets, noise=noise))
+    torch.testing.assert_close(written, targets @ basis @ gain.T, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_the_identity_is_no_metric_and_the_scale_of_one_does_not_matter(
+    weight, covariance, targets, metric, noise
+):
+    plain = DualMap.of(weight, covariance)
+    even = DualMap.of(weight, covariance, metric=7 * torch.eye(6, dtype=torch.float64))
+    torch.testing.assert_close(even.reading(targets, noise=noise), plain.reading(targets, noise=noise))
+    once, again = (DualMap.of(weight, covariance, metric=size * metric) for size in (1.0, 1e-5))
+    torch.testing.assert_close(once.reading(targets, noise=noise), again.reading(targets, noise=noise))
+    assert not torch.allclose(once.reading(targets, noise=noise), plain.reading(targets, noise=noise), rtol=0.05)
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_with_even_noise_it_is_the_map_without_a_metric(weight, covariance, targets, metric, rank):
+    factors = None if rank is None else Factors.of(weight).leading(rank)
+    with_metric = DualMap.of(weight, covariance, factors=factors, metric=metric)
+    plain = DualMap.of(weight, covariance, factors=factors)
+    found = with_metric.with_even_noise()
+    assert torch.equal(found.reading(targets, noise=0.3), plain.reading(targets, noise=0.3))
+    assert plain.with_even_noise() is plain
+
+
+def test_a_metric_that_is_none_is_refused(weight, covariance):
+    with pytest.raises(ValueError, match="the metric of the noise is not positive definite"):
+        DualMap.of(weight, covariance, metric=torch.diag(torch.tensor([1.0, 1, 1, 1, 1, -2]).double()))
+
+
 @pytest.mark.parametrize("noise", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_noise_that_is_not_above_zero_is_refused(weight, covariance, targets, noise):
     with pytest.raises(ValueError, match=r"noise is .*; it must be above 0"):
