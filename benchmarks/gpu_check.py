@@ -2,6 +2,7 @@
 
     make gpu-check                                            # on the first GPU
     .venv/bin/python benchmarks/gpu_check.py --device cpu     # the same on a small model
+    .venv/bin/python benchmarks/gpu_check.py --no-timings     # only the comparisons
 
 Compares fits, grids, low-rank fits, directions, subject statistics and steered generation on the device, in each
 dtype, and a sweep by two processes, with the CPU's float32 figures on a random Llama-shaped model
@@ -38,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--prompts", type=int, default=2, help="that a timed fit takes")
     parser.add_argument("--seconds", type=float, default=420, help="no timing is begun after this many")
+    parser.add_argument("--no-timings", action="store_true", help="only compare")
     parser.add_argument("--profile", action="store_true", help="also print where the time of an exact fit goes")
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"))
     given = parser.parse_args()
@@ -139,7 +141,7 @@ def main() -> int:
         }
         comparisons = compared(given, Path(folder))
         write(given.out, result | {"compared": comparisons})  # should what follows be cut off
-        times = timed(given, Path(folder), started)
+        times = [] if given.no_timings else timed(given, Path(folder), started)
     passed = all(row["passed"] for row in comparisons) and not any("error" in row for row in times)
     taken = time.perf_counter() - started
     write(given.out, result | {"compared": comparisons, "timed": times, "passed": passed, "seconds": taken})

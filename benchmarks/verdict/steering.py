@@ -3,6 +3,9 @@
     .venv/bin/python benchmarks/verdict/steering.py --relations FOLDER --parts PARTS [--seeds 0 1]
     .venv/bin/python benchmarks/verdict/steering.py --parts PARTS --only-summary
 
+On a GPU, several processes share it: `--device cuda --workers 4`; what takes longest begins first. `--groups` runs
+one of the two sweeps alone, so that both can run at the same time.
+
 Seven sizes from .0005 to .5, three places, at most 60 edits of a relation and seed; places are chosen on
 validation facts. Built-in relations and those of the folder are two sweeps, kept in PARTS, resumable at any time.
 With everything on, a relation and seed takes about half an hour on one busy core. Writes
@@ -26,6 +29,7 @@ NEW = "lrc-map-combined"
 METHODS = ("lrc", "lrc-combined", "lrc-map", NEW, "svm", "mean-difference")
 BETAS = (0.0005, 0.0016, 0.005, 0.016, 0.05, 0.16, 0.5)
 LAYERS = {"gemma-3-270m": (9, 13), "smollm2-135m": (16, 20)}
+GROUPS = ("builtin", "shared")
 NATS = 0.7
 
 
@@ -53,13 +57,33 @@ def run(given: argparse.Namespace, short: str) -> None:
     groups = {"builtin": built_in}
     if given.relations is not None:
         groups["shared"] = list(lrc.load_relations(given.relations)[0].values())
-    model = lrc.load_model(given.model)
+    several = given.workers > 1  # processes, which load the model themselves
+    model = given.model if several else lrc.load_model(given.model, device=given.device)
     for group, relations in groups.items():
         if given.only:
             relations = [relation for relation in relations if relation.name.replace("_", " ") in given.only]
-        if relations:
+        if relations and group in given.groups:
             out = given.parts / f"steering_{short}_{group}"
-            lrc.run_sweep(model, relations, settings=settings, out=out, resume=out.exists(), others=built_in)
+            lrc.run_sweep(
+                model,
+                longest_first(model, relations, settings) if several else relations,
+                settings=settings,
+                out=out,
+                resume=out.exists(),
+                others=built_in,
+                workers=given.workers if several else None,
+                device=given.device,
+            )
+
+
+def longest_first(model: Any, relations: list[lrc.Relation], settings: lrc.SweepSettings) -> list[lrc.Relation]:
+    """The relations by the operations that each is counted to take, so that no process begins a long one last."""
+    plan = lrc.plan_sweep(model, relations, settings=settings)
+    operations: dict[str, int] = {}
+    for unit, cost in zip(plan.units, plan.costs, strict=True):
+        name = unit.relation.name
+        operations[name] = operations.get(name, 0) + cost.operations
+    return sorted(relations, key=lambda relation: -operations.get(relation.name, 0))
 
 
 def joined(parts: Path, short: str) -> lrc.SweepResult:
@@ -67,7 +91,7 @@ def joined(parts: Path, short: str) -> lrc.SweepResult:
     import pandas as pd
 
     sweeps = {}
-    for group in ("builtin", "shared"):
+    for group in GROUPS:
         folder = parts / f"steering_{short}_{group}"
         if folder.exists():
             sweeps[group] = lrc.SweepResult.load(folder)
@@ -138,6 +162,9 @@ def main() -> None:
     parser.add_argument("--relations", type=Path, help="a folder in the LRE dataset's format, beside the built-in")
     parser.add_argument("--parts", type=Path, required=True)
     parser.add_argument("--model", default="packaged:gemma-3-270m")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes, which share the device")
+    parser.add_argument("--groups", nargs="+", default=GROUPS, choices=GROUPS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--places", nargs="+", default=["all", "from", "subject"])
     parser.add_argument("--betas", type=float, nargs="+", default=BETAS)
@@ -146,11 +173,14 @@ def main() -> None:
     parser.add_argument("--lre-prompts", type=int, default=10)
     parser.add_argument("--only", nargs="*", default=[], help="names of relations, with spaces")
     parser.add_argument("--only-summary", action="store_true")
+    parser.add_argument("--no-summary", action="store_true", help="run what is missing and write no result")
     given = parser.parse_args()
     short = given.model.removeprefix("packaged:")
     started = time.perf_counter()
     if not given.only_summary:
         run(given, short)
+    if given.no_summary:
+        return
     sweep = joined(given.parts, short)
     results = summary(sweep)
     print_tables(results)

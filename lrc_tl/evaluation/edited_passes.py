@@ -43,6 +43,9 @@ LayersGiven: TypeAlias = Iterable[int] | Mapping[int, float]
 _LEAST_SPARED = 128
 """Tokens that a cached prefix must spare its rows; below that, rows run whole in larger batches, which is faster:
 each small batch reads all weights again."""
+_LEAST_SPARED_ON_GPU = 2**13
+"""The same where the model is not on the CPU: a prefix costs two passes more, which take their launches' time
+there, however few tokens they run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,7 @@ def edited_logits(
     alone: list[int] = []
     for prefix, rows in groups.items():
         cache = None
-        if (len(rows) - 1) * len(prefix) >= _LEAST_SPARED:
+        if (len(rows) - 1) * len(prefix) >= least_spared(model.cfg.device):
             ids = torch.tensor([prefix], device=model.cfg.device)
             cache = prefix_cache(model, ids, stop_at_layer=int(model.cfg.n_layers))
         if cache is None:
@@ -166,6 +169,11 @@ def edited_logits(
         follow=None if follow is None else lambda place: follow(again[place]),
     ):
         yield again[place], logits
+
+
+def least_spared(device: str | torch.device) -> int:
+    """Tokens that a cached prefix must spare its rows on this device."""
+    return _LEAST_SPARED if torch.device(device).type == HOST.type else _LEAST_SPARED_ON_GPU
 
 
 def _layer_shares(model: HookedModel, layers: EditedLayers | None) -> dict[str, float]:

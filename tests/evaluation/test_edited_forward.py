@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import D_MODEL
 
-from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits
+from lrc_tl.evaluation.edited_passes import EditedSequence, edited_logits, least_spared
 from lrc_tl.models.hooked_model import is_bridge
 
 SEQUENCES = [
@@ -151,6 +151,12 @@ def test_only_what_lies_behind_a_prefix_that_is_worth_sharing_is_run(
     numbers = torch.zeros(10, dtype=torch.long)
     list(edited_logits(word_model, SEQUENCES, numbers, torch.zeros(10, D_MODEL), layers=[0]))
     assert widths == expected
+
+
+@pytest.mark.parametrize(("device", "is_shared"), [("cpu", True), ("cuda:1", False), ("mps", False)])
+def test_a_prefix_of_few_tokens_is_shared_on_the_cpu_alone(device, is_shared):
+    assert (least_spared(device) <= 9 * 40) is is_shared
+    assert least_spared(torch.device(device)) <= 42 * 400  # a long one everywhere
 
 
 @pytest.mark.parametrize("wanted", [(), (1,), (5,)])
