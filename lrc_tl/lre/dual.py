@@ -24,7 +24,6 @@ from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import FingerprintMismatch
 from lrc_tl.lre.subject_statistics import LayerStatistics
 from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE, DualMap, require_noise
-from lrc_tl.numerics.precision import HOST
 
 if TYPE_CHECKING:
     from lrc_tl.lre.embedding import LinearRelationalEmbedding
@@ -276,7 +275,7 @@ class DualFit:
         if len(subject_acts) != len(object_acts):
             raise ValueError(f"{len(subject_acts)} subjects for {len(object_acts)} objects; give one for each")
         names = list(dict.fromkeys(objects))
-        labels = torch.tensor([names.index(name) for name in objects], device=HOST)
+        labels = torch.tensor([names.index(name) for name in objects], device=self.lre.weight.device)
         return labels, torch.bincount(labels)[labels] > 1
 
     def _require_rows(self, object_acts: Tensor, objects: Sequence[str], subject_acts: Tensor) -> None:
