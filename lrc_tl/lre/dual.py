@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrc_tl.arguments.numbers_checked import numbers_checked
 from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import FingerprintMismatch
@@ -35,8 +36,6 @@ DEFAULT_NOISE = 10.0
 Edits alone do better with 1."""
 NOISES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Those that training facts choose among."""
-METRIC_NOISE = 30.0
-"""With the metric of the next token; chosen on training facts of two models (`benchmarks/verdict.md`)."""
 IDENTITY_SHARE = 0.01
 """Of a metric, the rest of which may have eigenvalues of 0; as accurate as larger shares, or more."""
 _LEAST_DISTANCE = 1e-6
@@ -65,6 +64,7 @@ class NoiseChoice:
         }
 
 
+@numbers_checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DualFit:
     """An LRE with the subjects' covariance at its subject layer: all that objects, labels and noise share."""
@@ -74,9 +74,10 @@ class DualFit:
     rank: int | None
     dual: DualMap
     metric_name: str | None = None
-    """Of the metric that noise is even in when it reads; None: the identity."""
+    """Of the metric that noise is even in; None: the identity."""
 
     @classmethod
+    @numbers_checked
     def of(
         cls,
         lre: "LinearRelationalEmbedding",
@@ -125,6 +126,7 @@ class DualFit:
         name = None if metric is None else metric_name
         return cls(lre=lre, prior=prior, rank=rank, dual=dual, metric_name=name)
 
+    @numbers_checked
     def concepts(
         self,
         object_acts: Float[Tensor, "prompt d_object"],
@@ -137,8 +139,8 @@ class DualFit:
     ) -> ConceptSet:
         """A direction for each object, which reads with `r_o` and writes with `Sigma r_o`.
 
-        With a `write_noise` it writes with the `Sigma r_o` of that noise, and without the metric. Much noise reads
-        best and little writes best; such directions have the write rule `"given"`.
+        With a `write_noise` it writes with the `Sigma r_o` of that noise. Much noise reads best and little writes
+        best; such directions have the write rule `"given"`.
 
         Its score is `r_o . (a - mean of subject_acts)`, lengths kept, so that scores of different objects compare.
 
@@ -154,10 +156,9 @@ class DualFit:
         names, means = _object_means(object_acts.double(), objects)
         _require_distinct(names, means)
         reading = self.dual.reading(means - means.mean(0), noise=noise)
-        writes_otherwise = write_noise is not None and (write_noise != noise or self.metric_name is not None)
-        written = reading
-        if write_noise is not None and writes_otherwise:
-            written = self.dual.with_even_noise().reading(means - means.mean(0), noise=write_noise)
+        write_noise = noise if write_noise is None else write_noise
+        writes_otherwise = write_noise != noise
+        written = self.dual.reading(means - means.mean(0), noise=write_noise) if writes_otherwise else reading
         writing = self.dual.writing(written)
         offsets = reading @ subject_acts.to(reading).mean(0)
         dtype = self.lre.weight.dtype
@@ -180,6 +181,7 @@ class DualFit:
             own["write_noise"] = write_noise
         return ConceptSet(directions, settings={**own, **(settings or {})})
 
+    @numbers_checked
     def directions(
         self,
         object_acts: Float[Tensor, "prompt d_object"],
@@ -205,6 +207,7 @@ class DualFit:
             settings={"noise_choice": choice.to_dict()},
         )
 
+    @numbers_checked
     def choose_noise(
         self,
         object_acts: Float[Tensor, "prompt d_object"],
@@ -239,6 +242,7 @@ class DualFit:
         best = max(accuracies, key=lambda noise: (accuracies[noise], noise)) if n_facts else DEFAULT_NOISE
         return NoiseChoice(noise=best, accuracies=accuracies, n_facts=n_facts, n_left_out=len(labels) - n_facts)
 
+    @numbers_checked
     def left_out_lead(
         self,
         object_acts: Float[Tensor, "prompt d_object"],

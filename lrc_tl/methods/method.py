@@ -50,8 +50,7 @@ class Method:
     write_noise: float | None = None
     """That dual directions write with; None: the one that they read with."""
     metric: Literal["next_token"] | None = None
-    """In which the noise of dual directions is even when they read (`next_token_metric`); None: the
-    identity."""
+    """In which the noise of dual directions is even (`next_token_metric`); None: the identity."""
     adds_means: bool = False
     """Class means of the training subjects count too, with a small share (`lrc_tl.lre.dual_means`)."""
     open_settings: bool = False
@@ -113,7 +112,7 @@ _MAP_GIVEN = Method(
     object_layer="given",
     inverse="dual",
 )
-_FISHER_GIVEN = replace(_MAP_GIVEN, noise=30.0, write_noise=0.1, metric="next_token")
+_FISHER_GIVEN = replace(_MAP_GIVEN, noise=30.0, write_noise=1.0, metric="next_token")
 """Much noise reads best, little writes best (`benchmarks/verdict.md`)."""
 _FISHER = replace(
     _FISHER_GIVEN,

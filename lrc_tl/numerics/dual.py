@@ -7,7 +7,7 @@ lets one expect lies at `mu + Sigma r` with `r = W^T (W Sigma W^T + noise tau I)
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -94,14 +94,6 @@ class DualMap:
             noise_covariance=noise_covariance,
             mean_variance=mean_variance,
         )
-
-    def with_even_noise(self) -> "DualMap":
-        """The same without a metric."""
-        if self.noise_covariance is None:
-            return self
-        d_object = len(self.weight) if self.basis is None else len(self.basis)
-        mean_variance = float(self.object_covariance.trace()) / d_object
-        return replace(self, noise_covariance=None, mean_variance=mean_variance)
 
     @checked
     def reading(

@@ -62,7 +62,7 @@ def test_fit_passes_on_in_what_lres_are_fitted(calls, tmp_path, monkeypatch):
     [
         (
             ["--method", "svm", "--noise", "3"],
-            "--noise belongs to --method lrc-map, lrc-map-given, lrc-map-combined, not to svm",
+            "--noise belongs to --method lrc-map, lrc-map-given, lrc-fisher, lrc-map-combined, not to svm",
         ),
         (["--method", "lrc-map", "--noise", "0"], "noise is 0.0; it must be above 0"),
         (

@@ -236,7 +236,7 @@ def test_the_combined_method_joins_the_given_and_the_last_layer_in_the_next_toke
         )  # fmt: skip
         acts = lrc.passes.object_activations(word_model, prompts, layer=layer, object_aggregation=aggregation)
         fit = DualFit.of(lre, background[0], metric=metric)
-        parts.append(fit.concepts(acts, names, zero_shot, noise=30.0, write_noise=0.1))
+        parts.append(fit.concepts(acts, names, zero_shot, noise=30.0, write_noise=1.0))
         leads.append(fit.left_out_lead(acts, names, zero_shot, noise=30.0))
     expected = joined_with_means(
         parts,
@@ -298,7 +298,7 @@ def test_lrc_fisher_is_the_dual_of_the_last_layer_in_the_next_token_s_metric(wor
     acts = lrc.passes.object_activations(word_model, prompts, layer=2, object_aggregation="first_token")
     fit = DualFit.of(lre, background[made.layer], metric=next_token_metric(word_model, acts))
     names = [prompt.object for prompt in prompts]
-    assert_same(made, fit.concepts(acts, names, zero_shot, noise=30.0, write_noise=0.1))
+    assert_same(made, fit.concepts(acts, names, zero_shot, noise=30.0, write_noise=1.0))
 
 
 def test_directions_that_write_with_another_noise_read_as_without_it(word_model, prompts, background):

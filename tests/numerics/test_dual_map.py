@@ -148,16 +148,6 @@ def test_the_identity_is_no_metric_and_the_scale_of_one_does_not_matter(
     assert not torch.allclose(once.reading(targets, noise=noise), plain.reading(targets, noise=noise), rtol=0.05)
 
 
-@pytest.mark.parametrize("rank", [None, 3])
-def test_with_even_noise_it_is_the_map_without_a_metric(weight, covariance, targets, metric, rank):
-    factors = None if rank is None else Factors.of(weight).leading(rank)
-    with_metric = DualMap.of(weight, covariance, factors=factors, metric=metric)
-    plain = DualMap.of(weight, covariance, factors=factors)
-    found = with_metric.with_even_noise()
-    assert torch.equal(found.reading(targets, noise=0.3), plain.reading(targets, noise=0.3))
-    assert plain.with_even_noise() is plain
-
-
 def test_a_metric_that_is_none_is_refused(weight, covariance):
     with pytest.raises(ValueError, match="the metric of the noise is not positive definite"):
         DualMap.of(weight, covariance, metric=torch.diag(torch.tensor([1.0, 1, 1, 1, 1, -2]).double()))

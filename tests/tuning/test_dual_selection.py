@@ -106,7 +106,7 @@ def test_layers_and_beta_of_the_default_method_are_the_best_of_what_was_tried(wo
     tried = settings.tried.set_index(["subject_layer", "object_layer"]).accuracy
     assert list(tried.index) == [(0, 1), (0, 2), (1, 2)]
     assert tried[settings.subject_layer, settings.object_layer] == tried.max() == settings.accuracy
-    assert (settings.rank, settings.noise, settings.method) == (None, 10.0, "lrc-map-combined")
+    assert (settings.rank, settings.noise, settings.method) == (None, 30.0, "lrc-map-combined")
     assert sorted(settings.tried_edits.beta) == [0.1, 0.4]
     assert repr(settings).startswith("Settings(lrc-map-combined, layers ")
     fit_on, validate_on = relation.split(seed=0)
