@@ -4,20 +4,23 @@
     .venv/bin/python benchmarks/verdict/steering.py --parts PARTS --only-summary
 
 On a GPU, several processes share it: `--device cuda --workers 4`; what takes longest begins first. `--groups` runs
-one of the two sweeps alone, so that both can run at the same time.
+one of the two sweeps alone, so that both can run at the same time. `--writings` compares the other ways to write
+of `writings.py` too.
 
-Seven sizes from .0005 to .5, three places, at most 60 edits of a relation and seed; places are chosen on
+Ten sizes from .0005 to .256, three places, at most 60 edits of a relation and seed; places are chosen on
 validation facts. Built-in relations and those of the folder are two sweeps, kept in PARTS, resumable at any time.
-With everything on, a relation and seed takes about half an hour on one busy core. Writes
+A relation and seed with all its edits takes most of an hour on one core, and a minute of one H200. Writes
 `benchmarks/results/verdict_steering_<model>.json` and prints its tables.
 """
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from collect import SPLIT_SEED
+from writings import WRITINGS, register
 
 import lrc_tl as lrc
 from lrc_tl.experiments.sweep_at_kl import HARD, KL, SOFT, SteeringAtKl, difference_at_kl
@@ -26,8 +29,8 @@ from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parents[1] / "results"
 NEW = "lrc-map-combined"
-METHODS = ("lrc", "lrc-combined", "lrc-map", NEW, "svm", "mean-difference")
-BETAS = (0.0005, 0.0016, 0.005, 0.016, 0.05, 0.16, 0.5)
+METHODS = ("lrc", "lrc-combined", "lrc-map", NEW, "svm", "mean-difference", "logistic")
+BETAS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 LAYERS = {"gemma-3-270m": (9, 13), "smollm2-135m": (16, 20)}
 GROUPS = ("builtin", "shared")
 NATS = 0.7
@@ -37,7 +40,7 @@ def run(given: argparse.Namespace, short: str) -> None:
     """Both sweeps, from where they are."""
     subject, object_ = LAYERS[short]
     settings = lrc.SweepSettings(
-        methods=METHODS,
+        methods=(*METHODS, *(WRITINGS if given.writings else ())),
         subject_layers=subject,
         object_layers=object_,
         ranks=64,
@@ -118,6 +121,16 @@ def curves(sweep: lrc.SweepResult) -> list[dict[str, Any]]:
     return [dict(row) for row in table.to_dict("records")]
 
 
+def by_place(sweep: lrc.SweepResult) -> list[dict[str, Any]]:
+    """Every method at every place, whichever is its best."""
+    found = []
+    for place in sweep.rows["place"].dropna().unique():
+        own = sweep.rows[(sweep.rows["place"] == place) | sweep.rows["place"].isna()]
+        for of in replace(sweep, rows=own).at_kl(NATS):
+            found.append({name: getattr(of, name) for name in ("method", "place", "hard", "soft", "validation")})
+    return found
+
+
 def summary(sweep: lrc.SweepResult) -> dict[str, Any]:
     """What the tables show."""
     at_kl: dict[str, SteeringAtKl] = {of.method: of for of in sweep.at_kl(NATS)}
@@ -132,6 +145,7 @@ def summary(sweep: lrc.SweepResult) -> dict[str, Any]:
             if name != NEW
             for metric in (HARD, SOFT)
         ],
+        "by_place": by_place(sweep),
         "curves": curves(sweep),
     }
 
@@ -172,11 +186,16 @@ def main() -> None:
     parser.add_argument("--statements", type=int, default=60)
     parser.add_argument("--lre-prompts", type=int, default=10)
     parser.add_argument("--only", nargs="*", default=[], help="names of relations, with spaces")
+    parser.add_argument("--writings", action="store_true", help="other ways to write too, by one worker")
     parser.add_argument("--only-summary", action="store_true")
     parser.add_argument("--no-summary", action="store_true", help="run what is missing and write no result")
     given = parser.parse_args()
     short = given.model.removeprefix("packaged:")
     started = time.perf_counter()
+    if given.writings:
+        if given.workers > 1:
+            parser.error("--writings needs one worker: others do not know these methods")
+        register()
     if not given.only_summary:
         run(given, short)
     if given.no_summary:
