@@ -14,6 +14,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from lrc_tl.experiments.sweep_at_kl import HARD, KL
+
 RESULTS = Path(__file__).parents[1] / "results"
 COLOURS = {
     "lrc": "#0072b2",
@@ -45,21 +47,17 @@ def accuracy(results: dict[str, Any]) -> None:
 
 
 def steering(results: dict[str, Any]) -> None:
-    """Hard success over KL elsewhere, edits at the subject layer alone."""
-    shown = {
-        "lrc": ("lrc", "-"),
-        "lrc-combined": ("lrc-combined", "-"),
-        "lrc-map, noise .1": ("lrc-map", "-"),
-        "lrc-map, noise 1": ("lrc-map", "--"),
-        "mean-difference": ("mean-difference", "-"),
-        "svm": ("svm", "-"),
-    }
+    """Hard success over KL elsewhere, each method at the place that validation facts choose."""
     figure, axes = plt.subplots(figsize=(7.5, 4.5))
-    for curve in results["curves_at_the_subject_layer"]:
-        if curve["method"] in shown:
-            method, line = shown[curve["method"]]
-            kl, hard = zip(*((point["kl"], point["hard"]) for point in curve["points"]), strict=True)
-            axes.plot(kl, hard, line, marker="o", color=COLOURS[method], label=curve["method"])
+    for chosen in results["at_kl"]:
+        method, place = chosen["method"], chosen["place"]
+        if method not in COLOURS:
+            continue
+        curve = [point for point in results["curves"] if (point["method"], point["place"]) == (method, place)]
+        curve.sort(key=lambda point: point["beta"])
+        kl, hard = ([point[name] for point in curve] for name in (KL, HARD))
+        axes.plot(kl, hard, marker="o", color=COLOURS[method], label=f"{method} ({place})")
+    axes.set_xlim(0, 2 * results["nats"])
     axes.axvline(results["nats"], color="#000000", linewidth=0.8, linestyle=":")
     axes.set_xlabel("KL behind statements of other relations, nats")
     axes.set_ylabel("edits after which the model says the new object")
@@ -71,7 +69,7 @@ def steering(results: dict[str, Any]) -> None:
 
 def main() -> None:
     """Both."""
-    for draw, name in ((accuracy, "verdict_accuracy_gemma-3-270m"), (steering, "verdict_dual_edits")):
+    for draw, name in ((accuracy, "verdict_accuracy_gemma-3-270m"), (steering, "verdict_steering_gemma-3-270m")):
         draw(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
 

@@ -1,8 +1,7 @@
 """Other ways for `lrc-map-combined` to write, as methods of their own that `steering.py` compares with it.
 
 Each writes with duals of another noise, even in all directions or in the metric of the next token, or lets class
-means count otherwise. They are registered for the process that imports this module; worker processes of a sweep
-that are started afresh do not know them, so that a sweep with them takes threads of work in several invocations.
+means count otherwise. They are known to this process alone, not to a sweep's workers.
 """
 
 import gc

@@ -22,6 +22,8 @@ from lrc_tl.storage.stored_hashes import blocks, damage, sha256_of, write_hashes
 
 _COMPLETE = "lrc_tl_complete"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+_LOOKED_AT = 2000
+"""Entries of a vocabulary, at even distances."""
 _LAYOUT = "2"
 """Folder of the conversions in the cache. The ones before it, which have no hashes, lay in the cache itself."""
 
@@ -202,6 +204,7 @@ def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damage
                     f"({type(error).__name__}: {why})"
                 )
             ) from error
+        _require_own_words(tokenizer, name)
         # The weights are dense now; a config that still says GGUF is refused on saving and by TransformerLens.
         for attribute in ("hf_quantizer", "quantization_method"):
             if hasattr(model, attribute):
@@ -213,6 +216,32 @@ def _convert(parts: list[Path], working: Path, name: str, *, sha256: str, damage
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         _without_other_model_type(folder)
+
+
+def _require_own_words(tokenizer: Any, name: str) -> None:
+    """Refuse a tokenizer that was read wrong: words of its own vocabulary must come back as one token.
+
+    transformers 5.17 reads Gemma's as one without merges, which spells every word.
+    """
+    vocabulary = sorted(tokenizer.get_vocab().values())
+    texts = tokenizer.batch_decode([[token] for token in vocabulary[:: max(1, len(vocabulary) // _LOOKED_AT)]])
+    words = [
+        text.strip()
+        for text in texts
+        if len(text.strip()) > 3 and text.strip().isascii() and text.strip().isalpha()
+    ]
+    whole = sum(
+        min(len(tokenizer.encode(form, add_special_tokens=False)) for form in (word, " " + word)) == 1
+        for word in words
+    )
+    if words and whole < len(words) / 2:
+        import transformers
+
+        raise ModelError(
+            f"transformers {transformers.__version__} reads the tokenizer of {name} wrong: only {whole} of "
+            f"{len(words)} words of its vocabulary come back as one token; install another version (5.23 reads "
+            "it), or give a Hugging Face folder of the model"
+        )
 
 
 def _other_model_type(folder: Path) -> str | None:

@@ -211,3 +211,28 @@ def test_a_tokenizer_that_says_it_is_another_models_is_mended_and_what_was_kept_
     settings.write_text('{"model_type": "gemma3_text"}')
     packaged._without_other_model_type(tmp_path)
     assert json.loads(settings.read_text()) == {"model_type": "gemma3_text"}
+
+
+class Words:
+    """A tokenizer of twenty words, which come back whole or letter by letter."""
+
+    words = [f"word{letter}" for letter in "abcdefghijklmnopqrst"]
+
+    def __init__(self, *, spells):
+        self.spells = spells
+
+    def get_vocab(self):
+        return {word: number for number, word in enumerate(self.words)}
+
+    def batch_decode(self, rows):
+        return [" ".join(self.words[number] for number in row) for row in rows]
+
+    def encode(self, text, *, add_special_tokens):
+        assert not add_special_tokens
+        return [0] * len(text) if self.spells else [self.words.index(text.strip())] + [0] * (text[0] == " ")
+
+
+def test_a_tokenizer_that_spells_the_words_of_its_own_vocabulary_is_refused():
+    packaged._require_own_words(Words(spells=False), "m")
+    with pytest.raises(ModelError, match=r"wrong: only 0 of 20 words of its vocabulary come back as one token"):
+        packaged._require_own_words(Words(spells=True), "m")
