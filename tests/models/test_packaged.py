@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lrc_tl as lrc
+from lrc_tl.errors import ModelError
 from lrc_tl.models import packaged
 
 CONTENT = b"a GGUF file"
@@ -216,7 +217,7 @@ def test_a_tokenizer_that_says_it_is_another_models_is_mended_and_what_was_kept_
 class Words:
     """A tokenizer of twenty words, which come back whole or letter by letter."""
 
-    words = [f"word{letter}" for letter in "abcdefghijklmnopqrst"]
+    words = tuple(f"word{letter}" for letter in "abcdefghijklmnopqrst")
 
     def __init__(self, *, spells):
         self.spells = spells
