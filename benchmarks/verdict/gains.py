@@ -39,7 +39,7 @@ def known_of(facts: Facts, short: str) -> dict[str, float]:
     counts = Counter(facts.labels)
     leads = []
     for place in ((given, "mean"), (last, "first_token")):
-        fit = DualFit.of(facts.lres[place], facts.prior)
+        fit = DualFit.of(facts.lres[place], facts.prior, metric=facts.metric)
         lead = fit.left_out_lead(facts.objects[place], facts.labels, facts.zero_shot, noise=noise)
         leads.append(0.0 if lead is None else lead)
     several = (facts.objects[last, "first_token"] != facts.objects[last, "mean"]).any(1)
