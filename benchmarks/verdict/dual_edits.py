@@ -1,11 +1,10 @@
 """The edits of `benchmarks/dual_evaluation.py`, read at one KL elsewhere with paired intervals.
 
-    .venv/bin/python benchmarks/verdict/dual_edits.py --parts PARTS [--default]
+    .venv/bin/python benchmarks/verdict/dual_edits.py --parts PARTS
 
 PARTS is the folder that `dual_evaluation.py` keeps its records in. Its edits are of test facts at six betas and
 two places, so places and noises are not chosen here: each is a row of its own. Writes
-`benchmarks/results/verdict_dual_edits.json` and prints its tables. With `--default` the default method is among
-them, on the relations for which its run (`combined`) has finished; that goes to `verdict_default_edits.json`.
+`benchmarks/results/verdict_dual_edits.json` and prints its tables.
 """
 
 import argparse
@@ -23,8 +22,6 @@ from lrc_tl.storage.json_results import write_result
 
 RESULTS = Path(__file__).parents[1] / "results"
 NATS = 0.7
-NEW = "lrc-map-combined"
-DEFAULT_ROW = {NEW: ("combined", NEW)}
 ROWS = {
     "lrc": ("chosen", "lrc"),
     "lrc-ridge": ("chosen", "lrc-ridge"),
@@ -90,15 +87,13 @@ def main() -> None:
     """Read, compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=Path, required=True)
-    parser.add_argument("--default", action="store_true", help="with the default method, on the relations it has")
     given = parser.parse_args()
     started = time.perf_counter()
-    rows, firsts = (DEFAULT_ROW | ROWS, (NEW,)) if given.default else (ROWS, FIRSTS)
-    by_name = {run: records_of(given.parts, run) for run in {run for run, _ in rows.values()}}
+    by_name = {run: records_of(given.parts, run) for run in {run for run, _ in ROWS.values()}}
     common = [name for name in by_name["chosen"] if all(name in of_run for of_run in by_name.values())]
     runs = {run: [of_run[name] for name in common] for run, of_run in by_name.items()}
     table, of_row = [], {}
-    for name, (run, method) in rows.items():
+    for name, (run, method) in ROWS.items():
         for place in ("subject", "all"):
             at = at_kl(runs[run], method, place)
             row: dict[str, Any] = {"method": name, "place": place}
@@ -116,9 +111,9 @@ def main() -> None:
                 )
             table.append(row)
     compared = []
-    for first in firsts:
-        for second in rows:
-            if second in firsts:
+    for first in FIRSTS:
+        for second in ROWS:
+            if second in FIRSTS:
                 continue
             a, b = of_row[first, "subject"]["hard"], of_row[second, "subject"]["hard"]
             differences = [
@@ -147,7 +142,7 @@ def main() -> None:
                 for size in range(len(curve_of(runs[run][0], method, "subject")))
             ],
         }
-        for name, (run, method) in rows.items()
+        for name, (run, method) in ROWS.items()
     ]
     first_run = next(iter(runs.values()))
     n_edits = sum(record.n_edits for record in first_run)
@@ -157,8 +152,8 @@ def main() -> None:
     for row in compared:
         print(row)
     write_result(
-        RESULTS / ("verdict_default_edits.json" if given.default else "verdict_dual_edits.json"),
-        kind="verdict_default_edits" if given.default else "verdict_dual_edits",
+        RESULTS / "verdict_dual_edits.json",
+        kind="verdict_dual_edits",
         results={
             "nats": NATS,
             "n_relations": len(first_run),
@@ -168,7 +163,7 @@ def main() -> None:
             "compared": compared,
             "curves_at_the_subject_layer": curves,
         },
-        settings={"command": f"python benchmarks/verdict/dual_edits.py{' --default' if given.default else ''}"},
+        settings={"command": "python benchmarks/verdict/dual_edits.py"},
         model=None,
         seconds=time.perf_counter() - started,
     )
