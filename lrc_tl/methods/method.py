@@ -117,7 +117,7 @@ _FISHER_GIVEN = replace(_MAP_GIVEN, noise=30.0, write_noise=1.0, metric="next_to
 _FISHER = replace(
     _FISHER_GIVEN,
     name="lrc-fisher",
-    summary="lrc-map with noise as the next token feels it; last layer.",
+    summary="lrc-map, noise as the next token feels it; last layer.",
     object_layer="last",
     aggregation="first_token",
 )
@@ -173,7 +173,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _FISHER,
             Method(
                 name="lrc-map-combined",
-                summary="lrc-map of the given and the last layer, and class means.",
+                summary="lrc-fisher of the given and last layer, and class means.",
                 object_layer="given",
                 inverse="dual",
                 combines=(_FISHER_GIVEN, _FISHER),

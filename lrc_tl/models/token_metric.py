@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lrc_tl.arguments.typechecking import checked
 from lrc_tl.errors import ModelError
-from lrc_tl.models.hooked_model import HookedModel
+from lrc_tl.models.hooked_model import HookedModel, hook_name
+from lrc_tl.models.hooking import hooked_pass, without_gradients
 from lrc_tl.models.unembedding import lens_logits, require_unembedding
 from lrc_tl.numerics.precision import HOST, wide_of
 
@@ -17,6 +18,8 @@ MOST_TOKENS = 1000
 """Likeliest next tokens that count at each residual."""
 MOST_RESIDUALS = 64
 """Residuals that the mean is taken over; of more, as many are taken at even distances."""
+_TOKENS_OF_A_LOOK = 3
+_MOST_OF_CAP = 0.9999
 _TOLERANCE = 0.05
 """Relative, of logits that the unembedding's rows must give back; 16-bit models round."""
 
@@ -28,8 +31,8 @@ def next_token_metric(
     """The mean Fisher information of the next token at residuals of the last layer, in float64 on the CPU.
 
     `G = E[J^T (diag(p) - p p^T) J]`, `J` from a residual to its logits through the model's final norm, its
-    unembedding and its soft cap, `p` the distribution of the next token. A small step `d` makes a KL divergence of
-    about `d^T G d / 2` nats. The Fisher metric of arXiv:2605.17231.
+    unembedding and what scales or caps its logits, `p` the distribution of the next token. A small step `d` makes
+    a KL divergence of about `d^T G d / 2` nats. The Fisher metric of arXiv:2605.17231.
 
     Raises:
         ModelError: the model has no final norm and unembedding of its width, or its unembedding is not a matrix.
@@ -44,16 +47,34 @@ def next_token_metric(
     total = torch.zeros(width, width, dtype=torch.float64, device=HOST)
     rows_of = _unembedding_of(model, states[:1])
     cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
-    for batch, uncapped in lens_logits(model, states):
-        logits = cap * (uncapped / cap).tanh() if cap > 0 else uncapped
+    factor = _factor_of_logits(model, cap)
+    for batch, unembedded in lens_logits(model, states):
+        scaled = factor * unembedded
+        logits = cap * (scaled / cap).tanh() if cap > 0 else scaled
         likely, tokens = logits.softmax(-1).topk(min(MOST_TOKENS, logits.shape[-1]))
         slopes = 1 - (logits.gather(-1, tokens) / cap).square() if cap > 0 else torch.ones_like(likely)
+        slopes = factor * slopes
         for state, p, ids, slope in zip(states[batch], likely, tokens, slopes, strict=True):
             gradients = slope[:, None] * _through_norm(model, state, rows_of(ids))
             p = p / p.sum()
             spread = p.sqrt()[:, None] * (gradients - p @ gradients)
             total += (spread.T @ spread).double().to(HOST)
     return total / len(states)
+
+
+def _factor_of_logits(model: HookedModel, cap: float) -> float:
+    """What the model multiplies the logits of its unembedding by, as Cohere and Granite do, seen in one pass."""
+    kept: list[Tensor] = []
+    ids = torch.arange(_TOKENS_OF_A_LOOK, device=model.cfg.device)[None]
+    keeping = (hook_name(model, int(model.cfg.n_layers) - 1), lambda residual, hook: kept.append(residual[0, -1:]))
+    own = without_gradients(lambda: hooked_pass(model, ids, fwd_hooks=[keeping]))
+    ((_, unembedded),) = lens_logits(model, kept[0].detach())
+    own = wide_of(own[0, -1]).to(unembedded)
+    if cap > 0:
+        own = cap * (own / cap).clamp(-_MOST_OF_CAP, _MOST_OF_CAP).atanh()
+    own, unembedded = own - own.mean(), unembedded[0] - unembedded[0].mean()
+    factor = float((own * unembedded).sum() / unembedded.square().sum())
+    return 1.0 if abs(factor - 1) < _TOLERANCE else factor
 
 
 def _through_norm(model: HookedModel, state: Tensor, rows: Tensor) -> Tensor:
