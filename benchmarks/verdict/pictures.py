@@ -39,7 +39,7 @@ def accuracy(results: dict[str, Any]) -> None:
         axes.plot([best], [place], marker="o", color=colour)
     axes.set_yticks(range(len(rows)), [row["method"] for row in rows], fontsize=8)
     n_relations = len(results["relations"])
-    said = f"accuracy on test facts at the best reading: mean and 95 % interval over {n_relations} relations"
+    said = f"accuracy on test facts at the best reading\nmean and 95 % interval over {n_relations} relations"
     axes.set_xlabel(said, fontsize=8)
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()

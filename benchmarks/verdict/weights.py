@@ -37,10 +37,9 @@ SHARES = (0.0, 0.1, 0.15, 0.3)
 class Duals:
     """The duals at several places with one noise, made from the same facts."""
 
-    def __init__(self, facts: Facts, places: Sequence[Place], *, noise: float, metric: Tensor | None) -> None:
+    def __init__(self, facts: Facts, fits: Mapping[Place, DualFit], *, noise: float) -> None:
         self._facts = facts
-        fits = {place: DualFit.of(facts.lres[place], facts.prior, metric=metric) for place in places}
-        given = {place: (facts.objects[place], facts.labels, facts.zero_shot) for place in places}
+        given = {place: (facts.objects[place], facts.labels, facts.zero_shot) for place in fits}
         self.sets: Mapping[Place, lrc.ConceptSet] = {
             place: fit.concepts(*given[place], noise=noise, write_noise=METHOD.write_noise)
             for place, fit in fits.items()
@@ -75,7 +74,12 @@ def ways(facts: Facts, short: str) -> Iterator[tuple[str, lrc.ConceptSet]]:
     _, (half_way, given, last) = LAYERS[short]
     two: list[Place] = [(given, "mean"), (last, "first_token")]
     three: list[Place] = [(half_way, "mean"), *two]
-    duals = Duals(facts, three, noise=METHOD.noise, metric=facts.metric)
+    metrics: Mapping[str, Tensor | None] = {"even noise": None, "noise in the metric": facts.metric}
+    fits = {
+        kind: {place: DualFit.of(facts.lres[place], facts.prior, metric=metric) for place in three}
+        for kind, metric in metrics.items()
+    }
+    duals = Duals(facts, fits["noise in the metric"], noise=METHOD.noise)
     for place in three:
         yield f"the dual of {place[0]} alone", duals.joined({place: 1.0})
     for name, places in (("two", two), ("three", three)):
@@ -86,10 +90,9 @@ def ways(facts: Facts, short: str) -> Iterator[tuple[str, lrc.ConceptSet]]:
             if not sum(by_accuracy.values()):
                 by_accuracy = dict.fromkeys(places, 1.0)
             yield f"{name} by accuracy to the power of {power}", duals.joined(by_accuracy)
-    for metric in (None, facts.metric):
-        kind = "even noise" if metric is None else "noise in the metric"
+    for kind, of_kind in fits.items():
         for noise in NOISES:
-            grid = Duals(facts, two, noise=noise, metric=metric)
+            grid = Duals(facts, {place: of_kind[place] for place in two}, noise=noise)
             yield f"{kind} of {noise:g}: the dual of {last} as it is", grid.sets[two[1]]
             for share in SHARES:
                 weights = grid.by_lead(two)
