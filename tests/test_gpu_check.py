@@ -26,7 +26,7 @@ def test_the_check_of_a_device_runs_whole_on_the_cpu_and_finds_it_equal_to_itsel
     assert swept["rows"] > 0
     compared = {(row["dtype"], row["name"]): row["value"] for row in rows}
     names = {name for _, name in compared}
-    assert len(names) == 10
+    assert len(names) == 12
     assert set(compared) == {(dtype, name) for dtype in ("float32", "bfloat16") for name in names}
     # The device is the CPU itself; bfloat16 has eight bits, and the figures of the model in it show that.
     assert max(value for (dtype, _), value in compared.items() if dtype == "float32") < 1e-9

@@ -71,6 +71,7 @@ def figures(model: Any, layers: Layers, *, n_prompts: int = 4) -> dict[str, Any]
     statistics = lrc.SubjectStatistics.fit(model, layers=[layers.subject], background=prompts, **quiet)
     settings = lrc.FitSettings(max_lre_prompts=n_prompts, background=statistics, noise=0.1)
     dual = lrc.fit_concepts(model, prompts, method="lrc-map", **pair, settings=settings, **quiet)
+    combined = lrc.fit_concepts(model, prompts, method="lrc-map-combined", **pair, settings=settings, **quiet)
     texts = [prompt.text for prompt in prompts[:4]]
     steering = concepts[prompts[0].object].add(strength=0.2)
     return {
@@ -82,6 +83,10 @@ def figures(model: Any, layers: Layers, *, n_prompts: int = 4) -> dict[str, Any]
         "samples of subject statistics": statistics[layers.subject].samples,
         "reading vectors of lrc-map": dual.vectors,
         "writing vectors of lrc-map": torch.stack([direction.write_vector for direction in dual.values()]),
+        "reading vectors of lrc-map-combined": combined.vectors,
+        "writing vectors of lrc-map-combined": torch.stack(
+            [direction.write_vector for direction in combined.values()]
+        ),
         "log-probabilities of steered generation": first_log_probs(model, texts, steering),
         "steered generation with and without the cache": cached_and_not(model, texts[0], steering),
     }

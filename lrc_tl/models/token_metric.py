@@ -43,8 +43,7 @@ def next_token_metric(
     if len(states) > MOST_RESIDUALS:
         states = states[torch.linspace(0, len(states) - 1, MOST_RESIDUALS, device=states.device).long()]
     require_unembedding(model, states)
-    width = states.shape[1]
-    total = torch.zeros(width, width, dtype=torch.float64, device=HOST)
+    total: Tensor | None = None
     rows_of = _unembedding_of(model, states[:1])
     cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
     factor = _factor_of_logits(model, cap)
@@ -58,8 +57,9 @@ def next_token_metric(
             gradients = slope[:, None] * _through_norm(model, state, rows_of(ids))
             p = p / p.sum()
             spread = p.sqrt()[:, None] * (gradients - p @ gradients)
-            total += (spread.T @ spread).double().to(HOST)
-    return total / len(states)
+            total = spread.T @ spread if total is None else total.addmm_(spread.T, spread)
+    assert total is not None
+    return total.to(HOST).double() / len(states)
 
 
 def _factor_of_logits(model: HookedModel, cap: float) -> float:
