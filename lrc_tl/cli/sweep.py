@@ -68,7 +68,7 @@ def sweep(
     ranks: Annotated[str | None, typer.Option("--ranks", help="Such as 64,128.")] = None,
     ridges: Annotated[str | None, typer.Option("--ridges", help="Of methods with one; else their own.")] = None,
     noises: Annotated[
-        str | None, typer.Option("--noises", help="Of dual directions; else chosen on training facts.")
+        str | None, typer.Option("--noises", help="Of lrc-map and lrc-map-given; else chosen on training facts.")
     ] = None,
     betas: Annotated[str | None, typer.Option("--betas", help=f"Sizes of edits, {_by_default('betas')}.")] = None,
     places: Annotated[

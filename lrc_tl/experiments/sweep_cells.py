@@ -71,7 +71,7 @@ def sweep_cells(settings: SweepSettings, n_layers: int) -> tuple[SweepCell, ...]
         ridges: Sequence[float | None] = (None,)
         if method.inverse == "ridge":
             ridges = settings.ridges or (method.ridge,)
-        # A method with a noise of its own keeps it: in another metric the same number says something else.
+        # A method with a noise of its own keeps it.
         swept = settings.noises if method.is_dual and method.noise is None else ()
         noises: Sequence[float | None] = swept or (None,)
         prompts: Sequence[int | None] = (None,) if method.is_baseline else settings.max_lre_prompts

@@ -92,7 +92,8 @@ class SweepSettings:
     ridges: _Real = _Real(_numbers, ())  # noqa: RUF009
     """Of the inverse, as a share of the largest singular value, for methods with one; none: the method's own."""
     noises: _Real = _Real(_numbers, ())  # noqa: RUF009
-    """Of dual directions; none: chosen on each relation's training facts, left out one by one."""
+    """Of dual directions; none: chosen on each relation's training facts, left out one by one. `lrc-fisher` and
+    `lrc-map-combined` keep their own, since in another metric the same number says something else."""
     betas: _Real = _Real(_numbers, (DEFAULT_BETA,))  # noqa: RUF009
     """Factors of eq. 7."""
     places: _Named = _Named(_names, ("all",))  # noqa: RUF009

@@ -131,3 +131,11 @@ def test_a_low_rank_sweep_may_not_grow_along_the_axes_that_it_fits_together():
             grown = replace(settings, **{name: value})
             assert (grown.shared() != settings.shared()) == fixed, (solver, name)
         assert replace(settings, seeds=(7, 8)).shared() == settings.shared()
+
+
+def test_noises_are_of_methods_without_one_of_their_own():
+    settings = lrc.SweepSettings(
+        methods=("lrc-map", "lrc-fisher", "lrc-map-combined"), subject_layers=1, object_layers=2, noises=(1.0, 3.0)
+    )
+    cells = [(cell.method, cell.noise) for cell in sweep_cells(settings, 4)]
+    assert cells == [("lrc-map", 1.0), ("lrc-map", 3.0), ("lrc-fisher", None), ("lrc-map-combined", None)]
