@@ -76,6 +76,7 @@ EXCEPTIONS = {
     "Steering.hooks": "plain hooks act on all that they see, padding too, which has to be asked for (bos=True)",
     "explore": "runs single texts in a thread of its own, by entry points that are listed",
     "hook_name": NO_PASS,
+    "next_token_metric": "runs fixed tokens of its own, one row",
     "plan_sweep": NO_PASS,
     "last_subject_token": ONE_TEXT,
     "random_weights": NO_PASS,

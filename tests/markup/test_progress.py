@@ -81,6 +81,7 @@ EXEMPT = {
     "chat_text": "runs nothing",
     "explore": "a widget, which shows what it is doing",
     "fit_cost": "runs nothing",
+    "next_token_metric": "at most 64 residuals, seconds",
     "free_text_edits": "runs nothing",
     "hook_name": "runs nothing",
     "last_subject_token": "runs nothing",
