@@ -65,7 +65,8 @@ def next_token_metric(
 def _factor_of_logits(model: HookedModel, cap: float) -> float:
     """What the model multiplies the logits of its unembedding by, as Cohere and Granite do, seen in one pass."""
     kept: list[Tensor] = []
-    ids = torch.arange(_TOKENS_OF_A_LOOK, device=model.cfg.device)[None]
+    # From the middle of the vocabulary, where no token stands for padding.
+    ids = int(model.cfg.d_vocab) // 2 + torch.arange(_TOKENS_OF_A_LOOK, device=model.cfg.device)[None]
     keeping = (hook_name(model, int(model.cfg.n_layers) - 1), lambda residual, hook: kept.append(residual[0, -1:]))
     own = without_gradients(lambda: hooked_pass(model, ids, fwd_hooks=[keeping]))
     ((_, unembedded),) = lens_logits(model, kept[0].detach())
@@ -104,7 +105,7 @@ def _unembedding_of(model: HookedModel, state: Tensor) -> Callable[[Int[Tensor, 
             for rows in (weight, weight.T):
                 if rows.shape[1] != width or len(rows) != len(moved):
                     continue
-                expected = wide_of(rows) @ wide_of(probe[0, 1])
+                expected = wide_of(rows @ probe[0, 1])
                 if float((expected - moved).norm()) <= _TOLERANCE * float(moved.norm()):
                     return lambda tokens, rows=rows: rows.detach()[tokens]  # type: ignore[misc]
     raise ModelError(
