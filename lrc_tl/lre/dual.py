@@ -24,7 +24,7 @@ from lrc_tl.directions.concept_direction import ConceptDirection
 from lrc_tl.directions.concept_set import ConceptSet
 from lrc_tl.errors import FingerprintMismatch
 from lrc_tl.lre.subject_statistics import LayerStatistics
-from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE, DualMap, require_noise
+from lrc_tl.numerics.dual import LEAST_UNROTATED_NOISE, DualMap, require_noise, with_identity
 
 if TYPE_CHECKING:
     from lrc_tl.lre.embedding import LinearRelationalEmbedding
@@ -121,7 +121,7 @@ class DualFit:
             factors = lre.svd.leading(rank)
         elif noise is not None and noise < LEAST_UNROTATED_NOISE:
             factors = lre.svd.leading(max(1, lre.numerical_rank))
-        mixed = None if metric is None else _with_identity(metric, len(lre.weight))
+        mixed = None if metric is None else with_identity(metric, len(lre.weight), share=IDENTITY_SHARE)
         dual = DualMap.of(lre.weight, prior.covariance, factors=factors, metric=mixed)
         name = None if metric is None else metric_name
         return cls(lre=lre, prior=prior, rank=rank, dual=dual, metric_name=name)
@@ -336,19 +336,6 @@ def _require_distinct(names: Sequence[str], means: Tensor) -> None:
                 f"{float(distances[nearest]):.2g} apart, and are {length:.2g} long), so nothing reads one and not "
                 "the other; take another object layer, or one of the two objects"
             )
-
-
-def _with_identity(metric: Tensor, d_object: int) -> Tensor:
-    """The metric over its mean eigenvalue, mixed with a share of the identity; in float64."""
-    if metric.shape != (d_object, d_object):
-        raise ValueError(f"the metric has shape {tuple(metric.shape)}; the LRE's objects have width {d_object}")
-    wide = metric.double()
-    mean_eigenvalue = float(wide.trace()) / d_object
-    if not 0 < mean_eigenvalue < float("inf"):
-        raise ValueError(f"the metric's mean eigenvalue is {mean_eigenvalue}; it must be above 0 and finite")
-    mixed = wide * ((1 - IDENTITY_SHARE) / mean_eigenvalue)
-    mixed.diagonal().add_(IDENTITY_SHARE)
-    return mixed
 
 
 def _left_out_scores(

@@ -128,6 +128,26 @@ def require_noise(noise: float) -> None:
         raise ValueError(f"noise is {noise}; it must be above 0, a share of the objects' mean variance")
 
 
+@checked
+def with_identity(
+    metric: Float[Tensor, "width also_width"], d_object: int, *, share: float
+) -> Float[Tensor, "d_object d_object"]:
+    """The metric over its mean eigenvalue, mixed with a share of the identity; in float64.
+
+    Raises:
+        ValueError: it is of another width, or its mean eigenvalue is not above 0.
+    """
+    if metric.shape != (d_object, d_object):
+        raise ValueError(f"the metric has shape {tuple(metric.shape)}; the LRE's objects have width {d_object}")
+    wide = metric.double()
+    mean_eigenvalue = float(wide.trace()) / d_object
+    if not 0 < mean_eigenvalue < float("inf"):
+        raise ValueError(f"the metric's mean eigenvalue is {mean_eigenvalue}; it must be above 0 and finite")
+    mixed = wide * ((1 - share) / mean_eigenvalue)
+    mixed.diagonal().add_(share)
+    return mixed
+
+
 def _inverse(metric: Tensor) -> Tensor:
     """Of a positive definite matrix."""
     root, failed = torch.linalg.cholesky_ex(metric)
